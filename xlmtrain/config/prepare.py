@@ -1,0 +1,118 @@
+"""The settings of data preparation (``tools/prepare.py``); the values are in ``configs/prepare.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xlmtrain.errors import ConfigError
+
+
+@dataclass
+class SplitConfig:
+    """The raw text files of one split. Paths may hold ``*`` and ``?``; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are
+    read in place; one sentence a line, UTF-8."""
+
+    mono: dict[str, list[str]] = field(default_factory=dict)
+    """Language -> monolingual files, e.g. ``{en: [news/*.en.xz], de: [news/*.de.xz]}``."""
+
+    pairs: dict[str, list[str]] = field(default_factory=dict)
+    """Pair -> aligned files, ``{lang}`` standing for either language, e.g. ``{de-en: ["wmt/*.{lang}.gz"]}``."""
+
+
+@dataclass
+class TextConfig:
+    """How raw text becomes tokens. The defaults are those of the released en-de model: cased, accents kept."""
+
+    lowercase: bool = False
+    """Lower-case the tokens."""
+
+    remove_accents: bool = False
+    """Strip accents; in German this turns ä, ö, ü into a, o, u."""
+
+    max_tokens: int = 0
+    """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line."""
+
+
+@dataclass
+class BpeConfig:
+    """Byte-pair encoding, one set of codes for all languages."""
+
+    codes: str | None = None
+    """A file of codes in fastBPE's format to use as it is; null learns them from the training text."""
+
+    merges: int = 60000
+    """How many codes to learn."""
+
+    balance_alpha: float = 0.5
+    """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 gives
+    every language the same weight."""
+
+
+@dataclass
+class VocabConfig:
+    """The vocabulary: 14 special symbols, then subwords by falling count."""
+
+    path: str | None = None
+    """A vocabulary in fastBPE's format to use as it is; null counts one over the training text."""
+
+    max_size: int = 0
+    """Keep at most this many entries, special symbols included; 0 keeps all."""
+
+    min_count: int = 0
+    """Leave out subwords that occur less often than this."""
+
+
+@dataclass
+class PrepareConfig:
+    """Raw text in, memory-mapped ids out."""
+
+    output: str = "???"
+    """Directory to make. It appears only when everything in it is complete."""
+
+    train: SplitConfig = field(default_factory=SplitConfig)
+    """Training text."""
+
+    valid: SplitConfig = field(default_factory=SplitConfig)
+    """Validation text."""
+
+    test: SplitConfig = field(default_factory=SplitConfig)
+    """Test text, never read in training."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    """Normalization and tokenization."""
+
+    bpe: BpeConfig = field(default_factory=BpeConfig)
+    """Subwords."""
+
+    vocab: VocabConfig = field(default_factory=VocabConfig)
+    """Vocabulary."""
+
+    workers: int = 0
+    """Processes to work with; 0 takes every core. The output does not depend on it."""
+
+    overwrite: bool = False
+    """Replace an output directory that exists."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.train.mono and not self.train.pairs:
+            problems.append("train: no text; give train.mono and/or train.pairs")
+        if not 0.0 <= self.bpe.balance_alpha <= 1.0:
+            problems.append(f"bpe.balance_alpha: {self.bpe.balance_alpha} is not between 0 and 1")
+        if self.bpe.codes is None and self.bpe.merges < 1:
+            problems.append(f"bpe.merges: {self.bpe.merges} is less than 1")
+        if self.vocab.path is not None and self.bpe.codes is None:
+            problems.append("vocab.path: a given vocabulary needs the codes it was counted with; give bpe.codes too")
+        for name in ("workers", "text.max_tokens", "vocab.max_size", "vocab.min_count"):
+            value = self
+            for part in name.split("."):
+                value = getattr(value, part)
+            if value < 0:  # type: ignore[operator]
+                problems.append(f"{name}: {value} is negative")
+        for split in ("train", "valid", "test"):
+            for pair in getattr(self, split).pairs:
+                languages = pair.split("-")
+                if len(languages) != 2 or "" in languages or languages != sorted(set(languages)):
+                    problems.append(f"{split}.pairs.{pair}: a pair is two languages in alphabetical order, like de-en")
+        if problems:
+            raise ConfigError("in the settings of preparation:\n  " + "\n  ".join(problems))

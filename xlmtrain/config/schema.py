@@ -1,0 +1,277 @@
+"""The settings of training: every key, its type, its meaning. Values are in ``configs/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from xlmtrain.config.check import problems_of
+from xlmtrain.errors import ConfigError
+
+
+class Activation(str, Enum):
+    """Non-linearity of the feed-forward layers; ``gelu`` is the exact (erf) form."""
+
+    gelu = "gelu"
+    relu = "relu"
+
+
+class Schedule(str, Enum):
+    """What the learning rate does after its linear warm-up."""
+
+    constant = "constant"
+    inverse_sqrt = "inverse_sqrt"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class FusedAdam(str, Enum):
+    """Whose fused Adam kernel steps the weights; both give the same step."""
+
+    torch = "torch"
+    apex = "apex"
+
+
+class Precision(str, Enum):
+    """Number format of matrix products; weights and Adam's moments are always fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Device(str, Enum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class ModelConfig:
+    """The Transformer encoder; defaults are xlm-mlm-ende-1024's."""
+
+    dim: int = 1024
+    """Width of the hidden states; the feed-forward layers are four times as wide."""
+
+    layers: int = 6
+    """Number of blocks."""
+
+    heads: int = 8
+    """Attention heads; must divide ``dim``."""
+
+    max_positions: int = 512
+    """Longest sequence, the size of the position table."""
+
+    dropout: float = 0.1
+    """Dropout after the embeddings, the attention and the feed-forward layer."""
+
+    attention_dropout: float = 0.1
+    """Dropout on the attention weights."""
+
+    activation: Activation = Activation.gelu
+    """Non-linearity of the feed-forward layers."""
+
+    sinusoidal_positions: bool = False
+    """Fixed sines instead of learned positions."""
+
+    language_embeddings: bool = True
+    """Add a learned vector per language to every token."""
+
+    tie_embeddings: bool = True
+    """The output layer shares the token embeddings' matrix."""
+
+
+@dataclass
+class MaskConfig:
+    """Which tokens MLM and TLM hide."""
+
+    rate: float = 0.15
+    """Share of the tokens to predict."""
+
+    mask: float = 0.8
+    """Of those, the share replaced by ``<mask>``."""
+
+    random: float = 0.1
+    """Of those, the share replaced by a random token; the rest stays as it is."""
+
+    frequency_alpha: float = 0.0
+    """Tokens are chosen with weight count^-alpha. 0 is uniform; the paper's runs used 0.5."""
+
+
+@dataclass
+class DataConfig:
+    """What is read, in which mixture, cut how."""
+
+    path: str = "???"
+    """Directory made by ``tools/prepare.py``."""
+
+    mlm: dict[str, float] = field(default_factory=dict)
+    """Masked-LM weight per language, e.g. ``{en: 1, de: 1}``."""
+
+    tlm: dict[str, float] = field(default_factory=dict)
+    """Translation-LM weight per pair, e.g. ``{de-en: 1}``."""
+
+    clm: dict[str, float] = field(default_factory=dict)
+    """Causal-LM weight per language."""
+
+    sampling_alpha: float = 0.7
+    """Within an objective a language is drawn with probability weight x sentences^alpha (normalized); an objective as
+    a whole is drawn with the sum of its weights. 1 follows the corpus sizes, 0 the weights alone."""
+
+    sequence_length: int = 256
+    """Tokens in a row of MLM or CLM: a window of the running text of one language."""
+
+    draw_tokens: int = 8192
+    """Size of one draw in tokens, padding included: the rows that come from one objective and one language or pair.
+    A global batch is a whole number of draws; they are what the processes share out."""
+
+    max_sentence_length: int = 100
+    """TLM leaves out pairs with a longer side, in tokens without delimiters."""
+
+
+@dataclass
+class OptimConfig:
+    """Adam with decoupled weight decay, and its learning rate as a function of the step."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+
+    schedule: Schedule = Schedule.inverse_sqrt
+    """After the warm-up."""
+
+    warmup_steps: int = 4000
+    """Steps of linear warm-up."""
+
+    warmup_init_lr: float = 1e-7
+    """Learning rate of the first step of the warm-up."""
+
+    min_lr: float = 0.0
+    """Where linear and cosine end."""
+
+    decay_steps: int = 0
+    """Steps that linear and cosine take from the peak to ``min_lr``; 0: until ``train.steps``."""
+
+    beta1: float = 0.9
+    """Decay of the first moment."""
+
+    beta2: float = 0.999
+    """Decay of the second moment."""
+
+    eps: float = 1e-8
+    """Added to the root of the bias-corrected second moment (torch's convention; the ancestor added it to the
+    uncorrected one, which matters only in the first steps)."""
+
+    weight_decay: float = 0.0
+    """Decoupled decay of weight matrices; biases, norms and embeddings are spared."""
+
+    clip_grad_norm: float = 5.0
+    """Gradients longer than this are scaled down to it; 0 switches clipping off."""
+
+    fused: FusedAdam = FusedAdam.torch
+    """``apex`` takes NVIDIA apex's FusedAdam (CUDA only)."""
+
+
+@dataclass
+class TrainConfig:
+    """How long, how large, how precise, how safe."""
+
+    steps: int = 100000
+    """Optimizer steps."""
+
+    batch_tokens: int = 65536
+    """Global batch in tokens, padding included, over all processes and accumulated micro-batches; a multiple of
+    ``data.draw_tokens``."""
+
+    micro_batch_tokens: int = 0
+    """What one device computes at once: a draw is cut into parts of at most this size. 0: a draw at a time. Change it
+    freely to fit the memory; the gradient stays the same."""
+
+    precision: Precision = Precision.auto
+    """``auto``: bf16 on GPUs that have it, fp16 with dynamic loss scaling on older ones (Volta), fp32 on CPU."""
+
+    device: Device = Device.auto
+    """``auto``: CUDA where there is one."""
+
+    initial_loss_scale: float = 65536.0
+    """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` good steps."""
+
+    loss_scale_window: int = 2000
+    """Good steps after which the loss scale is doubled."""
+
+    min_loss_scale: float = 1.0
+    """Training stops when an overflow would bring the loss scale below this."""
+
+    log_every: int = 10
+    """Steps between lines of metrics."""
+
+    save_every: int = 1000
+    """Steps between checkpoints."""
+
+    keep_last: int = 2
+    """Checkpoints to keep, besides the best one."""
+
+    fresh: bool = False
+    """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Validation during training."""
+
+    every: int = 1000
+    """Steps between evaluations; 0: only before the first and after the last step."""
+
+    batch_tokens: int = 8192
+    """Tokens in a forward pass of evaluation, padding included."""
+
+    pairs_per_batch: int = 32
+    """TLM pairs that are padded to one length, and drawn masks for, together."""
+
+    max_tokens: int = 0
+    """Read at most this much of each validation set; 0 reads all."""
+
+    metric: str = "valid/mlm_ppl"
+    """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""
+
+    patience: int = 0
+    """Stop after this many evaluations in a row without a new best; 0: never."""
+
+    samples: int = 4
+    """Masked sentences per validation set that TensorBoard shows with predictions."""
+
+
+@dataclass
+class Config:
+    """A training run."""
+
+    run: str = "???"
+    """Run directory. The same command again resumes the run in it."""
+
+    seed: int = 0
+    """Every random choice follows from it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """The text."""
+
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """What MLM and TLM hide."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The run's size."""
+
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Validation."""
+
+    def __post_init__(self) -> None:
+        problems = [f"{key}: {complaint}" for key, complaint in problems_of(self)]
+        if problems:
+            raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))

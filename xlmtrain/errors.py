@@ -1,0 +1,33 @@
+"""The errors a user can cause. Each carries one message that says what is wrong, where, and what to do about it.
+
+A program's entry point prints the message alone and exits with the error's ``exit_code``; everything else is a bug
+and keeps its traceback.
+"""
+
+
+class UserError(ValueError):
+    """Base of every error that the user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is misspelt, of the wrong type, or impossible together with another one."""
+
+
+class DataError(UserError):
+    """Text, vocabulary or prepared data is missing, malformed or does not fit together."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged or belongs to another run."""
+
+    exit_code = 4
+
+
+class NumericalError(UserError):
+    """The loss or the gradient is no longer a finite number."""
+
+    exit_code = 5
