@@ -1,0 +1,27 @@
+"""Logging: the main process to the terminal and the run's log file, the others their warnings only."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(message)s"
+
+
+def set_up_logging(rank: int) -> None:
+    """Print what this package logs."""
+    logger = logging.getLogger("xlmtrain")
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logger.propagate = False
+    _add(logger, logging.StreamHandler(sys.stderr), "" if rank == 0 else f"[rank {rank}] ")
+
+
+def log_to_file(path: Path) -> None:
+    """Write what is logged to ``path`` too, after what it holds."""
+    _add(logging.getLogger("xlmtrain"), logging.FileHandler(path, encoding="utf-8"), "")
+
+
+def _add(logger: logging.Logger, handler: logging.Handler, prefix: str) -> None:
+    handler.setFormatter(logging.Formatter(prefix + _FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    logger.addHandler(handler)
