@@ -1,0 +1,82 @@
+"""What the model is given: one micro-batch as tensors.
+
+Letters: B rows, T positions, N targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from xlmtrain.data.rows import Rows
+
+
+@dataclass
+class Batch:
+    """Rows of one objective.
+
+    ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None if no row is padded.
+    ``target_index``: (N,) int64, places in the flattened (B * T) whose prediction is scored, row by row.
+    ``targets``: (N,) int64, the tokens to predict there. ``name``: task and place of the draw, for messages.
+    ``key``: (draw in the global batch, part of the draw), which keys the dropout.
+    """
+
+    objective: str
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    languages: torch.Tensor
+    lengths: torch.Tensor | None
+    target_index: torch.Tensor
+    targets: torch.Tensor
+    name: str = ""
+    key: tuple[int, int] = (0, 0)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position sees only itself and what is before it."""
+        return self.objective == "clm"
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``; copied without waiting if it is a GPU."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        return replace(
+            self,
+            tokens=move(self.tokens),
+            positions=move(self.positions),
+            languages=move(self.languages),
+            lengths=None if self.lengths is None else move(self.lengths),
+            target_index=move(self.target_index),
+            targets=move(self.targets),
+        )
+
+
+def make_batch(
+    objective: str, rows: Rows, inputs: np.ndarray, selected: np.ndarray, name: str = "", key: tuple[int, int] = (0, 0)
+) -> Batch:
+    """A batch that predicts ``rows.tokens`` where ``selected`` (B, T) from the masked ``inputs`` (B, T)."""
+    padded = bool((rows.lengths < rows.tokens.shape[1]).any())
+    return Batch(
+        objective,
+        torch.from_numpy(inputs),
+        torch.from_numpy(np.array(rows.positions)),  # a copy: streams broadcast one row
+        torch.from_numpy(rows.languages),
+        torch.from_numpy(rows.lengths) if padded else None,
+        torch.from_numpy(np.flatnonzero(selected)),
+        torch.from_numpy(rows.tokens[selected]),
+        name,
+        key,
+    )
+
+
+def make_causal_batch(rows: Rows, name: str = "", key: tuple[int, int] = (0, 0)) -> Batch:
+    """A CLM batch: every position but the last of a row predicts its successor."""
+    successors = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
+    column = np.arange(rows.tokens.shape[1])
+    return make_batch("clm", successors, rows.tokens, column < rows.lengths[:, None] - 1, name, key)

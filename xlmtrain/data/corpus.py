@@ -1,0 +1,105 @@
+"""Prepared text, memory-mapped: every process shares the page cache, and start-up does not read the text.
+
+The directory is written by ``tools/prepare.py``; ``dataset.json`` describes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.text.binarize import OFFSET_DTYPE, Header, StoredFile
+from xlmtrain.text.vocab import EOS, Vocab
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The sentences of one language, or of one side of a pair, one after the other.
+
+    ``ids``: (tokens,) uint16 or int32, each sentence ending with EOS. ``offsets``: (sentences + 1,) int64, where each
+    sentence starts.
+    """
+
+    name: str
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every sentence without its EOS, (sentences,) int64."""
+        return np.diff(self.offsets) - 1
+
+
+class Dataset:
+    """A prepared directory: vocabulary, languages and corpora.
+
+    Raises DataError if it is missing, unfinished, of another format, or does not fit its own description.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.header = Header.read(self.path)
+        self.languages, self.fingerprint = self.header.languages, self.header.fingerprint
+        self.vocab = Vocab.read(self.path / "vocab")
+        if self.vocab.fingerprint != self.header.vocab_fingerprint:
+            raise DataError(
+                f"{self.path / 'vocab'}: its {len(self.vocab)} entries are not the {self.header.vocab_size} that the "
+                "ids were made with; put the original file back or prepare the data again"
+            )
+
+    def language_id(self, language: str) -> int:
+        """The index of a language; raises ConfigError if the data has no such language."""
+        if language not in self.languages:
+            raise ConfigError(f"language {language!r}: the data in {self.path} has {', '.join(self.languages)}")
+        return self.languages.index(language)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a corpus of that name, like ``valid.en``."""
+        return name in self.header.corpora
+
+    def corpus(self, name: str) -> Corpus:
+        """The corpus ``{split}.{language}`` or ``{split}.{pair}.{language}``."""
+        if not self.has(name):
+            there = ", ".join(sorted(self.header.corpora))
+            raise DataError(f"data.path={self.path}: no corpus {name}; there are {there}")
+        header = self.header.corpora[name]
+        ids = self._map(header.ids, np.dtype(self.header.dtype))
+        offsets = self._map(header.offsets, OFFSET_DTYPE)
+        if len(offsets) != header.sentences + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
+            raise DataError(f"{self.path / header.offsets.file}: does not describe {header.ids.file}")
+        if len(ids) and ids[-1] != EOS:
+            raise DataError(f"{self.path / header.ids.file}: does not end with the end-of-sentence id")
+        return Corpus(name, ids, offsets)
+
+    def pair(self, split: str, pair: str) -> tuple[Corpus, Corpus]:
+        """Both sides of ``{split}.{pair}``, aligned sentence by sentence."""
+        first, second = (self.corpus(f"{split}.{pair}.{language}") for language in pair.split("-"))
+        if len(first) != len(second):
+            raise DataError(
+                f"data.path={self.path}: {first.name} has {len(first)} sentences, {second.name} {len(second)}"
+            )
+        return first, second
+
+    def _map(self, stored: StoredFile, dtype: np.dtype) -> np.ndarray:
+        path = self.path / stored.file
+        if not path.is_file():
+            raise DataError(f"{path}: missing; prepare the data again")
+        if path.stat().st_size != stored.bytes:
+            raise DataError(f"{path}: {path.stat().st_size} bytes, dataset.json says {stored.bytes}")
+        # numpy cannot map an empty file
+        return np.memmap(path, dtype=dtype, mode="r") if stored.bytes else np.empty(0, dtype)
+
+
+def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:
+    """Raise DataError if an id is outside the vocabulary: better here than as a crash in an embedding kernel."""
+    if tokens.size and int(tokens.max()) >= vocab_size:
+        row, column = np.argwhere(tokens >= vocab_size)[0]
+        raise DataError(
+            f"{where}: id {tokens[row, column]} in row {row}, position {column}, but the vocabulary has {vocab_size} "
+            "entries; the file is damaged or belongs to another vocabulary"
+        )

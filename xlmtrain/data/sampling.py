@@ -1,0 +1,116 @@
+"""Which draws make up each global batch: a plan that every process makes alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmtrain.config.schema import DataConfig
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.sources import PairSource, Source, StreamSource
+from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.random import generator
+
+OBJECTIVES = ("mlm", "tlm", "clm")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One objective on one language or pair."""
+
+    objective: str
+    key: str
+    source: Source
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """Like ``mlm.en`` or ``tlm.de-en``."""
+        return f"{self.objective}.{self.key}"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of a global batch: its task, its place in the task's source, its number in the batch."""
+
+    task: Task
+    epoch: int
+    draw: int
+    number: int
+
+
+Cursors = dict[str, tuple[int, int]]
+"""Task name -> (epoch, draw) that comes next: all the state there is."""
+
+
+def make_tasks(config: DataConfig, dataset: Dataset, seed: int) -> list[Task]:
+    """The tasks with a weight above 0, over the training text.
+
+    Raises ConfigError for a language or pair that the data does not have.
+    """
+    tasks = []
+    for objective in OBJECTIVES:
+        for key, weight in getattr(config, objective).items():
+            if weight > 0:
+                source = (
+                    _pairs(config, dataset, key, seed) if objective == "tlm" else _stream(config, dataset, key, seed)
+                )
+                tasks.append(Task(objective, key, source, weight))
+    return tasks
+
+
+def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> Source:
+    rows = config.draw_tokens // config.sequence_length
+    index = dataset.language_id(language)
+    return StreamSource(dataset.corpus(f"train.{language}"), index, config.sequence_length, rows, seed)
+
+
+def _pairs(config: DataConfig, dataset: Dataset, pair: str, seed: int) -> Source:
+    languages = pair.split("-")
+    if len(languages) != 2:
+        raise ConfigError(f"data.tlm.{pair}: a pair is two languages, like de-en")
+    first, second = (dataset.language_id(language) for language in languages)
+    corpora = dataset.pair("train", pair)
+    return PairSource(*corpora, (first, second), config.draw_tokens, config.max_sentence_length, seed)
+
+
+def probabilities(tasks: list[Task], alpha: float) -> np.ndarray:
+    """The chance of each task at a draw, (len(tasks),).
+
+    An objective's share is the sum of its weights; within it, p ~ weight * sentences^alpha (Lample & Conneau 2019,
+    section 3.1, whose q_i = p_i^alpha / sum p_j^alpha is the same after normalization).
+    """
+    result = np.empty(len(tasks))
+    for objective in OBJECTIVES:
+        chosen = [i for i, task in enumerate(tasks) if task.objective == objective]
+        if chosen:
+            sizes = np.array([tasks[i].weight * tasks[i].source.sentences ** alpha for i in chosen])
+            result[chosen] = sizes / sizes.sum() * sum(tasks[i].weight for i in chosen)
+    return result / result.sum()
+
+
+class Sampler:
+    """Plans global batches: ``draws_per_step`` times a task is drawn at random, then the task's next draw taken."""
+
+    def __init__(self, tasks: list[Task], alpha: float, draws_per_step: int, seed: int) -> None:
+        self.tasks = tasks
+        self.probabilities = probabilities(tasks, alpha)
+        self._draws_per_step, self._seed = draws_per_step, seed
+        self._by_name = {task.name: task for task in tasks}
+
+    def start(self) -> Cursors:
+        """The cursors of a run that begins."""
+        return {task.name: (0, 0) for task in self.tasks}
+
+    def plan(self, step: int, cursors: Cursors) -> tuple[list[Draw], Cursors]:
+        """The draws of the global batch of ``step`` (from 0), and the cursors after it."""
+        rng = generator(self._seed, "tasks", step)
+        chosen = rng.choice(len(self.tasks), size=self._draws_per_step, p=self.probabilities)
+        after, draws = dict(cursors), []
+        for number, index in enumerate(chosen):
+            task = self.tasks[index]
+            epoch, draw = after[task.name]
+            draws.append(Draw(task, epoch, draw, number))
+            after[task.name] = (epoch, draw + 1) if draw + 1 < task.source.draws(epoch) else (epoch + 1, 0)
+        return draws, after

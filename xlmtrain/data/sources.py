@@ -1,0 +1,124 @@
+"""Where rows come from: running text of one language, or sentence pairs.
+
+A source is an endless sequence of epochs of draws. ``rows(epoch, draw)`` is a pure function of the seed and its
+arguments, so any process can make any draw, in any order, at the same cost.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from xlmtrain.data.corpus import Corpus
+from xlmtrain.data.permutation import permute
+from xlmtrain.data.rows import Rows, pair_rows, windows
+from xlmtrain.errors import DataError
+from xlmtrain.runtime.random import generator
+
+
+class Source(Protocol):
+    """A text that draws are made from."""
+
+    sentences: int
+
+    def draws(self, epoch: int) -> int:
+        """How many draws the epoch has."""
+        ...
+
+    def rows(self, epoch: int, draw: int) -> Rows:
+        """The rows of one draw."""
+        ...
+
+
+class StreamSource:
+    """Running text of one language, cut into windows of ``length`` tokens, ``rows_per_draw`` to a draw.
+
+    Each epoch cuts at another offset and visits every window once, in another order. Raises DataError if the text is
+    shorter than a window.
+    """
+
+    def __init__(self, corpus: Corpus, language: int, length: int, rows_per_draw: int, seed: int) -> None:
+        self.sentences = len(corpus)
+        self._corpus, self._language, self._length = corpus, language, length
+        self._rows_per_draw, self._seed = rows_per_draw, seed
+        self._windows = len(corpus.ids) // length
+        if self._windows == 0:
+            raise DataError(
+                f"{corpus.name}: {len(corpus.ids)} tokens, less than one sequence of data.sequence_length={length}"
+            )
+
+    def draws(self, epoch: int) -> int:
+        """The same in every epoch."""
+        return -(-self._windows // self._rows_per_draw)
+
+    def rows(self, epoch: int, draw: int) -> Rows:
+        """(rows_per_draw, length) tokens; the last draw of an epoch is filled up with windows of its first."""
+        name = self._corpus.name
+        offset = generator(self._seed, "offset", name, epoch).integers(self._length)
+        index = (draw * self._rows_per_draw + np.arange(self._rows_per_draw)) % self._windows
+        window = permute(index, self._windows, generator(self._seed, "windows", name, epoch))
+        return windows(self._corpus.ids, offset + window * self._length, self._length, self._language)
+
+
+class PairSource:
+    """Sentence pairs of similar length, as many to a draw as fit into ``draw_tokens`` with their padding.
+
+    Leaves out pairs with a side longer than ``max_length``. Raises DataError if none is left.
+    """
+
+    def __init__(
+        self, first: Corpus, second: Corpus, languages: tuple[int, int], draw_tokens: int, max_length: int, seed: int
+    ) -> None:
+        self._sides, self._languages = (first, second), languages
+        self._draw_tokens, self._seed = draw_tokens, seed
+        lengths = np.stack([first.lengths(), second.lengths()])
+        self._pairs = np.flatnonzero((lengths.max(axis=0) <= max_length) & (lengths.min(axis=0) > 0))
+        self.sentences = len(self._pairs)
+        if self.sentences == 0:
+            raise DataError(
+                f"{first.name}: none of {len(first)} pairs is within data.max_sentence_length={max_length} tokens"
+            )
+        self._row_lengths = lengths.sum(axis=0)[self._pairs] + 4  # each side has two delimiters
+        self._epoch = -1
+        self._order = self._bounds = np.empty(0, dtype=np.int64)
+
+    def draws(self, epoch: int) -> int:
+        """Depends a little on the epoch's shuffle."""
+        self._arrange(epoch)
+        return len(self._bounds) - 1
+
+    def rows(self, epoch: int, draw: int) -> Rows:
+        """(B, T) tokens with B * T <= draw_tokens."""
+        self._arrange(epoch)
+        # Which draw comes when is shuffled apart, or an epoch would go from short pairs to long ones.
+        place = permute(
+            np.array([draw]), len(self._bounds) - 1, generator(self._seed, "draws", self._sides[0].name, epoch)
+        )
+        start, end = self._bounds[place[0]], self._bounds[place[0] + 1]
+        chosen = self._pairs[self._order[start:end]]
+        sides = [[side.ids[side.offsets[i] : side.offsets[i + 1]] for i in chosen] for side in self._sides]
+        return pair_rows(sides[0], sides[1], self._languages)
+
+    def _arrange(self, epoch: int) -> None:
+        """Shuffle the pairs, sort them by length (pairs of one length stay shuffled), cut them into draws."""
+        if epoch == self._epoch:
+            return
+        shuffled = generator(self._seed, "pairs", self._sides[0].name, epoch).permutation(self.sentences)
+        order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
+        bounds = cut_by_tokens(self._row_lengths[order], self._draw_tokens)
+        self._epoch, self._order, self._bounds = epoch, order, bounds
+
+
+def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
+    """Cut rising ``lengths`` (n,) into runs whose count times longest is within ``budget``; the runs' bounds.
+
+    A run has at least one item even if that is longer than the budget.
+    """
+    bounds = [0]
+    while bounds[-1] < len(lengths):
+        start = bounds[-1]
+        at_most = min(budget // lengths[start], len(lengths) - start)
+        longest = lengths[start + max(at_most, 1) - 1]
+        bounds.append(start + max(1, min(at_most, budget // longest)))
+    return np.array(bounds)

@@ -1,0 +1,157 @@
+"""The prepared data set on disk: a directory of memory-mappable ids and one JSON header.
+
+``<corpus>.ids``      the sentences one after the other, little-endian uint16 or int32, each ending with EOS
+``<corpus>.offsets``  little-endian int64, sentences + 1 entries: where each sentence starts, counted in ids; the last
+                      is the total
+``dataset.json``      what there is (:class:`Header`), with size and SHA-256 of each file
+
+A corpus is named ``{split}.{language}``, or ``{split}.{pair}.{language}`` for one side of a pair: sentence i of one
+side translates sentence i of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from xlmtrain.errors import DataError
+
+FORMAT = 1
+HEADER = "dataset.json"
+OFFSET_DTYPE = np.dtype("<i8")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the data set: name within the directory, size, SHA-256 in hex."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CorpusHeader:
+    """One corpus. ``tokens`` and ``max_length`` (the longest sentence) count EOS; ``sources``: the raw files' names."""
+
+    sentences: int
+    tokens: int
+    max_length: int
+    ids: StoredFile
+    offsets: StoredFile
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The whole data set. A language's id is its index in ``languages`` (sorted). ``text`` holds the settings that
+    turned raw text into tokens; ``fingerprint`` changes with any id, setting, code or word."""
+
+    languages: list[str]
+    dtype: str
+    vocab_size: int
+    vocab_fingerprint: str
+    text: dict[str, Any]
+    fingerprint: str
+    corpora: dict[str, CorpusHeader]
+
+    def write(self, directory: Path) -> None:
+        """Write ``dataset.json``."""
+        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
+        (directory / HEADER).write_text(content + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Header:
+        """Raises DataError if the directory is not a prepared data set of this format."""
+        path = Path(directory) / HEADER
+        try:
+            content = json.loads(path.read_bytes())
+            version = content.pop("format")
+            if version != FORMAT:
+                raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
+            corpora = {name: _corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
+            return cls(corpora=corpora, **content)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged header ({error}); prepare the data again") from error
+
+
+def corpus_name(split: str, language: str, pair: str | None = None) -> str:
+    """The key of a corpus in ``Header.corpora`` and the stem of its files."""
+    return f"{split}.{pair}.{language}" if pair else f"{split}.{language}"
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """The ids' type: as small as the vocabulary allows."""
+    return np.dtype("<u2" if vocab_size < 65536 else "<i4")
+
+
+def fingerprint(vocab_fingerprint: str, codes_sha256: str, text: dict, corpora: dict[str, CorpusHeader]) -> str:
+    """SHA-256 in hex over everything that determines the ids and their meaning."""
+    checksums = {name: (corpus.ids.sha256, corpus.offsets.sha256) for name, corpus in sorted(corpora.items())}
+    parts = [vocab_fingerprint, codes_sha256, text, checksums]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class CorpusWriter:
+    """Writes one corpus, chunk by chunk. Used as a context manager; :meth:`finish` gives its header."""
+
+    def __init__(self, directory: Path, name: str, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        self._ids = _HashingFile(directory / f"{name}.ids")
+        self._offsets = _HashingFile(directory / f"{name}.offsets")
+        self._offsets.write(np.zeros(1, OFFSET_DTYPE).tobytes())
+        self._sentences = self._tokens = self._max_length = 0
+
+    def __enter__(self) -> CorpusWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ids.close()
+        self._offsets.close()
+
+    def append(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        """``ids``: sentences one after the other, shape (sum of lengths,); ``lengths``: ids in each, EOS included."""
+        assert len(ids) == lengths.sum(), "ids and lengths disagree"
+        self._ids.write(ids.astype(self._dtype, copy=False).tobytes())
+        self._offsets.write((self._tokens + np.cumsum(lengths)).astype(OFFSET_DTYPE).tobytes())
+        self._sentences += len(lengths)
+        self._tokens += len(ids)
+        self._max_length = max(self._max_length, int(lengths.max(initial=0)))
+
+    def finish(self, sources: Sequence[str]) -> CorpusHeader:
+        """Close the files and describe them; ``sources`` are the names of the raw files."""
+        return CorpusHeader(
+            self._sentences, self._tokens, self._max_length, self._ids.close(), self._offsets.close(), list(sources)
+        )
+
+
+class _HashingFile:
+    """A new file that knows its size and checksum."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("wb")
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+        self._bytes += len(content)
+
+    def close(self) -> StoredFile:
+        self._file.close()
+        return StoredFile(self._path.name, self._bytes, self._hash.hexdigest())
+
+
+def _corpus_header(content: dict[str, Any]) -> CorpusHeader:
+    files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
+    return CorpusHeader(**{**content, **files})

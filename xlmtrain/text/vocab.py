@@ -1,0 +1,134 @@
+"""The vocabulary: 14 special symbols, then subwords by falling count. A word's id is its place in that order.
+
+On disk it is fastBPE's format, ``word count`` a line, without the special symbols.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xlmtrain.errors import DataError
+
+SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
+# BOS is never emitted: EOS delimits a sentence on both sides, as in the released models.
+BOS, EOS, PAD, UNK = range(4)
+MASK = SPECIALS.index("<special1>")
+CONTINUATION = "@@"
+"""Ends every subword that is not the last one of its word."""
+
+logger = logging.getLogger(__name__)
+
+
+class Vocab:
+    """Words <-> ids.
+
+    ``words``: every entry in id order, special symbols first, no repetition. ``counts``: occurrences in the training
+    text, int64, shape (len(vocab),), 0 for special symbols.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
+        """``entries``: (word, count) without special symbols, in the order of the ids."""
+        entries = list(entries)
+        self.words: list[str] = [*SPECIALS, *(word for word, _ in entries)]
+        self.counts = np.array([0] * len(SPECIALS) + [count for _, count in entries], dtype=np.int64)
+        self._ids = {word: i for i, word in enumerate(self.words)}
+        assert len(self._ids) == len(self.words), "a word occurs twice"
+        self.fingerprint: str = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def id(self, word: str) -> int:
+        """The id of ``word``, UNK if it is not in the vocabulary."""
+        return self._ids.get(word, UNK)
+
+    def word(self, id: int) -> str:
+        """The word of ``id``, which must be in [0, len(vocab))."""
+        return self.words[id]
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """The ids of running text. A special symbol spelt out in the text is dropped, lest text pass for structure;
+        ``<unk>`` alone stays, as UNK."""
+        ids = (self._ids.get(word, UNK) for word in words)
+        return [id for id in ids if id >= len(SPECIALS) or id == UNK]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of ``ids`` with subwords joined; special symbols are spelt out."""
+        joined = " ".join(self.words[id] for id in ids).replace(CONTINUATION + " ", "")
+        return joined.removesuffix(CONTINUATION)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], max_size: int = 0, min_count: int = 0) -> Vocab:
+        """Falling count, equal counts by the word's code points; so the same on every machine.
+
+        ``max_size``: keep at most this many entries, special symbols included; 0 keeps all. ``min_count``: leave out
+        words that occur less often.
+        """
+        entries = [(word, count) for word, count in counts.items() if word not in SPECIALS]
+        entries.sort(key=lambda entry: (-entry[1], entry[0]))
+        return cls(_cut(entries, max_size, min_count))
+
+    @classmethod
+    def read(cls, path: str | Path, max_size: int = 0, min_count: int = 0) -> Vocab:
+        """Read ``word count`` lines; ``max_size`` and ``min_count`` as in :meth:`from_counts`.
+
+        A line with U+2028, with not exactly two fields, or with a word that was there before is skipped and the later
+        ids close up, as the ancestor did: its published models depend on that. Raises DataError if the file is not
+        readable, a count is not an integer, or counts increase.
+        """
+        entries: list[tuple[str, int]] = []
+        seen = set(SPECIALS)
+        skipped: list[int] = []
+        for number, line in enumerate(_lines(path), start=1):
+            fields = line.split()
+            if "\u2028" in line or len(fields) != 2 or fields[0] in seen:
+                skipped.append(number)
+                continue
+            word, count = fields
+            if not (count.isascii() and count.isdigit()):
+                raise DataError(f"{path}:{number}: the count {count!r} is not an integer; expected 'word count'")
+            if entries and int(count) > entries[-1][1]:
+                raise DataError(
+                    f"{path}:{number}: count {count} after {entries[-1][1]}; a vocabulary is sorted by falling count"
+                )
+            seen.add(word)
+            entries.append((word, int(count)))
+        if not entries:
+            raise DataError(f"{path}: no vocabulary in it; expected lines of 'word count'")
+        if skipped:
+            logger.warning(
+                "%s: skipped %d lines that are not 'word count' or repeat a word, the first is line %d",
+                path,
+                len(skipped),
+                skipped[0],
+            )
+        return cls(_cut(entries, max_size, min_count))
+
+    def write(self, path: str | Path) -> None:
+        """Write ``word count`` lines, special symbols left out."""
+        entries = zip(self.words[len(SPECIALS) :], self.counts[len(SPECIALS) :].tolist())
+        Path(path).write_bytes("".join(f"{word} {count}\n" for word, count in entries).encode())
+
+
+def _cut(entries: Sequence[tuple[str, int]], max_size: int, min_count: int) -> list[tuple[str, int]]:
+    kept = [entry for entry in entries if entry[1] >= min_count]
+    return kept[: max(max_size - len(SPECIALS), 0)] if max_size else kept
+
+
+def _lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file; only ``\\n`` ends a line."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the vocabulary: {error.strerror}") from error
+    try:
+        lines = content.decode().split("\n")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{number}: not UTF-8; is this a vocabulary?") from error
+    return lines[:-1] if lines[-1] == "" else lines
