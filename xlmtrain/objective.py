@@ -1,0 +1,38 @@
+"""From a batch to its loss. MLM, TLM and CLM differ in the batch alone, so there is one model and one loss.
+
+This is the module that is wrapped for data parallelism.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.data.batch import Batch
+from xlmtrain.model.encoder import Encoder
+from xlmtrain.model.head import Head
+from xlmtrain.text.vocab import PAD
+
+
+class LanguageModel(nn.Module):
+    """Encoder and output layer.
+
+    ``vocab_size``: entries of the vocabulary; ``languages``: how many languages.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(config, vocab_size, languages, PAD)
+        self.head = Head(config.dim, vocab_size, config.tie_embeddings)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits (N, V) in fp32 at the batch's N targets, and nowhere else: the output layer is half of the work."""
+        hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
+        chosen = hidden.flatten(0, 1).index_select(0, batch.target_index)
+        return self.head(chosen, self.encoder.token_embeddings.weight).float()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Cross-entropy summed over the batch's targets, in nats."""
+        return F.cross_entropy(self.logits(batch), batch.targets, reduction="sum")
