@@ -1,0 +1,102 @@
+"""Pretrain a model.
+
+    python train.py experiment=quickstart                                     one process
+    torchrun --standalone --nproc-per-node=8 train.py experiment=...          eight GPUs of one machine
+    torchrun --nnodes=8 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29400 train.py experiment=...
+    python train.py experiment=small_cpu optim.lr=3e-4 train.steps=5000       any setting by its key
+    python train.py --help                                                    the settings and their values
+    python train.py experiment=small_cpu --cfg job                            the settings that result
+
+The same command again resumes the run in its directory, ``run=...``.
+"""
+
+import os
+
+# On shared cores a spinning OpenMP thread keeps its neighbour from working; this must be set before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import json
+import logging
+import signal
+import sys
+
+import torch
+
+from xlmtrain import __version__
+from xlmtrain.config.load import program
+from xlmtrain.config.schema import Config
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.evaluate.validator import Validator
+from xlmtrain.metrics.sinks import MetricsWriter
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime.distributed import Distributed, initialize
+from xlmtrain.runtime.log import set_up_logging
+from xlmtrain.runtime.precision import choose_precision
+from xlmtrain.runtime.random import torch_seed
+from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.loop import Outcome, TrainingLoop
+from xlmtrain.train.resume import resume
+from xlmtrain.train.run import RunDirectory, settings_as_json
+from xlmtrain.train.step import Stepper
+from xlmtrain.train.summary import summarize
+
+log = logging.getLogger("xlmtrain")
+
+
+def main(config: Config) -> None:
+    """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
+    stop = StopRequest()
+    distributed = initialize(config.train.device)
+    set_up_logging(distributed.rank)
+    try:
+        outcome = train(config, distributed, stop)
+    finally:
+        distributed.close()
+    if outcome.status == "preempted":
+        sys.exit(128 + (outcome.signal or signal.SIGTERM))
+
+
+def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcome:
+    """Everything is built, and so checked, before the run directory is touched."""
+    precision = choose_precision(config.train.precision, distributed.device)
+    dataset = Dataset(config.data.path)
+    loader = Loader(config, dataset, distributed.rank, distributed.world_size)
+    validator = Validator(config, dataset)
+    distributed.agree(json.dumps(settings_as_json(config)), "settings")
+    distributed.agree(f"{__version__} {torch.__version__} {dataset.fingerprint}", "version or data")
+
+    torch.manual_seed(torch_seed(config.seed, "init"))
+    model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages)).to(distributed.device)
+    optimizer = make_optimizer(config.optim, model, distributed.device)
+    stepper = Stepper(config, model, optimizer, precision, distributed)
+
+    with RunDirectory(config, dataset, distributed) as run:
+        store = CheckpointStore(run.path / "checkpoints", config.train.keep_last)
+        progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
+        for line in summarize(config, dataset, loader, model, precision, distributed):
+            log.info(line)
+        run.status("running")
+        loop = TrainingLoop(
+            config=config,
+            distributed=distributed,
+            model=model,
+            optimizer=optimizer,
+            stepper=stepper,
+            loader=loader,
+            validator=validator if validator.sets else None,
+            store=store if run.is_main else None,
+            writer=MetricsWriter(run.path, progress.step) if run.is_main else None,
+            stop=stop,
+            progress=progress,
+        )
+        outcome = loop.run()
+        run.status(outcome.status, outcome.reason)
+        log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
+    return outcome
+
+
+if __name__ == "__main__":
+    program("config", main)

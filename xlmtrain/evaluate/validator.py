@@ -1,0 +1,40 @@
+"""Evaluation as training calls it: all validation sets, figures, and masked sentences to look at."""
+
+from __future__ import annotations
+
+from xlmtrain.config.schema import Config, Precision
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.validation import validation_sets
+from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.samples import sample_predictions
+from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+
+
+class Validator:
+    """Evaluates a model on the validation sets of everything it is trained on.
+
+    Raises ConfigError if ``evaluate.metric`` is none of the figures that come out.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        self.sets = validation_sets(config, dataset)
+        self._samples, self._vocab = config.evaluate.samples, dataset.vocab
+        names = {chosen.name for chosen in self.sets} | {f"valid/{chosen.objective}" for chosen in self.sets}
+        metrics = sorted(f"{name}_{what}" for name in names for what in ("ppl", "acc"))
+        if self.sets and config.evaluate.metric not in metrics:
+            raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
+
+    def __call__(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, float]:
+        """The figures, the same on every process."""
+        return evaluate(model, self.sets, precision, distributed)
+
+    def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
+        """Set -> its first sentences, masked, with the model's predictions, as Markdown."""
+        device, count = distributed.device, self._samples
+        return {
+            f"{chosen.key}_{chosen.objective}": sample_predictions(model, chosen, self._vocab, count, precision, device)
+            for chosen in self.sets
+            if count > 0
+        }

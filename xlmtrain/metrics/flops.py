@@ -1,0 +1,34 @@
+"""How much arithmetic a token costs, and how much of the device's peak is used."""
+
+from __future__ import annotations
+
+import torch
+
+from xlmtrain.config.schema import ModelConfig, Precision
+
+# Dense peaks in FLOP/s from NVIDIA's data sheets (SXM parts), by what the device's name holds; most specific first.
+_PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "V100": 125e12,
+}
+
+
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float) -> float:
+    """Floating-point operations of forward and backward per token.
+
+    6 per weight of the blocks, 6 per weight of the output layer for the share ``scored`` of the tokens that it sees,
+    and 12 * layers * dim * ``length`` for attention (Kaplan et al. 2020, section 2.1, with the backward pass as twice
+    the forward pass).
+    """
+    blocks = 12 * model.dim**2 * model.layers
+    return 6 * blocks + 6 * vocab_size * model.dim * scored + 12 * model.layers * model.dim * length
+
+
+def peak_flops(device: torch.device, precision: Precision) -> float | None:
+    """The device's half-precision peak in FLOP/s; None where it is not known, or the run does not use it."""
+    if device.type != "cuda" or precision is Precision.fp32:
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in _PEAKS.items() if key in name), None)

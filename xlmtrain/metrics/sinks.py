@@ -1,0 +1,77 @@
+"""Where figures go: ``metrics.jsonl``, TensorBoard, the log and the terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+
+class MetricsWriter:
+    """Writes the figures of a run that stands at ``step``; what the files hold of later steps is dropped."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        self._path = directory / "metrics.jsonl"
+        _drop_after(self._path, step)
+        self._stream = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One record: ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        """A text on TensorBoard."""
+        self._board.add_text(name, markdown, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._stream.close()
+        self._board.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the records up to ``step``; a line that a crash cut short goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] <= step:
+            kept.append(line if line.endswith("\n") else line + "\n")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class Console:
+    """One line that is written over on a terminal, a plain line each time in a log."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def progress(self, line: str) -> None:
+        """Show how far the run is."""
+        if self._live:
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            log.info(line)
+
+    def message(self, line: str) -> None:
+        """Say something that stays."""
+        if self._live:
+            print("\r\x1b[2K", end="", file=sys.stderr)
+        log.info(line)

@@ -1,0 +1,57 @@
+"""Adam with decoupled weight decay: torch's fused kernel, or NVIDIA apex's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from xlmtrain.config.schema import FusedAdam, OptimConfig
+from xlmtrain.errors import ConfigError
+
+APEX_SOURCE = "https://github.com/NVIDIA/apex"
+
+
+def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters of ``model``; weight decay spares biases, norms and embeddings.
+
+    Raises ConfigError if apex is asked for and cannot be used.
+    """
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    if config.fused is FusedAdam.apex:
+        return _apex_fused_adam(device)(groups, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def _apex_fused_adam(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
+    """apex.optimizers.FusedAdam, or a ConfigError that says what is in its way."""
+    try:
+        summary = str(importlib.metadata.metadata("apex")["Summary"])
+    except (importlib.metadata.PackageNotFoundError, KeyError):
+        summary = ""
+    if "pyramid" in summary.lower():
+        raise ConfigError(
+            "optim.fused=apex: the installed package `apex` is PyPI's web toolkit of that name, not NVIDIA's; "
+            f"pip uninstall apex, then build NVIDIA apex from {APEX_SOURCE}, or set optim.fused=torch"
+        )
+    try:
+        fused_adam = importlib.import_module("apex.optimizers").FusedAdam
+        importlib.import_module("amp_C")
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"optim.fused=apex: NVIDIA apex is not installed with its CUDA extensions ({error}); build it from "
+            f"{APEX_SOURCE} with APEX_CPP_EXT=1 APEX_CUDA_EXT=1, or set optim.fused=torch, which gives the same step"
+        ) from None
+    if device.type != "cuda":
+        raise ConfigError(f"optim.fused=apex: apex works on CUDA only, this run is on {device}; set optim.fused=torch")
+    return fused_adam

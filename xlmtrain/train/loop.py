@@ -1,0 +1,227 @@
+"""The training loop: steps, and between them figures, evaluation and checkpoints.
+
+It is given everything it works with, and knows neither files of text nor how a loss comes about.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+from dataclasses import dataclass
+
+import torch
+
+from xlmtrain.config.schema import Config
+from xlmtrain.data.loader import Loader, StepData
+from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.evaluate.validator import Validator
+from xlmtrain.metrics.flops import flops_per_token, peak_flops
+from xlmtrain.metrics.meters import Stopwatch, duration
+from xlmtrain.metrics.sinks import Console, MetricsWriter
+from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.state import Progress, optimizer_tensors
+from xlmtrain.train.step import Stepper, StepResult
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """Why the loop ended: ``done``, or ``preempted`` by ``signal``."""
+
+    status: str
+    reason: str
+    signal: int | None = None
+
+
+@dataclass
+class TrainingLoop:
+    """Trains from ``progress`` on to ``config.train.steps``.
+
+    ``validator``: None where there is no validation text. ``store`` and ``writer``: None on all processes but the
+    main one.
+    """
+
+    config: Config
+    distributed: Distributed
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    loader: Loader
+    validator: Validator | None
+    store: CheckpointStore | None
+    writer: MetricsWriter | None
+    stop: StopRequest
+    progress: Progress
+
+    def run(self) -> Outcome:
+        """Train; returns when the steps are done, the metric no longer improves, or a signal came.
+
+        Raises NumericalError if the loss or the gradient is no longer finite.
+        """
+        config, progress = self.config.train, self.progress
+        self._console = Console()
+        self._watch = Stopwatch()
+        self._pending: list[tuple[StepResult, StepData]] = []
+        self._saved = progress.step
+        self.model.train()
+        outcome = self._evaluate_if_due() or self._out_of_patience()
+        self._watch.resume()
+        if outcome is None:
+            for data in self.loader.steps(progress.step, config.steps, progress.cursors):
+                self._watch.data_ready()
+                stopping = self._step(data)
+                if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
+                    self._log()
+                outcome = self._evaluate_if_due() if not stopping else None
+                if stopping:
+                    outcome = Outcome(
+                        "preempted", f"signal {self.stop.signal or 'on another process'}", self.stop.signal
+                    )
+                if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
+                    self._save()
+                if outcome:
+                    break
+                self._watch.resume()
+        if self.writer is not None:
+            self.writer.close()
+        return outcome or Outcome("done", f"{progress.step} steps")
+
+    def _step(self, data: StepData) -> bool:
+        """Train on one global batch; whether any process was asked to stop."""
+        targets = [
+            float(sum(len(batch.targets) for batch in data.batches if batch.objective == objective))
+            for objective in OBJECTIVES
+        ]
+        positions = float(sum(batch.tokens.numel() for batch in data.batches))
+        tokens = float(
+            sum(batch.tokens.numel() if batch.lengths is None else batch.lengths.sum().item() for batch in data.batches)
+        )
+        *targets, tokens, positions, stopping = self.distributed.sum(
+            [*targets, tokens, positions, float(self.stop.signal is not None)]
+        )
+        self._pending.append((self.stepper(data, targets), data))
+        self.progress.step = data.step + 1
+        self.progress.cursors = data.cursors
+        self.progress.tokens += int(tokens)
+        if self.distributed.device.type == "cpu":
+            self._check(*self._pending[-1])  # reading a figure costs nothing here, so a bad step is named at once
+        self._watch.step_done(tokens, positions, sum(targets))
+        return stopping > 0
+
+    def _check(self, result: StepResult, data: StepData) -> None:
+        self.stepper.check(result, data.draws)
+
+    def _log(self) -> None:
+        """Write the figures of the steps since the last time."""
+        for pending in self._pending:
+            self._check(*pending)
+        results = [result for result, _ in self._pending]
+        if not results:
+            return
+        self._pending = []
+        losses = self.distributed.sum(torch.stack([result.losses for result in results]).sum(dim=0).tolist())
+        targets = [sum(result.targets[i] for result in results) for i in range(len(OBJECTIVES))]
+        self.progress.skipped += int(sum(result.skipped.item() for result in results))
+        self.progress.seconds += self._watch.seconds
+        figures = {"train/loss": sum(losses) / max(sum(targets), 1.0)}
+        for objective, loss, count in zip(OBJECTIVES, losses, targets):
+            if count:
+                figures[f"train/{objective}_loss"] = loss / count
+                figures[f"train/{objective}_ppl"] = math.exp(min(loss / count, 700.0))
+        figures |= {
+            "train/lr": results[-1].learning_rate,
+            "train/grad_norm": sum(result.grad_norm.item() for result in results) / len(results),
+            "progress/tokens": self.progress.tokens,
+            "progress/seconds": self.progress.seconds,
+        }
+        if self.stepper.scaler.is_enabled():
+            figures |= {"train/loss_scale": self.stepper.scaler.get_scale(), "train/skipped": self.progress.skipped}
+        figures |= self._speed()
+        if self.writer is not None:
+            self.writer.scalars(self.progress.step, figures)
+            self._console.progress(self._line(figures))
+        self._watch.reset()
+
+    def _speed(self) -> dict[str, float]:
+        """Tokens per second, the share of the time that went into waiting for data, memory, utilization."""
+        watch, device = self._watch, self.distributed.device
+        per_second = watch.tokens / max(watch.seconds, 1e-9)
+        speed = {
+            "speed/tokens_per_second": per_second,
+            "speed/data_wait": watch.waiting / max(watch.seconds, 1e-9),
+            "speed/unpadded": watch.tokens / max(watch.positions, 1.0),
+            "speed/memory_gb": _peak_memory(device) / 1e9,
+        }
+        peak = peak_flops(device, self.stepper.precision)
+        if peak is not None:
+            length, scored = self.config.data.sequence_length, watch.targets / max(watch.tokens, 1.0)
+            vocab = self.model.encoder.token_embeddings.num_embeddings
+            useful = per_second * flops_per_token(self.config.model, vocab, length, scored)
+            speed["speed/mfu"] = useful / (peak * self.distributed.world_size)
+        return speed
+
+    def _line(self, figures: dict[str, float]) -> str:
+        steps, step = self.config.train.steps, self.progress.step
+        losses = " ".join(f"{o} {figures[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in figures)
+        left = self.progress.seconds / max(step, 1) * (steps - step)
+        return (
+            f"step {step}/{steps} | loss {losses} | lr {figures['train/lr']:.2e} | "
+            f"grad {figures['train/grad_norm']:.2f} | {figures['speed/tokens_per_second']:,.0f} tokens/s | "
+            f"wait {figures['speed/data_wait']:.1%} | ETA {duration(left)}"
+        )
+
+    def _evaluate_if_due(self) -> Outcome | None:
+        """Evaluate at the first and last step and every so often; an Outcome if the metric has stopped improving."""
+        step, config = self.progress.step, self.config.evaluate
+        due = step in (0, self.config.train.steps) or (config.every > 0 and step % config.every == 0)
+        if self.validator is None or not due or self.progress.evaluated == step:
+            return None
+        self._log()
+        figures = self.validator(self.model, self.stepper.precision, self.distributed)
+        self.progress.evaluated = step
+        value, rising = figures[config.metric], config.metric.endswith("_acc")
+        best = self.progress.best
+        improved = best is None or (value > best if rising else value < best)
+        if improved:
+            self.progress.best, self.progress.best_step, self.progress.without_best = value, step, 0
+        else:
+            self.progress.without_best += 1
+        if self.writer is not None:
+            self.writer.scalars(step, figures)
+            shown = "  ".join(f"{name.partition('/')[2]} {figure:.2f}" for name, figure in figures.items())
+            for name, text in self.validator.samples(self.model, self.stepper.precision, self.distributed).items():
+                self.writer.text(step, f"samples/{name}", text)
+            self._console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
+        if improved and step > 0:
+            self._save()
+            if self.store is not None:
+                self.store.mark_best(step, config.metric, value)
+        return self._out_of_patience()
+
+    def _out_of_patience(self) -> Outcome | None:
+        config = self.config.evaluate
+        if config.patience and self.progress.without_best >= config.patience:
+            return Outcome("done", f"{config.metric} has not improved in {config.patience} evaluations")
+        return None
+
+    def _save(self) -> None:
+        """Write a checkpoint of the step, once."""
+        self._log()
+        if self.store is not None and self._saved != self.progress.step:
+            state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
+            moments = optimizer_tensors(self.optimizer, self.model)
+            self.store.save(self.progress.step, self.model.state_dict(), moments, state)
+            self.store.prune()
+        self._saved = self.progress.step
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes: the most that torch had allocated on a GPU, or that this process had resident."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

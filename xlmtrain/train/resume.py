@@ -1,0 +1,49 @@
+"""Putting a run back to where its newest sound checkpoint left it."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from xlmtrain.data.sampling import Cursors
+from xlmtrain.errors import CheckpointError
+from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.state import Progress, load_optimizer_tensors
+
+log = logging.getLogger(__name__)
+
+
+def resume(
+    store: CheckpointStore,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    start: Cursors,
+    distributed: Distributed,
+) -> Progress:
+    """Load weights, moments and loss scale; where the run stands, which is ``start`` if it has no checkpoint.
+
+    Every process reads for itself, from storage they share. Raises CheckpointError if the checkpoint does not fit the
+    model, ConfigError if the processes did not find the same one.
+    """
+    checkpoint = store.latest()
+    step = checkpoint.state["progress"]["step"] if checkpoint else 0
+    distributed.agree(str(step), "checkpoints (the run directory must be on shared storage)")
+    if checkpoint is None:
+        return Progress(cursors=start)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
+    if expected != found:
+        odd = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        raise CheckpointError(
+            f"{checkpoint.path}: does not fit the model: {odd[0]} is {found.get(odd[0])}, not {expected.get(odd[0])}"
+        )
+    model.load_state_dict(checkpoint.model)
+    load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
+    scaler.load_state_dict(checkpoint.state["scaler"])
+    if distributed.is_main:
+        log.info("resumed from %s", checkpoint.path)
+    return Progress.from_json(checkpoint.state["progress"])

@@ -1,0 +1,133 @@
+"""The run directory: everything that a run leaves behind, and enough of the data to use the model without it.
+
+config.json         the settings, complete          status.json     running, done, preempted or failed, and why
+environment.json    versions, device, processes      log.txt         what was printed
+metrics.jsonl       every figure, a record a line    tensorboard/    the same as curves
+dataset.json codes vocab   copies from the prepared data
+checkpoints/        see train/checkpoint.py
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlmtrain import __version__
+from xlmtrain.config.schema import Config
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.files import lock_directory, write_json
+from xlmtrain.runtime.log import log_to_file
+
+log = logging.getLogger(__name__)
+
+# A run can go on with other values of these; any other change would make it another run.
+_MAY_CHANGE = ("run", "data.path", "optim.", "train.", "evaluate.")
+_MUST_STAY = ("train.batch_tokens",)
+
+
+def settings_as_json(config: Config) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+class RunDirectory:
+    """The directory of one run. The main process writes it, the others only know where it is.
+
+    As a context it keeps ``status.json``: ``failed`` if an exception goes through it.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
+        """Make or reopen it; returns on no process before it is ready on disk.
+
+        Raises ConfigError if it belongs to a run with other settings or other data, or another process holds it.
+        """
+        self.path = Path(config.run)
+        self.is_main = distributed.is_main
+        if self.is_main:
+            self._open(config, dataset, distributed)
+        distributed.barrier()
+
+    def _open(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_directory(self.path)
+        settings = settings_as_json(config)
+        if config.train.fresh:
+            self._empty()
+        changes = self._changes(settings, dataset)
+        log_to_file(self.path / "log.txt")
+        for change in changes:
+            log.info("resumed with another setting, %s", change)
+        for name in ("dataset.json", "codes", "vocab"):
+            if not (self.path / name).exists():
+                shutil.copyfile(dataset.path / name, self.path / name)
+        write_json(self.path / "config.json", settings)
+        write_json(self.path / "environment.json", _environment(distributed))
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.status("failed", f"{type(error).__name__}: {error}")
+
+    def status(self, status: str, reason: str = "") -> None:
+        """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``."""
+        if self.is_main:
+            write_json(self.path / "status.json", {"status": status, "reason": reason})
+
+    def _empty(self) -> None:
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("config.json", "metrics.jsonl", "log.txt", "dataset.json", "codes", "vocab"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _changes(self, settings: dict[str, Any], dataset: Dataset) -> list[str]:
+        """How the settings differ from those the run began with, one line a key."""
+        before = self.path / "config.json"
+        if not before.is_file():
+            return []
+        old, new = _flatten(json.loads(before.read_text(encoding="utf-8"))), _flatten(settings)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
+        refused = [lines[key] for key in changed if key in _MUST_STAY or not key.startswith(_MAY_CHANGE)]
+        fingerprint = json.loads((self.path / "dataset.json").read_text(encoding="utf-8"))["fingerprint"]
+        if fingerprint != dataset.fingerprint:
+            refused.append(f"the data: fingerprint {fingerprint[:12]} -> {dataset.fingerprint[:12]}")
+        if refused:
+            raise ConfigError(
+                f"run={self.path}: a run is in this directory that began otherwise:\n  " + "\n  ".join(refused) + "\n"
+                "give the old values to resume it, another run=... for a new run, or train.fresh=true to replace it"
+            )
+        return list(lines.values())
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _environment(distributed: Distributed) -> dict[str, Any]:
+    device = distributed.device
+    return {
+        "xlmtrain": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "processes": distributed.world_size,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,123 @@
+"""One optimizer step: micro-batches in, weights moved, figures out."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from xlmtrain.config.schema import Config, FusedAdam, Precision
+from xlmtrain.data.loader import StepData
+from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.errors import NumericalError
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.precision import autocast, make_scaler
+from xlmtrain.runtime.random import torch_seed
+
+
+@dataclass
+class StepResult:
+    """What a step measured. Tensors are on the device, so that reading them can wait until they are logged.
+
+    ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) the global batch's targets;
+    ``grad_norm``: () before clipping; ``skipped``: () 1 if a gradient was not finite and the weights did not move.
+    """
+
+    step: int
+    losses: torch.Tensor
+    targets: list[float]
+    grad_norm: torch.Tensor
+    skipped: torch.Tensor
+    learning_rate: float
+
+
+class Stepper:
+    """Computes the gradient of a global batch and steps the optimizer.
+
+    The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
+    whole global batch: over all micro-batches of all processes, not a mean of their means.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: LanguageModel,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        distributed: Distributed,
+    ) -> None:
+        self._config, self._optimizer, self._distributed = config, optimizer, distributed
+        self.precision = precision
+        self._module: nn.Module = model
+        if distributed.world_size > 1:
+            self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.scaler = make_scaler(config.train, precision, distributed.device)
+
+    def __call__(self, data: StepData, targets: list[float]) -> StepResult:
+        """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in all."""
+        rate = learning_rate(self._config.optim, data.step, self._config.train.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._backward(data, targets)
+        self.scaler.unscale_(self._optimizer)
+        clip = self._config.optim.clip_grad_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf"))
+        skipped = (~torch.isfinite(norm)).to(torch.float32)
+        self._move_weights(skipped)
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepResult(data.step, losses, targets, norm, skipped, rate)
+
+    def _backward(self, data: StepData, targets: list[float]) -> torch.Tensor:
+        """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
+        device, world_size = self._distributed.device, self._distributed.world_size
+        losses = torch.zeros(len(OBJECTIVES), device=device)
+        for number, batch in enumerate(data.batches):
+            objective = OBJECTIVES.index(batch.objective)
+            weight = data.shares[batch.objective] / max(targets[objective], 1.0)
+            torch.manual_seed(torch_seed(self._config.seed, "dropout", data.step, *batch.key))
+            last = number + 1 == len(data.batches)
+            wait = isinstance(self._module, DistributedDataParallel) and not last
+            with self._module.no_sync() if wait else nullcontext():  # type: ignore[operator]
+                with autocast(self.precision, device):
+                    loss = self._module(batch.to(device))
+                # Data parallelism averages over the processes; the loss is a sum over them.
+                self.scaler.scale(loss * (weight * world_size)).backward()
+            losses[objective] += loss.detach()
+        return losses
+
+    def _move_weights(self, skipped: torch.Tensor) -> None:
+        """Step the optimizer unless the gradient is not finite; the host does not wait to know."""
+        if self.precision is Precision.fp16:
+            self.scaler.step(self._optimizer)
+            self.scaler.update()
+        elif self._config.optim.fused is FusedAdam.torch:
+            # torch's fused kernels leave weights and moments alone where this flag is set; GradScaler uses it too.
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif not skipped.item():
+            self._optimizer.step()
+
+    def check(self, result: StepResult, draws: list[tuple[str, int, int]]) -> None:
+        """Raise NumericalError if the step's gradient was not finite, or fp16 ran out of loss scale.
+
+        Waits for the device. fp16 may skip steps: that is how the loss scale finds its level.
+        """
+        if not result.skipped.item():
+            return
+        where = f"step {result.step + 1}, made of " + ", ".join(f"{n} epoch {e} draw {d}" for n, e, d in draws)
+        if self.precision is not Precision.fp16:
+            raise NumericalError(
+                f"the gradient is not finite in {where}; the weights are those of the step before. A lower optim.lr, "
+                "a longer optim.warmup_steps or a smaller optim.clip_grad_norm is the usual cure"
+            )
+        if self.scaler.get_scale() < self._config.train.min_loss_scale:
+            raise NumericalError(
+                f"fp16 overflows at every loss scale down to train.min_loss_scale="
+                f"{self._config.train.min_loss_scale} in {where}; lower optim.lr or take train.precision=fp32"
+            )

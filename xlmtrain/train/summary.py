@@ -1,0 +1,37 @@
+"""What a run is about to do, in a few lines at its start."""
+
+from __future__ import annotations
+
+from xlmtrain.config.schema import Config, Precision
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+
+
+def summarize(
+    config: Config,
+    dataset: Dataset,
+    loader: Loader,
+    model: LanguageModel,
+    precision: Precision,
+    distributed: Distributed,
+) -> list[str]:
+    """Model, batch, and for each task its share of the draws and how often its text will be seen."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    train, data = config.train, config.data
+    draws = train.batch_tokens // data.draw_tokens
+    lines = [
+        f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
+        + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
+        f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}",
+        f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.draw_tokens:,}, "
+        f"{draws // distributed.world_size} a process; {train.steps:,} steps",
+    ]
+    sampler = loader.sampler
+    for task, probability in zip(sampler.tasks, sampler.probabilities):
+        passes = probability * draws * train.steps / task.source.draws(0)
+        lines.append(
+            f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the draws, seen {passes:.2f} times"
+        )
+    return lines
