@@ -7,7 +7,9 @@ the YAML files, and the run directory is made by rank 0.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.config.reference import reference
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import ConfigError, UserError
 
@@ -43,26 +46,86 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
 def program(name: str, body: Callable[[Any], None]) -> None:
     """Run ``body`` with the settings ``configs/<name>.yaml`` and the command line's overrides.
 
-    A user's error ends the process with its message and exit code, without a traceback.
+    ``--help`` explains every setting; Hydra's other flags work as everywhere. A user's error ends the process with
+    its message and exit code, without a traceback.
     """
     _register()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help(name))
+        return
 
     def task(config: DictConfig) -> None:
-        try:
+        with user_errors():
             body(_to_dataclass(config))
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(error.exit_code) from None
 
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(task)()
 
 
+def arguments(schema: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
+    """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
+
+    Raises ConfigError for a wrong type or a missing value.
+    """
+    keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
+    pairs = [argument for argument in argv if argument.partition("=")[0] in keys and "=" in argument]
+    config = OmegaConf.structured(schema)
+    try:
+        for pair in pairs:
+            key, _, value = pair.partition("=")
+            config[key] = value  # as it stands: a text may hold anything
+    except OmegaConfBaseException as error:
+        raise ConfigError(_describe(error)) from error
+    return _to_dataclass(config), [argument for argument in argv if argument not in pairs]
+
+
+def from_json(schema: type[T], values: dict[str, Any]) -> T:
+    """A dataclass of settings from plain JSON values, checked like any others; raises ConfigError."""
+    try:
+        return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_describe(error)) from error
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the process with the message and exit code of a UserError, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _help(name: str) -> str:
+    groups = {
+        group.name: ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
+        for group in sorted(CONFIG_DIR.iterdir())
+        if group.is_dir() and name == "config"
+    }
+    lines = ["Settings are given as key=value; the values below are the schema's, before configs/ is applied.", ""]
+    lines += [f"{group}=  {options}" for group, options in groups.items()]
+    return "\n".join([*lines, "", *reference(SCHEMAS[name])])
+
+
 def _register() -> None:
     for name, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+        node = OmegaConf.structured(schema)
+        _open_mappings(node)
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)
 
 
-def _to_dataclass(config: DictConfig) -> Any:
+def _open_mappings(node: DictConfig) -> None:
+    """Let ``train.mono.en=...`` add a language without Hydra's ``+``; the schema's own keys stay closed."""
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            if OmegaConf.get_type(child) is dict:
+                OmegaConf.set_struct(child, False)
+            else:
+                _open_mappings(child)
+
+
+def _to_dataclass(config: Any) -> Any:
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -80,4 +143,5 @@ def _describe(error: BaseException) -> str:
         if str(cause) not in lines[-1]:
             lines.append(str(cause))
         cause = cause.__cause__
-    return "\n  ".join(line.strip() for text in lines for line in text.splitlines() if line.strip())
+    shown = [line.strip() for text in lines for line in text.splitlines()]
+    return "\n  ".join(line for line in shown if line and not line.startswith(("reference_type", "object_type")))

@@ -1,0 +1,20 @@
+"""Raw text -> memory-mapped ids, with BPE codes and a vocabulary learned on the way or given.
+
+    python tools/prepare.py output=prepared/ende '+train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
+        '+train.pairs={de-en: ["wmt/*.{lang}.gz"]}' '+valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
+
+Every setting is explained in xlmtrain/config/prepare.py; the result is described in xlmtrain/text/binarize.py.
+"""
+
+from xlmtrain.config.load import program
+from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.text.prepare import prepare
+
+
+def main(config: PrepareConfig) -> None:
+    print(prepare(config))
+    print(f"prepared: {config.output}")
+
+
+if __name__ == "__main__":
+    program("prepare", main)

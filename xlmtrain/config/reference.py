@@ -1,0 +1,50 @@
+"""The reference of all settings, made from the schema: key, type, default, and the text under each field."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, get_type_hints
+
+
+def reference(schema: type, prefix: str = "") -> Iterator[str]:
+    """Lines that explain every field of a dataclass and of those inside it, by key path."""
+    types, meanings = get_type_hints(schema), field_docs(schema)
+    for field in dataclasses.fields(schema):
+        kind, key = types[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            yield ""
+            yield f"{key}: {meanings[field.name]}"
+            yield from reference(kind, f"{key}.")  # type: ignore[arg-type]
+        else:
+            yield f"  {key}={_default(field)}   [{_kind(kind)}]"
+            yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
+
+
+def field_docs(schema: type) -> dict[str, str]:
+    """The string under each field of a dataclass, joined to one line; empty where there is none."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {field.name: "" for field in dataclasses.fields(schema)}
+    for statement, following in zip(body.body, body.body[1:]):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = " ".join(text.split())
+    return docs
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    if isinstance(value, Enum):
+        return str(value.value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " | ".join(member.value for member in kind)
+    return kind.__name__ if type(kind) is type else str(kind)
