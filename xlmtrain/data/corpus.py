@@ -97,8 +97,9 @@ class Dataset:
 
 def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:
     """Raise DataError if an id is outside the vocabulary: better here than as a crash in an embedding kernel."""
-    if tokens.size and int(tokens.max()) >= vocab_size:
-        row, column = np.argwhere(tokens >= vocab_size)[0]
+    outside = (tokens < 0) | (tokens >= vocab_size)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
         raise DataError(
             f"{where}: id {tokens[row, column]} in row {row}, position {column}, but the vocabulary has {vocab_size} "
             "entries; the file is damaged or belongs to another vocabulary"

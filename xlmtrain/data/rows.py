@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,11 +35,21 @@ def stream_rows(tokens: np.ndarray, language: int) -> Rows:
     return Rows(tokens, positions, np.full_like(tokens, language), np.full(count, length))
 
 
+def sentence_rows(sentences: list[np.ndarray], language: int) -> Rows:
+    """Single sentences as ``</s> w .. </s> <pad> ..``. Sentences come with their EOS."""
+    lengths = np.array([len(sentence) + 1 for sentence in sentences])
+    tokens = np.full((len(sentences), lengths.max()), PAD, dtype=np.int64)
+    for row, sentence, length in zip(tokens, sentences, lengths):
+        row[0] = EOS
+        row[1:length] = sentence
+    return replace(stream_rows(tokens, language), lengths=lengths)
+
+
 def pair_rows(first: list[np.ndarray], second: list[np.ndarray], languages: tuple[int, int]) -> Rows:
     """Sentence pairs as TLM reads them: ``</s> a .. </s> </s> b .. </s> <pad> ..``.
 
-    Sentences come with their EOS. Positions start again at the second sentence and run on into the padding; the
-    language is the first's up to there, then the second's.
+    Sentences come with their EOS. Positions start again at the second sentence; the language is the first's up to
+    there, then the second's. Padding has position 0: counted on, a short row beside a long one would leave the table.
     """
     starts = np.array([len(sentence) + 1 for sentence in first])
     lengths = starts + np.array([len(sentence) + 1 for sentence in second])
@@ -50,5 +60,5 @@ def pair_rows(first: list[np.ndarray], second: list[np.ndarray], languages: tupl
         row[start + 1 : length] = b
     column = np.arange(tokens.shape[1])
     in_second = column >= starts[:, None]
-    positions = column - np.where(in_second, starts[:, None], 0)
+    positions = np.where(column < lengths[:, None], column - np.where(in_second, starts[:, None], 0), 0)
     return Rows(tokens, positions, np.where(in_second, languages[1], languages[0]), lengths)

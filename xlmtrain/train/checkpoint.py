@@ -47,7 +47,7 @@ class CheckpointStore:
         self, step: int, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], state: dict[str, Any]
     ) -> Path:
         """Write the checkpoint of ``step``. Raises CheckpointError if it cannot be written; older ones stay."""
-        final = self._directory / f"step-{step:08d}"
+        final = self.path(step)
         temporary = self._directory / f".{final.name}.partial"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -90,7 +90,7 @@ class CheckpointStore:
         keep = {*steps[-self._keep_last :], self.best_step()}
         for step in steps:
             if step not in keep:
-                shutil.rmtree(self._path(step))
+                shutil.rmtree(self.path(step))
 
     def clear(self) -> None:
         """Delete every checkpoint."""
@@ -112,7 +112,7 @@ class CheckpointStore:
         damage = []
         for step in reversed(steps):
             try:
-                return read_checkpoint(self._path(step))
+                return read_checkpoint(self.path(step))
             except CheckpointError as error:
                 damage.append(str(error))
                 log.warning("checkpoint passed over: %s", error)
@@ -123,7 +123,8 @@ class CheckpointStore:
             )
         return None
 
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """The directory of the checkpoint of ``step``."""
         return self._directory / f"step-{step:08d}"
 
 

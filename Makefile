@@ -1,0 +1,60 @@
+# make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
+# make test    the tests; make test-slow the slow ones; make lint the style and the types
+# All of them install what they need into .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest
+
+# As many processes as there are GPUs (the largest power of two up to eight, which quickstart's batch can be shared
+# by), one on a CPU.
+NPROC ?= $(shell gpus=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); n=1; \
+	while [ $$((2 * n)) -le $$gpus ] && [ $$n -lt 8 ]; do n=$$((2 * n)); done; echo $$n)
+
+.PHONY: train test test-slow test-gpu lint clean
+
+train: $(VENV)/ready prepared/sample/dataset.json
+	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
+	$(BIN)/python tools/report.py run=runs/quickstart
+	$(BIN)/python tools/fill_mask.py run=runs/quickstart lang=de "Die <mask> schläft auf dem Sofa." \
+		translation="The cat is sleeping on the sofa." translation_lang=en
+
+prepared/sample/dataset.json: $(VENV)/ready $(wildcard data/sample/*.de data/sample/*.en) configs/corpus/sample.yaml
+	$(BIN)/python tools/prepare.py corpus=sample overwrite=true
+
+test: $(VENV)/ready
+	$(PYTEST)
+
+test-slow: $(VENV)/ready
+	$(PYTEST) -m slow
+
+test-gpu: $(VENV)/ready
+	$(PYTEST) -m gpu
+
+lint: $(VENV)/ready-to-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
+# isolation, it is generated anew.
+$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older; try make PYTHON=python3.11"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+		{ echo "error: no C++ compiler found, fastBPE needs one; on Debian: apt-get install g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) Cython setuptools wheel
+	$(PIP) torch
+	$(PIP) --no-build-isolation fastBPE
+	$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/ready-to-lint: $(VENV)/ready
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) prepared runs

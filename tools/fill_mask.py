@@ -1,0 +1,51 @@
+"""Ask a trained model what stands at ``<mask>``.
+
+    python tools/fill_mask.py run=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa."
+    python tools/fill_mask.py run=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa." \\
+        translation="The cat is sleeping on the sofa." translation_lang=en
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+from dataclasses import dataclass
+
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.errors import ConfigError
+from xlmtrain.export.api import load
+
+
+@dataclass
+class FillMask:
+    """The settings of this tool; every other argument is a sentence."""
+
+    run: str = "???"
+    lang: str = "???"
+    k: int = 5
+    which: str = "best"
+    translation: str | None = None
+    translation_lang: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Print the best words for each ``<mask>`` of each sentence."""
+    options, sentences = arguments(FillMask, argv)
+    if not sentences:
+        raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
+    if (options.translation is None) != (options.translation_lang is None):
+        raise ConfigError("translation and translation_lang go together")
+    model = load(options.run, options.which)
+    other = None
+    if options.translation is not None and options.translation_lang is not None:
+        other = (options.translation, options.translation_lang)
+    for sentence in sentences:
+        print(sentence)
+        for number, guesses in enumerate(model.fill_mask(sentence, options.lang, options.k, other), 1):
+            print(f"  <mask> {number}: " + "  ".join(f"{guess.word} {guess.probability:.3f}" for guess in guesses))
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

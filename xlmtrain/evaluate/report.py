@@ -1,0 +1,74 @@
+"""A run in one page of Markdown: what it was, how it went, what it predicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xlmtrain.evaluate.recovery import Recovery
+from xlmtrain.metrics.meters import duration
+
+
+def report(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
+    """The report of the run directory ``run``; ``recovered``: words that were hidden in its validation pairs."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [*_summary(run, records), "", *_validation(records)]
+    if recovered:
+        lines += ["", *_recovery(recovered, shown)]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(run: Path, records: list[dict[str, Any]]) -> Iterator[str]:
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    steps = [record for record in records if "train/loss" in record]
+    yield f"# {run.name}"
+    yield ""
+    yield (
+        f"{environment['processes']} process(es) on {environment['device']}, torch {environment['torch']}, "
+        f"Python {environment['python']}."
+    )
+    if steps:
+        last = steps[-1]
+        seconds = last["progress/seconds"]
+        yield (
+            f"{last['step']:,} steps, {last['progress/tokens']:,} tokens in {duration(seconds)} of training "
+            f"({last['progress/tokens'] / max(seconds, 1e-9):,.0f} tokens/s), "
+            f"peak memory {max(record['speed/memory_gb'] for record in steps):.2f} GB a process."
+        )
+
+
+def _validation(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Perplexity and accuracy of each set at every evaluation, oldest first."""
+    evaluations = [record for record in records if any(key.startswith("valid/") for key in record)]
+    if not evaluations:
+        return
+    names = [key.removesuffix("_ppl") for key in evaluations[0] if key.startswith("valid/") and key.endswith("_ppl")]
+    yield "## Validation: perplexity (accuracy in %)"
+    yield ""
+    yield "| step | " + " | ".join(name.removeprefix("valid/") for name in names) + " |"
+    yield "| ---: |" + " ---: |" * len(names)
+    for record in evaluations:
+        figures = [f"{record[f'{name}_ppl']:.2f} ({record[f'{name}_acc']:.1f})" for name in names]
+        yield f"| {record['step']} | " + " | ".join(figures) + " |"
+
+
+def _recovery(recovered: list[Recovery], shown: int) -> Iterator[str]:
+    total = len(recovered)
+    alone = sum(item.alone == item.truth for item in recovered)
+    together = sum(item.with_translation == item.truth for item in recovered)
+    yield "## A hidden word and its translation"
+    yield ""
+    yield (
+        f"One word was hidden in each of {total} validation sentences. The model's first guess was right "
+        f"{together} times ({together / total:.1%}) with the translation in view, {alone} times ({alone / total:.1%}) "
+        "without."
+    )
+    yield ""
+    yield "| sentence | translation | hidden | guess without | guess with |"
+    yield "| --- | --- | --- | --- | --- |"
+    for item in recovered[:shown]:
+        sentence = item.sentence.replace("<", "&lt;")
+        cells = (sentence, item.translation, item.truth, item.alone, item.with_translation)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
