@@ -1,10 +1,13 @@
 """Raw text -> memory-mapped ids, with BPE codes and a vocabulary learned on the way or given.
 
-    python tools/prepare.py output=prepared/ende '+train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
-        '+train.pairs={de-en: ["wmt/*.{lang}.gz"]}' '+valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
+    python tools/prepare.py output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
+        'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
 
 Every setting is explained in xlmtrain/config/prepare.py; the result is described in xlmtrain/text/binarize.py.
 """
+
+import signal
+import sys
 
 from xlmtrain.config.load import program
 from xlmtrain.config.prepare import PrepareConfig
@@ -12,6 +15,8 @@ from xlmtrain.text.prepare import prepare
 
 
 def main(config: PrepareConfig) -> None:
+    # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(prepare(config))
     print(f"prepared: {config.output}")
 

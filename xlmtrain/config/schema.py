@@ -186,8 +186,8 @@ class TrainConfig:
     ``data.draw_tokens``."""
 
     micro_batch_tokens: int = 0
-    """What one device computes at once: a draw is cut into parts of at most this size. 0: a draw at a time. Change it
-    freely to fit the memory; the gradient stays the same."""
+    """What one device computes at once: draws are cut into parts of at most this size, or put together up to it. 0: a
+    draw at a time. Change it freely to fit the memory; the gradient stays the same."""
 
     precision: Precision = Precision.auto
     """``auto``: bf16 on GPUs that have it, fp16 with dynamic loss scaling on older ones (Volta), fp32 on CPU."""

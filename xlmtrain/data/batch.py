@@ -5,6 +5,7 @@ Letters: B rows, T positions, N targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,3 +81,23 @@ def make_causal_batch(rows: Rows, name: str = "", key: tuple[int, int] = (0, 0))
     successors = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
     column = np.arange(rows.tokens.shape[1])
     return make_batch("clm", successors, rows.tokens, column < rows.lengths[:, None] - 1, name, key)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of several that have the same objective and the same T; name and key are the first's."""
+    first = batches[0]
+    length = first.tokens.shape[1]
+    starts = np.cumsum([0] + [batch.tokens.numel() for batch in batches[:-1]])
+    lengths = None
+    if any(batch.lengths is not None for batch in batches):
+        full = [torch.full((len(batch.tokens),), length) for batch in batches]
+        lengths = torch.cat([rows if batch.lengths is None else batch.lengths for batch, rows in zip(batches, full)])
+    return replace(
+        first,
+        tokens=torch.cat([batch.tokens for batch in batches]),
+        positions=torch.cat([batch.positions for batch in batches]),
+        languages=torch.cat([batch.languages for batch in batches]),
+        lengths=lengths,
+        target_index=torch.cat([batch.target_index + int(start) for batch, start in zip(batches, starts)]),
+        targets=torch.cat([batch.targets for batch in batches]),
+    )

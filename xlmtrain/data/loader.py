@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from xlmtrain.config.schema import Config
-from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
+from xlmtrain.data.batch import Batch, join, make_batch, make_causal_batch
 from xlmtrain.data.corpus import Dataset, check_ids
 from xlmtrain.data.mask import Masker
 from xlmtrain.data.rows import Rows
@@ -51,6 +51,7 @@ class Loader:
             make_tasks(config.data, dataset, config.seed), config.data.sampling_alpha, draws, config.seed
         )
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
+        self._draw_tokens = config.data.draw_tokens
         self._micro_batch_tokens = config.train.micro_batch_tokens or config.data.draw_tokens
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab.counts)
@@ -59,6 +60,8 @@ class Loader:
         """The data of ``step`` (from 0) from where ``cursors`` stand."""
         draws, after = self.sampler.plan(step, cursors)
         batches = [batch for draw in draws[self._rank :: self._world_size] for batch in self.batches(draw)]
+        if self._micro_batch_tokens > self._draw_tokens:
+            batches = list(self._joined(batches))
         shares = {o: sum(draw.task.objective == o for draw in draws) / len(draws) for o in OBJECTIVES}
         return StepData(step, batches, shares, [(d.task.name, d.epoch, d.draw) for d in draws], after)
 
@@ -93,3 +96,19 @@ class Loader:
         for start in range(0, count, at_once):
             place = slice(start, start + at_once)
             yield Rows(rows.tokens[place], rows.positions[place], rows.languages[place], rows.lengths[place]), place
+
+    def _joined(self, batches: list[Batch]) -> Iterator[Batch]:
+        """Small batches put together up to the size of a micro-batch, where their rows are of one kind and length."""
+        groups: dict[tuple[str, int], list[Batch]] = {}
+        for batch in batches:
+            groups.setdefault((batch.objective, batch.tokens.shape[1]), []).append(batch)
+        for group in groups.values():
+            rows = 0
+            waiting: list[Batch] = []
+            for batch in group:
+                if waiting and (rows + len(batch.tokens)) * batch.tokens.shape[1] > self._micro_batch_tokens:
+                    yield join(waiting)
+                    rows, waiting = 0, []
+                rows += len(batch.tokens)
+                waiting.append(batch)
+            yield join(waiting)

@@ -13,25 +13,32 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.corpus import Corpus, Dataset, check_ids
 from xlmtrain.data.rows import Rows, pair_rows, stream_rows
+from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
 
 
 class ValidationSet:
     """One objective on one language or pair of a split, as batches.
 
-    MLM and CLM read the whole text in windows; TLM reads the pairs that fit into the position table.
+    MLM and CLM read the whole text in windows; TLM reads the pairs that fit into the position table. Raises DataError
+    if that is nothing: its perplexity would be the best there is.
     """
 
     def __init__(self, config: Config, dataset: Dataset, split: str, objective: str, key: str) -> None:
         self.objective, self.key = objective, key
         self.name = f"{split}/{key}_{objective}"
         self._config, self._dataset = config, dataset
+        self._languages = [dataset.language_id(language) for language in key.split("-")]
         if objective == "tlm":
             self._pair = dataset.pair(split, key)
-            self._languages = [dataset.language_id(language) for language in key.split("-")]
+            empty = not len(self._usable_pairs(*self._pair))
         else:
             self._corpus = dataset.corpus(f"{split}.{key}")
-            self._languages = [dataset.language_id(key)]
+            empty = not len(self._corpus.ids)
+        if empty:
+            raise DataError(
+                f"{split}.{key}: nothing to evaluate {objective} on; give it text or leave it out of the data"
+            )
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """This process's share of the batches: every ``world_size``-th."""

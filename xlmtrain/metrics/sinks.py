@@ -15,10 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class MetricsWriter:
-    """Writes the figures of a run that stands at ``step``; what the files hold of later steps is dropped."""
+    """Writes the figures of a run that stands at ``step``; what the files hold of later steps is dropped.
+
+    Of a run at step 0 they hold nothing yet: what is there was left by a start that saved no checkpoint.
+    """
 
     def __init__(self, directory: Path, step: int) -> None:
         self._path = directory / "metrics.jsonl"
+        step = step or -1
         _drop_after(self._path, step)
         self._stream = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)

@@ -42,5 +42,6 @@ def _substitution(pattern: str, replacement: str) -> Callable[[str], str]:
     """A rule as a function; most rules replace a literal string, for which ``str.replace`` is much faster."""
     if not _METACHARACTERS.intersection(pattern):
         return lambda line: line.replace(pattern, replacement)
-    compiled = re.compile(pattern)
+    # The rule for a German period before a quotation mark would try a row of dots from each of its dots, to its end.
+    compiled = re.compile(r"(?<!\.)" + pattern if pattern.startswith(r"(\.+)") else pattern)
     return lambda line: compiled.sub(replacement, line)

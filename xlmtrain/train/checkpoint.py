@@ -49,7 +49,8 @@ class CheckpointStore:
         """Write the checkpoint of ``step``. Raises CheckpointError if it cannot be written; older ones stay."""
         final = self.path(step)
         temporary = self._directory / f".{final.name}.partial"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for remains in self._directory.glob(".*.partial"):  # of a save that was killed
+            shutil.rmtree(remains, ignore_errors=True)
         try:
             temporary.mkdir()
             for name, tensors in (("model", model), ("optimizer", optimizer)):
@@ -84,13 +85,16 @@ class CheckpointStore:
         path = self._directory / "best.json"
         return json.loads(path.read_text(encoding="utf-8"))["step"] if path.is_file() else None
 
-    def prune(self) -> None:
-        """Delete all but the last few and the best."""
+    def prune(self, step: int) -> None:
+        """Delete all but the last few up to ``step``, where the run stands, and the best.
+
+        Later ones were passed over as damaged when the run was resumed: they must not count as the last.
+        """
         steps = self.steps()
-        keep = {*steps[-self._keep_last :], self.best_step()}
-        for step in steps:
-            if step not in keep:
-                shutil.rmtree(self.path(step))
+        keep = {*[saved for saved in steps if saved <= step][-self._keep_last :], self.best_step()}
+        for saved in steps:
+            if saved not in keep:
+                shutil.rmtree(self.path(saved))
 
     def clear(self) -> None:
         """Delete every checkpoint."""

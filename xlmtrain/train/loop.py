@@ -216,7 +216,7 @@ class TrainingLoop:
             state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
             moments = optimizer_tensors(self.optimizer, self.model)
             self.store.save(self.progress.step, self.model.state_dict(), moments, state)
-            self.store.prune()
+            self.store.prune(self.progress.step)
         self._saved = self.progress.step
 
 

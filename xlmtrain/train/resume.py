@@ -43,7 +43,8 @@ def resume(
         )
     model.load_state_dict(checkpoint.model)
     load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
-    scaler.load_state_dict(checkpoint.state["scaler"])
+    if checkpoint.state["scaler"]:  # empty unless the run had fp16 before
+        scaler.load_state_dict(checkpoint.state["scaler"])
     if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
     return Progress.from_json(checkpoint.state["progress"])

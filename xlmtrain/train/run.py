@@ -42,7 +42,7 @@ def settings_as_json(config: Config) -> dict[str, Any]:
 class RunDirectory:
     """The directory of one run. The main process writes it, the others only know where it is.
 
-    As a context it keeps ``status.json``: ``failed`` if an exception goes through it.
+    As a context it keeps ``status.json``, ``failed`` if an exception goes through it, and lets go of the lock.
     """
 
     def __init__(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
@@ -78,6 +78,8 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.status("failed", f"{type(error).__name__}: {error}")
+        if self.is_main:
+            self._lock.close()
 
     def status(self, status: str, reason: str = "") -> None:
         """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``."""

@@ -1,0 +1,292 @@
+import itertools
+import json
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
+from xlmtrain.errors import DataError
+from xlmtrain.text import prepare as prepare_module
+from xlmtrain.text.binarize import Header
+from xlmtrain.text.bpe import read_codes
+from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.prepare import prepare
+from xlmtrain.text.vocab import Vocab
+
+GERMAN = ["Über den Dächern schläft die Katze.", "Österreich ist größer als ÄÖÜß!", "Die Straße „am See“ ist naß."]
+ENGLISH = ["The cat sleeps above the roofs.", "Austria isn't a street!", "It's 5,300 o'clock <s> </s> <pad>."]
+
+
+class Workplace:
+    """A directory with raw text, and what preparation makes of it."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.output = directory / "out" / "prepared"
+        self.write("mono.de", GERMAN)
+        self.write("mono.en", ENGLISH)
+        self.write("pairs.de", GERMAN)
+        self.write("pairs.en", ENGLISH)
+
+    def write(self, name, lines, end="\n"):
+        (self.directory / name).write_bytes(end.join([*lines, ""]).encode())
+
+    def config(self, **settings):
+        train = SplitConfig(
+            mono={language: [f"{self.directory}/mono.{language}"] for language in ("en", "de")},
+            pairs={"de-en": [f"{self.directory}/pairs.{{lang}}"]},
+        )
+        defaults = {"output": str(self.output), "train": train, "workers": 1, "bpe": BpeConfig(merges=30)}
+        return PrepareConfig(**{**defaults, **settings})
+
+    def prepare(self, **settings):
+        return prepare(self.config(**settings))
+
+    def sentences(self, corpus, output=None):
+        """The ids of a corpus as lists."""
+        output = output or self.output
+        header = Header.read(output)
+        entry = header.corpora[corpus]
+        ids = np.fromfile(output / entry.ids.file, header.dtype)
+        starts = np.fromfile(output / entry.offsets.file, "<i8")
+        assert len(starts) == entry.sentences + 1
+        assert starts[-1] == len(ids) == entry.tokens
+        return [ids[start:end].tolist() for start, end in itertools.pairwise(starts)]
+
+    def text(self, corpus):
+        vocab = Vocab.read(self.output / "vocab")
+        return [vocab.decode(ids) for ids in self.sentences(corpus)]
+
+    def leftovers(self):
+        """Files and directories beside the raw text."""
+        raw = {"mono.de", "mono.en", "pairs.de", "pairs.en"}
+        return {path.name for path in self.directory.rglob("*") if path.name not in {*raw, "out"}}
+
+
+@pytest.fixture
+def work(tmp_path):
+    return Workplace(tmp_path)
+
+
+def test_golden_ids_with_given_codes_and_vocabulary(work):
+    (work.directory / "codes").write_text("e n</w> 9\nK a 3\nKa t 2\n", encoding="utf-8")
+    (work.directory / "vocab").write_text("Kat@@ 9\nen 8\n. 7\nä@@ 6\nß 5\n", encoding="utf-8")
+    work.write("mono.de", ["Katen äß.", "ß", "Ü en"])
+    given = {
+        "bpe": BpeConfig(codes=str(work.directory / "codes")),
+        "vocab": VocabConfig(path=str(work.directory / "vocab")),
+    }
+    work.prepare(train=SplitConfig(mono={"de": [f"{work.directory}/mono.de"]}), **given)
+    assert work.sentences("train.de") == [[14, 15, 17, 18, 16, 1], [18, 1], [3, 15, 1]]
+    assert (work.output / "codes").read_bytes() == (work.directory / "codes").read_bytes()
+    assert (work.output / "vocab").read_bytes() == (work.directory / "vocab").read_bytes()
+
+
+def test_text_comes_back_cased_with_umlauts_and_aligned(work):
+    work.prepare()
+    assert work.text("train.de-en.de") == [
+        "Über den Dächern schläft die Katze . </s>",
+        "Österreich ist größer als ÄÖÜß ! </s>",
+        'Die Straße " am See " ist naß . </s>',
+    ]
+    assert work.text("train.de-en.en")[:2] == [
+        "The cat sleeps above the roofs . </s>",
+        "Austria isn 't a street ! </s>",
+    ]
+    assert work.text("train.de") == work.text("train.de-en.de")
+
+
+def test_special_symbols_in_raw_text_are_ordinary_text(work):
+    work.prepare()
+    assert work.text("train.en")[2] == "It 's 5,300 o 'clock < s > < / s > < pad > . </s>"
+    assert all(id >= 14 for ids in work.sentences("train.en") for id in ids[:-1])
+
+
+def test_the_header_describes_what_is_there(work):
+    report = work.prepare(text=TextConfig(max_tokens=50))
+    header = Header.read(work.output)
+    vocab = Vocab.read(work.output / "vocab")
+    assert header.languages == ["de", "en"]
+    assert (header.vocab_size, header.vocab_fingerprint) == (len(vocab), vocab.fingerprint)
+    assert header.text == {"lowercase": False, "remove_accents": False, "max_tokens": 50}
+    assert set(header.corpora) == {"train.en", "train.de", "train.de-en.de", "train.de-en.en"}
+    corpus = header.corpora["train.de"]
+    assert corpus.sources == ["mono.de"]
+    assert corpus.max_length == max(map(len, work.sentences("train.de")))
+    expected = {f"{name}.{kind}" for name in header.corpora for kind in ("ids", "offsets")}
+    assert {path.name for path in work.output.iterdir()} == expected | {"codes", "vocab", "dataset.json", "report.json"}
+    assert len(read_codes(work.output / "codes")) == report.codes == 30
+    # the vocabulary's counts are those of the training text, on both kinds of file
+    ids = Counter(id for name in header.corpora for sentence in work.sentences(name) for id in sentence[:-1])
+    assert {vocab.id(word): count for word, count in zip(vocab.words[14:], vocab.counts[14:])} == ids
+
+
+def test_the_pipeline_makes_the_same_ids(work):
+    work.prepare()
+    pipeline = TextPipeline.from_prepared(work.output)
+    assert [[*pipeline.ids(line, "de"), 1] for line in GERMAN] == work.sentences("train.de")
+    assert [[*pipeline.ids(line, "en"), 1] for line in ENGLISH] == work.sentences("train.en")
+
+
+def test_dropped_lines_are_counted_and_pairs_stay_aligned(work):
+    work.write("pairs.de", ["eins", "", "drei drei drei", "vier", "\u200b \t", "sechs"])
+    work.write("pairs.en", ["one", "two", "three", "four four four", "five", "six"], end="\r\n")
+    pairs = SplitConfig(pairs={"de-en": [f"{work.directory}/pairs.{{lang}}"]})
+    report = work.prepare(text=TextConfig(max_tokens=2), train=pairs)
+    assert work.text("train.de-en.de") == ["eins </s>", "sechs </s>"]
+    assert work.text("train.de-en.en") == ["one </s>", "six </s>"]
+    sides = [file for file in report.files if file.pair]
+    assert [(file.lines, file.dropped, file.sentences) for file in sides] == [(6, {"empty": 2, "too_long": 2}, 2)] * 2
+
+
+def test_several_files_of_a_corpus_follow_one_another(work):
+    work.write("more.en", ["Last line."])
+    work.write("none.en", [])
+    train = SplitConfig(mono={"en": [f"{work.directory}/{name}.en" for name in ("none", "more", "mono")]})
+    report = work.prepare(train=train)
+    assert [text.split()[0] for text in work.text("train.en")] == ["Last", "The", "Austria", "It"]
+    assert Header.read(work.output).corpora["train.en"].sources == ["none.en", "more.en", "mono.en"]
+    assert [file.sentences for file in report.files] == [0, 1, 3]
+
+
+def test_the_output_depends_neither_on_workers_nor_on_chunks(work, monkeypatch):
+    random.seed(7)
+    words = [*" ".join(GERMAN + ENGLISH).split(), "漢字", "☃", "3.14", "usw.", ""]
+    for side in ("de", "en"):
+        work.write(f"pairs.{side}", [" ".join(random.choices(words, k=random.randrange(12))) for _ in range(300)])
+    work.prepare()
+    monkeypatch.setattr(prepare_module, "RAW_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(prepare_module, "TOKEN_CHUNK_BYTES", 700)
+    work.prepare(output=str(work.directory / "two"), workers=2)
+    for path in work.output.iterdir():
+        assert path.read_bytes() == (work.directory / "two" / path.name).read_bytes(), path.name
+
+
+def test_too_few_pairs_of_symbols_is_no_error(work):
+    report = work.prepare(bpe=BpeConfig(merges=5000))
+    assert report.codes < 1000
+    assert any(f"only {report.codes} codes" in note for note in report.notes)
+
+
+def test_only_training_text_makes_codes_and_vocabulary(work):
+    work.write("mono.en", ["zzzzzz qqqqqq"] * 5)
+    train = SplitConfig(mono={"de": [f"{work.directory}/mono.de"]})
+    report = work.prepare(train=train, valid=SplitConfig(mono={"en": [f"{work.directory}/mono.en"]}))
+    vocab = Vocab.read(work.output / "vocab")
+    assert not any("zz" in word or "q" in word for word in vocab.words)
+    (unknown,) = [total for total in report.totals() if total.split == "valid"]
+    assert unknown.file == "valid.en"
+    # "z" itself is in the vocabulary if it ends or continues a German word, "q" is not at all
+    assert unknown.unknown_rate >= 0.5
+    assert re.search(r"WARNING: valid\.en: \d+\.\d% of the subwords are not in the vocabulary", str(report))
+
+
+def test_the_report_counts_tokens(work):
+    report = work.prepare()
+    (german,) = [file for file in report.files if file.language == "de" and file.pair is None]
+    sentences = work.sentences("train.de")
+    assert german.subwords == sum(len(sentence) - 1 for sentence in sentences)
+    assert german.words == sum(len(text.split()) - 1 for text in work.text("train.de"))
+    assert german.unknown == 0
+    stored = json.loads((work.output / "report.json").read_text(encoding="utf-8"))
+    assert stored["files"][0]["subwords"] == report.files[0].subwords
+    assert [total["file"] for total in stored["totals"]] == ["train.en", "train.de", "train.de-en.de", "train.de-en.en"]
+    row = next(line for line in str(report).splitlines() if line.startswith("train.de "))
+    assert row.split()[:5] == ["train.de", "3", "0", "0", "3"]
+
+
+def break_utf8(work):
+    (work.directory / "mono.de").write_bytes(b"gut\nschlecht \xfc\n")
+    return {}, r"mono\.de:2: not UTF-8"
+
+
+def break_alignment(work):
+    work.write("pairs.en", ENGLISH[:2])
+    return {}, r"pairs\.de:3 is the first line without a partner"
+
+
+def break_codes(work):
+    (work.directory / "mono.de").write_text("x\n")
+    (work.directory / "pairs.de").write_text("a b 1\nc\n")
+    return {"bpe": BpeConfig(codes=str(work.directory / "pairs.de"))}, r"pairs\.de:2: not a BPE code"
+
+
+def break_vocab(work):
+    (work.directory / "pairs.de").write_text("a b 1\n")
+    (work.directory / "pairs.en").write_text("a 1\nb 2\n")
+    return {
+        "bpe": BpeConfig(codes=str(work.directory / "pairs.de")),
+        "vocab": VocabConfig(path=str(work.directory / "pairs.en")),
+    }, r"pairs\.en:2: count 2 after 1"
+
+
+def only_empty_lines(work):
+    work.write("mono.en", ["", " "])
+    return {}, r"train\.en: none of its 2 lines can be used"
+
+
+def no_such_file(work):
+    return {"valid": SplitConfig(mono={"en": ["nowhere/*.en"]})}, r"valid\.mono\.en: no file matches nowhere/\*\.en"
+
+
+@pytest.mark.parametrize(
+    ("breaking", "workers"), [(break_utf8, 1), (break_utf8, 2), (break_alignment, 1), (only_empty_lines, 1)]
+)
+def test_bad_text_is_a_clear_error_and_leaves_nothing(work, breaking, workers):
+    settings, message = breaking(work)
+    with pytest.raises(DataError, match=message):
+        work.prepare(workers=workers, **settings)
+    assert work.leftovers() == set()
+
+
+@pytest.mark.parametrize("breaking", [break_codes, break_vocab, no_such_file])
+def test_bad_settings_are_found_before_anything_is_written(work, breaking, monkeypatch):
+    settings, message = breaking(work)
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: pytest.fail("wrote too early"))
+    with pytest.raises(DataError, match=message):
+        work.prepare(**settings)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_job_leaves_nothing_and_spares_the_old_output(work, monkeypatch, error):
+    work.prepare()
+    before = {path.name: path.read_bytes() for path in work.output.iterdir()}
+
+    def interrupt(*_):
+        raise error
+
+    monkeypatch.setattr(prepare_module, "learn_bpe", interrupt)
+    with pytest.raises((KeyboardInterrupt, DataError)) as caught:
+        work.prepare(overwrite=True)
+    assert caught.type is KeyboardInterrupt or "No space left on device" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in work.output.iterdir()} == before
+    assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
+
+
+def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work):
+    work.prepare()
+    with pytest.raises(DataError, match=r"exists already.*overwrite=true"):
+        work.prepare()
+    work.write("mono.en", ["New."])
+    work.prepare(overwrite=True)
+    assert work.text("train.en") == ["New . </s>"]
+    assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
+    (work.output / "dataset.json").unlink()
+    with pytest.raises(DataError, match="is no prepared data set"):
+        work.prepare(overwrite=True)
+    assert (work.output / "train.en.ids").exists()
+
+
+def test_the_fingerprint_follows_the_text_and_the_settings_only(work):
+    def prepared(name, **settings):
+        work.prepare(output=str(work.directory / name), **settings)
+        return Header.read(work.directory / name).fingerprint
+
+    first = prepared("first")
+    assert prepared("again") == first
+    assert prepared("limited", text=TextConfig(max_tokens=100)) != first
+    work.write("mono.en", [*ENGLISH, "The cat sleeps."])
+    assert prepared("longer") != first

@@ -1,0 +1,132 @@
+import bz2
+import gzip
+import lzma
+
+import pytest
+import zstandard
+
+from xlmtrain.config.prepare import PrepareConfig, SplitConfig
+from xlmtrain.errors import DataError
+from xlmtrain.text.sources import BLOCK_BYTES, Extent, Source, check_aligned, examine, find_sources, read_chunks
+
+COMPRESS = {
+    "": lambda content: content,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: zstandard.compress(content[:1000]) + zstandard.compress(content[1000:]),  # two frames
+}
+# Hardly compressible, so that cutting the compressed file off leaves several blocks that can be read.
+NUMBERS = "".join(f"{i * 7919 % 104729} {i * i}\n" for i in range(20000)).encode()
+
+
+def config(**train):
+    return PrepareConfig(output="unused", train=SplitConfig(**train))
+
+
+def chunks(path, target_bytes=1 << 20):
+    return list(read_chunks(0, Source("train", ("en",), (path,)), target_bytes))
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """An empty directory to be in, and a function that makes files in it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / name).write_text("x\n")
+
+    return make
+
+
+def names(sources):
+    return [tuple(map(str, source.paths)) for source in sources]
+
+
+def test_files_are_sorted_within_a_pattern_and_patterns_keep_their_order(corpus):
+    corpus("b/2.en", "b/1.en", "b/1.de", "a/x1.en", "a/x22.en", "a/[old].en")
+    found = find_sources(config(mono={"en": ["b/*.en", "a/x?.en", "a/[old].en"]}))
+    assert names(found) == [("b/1.en",), ("b/2.en",), ("a/x1.en",), ("a/[old].en",)]
+
+
+def test_pairs_match_by_what_the_wildcards_stand_for(corpus):
+    corpus("en/open.en", "de/open.de", "en/a.en", "de/a.de")
+    found = find_sources(config(pairs={"de-en": ["{lang}/*.{lang}"]}))
+    assert names(found) == [("de/a.de", "en/a.en"), ("de/open.de", "en/open.en")]
+    assert {(source.pair, source.languages) for source in found} == {("de-en", ("de", "en"))}
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"mono": {"en": ["a.en", "*.fr"]}}, r"train\.mono\.en: no file matches \*\.fr"),
+        ({"pairs": {"de-en": ["{lang}.none"]}}, r"train\.pairs\.de-en: no file matches de\.none"),
+        ({"pairs": {"de-en": ["?.{lang}"]}}, r"train\.pairs\.de-en: b\.en has no counterpart"),
+        ({"pairs": {"de-en": ["a.en"]}}, r"train\.pairs\.de-en: a\.en has no \{lang\}"),
+    ],
+)
+def test_patterns_that_cannot_be_right(corpus, train, message):
+    corpus("a.en", "a.de", "b.en")
+    with pytest.raises(DataError, match=message):
+        find_sources(config(**train))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_every_compression_reads_the_same(tmp_path, suffix):
+    path = tmp_path / f"numbers{suffix}"
+    path.write_bytes(COMPRESS[suffix](NUMBERS))
+    assert examine(path) == Extent(20000, len(NUMBERS))
+    read = chunks(path, target_bytes=50_000)
+    assert len(read) == len(NUMBERS) // 50_000 + 1
+    assert b"".join(line + b"\n" for chunk in read for line in chunk.lines[0]) == NUMBERS
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in COMPRESS if suffix])
+@pytest.mark.parametrize("damage", [lambda c: c[:-20], lambda c: c[: len(c) // 2], lambda c: b"text, not compressed"])
+def test_damaged_files_are_an_error(tmp_path, suffix, damage):
+    path = tmp_path / f"numbers{suffix}"
+    path.write_bytes(damage(COMPRESS[suffix](NUMBERS)))
+    with pytest.raises(DataError, match=f"numbers{suffix}: cannot be read to its end"):
+        examine(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.en: cannot be read"):
+        examine(tmp_path / "gone.en")
+
+
+def test_only_newline_ends_a_line(tmp_path):
+    path = tmp_path / "odd.en"
+    path.write_bytes("one\u2028still\u0085one\x0b\x0c\x1c\r\n\ntwo\rtwo\nlast".encode())
+    assert examine(path).lines == 4
+    (chunk,) = chunks(path)
+    lines = [line.decode() for line in chunk.lines[0]]
+    assert lines == ["one\u2028still\u0085one\x0b\x0c\x1c", "", "two\rtwo", "last"]
+
+
+@pytest.mark.parametrize(
+    ("before", "bad"),
+    [
+        ("a\nb\nc", b"\xfc"),  # Latin-1
+        ("a\nb\nc", b"\xed\xa0\x80"),  # a surrogate
+        ("a\n" * 2 + "ä" * (BLOCK_BYTES // 2 - 2) + "x", b"\xc3"),  # begins in one block, is found wrong in the next
+    ],
+)
+def test_what_is_not_utf8_is_named_by_line(tmp_path, before, bad):
+    path = tmp_path / "bad.de"
+    path.write_bytes(before.encode() + bad + b"\nd\n")
+    with pytest.raises(DataError, match=r"bad\.de:3: not UTF-8"):
+        examine(path)
+    path.write_bytes(b"a\nlast " + b"\xc3")
+    with pytest.raises(DataError, match=r"bad\.de:2: not UTF-8"):
+        examine(path)
+
+
+def test_unequal_pairs_name_the_first_line_without_a_partner(tmp_path):
+    paths = (tmp_path / "x.de", tmp_path / "x.en")
+    source = Source("valid", ("de", "en"), paths)
+    check_aligned(source, {paths[0]: Extent(5, 10), paths[1]: Extent(5, 99)})
+    with pytest.raises(DataError, match=r"valid\.pairs\.de-en: .*x\.en has 3 lines, .*x\.de has 5; .*x\.de:4 is"):
+        check_aligned(source, {paths[0]: Extent(5, 10), paths[1]: Extent(3, 10)})

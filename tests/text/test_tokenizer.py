@@ -1,0 +1,67 @@
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.text.normalize import Normalizer
+from xlmtrain.text.tokenizer import Tokenizer
+
+# (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts
+EXAMPLES = [
+    ("en", "Hello, world! It's 5,300 o'clock.", "Hello , world ! It 's 5,300 o 'clock ."),
+    ("en", "He said “wait…” – and left.", 'He said " wait ... " - and left .'),
+    ("en", "Dr. Smith arrived at 3 p.m.", "Dr. Smith arrived at 3 p.m ."),
+    ("en", "full－width：１２３？", "full － width : 123 ?"),
+    ("de", "Äpfel, Öl und Übermaß: größer!", "Äpfel , Öl und Übermaß : größer !"),
+    ("de", "Er sagte: „Das ist gut.“", 'Er sagte : " Das ist gut " .'),
+    ("de", "Das kostet 3.50 Euro usw.", "Das kostet 3.50 Euro usw ."),
+    ("de", "z. B. am 3. Mai", "z. B. am 3. Mai"),
+    ("de", "a<b> & c|d [e]", "a < b > & c | d [ e ]"),
+    ("en", "x\u0007y\u200bz\u00adw", "x y z w"),
+    ("en", "one\u00a0two\u2028three\u0085four\ttab", "one two three four tab"),
+    ("en", "漢字かな交じり", "漢字かな交じり"),
+    ("en", "wait ....", "wait ...."),
+    ("en", "  \u200b ", ""),
+]
+
+
+@pytest.mark.parametrize(("language", "raw", "tokens"), EXAMPLES)
+def test_tokens(language, raw, tokens):
+    assert Tokenizer(language, TextConfig())(raw) == tokens.split()
+
+
+def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside():
+    assert Normalizer("de")("„Ja.“") == '"Ja".'
+    assert Normalizer("en")("“Yes”.") == '"Yes."'
+
+
+def test_a_very_long_row_of_dots_takes_no_quadratic_time():
+    dots = "." * 300_000
+    assert Tokenizer("de", TextConfig())(f'Punkte{dots}" und {dots} mehr') == ["Punkte", '"', dots, "und", dots, "mehr"]
+
+
+def test_lowercase_and_accents_are_separate_switches():
+    line = "Die Größe der Äpfel in Orléans"
+    assert Tokenizer("de", TextConfig(lowercase=True))(line) == ["die", "größe", "der", "äpfel", "in", "orléans"]
+    assert Tokenizer("de", TextConfig(remove_accents=True))(line) == ["Die", "Große", "der", "Apfel", "in", "Orleans"]
+    both = TextConfig(lowercase=True, remove_accents=True)
+    assert Tokenizer("de", both)(line) == ["die", "große", "der", "apfel", "in", "orleans"]
+    assert Tokenizer("de", both)("a \u0301 b") == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("XLMTRAIN_SHARED" not in os.environ, reason="XLMTRAIN_SHARED does not say where the oracle is")
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_every_line_of_the_oracle(language):
+    directory = Path(os.environ["XLMTRAIN_SHARED"]) / "reference" / "text-chain"
+    raw, tokenized = (
+        lzma.decompress((directory / f"sample.{name}.xz").read_bytes()).decode().split("\n")[:-1]
+        for name in (language, f"{language}.tok")
+    )
+    tokenizer = Tokenizer(language, TextConfig())
+    different = [
+        (ours, theirs) for ours, theirs in zip(raw, tokenized, strict=True) if tokenizer(ours) != theirs.split()
+    ]
+    assert not different, f"{len(different)} of {len(raw)} lines differ, e.g. {different[:3]}"
