@@ -44,6 +44,9 @@ def problems_of(config: Config) -> Iterator[tuple[str, str]]:
                 yield path, f"{value} {complaint}"
     yield from _model_problems(config)
     yield from _data_problems(config)
+    for key, beta in (("optim.beta1", config.optim.beta1), ("optim.beta2", config.optim.beta2)):
+        if beta == 1:
+            yield key, f"{beta} never forgets; it must be below 1"
     if config.seed < 0:
         yield "seed", f"{config.seed} is negative"
     if not config.evaluate.metric.endswith(("_ppl", "_acc")):
@@ -62,6 +65,8 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str]]:
 
 def _data_problems(config: Config) -> Iterator[tuple[str, str]]:
     data, positions, batch = config.data, config.model.max_positions, config.train.batch_tokens
+    if 0 < data.sequence_length < 3:
+        yield "data.sequence_length", f"{data.sequence_length} leaves no token between the first and the last"
     if data.sequence_length > positions:
         yield "data.sequence_length", f"{data.sequence_length} exceeds model.max_positions={positions}"
     if data.tlm and data.max_sentence_length + 2 > positions:

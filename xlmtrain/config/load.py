@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,9 +130,23 @@ def _to_dataclass(config: Any) -> Any:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise ConfigError("these settings have no value yet: " + ", ".join(f"{key}=..." for key in missing))
-        return OmegaConf.to_object(config)
+        result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
+    unknown = list(_unknown(result))
+    if unknown:
+        raise ConfigError("there are no such settings: " + ", ".join(unknown))
+    return result
+
+
+def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Key paths that Hydra's ``+key=value`` put beside the schema's."""
+    known = {field.name for field in fields(settings)}
+    for key, value in vars(settings).items():
+        if key not in known:
+            yield prefix + key
+        elif is_dataclass(value):
+            yield from _unknown(value, f"{prefix}{key}.")
 
 
 def _describe(error: BaseException) -> str:

@@ -30,6 +30,21 @@ class StepData:
     draws: list[tuple[str, int, int]]
     cursors: Cursors
 
+    @property
+    def targets(self) -> list[float]:
+        """Tokens to predict, per objective."""
+        return [float(sum(len(b.targets) for b in self.batches if b.objective == o)) for o in OBJECTIVES]
+
+    @property
+    def positions(self) -> float:
+        """Positions to compute, with padding."""
+        return float(sum(batch.tokens.numel() for batch in self.batches))
+
+    @property
+    def tokens(self) -> float:
+        """Positions that are not padding."""
+        return float(sum(b.tokens.numel() if b.lengths is None else int(b.lengths.sum()) for b in self.batches))
+
 
 class Loader:
     """Makes the global batches and takes this process's share of them: draw i goes to process i modulo ``world_size``.

@@ -16,6 +16,8 @@ from xlmtrain.data.rows import Rows, pair_rows, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.random import generator
 
+_PAIRS_AT_ONCE = 1 << 20
+
 
 class Source(Protocol):
     """A text that draws are made from."""
@@ -72,14 +74,13 @@ class PairSource:
     ) -> None:
         self._sides, self._languages = (first, second), languages
         self._draw_tokens, self._seed = draw_tokens, seed
-        lengths = np.stack([first.lengths(), second.lengths()])
-        self._pairs = np.flatnonzero((lengths.max(axis=0) <= max_length) & (lengths.min(axis=0) > 0))
+        # These two and an epoch's order grow with the corpus: 10 bytes a pair.
+        self._pairs, self._row_lengths = _usable_pairs(first, second, max_length)
         self.sentences = len(self._pairs)
         if self.sentences == 0:
             raise DataError(
                 f"{first.name}: none of {len(first)} pairs is within data.max_sentence_length={max_length} tokens"
             )
-        self._row_lengths = lengths.sum(axis=0)[self._pairs] + 4  # each side has two delimiters
         self._epoch = -1
         self._order = self._bounds = np.empty(0, dtype=np.int64)
 
@@ -104,10 +105,23 @@ class PairSource:
         """Shuffle the pairs, sort them by length (pairs of one length stay shuffled), cut them into draws."""
         if epoch == self._epoch:
             return
-        shuffled = generator(self._seed, "pairs", self._sides[0].name, epoch).permutation(self.sentences)
+        places = np.arange(self.sentences, dtype=self._pairs.dtype)
+        shuffled = generator(self._seed, "pairs", self._sides[0].name, epoch).permutation(places)
         order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
         bounds = cut_by_tokens(self._row_lengths[order], self._draw_tokens)
         self._epoch, self._order, self._bounds = epoch, order, bounds
+
+
+def _usable_pairs(first: Corpus, second: Corpus, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs with both sides of 1 to ``max_length`` tokens, and the lengths of their TLM rows; read piece by piece."""
+    pairs, row_lengths = [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        piece = slice(start, start + _PAIRS_AT_ONCE + 1)
+        a, b = (np.diff(side.offsets[piece]) - 1 for side in (first, second))
+        usable = np.flatnonzero((np.maximum(a, b) <= max_length) & (np.minimum(a, b) > 0))
+        pairs.append((start + usable).astype(np.int32 if len(first) < 2**31 else np.int64))
+        row_lengths.append((a + b + 4)[usable].astype(np.uint16))  # each side has two delimiters
+    return np.concatenate(pairs), np.concatenate(row_lengths)
 
 
 def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
@@ -118,7 +132,7 @@ def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]
-        at_most = min(budget // lengths[start], len(lengths) - start)
-        longest = lengths[start + max(at_most, 1) - 1]
+        at_most = min(budget // int(lengths[start]), len(lengths) - start)
+        longest = int(lengths[start + max(at_most, 1) - 1])
         bounds.append(start + max(1, min(at_most, budget // longest)))
     return np.array(bounds)

@@ -66,7 +66,7 @@ class TrainingLoop:
         config, progress = self.config.train, self.progress
         self._console = Console()
         self._watch = Stopwatch()
-        self._pending: list[tuple[StepResult, StepData]] = []
+        self._pending: list[tuple[StepResult, list[tuple[str, int, int]]]] = []
         self._saved = progress.step
         self.model.train()
         outcome = self._evaluate_if_due() or self._out_of_patience()
@@ -93,33 +93,24 @@ class TrainingLoop:
 
     def _step(self, data: StepData) -> bool:
         """Train on one global batch; whether any process was asked to stop."""
-        targets = [
-            float(sum(len(batch.targets) for batch in data.batches if batch.objective == objective))
-            for objective in OBJECTIVES
-        ]
-        positions = float(sum(batch.tokens.numel() for batch in data.batches))
-        tokens = float(
-            sum(batch.tokens.numel() if batch.lengths is None else batch.lengths.sum().item() for batch in data.batches)
-        )
         *targets, tokens, positions, stopping = self.distributed.sum(
-            [*targets, tokens, positions, float(self.stop.signal is not None)]
+            [*data.targets, data.tokens, data.positions, float(self.stop.signal is not None)]
         )
-        self._pending.append((self.stepper(data, targets), data))
+        self._pending.append((self.stepper(data, targets), data.draws))
         self.progress.step = data.step + 1
         self.progress.cursors = data.cursors
         self.progress.tokens += int(tokens)
         if self.distributed.device.type == "cpu":
-            self._check(*self._pending[-1])  # reading a figure costs nothing here, so a bad step is named at once
+            self.stepper.check(
+                *self._pending[-1]
+            )  # reading a figure costs nothing here, so a bad step is named at once
         self._watch.step_done(tokens, positions, sum(targets))
         return stopping > 0
-
-    def _check(self, result: StepResult, data: StepData) -> None:
-        self.stepper.check(result, data.draws)
 
     def _log(self) -> None:
         """Write the figures of the steps since the last time."""
         for pending in self._pending:
-            self._check(*pending)
+            self.stepper.check(*pending)
         results = [result for result, _ in self._pending]
         if not results:
             return

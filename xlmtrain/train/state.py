@@ -42,13 +42,19 @@ class Progress:
         return cls(**{**value, "cursors": cursors})
 
 
+_GROUP_STEP = "group_step"
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel) -> dict[str, torch.Tensor]:
     """The optimizer's state as ``<what>.<parameter name>`` -> tensor."""
-    return {
+    tensors = {
         f"{what}.{name}": value
         for name, parameter in model.named_parameters()
         for what, value in optimizer.state.get(parameter, {}).items()
     }
+    if "step" in optimizer.param_groups[0]:  # apex counts steps there, torch beside each parameter's moments
+        tensors[_GROUP_STEP] = torch.tensor(optimizer.param_groups[0]["step"])
+    return tensors
 
 
 def load_optimizer_tensors(
@@ -57,6 +63,10 @@ def load_optimizer_tensors(
     """Put back what :func:`optimizer_tensors` gave. Raises CheckpointError if it is not this model's."""
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
+        if key == _GROUP_STEP:
+            for group in optimizer.param_groups:
+                group["step"] = int(tensor)
+            continue
         what, _, name = key.partition(".")
         if name not in parameters:
             raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
