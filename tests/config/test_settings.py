@@ -1,0 +1,183 @@
+"""Settings: what is shipped composes, what is wrong is named by its key path, everything is documented."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+from tiny import tiny_config
+
+import xlmtrain.config.prepare
+import xlmtrain.config.schema
+from xlmtrain.config.load import compose
+from xlmtrain.config.schema import Activation, Config, Precision, Schedule
+from xlmtrain.errors import ConfigError
+
+CONFIGS = REPOSITORY / "configs"
+GIVEN = ["run=somewhere", "data.path=somewhere", "data.mlm={de: 1, en: 1}"]
+GROUPS = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name not in ("experiment", "corpus")
+)
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+
+
+def train_config(*overrides: str) -> Config:
+    return compose("config", [*GIVEN, *overrides])
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        train_config(*overrides)
+    return str(caught.value)
+
+
+def test_plain_settings_are_plain_dataclasses() -> None:
+    config = train_config("optim.lr=3e-4", "train.precision=bf16", "model.activation=relu", "optim.schedule=cosine")
+    assert type(config) is Config
+    assert type(config.data.mlm) is dict
+    assert config.data.mlm == {"de": 1.0, "en": 1.0}
+    assert config.optim.lr == 3e-4
+    assert config.train.precision is Precision.bf16
+    assert config.model.activation is Activation.relu
+    assert config.optim.schedule is Schedule.cosine
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_composes(group: str) -> None:
+    name, _, option = group.partition("/")
+    assert type(train_config(f"{name}={option}")) is Config
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment: str) -> None:
+    config = compose("config", [f"experiment={experiment}", "run=somewhere", "data.path=somewhere"])
+    assert type(config) is Config
+
+
+@pytest.mark.parametrize("corpus", sorted(path.stem for path in (CONFIGS / "corpus").glob("*.yaml")))
+def test_every_corpus_composes(corpus: str) -> None:
+    compose("prepare", [f"corpus={corpus}", "output=somewhere"])
+
+
+def test_every_yaml_file_is_covered() -> None:
+    """A file that no test composes may be broken for long."""
+    found = {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")}
+    assert found <= {"config.yaml", "prepare.yaml", "model", "data", "optim", "experiment", "corpus"}
+
+
+def test_released_model_is_a_setting() -> None:
+    model = train_config("model=xlm_1024").model
+    assert (model.dim, model.layers, model.heads, model.max_positions) == (1024, 6, 8, 512)
+    assert (model.dropout, model.attention_dropout, model.activation) == (0.1, 0.1, Activation.gelu)
+
+
+def test_what_has_no_value_yet_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"data\.path=\.\.\., run=\.\.\."):
+        compose("config", ["data.mlm={de: 1}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("optim.learning_rate=1", "learning_rate"),
+        ("optin.lr=1", "optin"),
+        ("+model.depth=3", "depth"),
+        ("model=huge", "huge"),
+        ("experiment=nothing", "nothing"),
+        ("optim.lr=fast", "optim.lr"),
+        ("model.layers=2.5", "model.layers"),
+        ("model.tie_embeddings=7.5", "model.tie_embeddings"),
+        ("train.precision=fp8", "train.precision"),
+        ("optim.schedule=stepwise", "optim.schedule"),
+        ("data.mlm=[de]", "data.mlm"),
+        ("data.mlm={de: much}", "data.mlm"),
+        ("optim.lr", "optim.lr"),
+    ],
+)
+def test_misspelt_keys_and_wrong_types_are_named(override: str, names: str) -> None:
+    assert names in refusal(override)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"model.layers": 0}, "model.layers: 0 is not above 0"),
+    ({"model.heads": 3}, "model.heads: 3 does not divide model.dim=16"),
+    ({"model.dropout": 1.5}, "model.dropout: 1.5 is not between 0 and 1"),
+    ({"model.dim": 15, "model.heads": 3, "model.sinusoidal_positions": True}, "model.dim: 15 is odd"),
+    ({"mask.rate": 0.0}, "mask.rate: 0.0 is not above 0"),
+    ({"mask.mask": 0.8, "mask.random": 0.3}, "mask.mask: together with mask.random"),
+    ({"mask.frequency_alpha": -0.5}, "mask.frequency_alpha: -0.5 is negative"),
+    ({"data.sampling_alpha": 1.1}, "data.sampling_alpha: 1.1 is not between 0 and 1"),
+    ({"data.sequence_length": 64}, "data.sequence_length: 64 exceeds model.max_positions=32"),
+    ({"data.sequence_length": 2}, "data.sequence_length: 2"),
+    ({"data.max_sentence_length": 31}, "data.max_sentence_length: 31 and two delimiters exceed"),
+    ({"data.max_sentence_length": 30, "data.draw_tokens": 48}, "data.draw_tokens: 48 cannot hold one pair"),
+    ({"data.draw_tokens": 65}, "data.draw_tokens: 65 is no multiple of data.sequence_length=16"),
+    ({"train.batch_tokens": 100}, "train.batch_tokens: 100 is no multiple of data.draw_tokens=64"),
+    ({"data.mlm": {"de": -1.0}}, "data.mlm.de: -1.0 is no weight"),
+    ({"data.mlm": {"de": float("inf")}}, "data.mlm.de: inf is no weight"),
+    ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: weight nan is"),
+    ({"data.mlm": {}, "data.tlm": {}}, "data: nothing to train on"),
+    ({"data.mlm": {"de": 0.0}, "data.tlm": {}}, "data: nothing to train on"),
+    ({"optim.lr": 0.0}, "optim.lr: 0.0 is not above 0"),
+    ({"optim.lr": float("nan")}, "optim.lr: nan is not above 0"),
+    ({"optim.beta1": 1.0}, "optim.beta1: 1.0"),
+    ({"optim.beta2": 1.0}, "optim.beta2: 1.0"),
+    ({"optim.warmup_steps": -1}, "optim.warmup_steps: -1 is negative"),
+    ({"train.micro_batch_tokens": -1}, "train.micro_batch_tokens: -1 is negative"),
+    ({"train.keep_last": 0}, "train.keep_last: 0 is not above 0"),
+    ({"evaluate.metric": "valid/mlm"}, "evaluate.metric: valid/mlm ends neither in _ppl nor in _acc"),
+    ({"seed": -1}, "seed: -1 is negative"),
+]
+
+
+@pytest.mark.parametrize(("changes", "complaint"), WRONG, ids=[complaint for _, complaint in WRONG])
+def test_values_out_of_range_and_impossible_combinations(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny_config("run", "data", changes)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "in the settings of training:"
+    assert any(line.startswith(f"  {complaint}") for line in lines), lines
+
+
+def test_all_problems_are_told_at_once() -> None:
+    message = refusal("model.layers=-1", "optim.lr=0", "model.dropout=2", "train.batch_tokens=100", "data.mlm={de: -1}")
+    for key in ("model.layers", "optim.lr", "model.dropout", "train.batch_tokens", "data.mlm.de"):
+        assert f"\n  {key}: " in message
+
+
+def test_settings_of_preparation_too() -> None:
+    given = ["output=there", "train.mono={de: [a], en: [b]}"]
+    assert compose("prepare", given).train.mono == {"de": ["a"], "en": ["b"]}
+    with pytest.raises(ConfigError) as caught:
+        compose("prepare", [*given, "bpe.merges=0", "workers=-1", "train.pairs={en-de: [c]}", "bpe.balance_alpha=3"])
+    for key in ("bpe.merges", "workers", "train.pairs.en-de", "bpe.balance_alpha"):
+        assert f"\n  {key}: " in str(caught.value)
+    with pytest.raises(ConfigError, match="train: no text"):
+        compose("prepare", ["output=there"])
+    with pytest.raises(ConfigError, match="outptu"):
+        compose("prepare", [*given, "outptu=there"])
+
+
+@pytest.mark.parametrize("module", [xlmtrain.config.schema, xlmtrain.config.prepare])
+def test_every_setting_has_its_explanation_under_it(module: Any) -> None:
+    tree = ast.parse(Path(inspect.getfile(module)).read_text(encoding="utf-8"))
+    found = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            assert ast.get_docstring(node), node.name
+            for statement, following in zip(node.body, [*node.body[1:], None]):
+                if isinstance(statement, ast.AnnAssign):
+                    found += 1
+                    is_text = (
+                        isinstance(following, ast.Expr)
+                        and isinstance(following.value, ast.Constant)
+                        and isinstance(following.value.value, str)
+                    )
+                    assert is_text, f"{node.name}.{ast.unparse(statement.target)} has no docstring under it"
+    assert found >= 15

@@ -1,0 +1,134 @@
+"""A prepared directory is refused, with the reason, unless it is what it says it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import WORDS, write_corpus, write_header
+
+from xlmtrain.data.corpus import Dataset, check_ids
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
+
+
+def edit_header(directory: Path, edit: Callable[[dict], None]) -> None:
+    path = directory / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_corpora_are_what_was_written(tiny_dataset: Path) -> None:
+    dataset = Dataset(tiny_dataset)
+    assert dataset.languages == ["de", "en"]
+    assert len(dataset.vocab) == len(SPECIALS) + 2 * WORDS
+    corpus = dataset.corpus("train.de")
+    assert len(corpus) == 120
+    assert isinstance(corpus.ids, np.memmap)
+    assert (corpus.lengths() == np.diff(np.flatnonzero(corpus.ids == EOS), prepend=-1) - 1).all()
+    first, second = dataset.pair("train", "de-en")
+    assert (first.name, second.name) == ("train.de-en.de", "train.de-en.en")
+    assert np.array_equal(np.where(first.ids == EOS, EOS, first.ids + WORDS), second.ids)
+
+
+def test_empty_corpus_can_be_opened(tmp_path: Path) -> None:
+    vocab = Vocab([("w", 1)])
+    vocab.write(tmp_path / "vocab")
+    write_header(tmp_path, vocab, {"train.de": write_corpus(tmp_path, "train.de", [])})
+    assert len(Dataset(tmp_path).corpus("train.de")) == 0
+
+
+def refused(directory: Path, name: str = "train.de") -> str:
+    with pytest.raises(DataError) as caught:
+        Dataset(directory).corpus(name)
+    return str(caught.value)
+
+
+def test_directory_that_was_never_prepared(tmp_path: Path) -> None:
+    message = refused(tmp_path / "nowhere")
+    assert "nowhere/dataset.json: No such file" in message
+    assert "tools/prepare.py" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "corpora": {"a": 1}}'])
+def test_damaged_header(own_dataset: Path, content: str) -> None:
+    (own_dataset / "dataset.json").write_text(content, encoding="utf-8")
+    assert "dataset.json: damaged header" in refused(own_dataset)
+
+
+def test_header_of_another_format(own_dataset: Path) -> None:
+    edit_header(own_dataset, lambda content: content.update(format=99))
+    assert "dataset.json: format 99, this program reads 1" in refused(own_dataset)
+
+
+def test_vocabulary_of_other_data(own_dataset: Path) -> None:
+    path = own_dataset / "vocab"
+    path.write_text(path.read_text(encoding="utf-8").replace("h ", "hh "), encoding="utf-8")
+    assert f"{path}: its 54 entries are not the 54 that the ids were made with" in refused(own_dataset)
+
+
+def test_missing_vocabulary(own_dataset: Path) -> None:
+    (own_dataset / "vocab").unlink()
+    assert f"{own_dataset / 'vocab'}: cannot read" in refused(own_dataset)
+
+
+@pytest.mark.parametrize("file", ["train.de.ids", "train.de.offsets"])
+def test_missing_file(own_dataset: Path, file: str) -> None:
+    (own_dataset / file).unlink()
+    assert f"{own_dataset / file}: missing" in refused(own_dataset)
+
+
+@pytest.mark.parametrize("file", ["train.de.ids", "train.de.offsets"])
+def test_cut_file(own_dataset: Path, file: str) -> None:
+    path = own_dataset / file
+    path.write_bytes(path.read_bytes()[:-2])
+    size = path.stat().st_size
+    assert f"{path}: {size} bytes, dataset.json says {size + 2}" in refused(own_dataset)
+
+
+def test_offsets_of_another_text(own_dataset: Path) -> None:
+    path = own_dataset / "train.de.offsets"
+    offsets = np.fromfile(path, "<i8")
+    offsets[-1] -= 1
+    offsets.tofile(path)
+    assert f"{path}: does not describe train.de.ids" in refused(own_dataset)
+
+
+def test_text_that_does_not_end_a_sentence(own_dataset: Path) -> None:
+    path = own_dataset / "train.de.ids"
+    ids = np.fromfile(path, "<u2")
+    ids[-1] = 20
+    ids.tofile(path)
+    assert f"{path}: does not end with the end-of-sentence id" in refused(own_dataset)
+
+
+def test_unknown_corpus_names_those_there_are(own_dataset: Path) -> None:
+    assert "no corpus test.de; there are train.de, train.de-en.de" in refused(own_dataset, "test.de")
+
+
+def test_sides_of_unequal_length(tmp_path: Path) -> None:
+    vocab = Vocab([("w", 1)])
+    vocab.write(tmp_path / "vocab")
+    sides = {f"train.de-en.{side}": [[14]] * count for side, count in (("de", 3), ("en", 4))}
+    write_header(tmp_path, vocab, {name: write_corpus(tmp_path, name, text) for name, text in sides.items()})
+    with pytest.raises(DataError, match=r"train\.de-en\.de has 3 sentences, train\.de-en\.en 4"):
+        Dataset(tmp_path).pair("train", "de-en")
+
+
+def test_unknown_language(tiny_dataset: Path) -> None:
+    assert [Dataset(tiny_dataset).language_id(language) for language in ("de", "en")] == [0, 1]
+    with pytest.raises(ConfigError, match=r"language 'fr': the data in .* has de, en"):
+        Dataset(tiny_dataset).language_id("fr")
+
+
+@pytest.mark.parametrize("wrong", [54, 65535, -1])
+def test_ids_outside_the_vocabulary(wrong: int) -> None:
+    tokens = np.full((3, 4), 53)
+    check_ids(tokens, 54, "mlm.de, epoch 0, draw 7")
+    tokens[1, 2] = wrong
+    with pytest.raises(DataError, match=f"mlm.de, epoch 0, draw 7: id {wrong} in row 1, position 2, .* has 54 entries"):
+        check_ids(tokens, 54, "mlm.de, epoch 0, draw 7")

@@ -1,0 +1,152 @@
+"""A global batch is the same however it is shared out and cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+
+from xlmtrain.data.batch import Batch
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader, StepData
+from xlmtrain.data.sampling import Cursors
+from xlmtrain.errors import ConfigError, DataError
+
+ALL = {"data.clm": {"de": 1.0}}
+
+
+def loader(data: Path, changes: dict[str, Any] | None = None, rank: int = 0, world_size: int = 1) -> Loader:
+    return Loader(tiny_config("run", data, {**ALL, **(changes or {})}), Dataset(data), rank, world_size)
+
+
+def steps(made: Loader, count: int) -> list[StepData]:
+    cursors, data = made.sampler.start(), []
+    for step in range(count):
+        data.append(made.make(step, cursors))
+        cursors = data[-1].cursors
+    return data
+
+
+def rows_of(batches: list[Batch]) -> list[tuple[Any, ...]]:
+    """Every row of the batches, in their order: what it reads, and what it is to predict where."""
+    rows = []
+    for batch in batches:
+        length = batch.tokens.shape[1]
+        for row, tokens in enumerate(batch.tokens.tolist()):
+            mine = batch.target_index // length == row
+            places = (batch.target_index[mine] % length).tolist()
+            size = length if batch.lengths is None else int(batch.lengths[row])
+            numbers = (tokens, batch.positions[row].tolist(), batch.languages[row].tolist(), places)
+            lists = (*numbers, batch.targets[mine].tolist())
+            rows.append((batch.objective, batch.name, size, *(tuple(each) for each in lists)))
+    return rows
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_out_the_same_global_batches(tiny_dataset: Path, world_size: int) -> None:
+    whole = steps(loader(tiny_dataset), 12)
+    parts = [steps(loader(tiny_dataset, rank=rank, world_size=world_size), 12) for rank in range(world_size)]
+    for step, alone in enumerate(whole):
+        mine = [part[step] for part in parts]
+        assert all(part.cursors == alone.cursors for part in mine)
+        assert all(part.draws == alone.draws for part in mine)
+        assert all(part.shares == alone.shares for part in mine)
+        dealt = [mine[i % world_size].batches[i // world_size] for i in range(4)]
+        assert rows_of(dealt) == rows_of(alone.batches)
+        assert [batch.key for batch in dealt] == [batch.key for batch in alone.batches] == [(i, 0) for i in range(4)]
+
+
+@pytest.mark.parametrize("size", [1, 16, 33, 64])
+def test_micro_batches_are_the_same_rows_in_the_same_order(tiny_dataset: Path, size: int) -> None:
+    whole = steps(loader(tiny_dataset), 8)
+    cut = steps(loader(tiny_dataset, {"train.micro_batch_tokens": size}), 8)
+    for a, b in zip(whole, cut):
+        assert rows_of(a.batches) == rows_of(b.batches)
+        assert len({batch.key for batch in b.batches}) == len(b.batches)
+        assert all(batch.tokens.numel() <= max(size, batch.tokens.shape[1]) for batch in b.batches)
+    if size <= 16:
+        assert sum(len(data.batches) for data in cut) > 2 * sum(len(data.batches) for data in whole)
+
+
+@pytest.mark.parametrize("size", [128, 150, 1000])
+def test_small_draws_are_put_together(tiny_dataset: Path, size: int) -> None:
+    """The same rows with the same masks, in fewer batches; which draw a row is from is then no longer told."""
+    whole = steps(loader(tiny_dataset), 8)
+    joined = steps(loader(tiny_dataset, {"train.micro_batch_tokens": size}), 8)
+    for a, b in zip(whole, joined):
+        ours, theirs = ([(row[0], *row[2:]) for row in rows_of(data.batches)] for data in (a, b))
+        assert sorted(ours) == sorted(theirs)
+        assert all(batch.tokens.numel() <= size for batch in b.batches)
+        assert len({batch.key for batch in b.batches}) == len(b.batches)
+        assert (a.draws, a.shares, a.cursors) == (b.draws, b.shares, b.cursors)
+    assert sum(len(data.batches) for data in joined) < 0.8 * sum(len(data.batches) for data in whole)
+
+
+def test_a_global_batch_has_its_size(tiny_dataset: Path) -> None:
+    for data in steps(loader(tiny_dataset), 8):
+        assert len(data.batches) == 4
+        for batch in data.batches:
+            assert batch.tokens.numel() == 64 if batch.objective != "tlm" else batch.tokens.numel() <= 64
+        assert sum(data.shares.values()) == pytest.approx(1.0)
+        counted = Counter(batch.objective for batch in data.batches)
+        assert {objective: share * 4 for objective, share in data.shares.items() if share} == dict(counted)
+
+
+def test_prefetching_gives_the_same_and_goes_on_anywhere(tiny_dataset: Path) -> None:
+    made = loader(tiny_dataset)
+    expected = [rows_of(data.batches) for data in steps(made, 10)]
+    ahead = list(made.steps(0, 10, made.sampler.start()))
+    assert [data.step for data in ahead] == list(range(10))
+    assert [rows_of(data.batches) for data in ahead] == expected
+    later = list(loader(tiny_dataset).steps(6, 10, ahead[5].cursors))
+    assert [rows_of(data.batches) for data in later] == expected[6:]
+    assert list(made.steps(10, 10, made.sampler.start())) == []
+
+
+def test_prefetching_stops_when_nobody_reads_on(tiny_dataset: Path) -> None:
+    data = loader(tiny_dataset)
+    reading = data.steps(0, 1000, data.sampler.start())
+    next(reading)
+    reading.close()  # type: ignore[attr-defined]  # would hang, or go on to step 1000, if the thread were not told
+
+
+def test_seed_changes_everything(tiny_dataset: Path) -> None:
+    a, b = (steps(loader(tiny_dataset, {"seed": seed}), 4) for seed in (0, 1))
+    assert all(rows_of(x.batches) != rows_of(y.batches) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize("world_size", [3, 8])
+def test_uneven_shares_are_refused(tiny_dataset: Path, world_size: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loader(tiny_dataset, {"train.batch_tokens": 64 * 6 if world_size == 8 else 256}, 0, world_size)
+    tokens, draws, allowed = (384, 6, "1, 2, 3, 6") if world_size == 8 else (256, 4, "1, 2, 4")
+    assert str(caught.value) == (
+        f"train.batch_tokens={tokens} is {draws} draws of data.draw_tokens=64, which {world_size} processes cannot "
+        f"share evenly; take one of {allowed} processes or another batch size"
+    )
+
+
+def test_a_damaged_id_is_found_before_the_model_sees_it(own_dataset: Path) -> None:
+    ids = np.fromfile(own_dataset / "train.de.ids", "<u2")
+    ids[np.flatnonzero(ids != 1)[5]] = 999
+    ids.tofile(own_dataset / "train.de.ids")
+    made = loader(own_dataset, {"data.tlm": {}, "data.mlm": {"de": 1.0}})
+    with pytest.raises(DataError, match=r"[mc]lm\.de, epoch 0, draw \d+: id 999 in row \d, position \d+, but .* 54"):
+        list(made.steps(0, 40, made.sampler.start()))
+
+
+def test_masks_are_new_in_every_epoch(tiny_dataset: Path) -> None:
+    made = loader(tiny_dataset, {"data.tlm": {}, "data.clm": {}, "data.mlm": {"de": 1.0}})
+    task = made.sampler.tasks[0]
+    cursors: Cursors = {"mlm.de": (3, 2)}
+    first, again = made.make(7, cursors), made.make(7, cursors)
+    assert rows_of(first.batches) == rows_of(again.batches)
+    assert first.draws[0] == ("mlm.de", 3, 2)
+    other = made.make(7, {"mlm.de": (4, 2)})
+    assert not torch.equal(first.batches[0].target_index, other.batches[0].target_index)
+    assert task.source.draws(0) > 4

@@ -1,0 +1,54 @@
+"""The shuffle that is a function is a permutation, and a good one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xlmtrain.data.permutation import permute
+
+
+def shuffled(size: int, seed: int = 0) -> np.ndarray:
+    return permute(np.arange(size), size, np.random.default_rng(seed))
+
+
+def test_bijection_for_every_small_size() -> None:
+    for size in range(1, 700):
+        assert np.array_equal(np.sort(shuffled(size)), np.arange(size)), size
+
+
+def test_bijection_around_powers_of_two_and_for_a_large_size() -> None:
+    for size in (1023, 1024, 1025, 4095, 4096, 4097, 65535, 65536, 65537, 300_001):
+        assert np.array_equal(np.sort(shuffled(size)), np.arange(size)), size
+
+
+def test_no_collisions_where_the_range_cannot_be_listed() -> None:
+    size = 10**13 + 7
+    index = np.unique(np.random.default_rng(5).integers(size, size=100_000))
+    places = permute(index, size, np.random.default_rng(0))
+    assert len(np.unique(places)) == len(index)
+    assert places.min() >= 0
+    assert places.max() < size
+    assert abs(places.mean() / size - 0.5) < 4 / np.sqrt(12 * len(index))
+
+
+def test_one_at_a_time_is_the_same_as_all_at_once() -> None:
+    one = [permute(np.array([i]), 77, np.random.default_rng(3))[0] for i in range(77)]
+    assert np.array_equal(one, shuffled(77, 3))
+
+
+def test_another_key_is_another_order() -> None:
+    assert not np.array_equal(shuffled(100, 0), shuffled(100, 1))
+
+
+def test_every_item_goes_everywhere_equally_often() -> None:
+    """Over 4000 keys each of 10 items is at each of 10 places about 400 times: 5 standard deviations are 95."""
+    places = np.stack([shuffled(10, seed) for seed in range(4000)])
+    for item in range(10):
+        counts = np.bincount(places[:, item], minlength=10)
+        assert abs(counts - 400).max() < 5 * np.sqrt(4000 * 0.1 * 0.9), counts
+
+
+def test_neighbours_are_parted() -> None:
+    places = shuffled(10_000)
+    assert abs(np.corrcoef(places[:-1], places[1:])[0, 1]) < 0.05
+    assert (np.abs(np.diff(places)) == 1).mean() < 0.002

@@ -1,0 +1,111 @@
+"""A trained run in use: masks filled, words recovered, reports, batches to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import WORDS, tiny_config
+from training import train_alone
+
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.data.show import describe_batch
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
+from xlmtrain.evaluate.report import report
+from xlmtrain.export.api import Pretrained, load
+from xlmtrain.text.vocab import MASK
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for long enough to know that English is German 20 letters on."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    changes = {"train.steps": 150, "evaluate.every": 50, "model.dim": 32, "model.dropout": 0.0}
+    train_alone(tiny_config(path, tiny_dataset, {**changes, "data.tlm": {"de-en": 4.0}, "optim.warmup_steps": 20}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Pretrained:
+    return load(run)
+
+
+def test_guesses_are_the_models_probabilities(model: Pretrained) -> None:
+    guesses = model.fill_mask("a <mask> k <mask> o", "de", k=1000)
+    assert len(guesses) == 2
+    for place in guesses:
+        assert len(place) == 54
+        values = [guess.probability for guess in place]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1.0, abs=1e-5)
+    ids = [1, *model.text.ids("a <mask> k <mask> o", "de", keep_mask=True), 1]
+    assert ids == [1, 14, MASK, 24, MASK, 28, 1]
+    tokens = torch.tensor([ids])
+    hidden = model.model.encoder(tokens, torch.arange(7)[None], torch.zeros_like(tokens))
+    logits = model.model.head(hidden[0, [2, 4]], model.model.encoder.token_embeddings.weight)
+    best = logits.softmax(dim=1).max(dim=1)
+    assert [place[0].probability for place in guesses] == pytest.approx(best.values.tolist(), rel=1e-4)
+    assert [place[0].word for place in guesses] == [model.text.vocab.word(i) for i in best.indices.tolist()]
+    assert len(model.fill_mask("a <mask>", "de", k=3)[0]) == 3
+
+
+def test_language_and_translation_are_heeded(model: Pretrained) -> None:
+    """A letter is found better beside its translation than beside that of other letters, and than by chance."""
+    letters = model.text.vocab.words[14:]
+    right = wrong = 0.0
+    for first in range(WORDS):
+        words = [first, (3 * first + 1) % WORDS, (9 * first + 4) % WORDS]
+        masked = f"{letters[words[0]]} <mask> {letters[words[2]]}"
+        for shift in (0, 7):
+            english = " ".join(letters[WORDS + (word + shift) % WORDS] for word in words)
+            guesses = model.fill_mask(masked, "de", k=54, translation=(english, "en"))[0]
+            probability = next(guess.probability for guess in guesses if guess.word == letters[words[1]])
+            right, wrong = (right, wrong + probability) if shift else (right + probability, wrong)
+    assert right / WORDS > 3 / 54
+    assert right > 1.1 * wrong
+    assert model.fill_mask("a <mask>", "de") != model.fill_mask("a <mask>", "en")
+
+
+def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="the model knows de, en"):
+        model.fill_mask("a <mask>", "fr")
+    with pytest.raises(DataError, match="no <mask> in 'a b'"):
+        model.fill_mask("a b", "de")
+    with pytest.raises(DataError, match="42 tokens are more than the model's 32 positions"):
+        model.fill_mask("<mask>" + " a" * 39, "de")
+    with pytest.raises(CheckpointError, match="not a run directory"):
+        load(tmp_path)
+
+
+def test_best_and_last(run: Path) -> None:
+    assert load(run, "last").step == 150
+    assert load(run, "best").step in (50, 100, 150)
+
+
+def test_report_has_every_evaluation(run: Path) -> None:
+    text = report(run, [])
+    assert text.startswith("# run\n")
+    assert "150 steps" in text
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("| ") and line.split()[1].isdigit()] == [
+        "0",
+        "50",
+        "100",
+        "150",
+    ]
+
+
+def test_batches_as_text(tiny_dataset: Path) -> None:
+    dataset = Dataset(tiny_dataset)
+    loader = Loader(tiny_config("run", tiny_dataset), dataset)
+    batch = next(b for b in loader.make(0, loader.sampler.start()).batches if b.objective == "tlm")
+    shown = list(describe_batch(batch, dataset.vocab, dataset.languages, 2))
+    rows, length = batch.tokens.shape
+    assert shown[0].startswith(f"== {batch.name}: {rows} rows x {length} tokens, {len(batch.targets)} to predict, ")
+    assert len(shown) == 1 + 2 * min(rows, 2)
+    first = shown[2].split(" | ")
+    assert len(first) == (length if batch.lengths is None else int(batch.lengths[0]))
+    assert first[0].strip() == "</s> de:0"
+    assert sum(" en:0" in part for part in first) == 1  # where the second sentence begins
+    assert sum(part.count("(") for part in first) == int((batch.target_index < length).sum())

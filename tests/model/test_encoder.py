@@ -1,0 +1,102 @@
+"""The encoder beyond parity: how it starts, and what its settings do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.model.block import FeedForward
+from xlmtrain.model.encoder import Encoder, sinusoids
+from xlmtrain.objective import LanguageModel
+from xlmtrain.text.vocab import PAD
+
+SMALL = ModelConfig(dim=16, layers=2, heads=4, max_positions=12, dropout=0.0, attention_dropout=0.0)
+
+
+def changed(**values: object) -> ModelConfig:
+    return ModelConfig(**{**vars(SMALL), **values})  # type: ignore[arg-type]
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(14, 50, (3, 8), generator=torch.Generator().manual_seed(0))
+    return tokens, torch.arange(8).expand(3, 8), torch.zeros_like(tokens)
+
+
+def test_start_is_the_published_one() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(changed(dim=64, max_positions=512), 5000, 2)
+    encoder = model.encoder
+    for table in (encoder.token_embeddings, encoder.position_embeddings):
+        assert table.weight.std().item() == pytest.approx(64**-0.5, rel=0.02)
+    assert not encoder.token_embeddings.weight[PAD].any()
+    weights = encoder.state_dict()["blocks.0.ffn.outer.weight"]  # uniform within 1 / sqrt(fan in), as torch's Linear
+    assert weights.abs().max().item() == pytest.approx(256**-0.5, rel=0.01)
+    assert model.head.bias.abs().max().item() == pytest.approx(64**-0.5, rel=0.01)
+    assert torch.equal(encoder.embedding_norm.weight, torch.ones(64))
+
+
+def test_released_model_has_its_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        model = LanguageModel(ModelConfig(), 64699, 2)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 142_422_203
+
+
+def test_sinusoids_are_the_formula() -> None:
+    table = sinusoids(40, 6)
+    for position in (0, 1, 39):
+        for column in range(6):
+            angle = position / 10000 ** (2 * (column // 2) / 6)
+            expected = math.sin(angle) if column % 2 == 0 else math.cos(angle)
+            assert table[position, column].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_sinusoidal_positions_are_used_and_not_trained() -> None:
+    encoder = Encoder(changed(sinusoidal_positions=True), 50, 2, PAD)
+    assert torch.equal(encoder.position_embeddings.weight, sinusoids(12, 16))
+    encoder(*inputs()).sum().backward()
+    assert encoder.position_embeddings.weight.grad is None
+    assert encoder.token_embeddings.weight.grad is not None
+
+
+def test_language_vectors_are_added_only_where_languages_are_to_be_told_apart() -> None:
+    tokens, positions, languages = inputs()
+    torch.manual_seed(0)
+    two = Encoder(SMALL, 50, 2, PAD)
+    assert not torch.allclose(two(tokens, positions, languages), two(tokens, positions, languages + 1))
+    for encoder in (Encoder(SMALL, 50, 1, PAD), Encoder(changed(language_embeddings=False), 50, 2, PAD)):
+        assert encoder.language_embeddings is None
+        assert torch.equal(encoder(tokens, positions, languages), encoder(tokens, positions, languages + 1))
+
+
+def test_activation() -> None:
+    torch.manual_seed(0)
+    gelu = Encoder(SMALL, 50, 2, PAD)
+    relu = Encoder(changed(activation=Activation.relu), 50, 2, PAD)
+    relu.load_state_dict(gelu.state_dict())
+    assert not torch.allclose(gelu(*inputs()), relu(*inputs()))
+    x = torch.linspace(-3, 3, 7)
+    exact = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))  # the tanh approximation differs by up to 5e-4
+    torch.testing.assert_close(FeedForward(4, Activation.gelu).activation(x), exact, atol=1e-6, rtol=0)
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    for settings in ({"dropout": 0.5}, {"attention_dropout": 0.5}):
+        encoder = Encoder(changed(**settings), 50, 2, PAD)
+        assert not torch.equal(encoder(*inputs()), encoder(*inputs()))
+        encoder.eval()
+        assert torch.equal(encoder(*inputs()), encoder(*inputs()))
+
+
+def test_output_matrix_is_the_embeddings_unless_untied() -> None:
+    tied, untied = LanguageModel(SMALL, 50, 2), LanguageModel(changed(tie_embeddings=False), 50, 2)
+    extra = set(untied.state_dict()) - set(tied.state_dict())
+    assert extra == {"head.weight"}
+    assert untied.head.weight is not None
+    hidden = torch.randn(5, 16)
+    table = tied.encoder.token_embeddings.weight
+    torch.testing.assert_close(tied.head(hidden, table), hidden @ table.T + tied.head.bias)
+    torch.testing.assert_close(untied.head(hidden, table), hidden @ untied.head.weight.T + untied.head.bias)

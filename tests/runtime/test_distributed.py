@@ -1,0 +1,55 @@
+"""What processes tell each other, and what a process finds around itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import ALONE, CPU, run_processes
+
+from xlmtrain.config.schema import Device
+from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.distributed import Distributed, initialize
+
+
+def talk(distributed: Distributed) -> tuple[list[float], str | None, bool]:
+    distributed.barrier()
+    total = distributed.sum([distributed.rank + 1.0, 2.0**60 + distributed.rank, 0.1])
+    distributed.agree("the same everywhere", "settings")
+    try:
+        distributed.agree(f"seed={min(distributed.rank, 1)}", "settings")
+    except ConfigError as error:
+        return total, str(error), distributed.is_main
+    return total, None, distributed.is_main
+
+
+def test_processes_add_up_and_agree(tmp_path: Path) -> None:
+    found = run_processes(3, talk, tmp_path)
+    for total, message, _ in found:
+        assert total == pytest.approx([6.0, 3 * 2.0**60 + 3, 0.3], rel=1e-15)
+        assert message == "settings: rank 1, 2 has others than rank 0"  # each of them knows
+    assert [main for *_, main in found] == [True, False, False]
+
+
+def test_alone() -> None:
+    assert ALONE.is_main
+    assert ALONE.sum([1, 2.5]) == [1.0, 2.5]
+    ALONE.agree("anything", "settings")
+    ALONE.barrier()
+    ALONE.close()
+
+
+def test_without_torchrun_a_process_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert initialize(Device.cpu) == Distributed(0, 1, CPU)
+
+
+@pytest.mark.parametrize("found", [0, 2])
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch, found: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    monkeypatch.setenv("LOCAL_RANK", str(found))
+    message = rf"train\.device=cuda: process {found} of this machine has no GPU, {found} found; .*={max(found, 1)}, or"
+    with pytest.raises(ConfigError, match=message):
+        initialize(Device.cuda)

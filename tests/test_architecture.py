@@ -1,0 +1,186 @@
+"""Imports point one way, nothing dangerous is called, importing does no work: read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "xlmtrain"
+MODULES = {
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PROGRAMS = sorted([REPOSITORY / "train.py", *(REPOSITORY / "tools").rglob("*.py")])
+
+# Room -> what of the package it may import, besides itself and xlmtrain.errors.
+ALLOWED = {
+    "xlmtrain": (),
+    "xlmtrain.errors": (),
+    "xlmtrain.config": (),
+    "xlmtrain.runtime": ("xlmtrain.config.schema",),
+    "xlmtrain.text": ("xlmtrain.config.prepare", "xlmtrain.runtime.files", "xlmtrain.metrics.meters"),
+    "xlmtrain.data": (
+        "xlmtrain.config.schema",
+        "xlmtrain.text.vocab",
+        "xlmtrain.text.binarize",
+        "xlmtrain.runtime.random",
+    ),
+    "xlmtrain.model": ("xlmtrain.config.schema",),
+    "xlmtrain.objective": ("xlmtrain.config.schema", "xlmtrain.model", "xlmtrain.data.batch", "xlmtrain.text.vocab"),
+    "xlmtrain.optim": ("xlmtrain.config.schema",),
+    "xlmtrain.metrics": ("xlmtrain.config.schema",),
+    "xlmtrain.evaluate": (
+        "xlmtrain.config.schema",
+        "xlmtrain.data",
+        "xlmtrain.metrics",
+        "xlmtrain.objective",
+        "xlmtrain.runtime",
+        "xlmtrain.text.vocab",
+    ),
+    "xlmtrain.train": (
+        "xlmtrain",
+        "xlmtrain.config.schema",
+        "xlmtrain.data",
+        "xlmtrain.evaluate.validator",
+        "xlmtrain.metrics",
+        "xlmtrain.objective",
+        "xlmtrain.optim",
+        "xlmtrain.runtime",
+    ),
+    "xlmtrain.export": (
+        "xlmtrain.config",
+        "xlmtrain.data",
+        "xlmtrain.model",
+        "xlmtrain.objective",
+        "xlmtrain.runtime",
+        "xlmtrain.text",
+        "xlmtrain.train.checkpoint",
+    ),
+}
+TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text")
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "hydra.utils.instantiate", "instantiate"}
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """(module, line) of each import that is carried out; ``from a import b`` gives a.b where that is a module."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, child.lineno) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            for alias in child.names:
+                inner = f"{'.' * child.level}{child.module}.{alias.name}"
+                yield (inner if inner in MODULES else inner.rpartition(".")[0]), child.lineno
+        else:
+            yield from imports(child)
+
+
+def within(module: str, rooms: tuple[str, ...]) -> bool:
+    """Whether ``module`` is one of ``rooms`` or inside one; the bare package is only itself."""
+    return any(module == room or (room != "xlmtrain" and module.startswith(room + ".")) for room in rooms)
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def test_every_room_is_known() -> None:
+    assert {room_of(module) for module in MODULES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_one_way(module: str) -> None:
+    room = room_of(module)
+    allowed = (room, "xlmtrain.errors", *ALLOWED[room])
+    for imported, line in imports(tree(MODULES[module])):
+        if imported.split(".")[0] == "xlmtrain":
+            assert within(imported, allowed), f"{module}:{line} imports {imported}"
+        assert imported.split(".")[0] not in ("", "train", "tools", "tests"), f"{module}:{line} imports {imported}"
+        if within(module, TORCH_FREE):
+            assert imported.split(".")[0] != "torch", f"{module}:{line} imports torch"
+
+
+def test_hydra_is_known_in_one_place() -> None:
+    users = {
+        m for m, path in MODULES.items() for i, _ in imports(tree(path)) if i.split(".")[0] in ("hydra", "omegaconf")
+    }
+    assert users == {"xlmtrain.config.load"}
+
+
+def test_no_cycles() -> None:
+    graph = {module: {i for i, _ in imports(tree(path)) if i in MODULES} for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way, module])
+        if module not in done:
+            for imported in sorted(graph[module]):
+                visit(imported, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", [*MODULES.values(), *PROGRAMS], ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_no_imports_inside_functions(path: Path) -> None:
+    for function in ast.walk(tree(path)):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            assert not list(imports(function)), f"{path}:{function.lineno}"
+
+
+@pytest.mark.parametrize("path", [*MODULES.values(), *PROGRAMS], ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_nothing_dangerous_is_used(path: Path) -> None:
+    found = tree(path)
+    for imported, line in imports(found):
+        assert imported.split(".")[0] not in FORBIDDEN_IMPORTS, f"{path}:{line}"
+    for node in ast.walk(found):
+        if not isinstance(node, ast.Call):
+            continue
+        name, keywords = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        where = f"{path}:{node.lineno}: {name}"
+        assert name not in FORBIDDEN_CALLS, where
+        assert not name.endswith(".extractall"), where
+        assert keywords.get("shell", "False") == "False", where
+        assert keywords.get("allow_pickle", "False") == "False", where
+        if name == "torch.load":
+            assert keywords.get("weights_only") == "True", where
+        if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+            raise AssertionError(where)
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES.keys())
+def test_importing_does_no_work(path: Path) -> None:
+    """At the top of a module: imports, definitions, constants. No loops, no bare calls, no context managers."""
+    for node in tree(path).body:
+        if is_type_checking(node):
+            continue
+        allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Try)
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert text or isinstance(node, allowed), f"{path}:{node.lineno}: {ast.unparse(node)[:60]}"
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES.keys())
+def test_public_things_are_explained(path: Path) -> None:
+    found = tree(path)
+    if path.name == "__init__.py" and not found.body:
+        return
+    assert ast.get_docstring(found), path
+    public = [n for n in found.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+    for node in [*public, *(m for c in public if isinstance(c, ast.ClassDef) for m in c.body)]:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path}:{node.lineno}: {node.name}"

@@ -1,0 +1,212 @@
+"""Checkpoints are whole or not there; every damage is found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import xlmtrain.train.checkpoint
+from xlmtrain.errors import CheckpointError
+from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+
+FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
+
+
+def tensors(step: int) -> dict[str, torch.Tensor]:
+    return {"a": torch.full((4, 3), float(step)), "b.weight": torch.arange(5.0)}
+
+
+def save(store: CheckpointStore, step: int) -> Path:
+    return store.save(step, tensors(step), {"step.a": torch.tensor(float(step))}, {"progress": {"step": step}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints", keep_last=2)
+
+
+def names(store_directory: Path) -> list[str]:
+    return sorted(path.name for path in store_directory.iterdir())
+
+
+def test_what_is_saved_is_read(store: CheckpointStore, tmp_path: Path) -> None:
+    path = save(store, 3)
+    assert path == tmp_path / "checkpoints" / "step-00000003"
+    assert names(path) == sorted(FILES)
+    found = store.latest()
+    assert found is not None
+    assert (found.path, found.state) == (path, {"progress": {"step": 3}})
+    assert found.model.keys() == tensors(3).keys()
+    assert all(torch.equal(value, found.model[name]) for name, value in tensors(3).items())
+    assert found.optimizer["step.a"].item() == 3.0
+
+
+def test_nothing_saved_is_none(store: CheckpointStore) -> None:
+    assert store.latest() is None
+    assert store.steps() == []
+
+
+def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
+    save(store, 3)
+    store.save(3, tensors(9), {}, {})
+    assert store.latest().model["a"][0, 0] == 9  # type: ignore[union-attr]
+
+
+def damages(path: Path) -> dict[str, Path]:
+    """Copies of the checkpoint ``path``, each damaged in one way."""
+    rng = np.random.default_rng(0)
+    made = {}
+
+    def copy(name: str) -> Path:
+        made[name] = path.parents[1] / "damaged" / name / path.name
+        return Path(shutil.copytree(path, made[name]))
+
+    for file in FILES:
+        (copy(f"{file} removed") / file).unlink()
+        whole = (path / file).read_bytes()
+        for size in (0, len(whole) // 2, len(whole) - 1):
+            (copy(f"{file} cut to {size}") / file).write_bytes(whole[:size])
+        for place in {0, len(whole) - 1, *rng.integers(len(whole), size=15).tolist()}:
+            content = bytearray(whole)
+            content[place] ^= 1 << int(rng.integers(8))
+            (copy(f"{file} flipped at {place}") / file).write_bytes(content)
+    return made
+
+
+def test_every_damage_is_found(store: CheckpointStore) -> None:
+    path = save(store, 1)
+    sound = read_checkpoint(path)
+    found = damages(path)
+    assert len(found) > 70
+    for name, damaged in found.items():
+        file = name.split()[0]
+        if file != "manifest.json":
+            with pytest.raises(CheckpointError, match=re.escape(str(damaged / file))):
+                read_checkpoint(damaged)
+            continue
+        try:
+            read = read_checkpoint(damaged)
+        except CheckpointError:
+            continue
+        # What is left of the manifest still says all, as without its last line break
+        assert read.state == sound.state
+        assert all(torch.equal(value, read.model[key]) for key, value in sound.model.items())
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors removed", "state.json cut to 0", "manifest.json removed"])
+def test_a_damaged_checkpoint_is_passed_over(
+    store: CheckpointStore, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    save(store, 1)
+    path = save(store, 2)
+    replacement = damages(path)[damage]
+    shutil.rmtree(path)
+    shutil.copytree(replacement, path)
+    with caplog.at_level(logging.WARNING, "xlmtrain"):
+        logging.getLogger("xlmtrain").propagate = True
+        found = store.latest()
+    assert found is not None
+    assert found.state == {"progress": {"step": 1}}
+    assert f"checkpoint passed over: {path / damage.split()[0]}" in caplog.text
+
+
+def test_all_damaged_names_each(store: CheckpointStore) -> None:
+    paths = [save(store, step) for step in (1, 2)]
+    for path in paths:
+        (path / "state.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        store.latest()
+    assert caught.value.exit_code == 4
+    assert all(str(path / "state.json") in str(caught.value) for path in paths)
+    assert "train.fresh=true" in str(caught.value)
+
+
+def test_prune_keeps_the_last_and_the_best(store: CheckpointStore, tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 5):
+        save(store, step)
+        if step == 2:
+            store.mark_best(2, "valid/mlm_ppl", 1.5)
+        store.prune(step)
+    assert store.steps() == [2, 4, 5]
+    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text(encoding="utf-8")) == {
+        "step": 2,
+        "metric": "valid/mlm_ppl",
+        "value": 1.5,
+    }
+    store.mark_best(5, "valid/mlm_ppl", 1.25)
+    store.prune(5)
+    assert (store.steps(), store.best_step()) == ([4, 5], 5)
+
+
+def test_prune_never_leaves_damaged_checkpoints_alone(tmp_path: Path) -> None:
+    """A run that fell back from damaged later checkpoints must not throw away what it saves then."""
+    store = CheckpointStore(tmp_path / "checkpoints", keep_last=1)
+    save(store, 10)
+    (save(store, 20) / "state.json").write_bytes(b"")
+    assert store.latest().state == {"progress": {"step": 10}}  # type: ignore[union-attr]
+    save(store, 12)
+    store.prune(12)
+    assert store.latest().state == {"progress": {"step": 12}}  # type: ignore[union-attr]
+
+
+def test_clear(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
+    store.mark_best(1, "valid/mlm_ppl", 1.0)
+    store.clear()
+    assert names(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("broken", ["save_file", "write_json", "sync_file"])
+def test_a_failed_save_leaves_the_one_before_and_no_remains(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    save(store, 1)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xlmtrain.train.checkpoint, broken, full)
+    with pytest.raises(
+        CheckpointError, match=r"step-00000002: not written \(.*No space left.*\); it needs 72 bytes, [\d,]+"
+    ):
+        save(store, 2)
+    monkeypatch.undo()
+    assert names(tmp_path / "checkpoints") == ["step-00000001"]
+    assert store.latest().state == {"progress": {"step": 1}}  # type: ignore[union-attr]
+
+
+def test_a_file_that_may_not_grow_any_more(store: CheckpointStore, tmp_path: Path) -> None:
+    """The kernel itself refuses to write, in the middle of a file: as a full disk or a quota does."""
+    save(store, 1)
+    large = {"a": torch.zeros(100_000)}
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="it needs 400,000 bytes"):
+            store.save(2, large, {}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names(tmp_path / "checkpoints") == ["step-00000001"]
+    assert store.latest().state == {"progress": {"step": 1}}  # type: ignore[union-attr]
+
+
+def test_remains_of_a_killed_save_are_no_checkpoint_and_go_with_the_next(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    save(store, 1)
+    remains = tmp_path / "checkpoints" / ".step-00000002.partial"
+    remains.mkdir()
+    (remains / "model.safetensors").write_bytes(b"half")
+    assert store.steps() == [1]
+    save(store, 3)
+    assert names(tmp_path / "checkpoints") == ["step-00000001", "step-00000003"]

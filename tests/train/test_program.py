@@ -1,0 +1,180 @@
+"""train.py as a program: its exit codes, what it prints, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from tiny import tiny_config
+from training import assert_same_run, checkpoint, records, status, train_alone
+
+from xlmtrain.config.schema import Device
+
+SETTINGS = (
+    "model.dim=16",
+    "model.layers=1",
+    "model.heads=2",
+    "model.max_positions=32",
+    "model.dropout=0.1",
+    "model.attention_dropout=0.1",
+    "data.sequence_length=16",
+    "data.draw_tokens=64",
+    "data.max_sentence_length=10",
+    "optim.lr=1e-2",
+    "optim.warmup_steps=5",
+    "train.steps=20",
+    "train.batch_tokens=256",
+    "train.log_every=1",
+    "train.save_every=5",
+    "evaluate.every=5",
+    "evaluate.batch_tokens=64",
+    "evaluate.pairs_per_batch=8",
+    "train.device=cpu",
+)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def command(run: Path, data: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
+    given = [f"run={run}", f"data.path={data}", "data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}"]
+    return [sys.executable, *launcher, str(REPOSITORY / "train.py"), *given, *SETTINGS, *overrides]
+
+
+def start(run: Path, data: Path, *overrides: str, cwd: Path, code: int) -> str:
+    """Run to its end, which must come with exit code ``code``; what it printed."""
+    done = subprocess.run(
+        command(run, data, *overrides), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert ("Traceback" in done.stderr) is False, done.stderr
+    return done.stderr
+
+
+def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
+    """And it is bit for bit the run that the same settings give in another process."""
+    here = tmp_path / "here"
+    here.mkdir()
+    printed = start(tmp_path / "run", tiny_dataset, cwd=here, code=0)
+    assert list(here.iterdir()) == []  # Hydra leaves nothing in the working directory
+    run = tmp_path / "run"
+    files = ("config.json", "environment.json", "status.json", "log.txt", "metrics.jsonl")
+    copies = ("dataset.json", "codes", "vocab")
+    found = {path.name for path in run.iterdir()} - {".lock"}
+    assert found == {*files, *copies, "tensorboard", "checkpoints"}
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best.json",
+        "step-00000015",
+        "step-00000020",
+    ]
+    assert status(run) == {"status": "done", "reason": "20 steps"}
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["optim"]["lr"] == 0.01
+    assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["processes"] == 1
+    for name in copies:
+        assert (run / name).read_bytes() == (tiny_dataset / name).read_bytes()
+    assert "parameters, vocabulary 54, de=0, en=1" in printed
+    assert "done at step 20: 20 steps" in printed
+    assert "\r" not in printed  # not a terminal: plain lines
+    assert "ETA 0:00:00" in printed
+    assert len(records(run)) == 20 + 5
+    train_alone(tiny_config(tmp_path / "other", tiny_dataset, {"train.device": Device.cpu}))
+    settings = [(path / "config.json").read_text(encoding="utf-8") for path in (run, tmp_path / "other")]
+    assert json.loads(settings[0].replace(str(run), str(tmp_path / "other"))) == json.loads(settings[1])
+    assert_same_run(run, tmp_path / "other", 20)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        (["optim.learning_rate=1"], 1, "learning_rate"),
+        (["model.heads=3", "optim.lr=-1"], 2, "model.heads: 3 does not divide model.dim=16"),
+        (["data.path=nowhere"], 3, "error: nowhere/dataset.json: No such file"),
+        (["evaluate.metric=valid/fr_ppl"], 2, "error: evaluate.metric: 'valid/fr_ppl' is none of"),
+        (["optim.fused=apex"], 2, "error: optim.fused=apex: "),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_no_run(
+    tiny_dataset: Path, tmp_path: Path, overrides: list[str], code: int, message: str
+) -> None:
+    assert message in start(tmp_path / "run", tiny_dataset, *overrides, cwd=tmp_path, code=code)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_explodes(tiny_dataset: Path, tmp_path: Path) -> None:
+    printed = start(tmp_path / "run", tiny_dataset, "optim.lr=1e38", "evaluate.every=0", cwd=tmp_path, code=5)
+    assert "error: the gradient is not finite in step" in printed
+    assert status(tmp_path / "run")["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints_end_with_code_4(tiny_dataset: Path, tmp_path: Path) -> None:
+    start(tmp_path / "run", tiny_dataset, "train.steps=1", cwd=tmp_path, code=0)
+    (checkpoint(tmp_path / "run", 1) / "model.safetensors").write_bytes(b"")
+    printed = start(tmp_path / "run", tiny_dataset, cwd=tmp_path, code=4)
+    assert "error: every checkpoint of the run is damaged" in printed
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(tiny_dataset: Path, tmp_path: Path) -> None:
+    long = ["train.steps=100000", "optim.decay_steps=20"]
+    with subprocess.Popen(
+        command(tmp_path / "run", tiny_dataset, *long), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "step 7/" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stderr.read()
+    assert process.returncode == 143
+    assert status(tmp_path / "run") == {"status": "preempted", "reason": "signal 15"}
+    last = records(tmp_path / "run")[-1]["step"]
+    assert checkpoint(tmp_path / "run", last).is_dir()
+    start(tmp_path / "run", tiny_dataset, f"train.steps={last + 5}", *long[1:], cwd=tmp_path, code=0)
+    train_alone(tiny_config(tmp_path / "other", tiny_dataset, {"train.steps": last + 5, "optim.decay_steps": 20}))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        resumed, straight = (checkpoint(tmp_path / run, last + 5) / name for run in ("run", "other"))
+        assert resumed.read_bytes() == straight.read_bytes()
+
+
+@pytest.mark.slow
+def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
+    """Two processes, one run directory, the figures of one process."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = subprocess.run(
+        command(tmp_path / "run", tiny_dataset, launcher=launcher),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done at step 20") == 1
+    assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
+    train_alone(tiny_config(tmp_path / "other", tiny_dataset))
+    for one, other in zip(records(tmp_path / "run"), records(tmp_path / "other"), strict=True):
+        assert one["step"] == other["step"]
+        for name in one.keys() - {"step"}:
+            if not name.endswith("_acc"):
+                assert one[name] == pytest.approx(other[name], rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_torchrun_with_too_many_processes(tiny_dataset: Path, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3")
+    done = subprocess.run(
+        command(tmp_path / "run", tiny_dataset, launcher=launcher),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert "which 3 processes cannot share evenly; take one of 1, 2, 4 processes" in done.stderr
+    assert not (tmp_path / "run").exists()

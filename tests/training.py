@@ -1,0 +1,75 @@
+"""Whole runs of training in a test: started, stopped, resumed, compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+from tiny import ALONE
+
+from train import train
+from xlmtrain.config.schema import Config
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.train.loop import Outcome
+
+
+class StopAfter(StopRequest):
+    """Asks a run to stop after ``steps`` more steps: the loop looks at ``signal`` once a step."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    @property
+    def signal(self) -> int | None:  # type: ignore[override]
+        """SIGTERM from the last of the steps on."""
+        self._left -= 1
+        return signal.SIGTERM if self._left <= 0 else None
+
+
+def train_on(distributed: Distributed, config: Config, stop_after: int = 10**6) -> Outcome:
+    """One start of the program, on one of several processes."""
+    logging.getLogger("xlmtrain").setLevel(logging.INFO)
+    return train(config, distributed, StopAfter(stop_after))
+
+
+def train_alone(config: Config, stop_after: int = 10**6) -> Outcome:
+    """One start of the program."""
+    return train_on(ALONE, config, stop_after)
+
+
+def records(run: Path | str, *, timed: bool = False) -> list[dict[str, Any]]:
+    """``metrics.jsonl``; without what depends on the clock and the machine unless ``timed``."""
+    lines = (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if timed or not (k.startswith("speed/") or k == "progress/seconds")}
+        for line in lines
+    ]
+
+
+def checkpoint(run: Path | str, step: int) -> Path:
+    """The directory of a checkpoint."""
+    return Path(run) / "checkpoints" / f"step-{step:08d}"
+
+
+def state(run: Path | str, step: int) -> dict[str, Any]:
+    """``state.json`` of a checkpoint, without the clock."""
+    value = json.loads((checkpoint(run, step) / "state.json").read_text(encoding="utf-8"))
+    del value["progress"]["seconds"]
+    return value
+
+
+def assert_same_run(a: Path | str, b: Path | str, step: int) -> None:
+    """Weights, moments, state and every figure are the same, to the last bit."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (checkpoint(a, step) / name).read_bytes() == (checkpoint(b, step) / name).read_bytes(), name
+    assert state(a, step) == state(b, step)
+    assert records(a) == records(b)
+
+
+def status(run: Path | str) -> dict[str, str]:
+    """``status.json``."""
+    return json.loads((Path(run) / "status.json").read_text(encoding="utf-8"))
