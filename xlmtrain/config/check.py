@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -81,6 +82,8 @@ def _data_problems(config: Config) -> Iterator[tuple[str, str]]:
     if data.draw_tokens > 0 and batch % data.draw_tokens:
         yield "train.batch_tokens", f"{batch} is no multiple of data.draw_tokens={data.draw_tokens}"
     weights = {f"data.{o}.{key}": w for o in ("mlm", "tlm", "clm") for key, w in getattr(data, o).items()}
-    yield from ((key, f"weight {weight} is negative") for key, weight in weights.items() if not weight >= 0)
+    for key, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            yield key, f"{weight} is no weight; give a number from 0 up"
     if not sum(weights.values()) > 0:
         yield "data", "nothing to train on; give data.mlm, data.tlm or data.clm a weight"

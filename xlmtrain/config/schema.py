@@ -165,7 +165,7 @@ class OptimConfig:
     uncorrected one, which matters only in the first steps)."""
 
     weight_decay: float = 0.0
-    """Decoupled decay of weight matrices; biases, norms and embeddings are spared."""
+    """Decoupled decay of the blocks' weight matrices; biases, norms, embeddings and output layer are spared."""
 
     clip_grad_norm: float = 5.0
     """Gradients longer than this are scaled down to it; 0 switches clipping off."""

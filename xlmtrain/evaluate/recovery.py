@@ -30,7 +30,7 @@ class Recovery:
 def recover_words(
     model: LanguageModel, dataset: Dataset, split: str, pair: str, hidden: str, count: int
 ) -> list[Recovery]:
-    """Hide one word of the language ``hidden`` in each of the first ``count`` pairs that have one.
+    """Hide a word of the language ``hidden`` in each of the first ``count`` pairs that have one and fit the model.
 
     A word is a whole one: a token that neither continues nor is continued, of letters only, and longer than three,
     which leaves out most articles and pronouns. The choice is fixed.
@@ -38,16 +38,18 @@ def recover_words(
     languages = pair.split("-")
     sides = dict(zip(languages, dataset.pair(split, pair)))
     other = languages[1 - languages.index(hidden)]
-    vocab = dataset.vocab
+    vocab, longest = dataset.vocab, model.encoder.position_embeddings.num_embeddings
     found: list[Recovery] = []
     for number in range(len(sides[hidden])):
         corpora = sides[hidden], sides[other]
         sentence, translation = (c.ids[c.offsets[number] : c.offsets[number + 1]].astype(np.int64) for c in corpora)
         words = list(_whole_words(sentence, vocab))
-        if words and len(found) < count:
+        if words and max(len(sentence), len(translation)) < longest:
             place = words[generator(0, "recovery", number).integers(len(words))]
             ids = (dataset.language_id(hidden), dataset.language_id(other))
             found.append(_recover(model, vocab, sentence, translation, place, ids))
+        if len(found) == count:
+            break
     return found
 
 

@@ -17,7 +17,7 @@ APEX_SOURCE = "https://github.com/NVIDIA/apex"
 
 
 def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the trainable parameters of ``model``; weight decay spares biases, norms and embeddings.
+    """The optimizer over the trainable parameters of ``model``; weight decay is for linear layers' matrices alone.
 
     Raises ConfigError if apex is asked for and cannot be used.
     """

@@ -60,6 +60,7 @@ class CheckpointStore:
             write_json(temporary / "state.json", state)
             files = sorted(temporary.iterdir())
             for file in files:
+                shutil.copymode(temporary / "state.json", file)  # safetensors lets nobody else read what it writes
                 sync_file(file)
             sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
             write_json(temporary / "manifest.json", sums)

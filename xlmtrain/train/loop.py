@@ -124,9 +124,11 @@ class TrainingLoop:
             if count:
                 figures[f"train/{objective}_loss"] = loss / count
                 figures[f"train/{objective}_ppl"] = math.exp(min(loss / count, 700.0))
+        norms = [result.grad_norm.item() for result in results if not result.skipped.item()]
+        if norms:
+            figures["train/grad_norm"] = sum(norms) / len(norms)
         figures |= {
             "train/lr": results[-1].learning_rate,
-            "train/grad_norm": sum(result.grad_norm.item() for result in results) / len(results),
             "progress/tokens": self.progress.tokens,
             "progress/seconds": self.progress.seconds,
         }
@@ -159,10 +161,11 @@ class TrainingLoop:
     def _line(self, figures: dict[str, float]) -> str:
         steps, step = self.config.train.steps, self.progress.step
         losses = " ".join(f"{o} {figures[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in figures)
+        norm = f"{figures['train/grad_norm']:.2f}" if "train/grad_norm" in figures else "overflow"
         left = self.progress.seconds / max(step, 1) * (steps - step)
         return (
             f"step {step}/{steps} | loss {losses} | lr {figures['train/lr']:.2e} | "
-            f"grad {figures['train/grad_norm']:.2f} | {figures['speed/tokens_per_second']:,.0f} tokens/s | "
+            f"grad {norm} | {figures['speed/tokens_per_second']:,.0f} tokens/s | "
             f"wait {figures['speed/data_wait']:.1%} | ETA {duration(left)}"
         )
 
