@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-# As many processes as there are GPUs (the largest power of two up to eight, which quickstart's batch can be shared
-# by), one on a CPU.
-NPROC ?= $(shell gpus=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); n=1; \
-	while [ $$((2 * n)) -le $$gpus ] && [ $$n -lt 8 ]; do n=$$((2 * n)); done; echo $$n)
+# As many processes as there are GPUs (at most eight, and a number that quickstart's eight draws can be shared by), one
+# on a CPU.
+NPROC ?= $(shell $(BIN)/python -c 'import torch; \
+	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
 .PHONY: train test test-slow test-gpu lint clean
 
@@ -42,9 +42,12 @@ lint: $(VENV)/ready-to-lint
 # isolation, it is generated anew.
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older; try make PYTHON=python3.11"; exit 1; }
+		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older or missing; try make PYTHON=python3.11"; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
 		{ echo "error: no C++ compiler found, fastBPE needs one; on Debian: apt-get install g++"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; \
+		sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+		{ echo "error: Python.h not found, fastBPE needs it; on Debian: apt-get install python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) Cython setuptools wheel
 	$(PIP) torch
@@ -57,4 +60,4 @@ $(VENV)/ready-to-lint: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) prepared runs
+	rm -rf $(VENV) prepared/sample runs/quickstart

@@ -7,33 +7,40 @@ import logging
 import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tiny import ALONE
 
 from train import train
 from xlmtrain.config.schema import Config
+from xlmtrain.data.loader import StepData
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.train.loop import Outcome
+from xlmtrain.train.loop import Outcome, TrainingLoop
 
 
-class StopAfter(StopRequest):
-    """Asks a run to stop after ``steps`` more steps: the loop looks at ``signal`` once a step."""
+class NoSignals(StopRequest):
+    """A stop request that leaves the test process's signal handlers alone."""
 
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    @property
-    def signal(self) -> int | None:  # type: ignore[override]
-        """SIGTERM from the last of the steps on."""
-        self._left -= 1
-        return signal.SIGTERM if self._left <= 0 else None
+    def __init__(self) -> None:
+        self.signal = None
 
 
 def train_on(distributed: Distributed, config: Config, stop_after: int = 10**6) -> Outcome:
-    """One start of the program, on one of several processes."""
+    """One start of the program, on one of several processes; SIGTERM arrives in its ``stop_after``-th step."""
     logging.getLogger("xlmtrain").setLevel(logging.INFO)
-    return train(config, distributed, StopAfter(stop_after))
+    stop, done = NoSignals(), 0
+    step = TrainingLoop._step
+
+    def counted(loop: TrainingLoop, data: StepData) -> bool:
+        nonlocal done
+        done += 1
+        if done == stop_after:
+            stop.signal = signal.SIGTERM
+        return step(loop, data)
+
+    with mock.patch.object(TrainingLoop, "_step", counted):
+        return train(config, distributed, stop)
 
 
 def train_alone(config: Config, stop_after: int = 10**6) -> Outcome:

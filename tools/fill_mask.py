@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xlmtrain.config.load import arguments, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.export.api import load
+from xlmtrain.export.api import Which, load
 
 
 @dataclass
@@ -22,11 +22,28 @@ class FillMask:
     """The settings of this tool; every other argument is a sentence."""
 
     run: str = "???"
+    """Run directory."""
+
     lang: str = "???"
+    """Language of the sentences."""
+
     k: int = 5
-    which: str = "best"
+    """How many words to show for each <mask>."""
+
+    which: Which = Which.best
+    """Which checkpoint."""
+
     translation: str | None = None
+    """A translation that the model sees too."""
+
     translation_lang: str | None = None
+    """Its language."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"k: {self.k} is less than 1")
+        if (self.translation is None) != (self.translation_lang is None):
+            raise ConfigError("translation and translation_lang go together")
 
 
 def main(argv: list[str]) -> None:
@@ -34,8 +51,6 @@ def main(argv: list[str]) -> None:
     options, sentences = arguments(FillMask, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
-    if (options.translation is None) != (options.translation_lang is None):
-        raise ConfigError("translation and translation_lang go together")
     model = load(options.run, options.which)
     other = None
     if options.translation is not None and options.translation_lang is not None:

@@ -17,6 +17,7 @@ from xlmtrain.config.load import arguments, compose, user_errors
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
+from xlmtrain.errors import ConfigError
 
 
 @dataclass
@@ -24,12 +25,19 @@ class ShowData:
     """The settings of this tool; every other argument is a setting of train.py."""
 
     step: int = 0
+    """Step of training, from 0."""
+
     rows: int = 2
+    """Rows to show of each batch."""
+
+    def __post_init__(self) -> None:
+        if self.step < 0 or self.rows < 1:
+            raise ConfigError("step is 0 or more, rows 1 or more")
 
 
 def main(argv: list[str]) -> None:
     """Print one global batch."""
-    options, overrides = arguments(ShowData, argv)
+    options, overrides = arguments(ShowData, argv, more=True)
     config = compose("config", overrides)
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)

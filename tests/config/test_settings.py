@@ -121,7 +121,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train.batch_tokens": 100}, "train.batch_tokens: 100 is no multiple of data.draw_tokens=64"),
     ({"data.mlm": {"de": -1.0}}, "data.mlm.de: -1.0 is no weight"),
     ({"data.mlm": {"de": float("inf")}}, "data.mlm.de: inf is no weight"),
-    ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: weight nan is"),
+    ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: nan is no weight"),
     ({"data.mlm": {}, "data.tlm": {}}, "data: nothing to train on"),
     ({"data.mlm": {"de": 0.0}, "data.tlm": {}}, "data: nothing to train on"),
     ({"optim.lr": 0.0}, "optim.lr: 0.0 is not above 0"),

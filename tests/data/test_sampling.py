@@ -96,9 +96,9 @@ def test_tasks_are_those_with_a_weight(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"data.mlm": {"fr": 1.0}}, ConfigError, r"language 'fr': the data in .* has de, en"),
-        ({"data.tlm": {"de": 1.0}}, ConfigError, r"data\.tlm\.de: a pair is two languages, like de-en"),
-        ({"data.tlm": {"en-de": 1.0}}, DataError, r"no corpus train\.en-de\.en; there are .*train\.de-en\.de"),
+        ({"data.mlm": {"fr": 1.0}}, ConfigError, r"data\.mlm\.fr: .* no such training text, it has train\.de"),
+        ({"data.tlm": {"de": 1.0}}, ConfigError, r"data\.tlm\.de: .* no such training text"),
+        ({"data.tlm": {"en-de": 1.0}}, ConfigError, r"data\.tlm\.en-de: .*train\.de-en\.de.*; data\.tlm\.en-de=0"),
         ({"data.sequence_length": 5000, "model.max_positions": 5000, "data.draw_tokens": 5000}, DataError, "less than"),
     ],
 )

@@ -1,7 +1,11 @@
+"""Byte-pair encoding: learned as by hand and by full recounts, applied as by fastBPE."""
+
+from __future__ import annotations
+
 import itertools
 import lzma
-import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from xlmtrain.text.bpe import Bpe, Code, balanced_counts, learn_bpe, read_codes,
 from xlmtrain.text.vocab import Vocab
 
 
-def test_learned_codes_and_the_order_of_ties_are_those_computed_by_hand():
+def test_learned_codes_and_the_order_of_ties_are_those_computed_by_hand() -> None:
     counts = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
     # 9: (e s) before (s t</w>); 6: (e w) before (n e) and (w est</w>), then (ew est</w>) before (n ew)
     assert learn_bpe(counts, 6) == [
@@ -25,24 +29,24 @@ def test_learned_codes_and_the_order_of_ties_are_those_computed_by_hand():
     ]
 
 
-def test_the_order_of_the_words_does_not_matter():
+def test_the_order_of_the_words_does_not_matter() -> None:
     counts = {"abab": 3, "baba": 3, "aabb": 2, "bbaa": 2}
     assert learn_bpe(counts, 20) == learn_bpe(dict(reversed(counts.items())), 20)
 
 
-def test_overlapping_pairs_all_count_and_are_joined_from_the_left():
+def test_overlapping_pairs_all_count_and_are_joined_from_the_left() -> None:
     assert learn_bpe({"aaaa": 1}, 10) == [Code("a", "a", 2), Code("a", "a</w>", 1), Code("aa", "aa</w>", 1)]
     assert learn_bpe({"aaaab": 2}, 3) == [Code("a", "a", 6), Code("aa", "aa", 2), Code("aaaa", "b</w>", 2)]
 
 
-def test_learning_ends_when_no_pair_is_left():
+def test_learning_ends_when_no_pair_is_left() -> None:
     assert learn_bpe({"ab": 1, "c": 9, "d": 0}, 5) == [Code("a", "b</w>", 1)]
     assert learn_bpe({}, 5) == []
 
 
-def recount(words: dict[str, int], codes: list[Code]) -> Counter:
+def recount(words: dict[str, int], codes: list[Code]) -> Counter[tuple[str, str]]:
     """Pair counts after ``codes``, by applying them to whole words from scratch."""
-    pairs: Counter = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
     for word, count in words.items():
         symbols = [*word[:-1], word[-1] + "</w>"]
         for code in codes:
@@ -59,7 +63,7 @@ def recount(words: dict[str, int], codes: list[Code]) -> Counter:
     return pairs
 
 
-def test_every_code_is_the_most_frequent_pair_of_a_full_recount():
+def test_every_code_is_the_most_frequent_pair_of_a_full_recount() -> None:
     words = {"aaabaaa": 3, "abaab": 2, "aaaaa": 5, "baaab": 1, "bab": 4, "aabaabaab": 2, "bbbb": 3, "größe": 2}
     codes = learn_bpe(words, 100)
     assert len(codes) > 15
@@ -69,14 +73,14 @@ def test_every_code_is_the_most_frequent_pair_of_a_full_recount():
     assert not recount(words, codes)
 
 
-def test_balancing_gives_shares_by_size_to_the_power_of_alpha():
+def test_balancing_gives_shares_by_size_to_the_power_of_alpha() -> None:
     counts = {"en": {"the": 60, "cat": 30}, "de": {"die": 8, "the": 2}, "fr": {}}
     assert balanced_counts(counts, 1.0) == {"the": 62, "cat": 30, "die": 8}
     assert balanced_counts(counts, 0.5) == {"the": 60 + 6, "cat": 30, "die": 24}
     assert balanced_counts(counts, 0.0) == {"the": 60 + 18, "cat": 30, "die": 72}
 
 
-def test_codes_are_written_and_read_in_fastbpe_format(tmp_path):
+def test_codes_are_written_and_read_in_fastbpe_format(tmp_path: Path) -> None:
     codes = [Code("e", "n</w>", 12), Code("ü", "b", 3)]
     write_codes(codes, tmp_path / "codes")
     assert (tmp_path / "codes").read_bytes() == "e n</w> 12\nü b 3\n".encode()
@@ -96,7 +100,9 @@ def test_codes_are_written_and_read_in_fastbpe_format(tmp_path):
         (b"", "no BPE codes"),
     ],
 )
-def test_bad_codes_are_an_error_with_file_and_line_before_fastbpe_sees_them(tmp_path, content, place):
+def test_bad_codes_are_an_error_with_file_and_line_before_fastbpe_sees_them(
+    tmp_path: Path, content: bytes, place: str
+) -> None:
     (tmp_path / "codes").write_bytes(content)
     with pytest.raises(DataError, match=f"codes.*{place}" if place.startswith("no") else f"codes{place}"):
         Bpe(tmp_path / "codes")
@@ -104,30 +110,31 @@ def test_bad_codes_are_an_error_with_file_and_line_before_fastbpe_sees_them(tmp_
         Bpe(tmp_path / "nowhere")
 
 
-def test_segmentation_by_hand_computed_codes(tmp_path, capfd):
+def test_segmentation_by_hand_computed_codes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "codes").write_text("e n</w> 9\nK a 3\nKa t 2\n", encoding="utf-8")
     codes = Bpe(tmp_path / "codes")
-    assert codes.segment("Katen") == ("Kat@@", "en")
-    assert codes.segment("en") == ("en",)
-    assert codes.segment("Käßen") == ("K@@", "ä@@", "ß@@", "en")
-    assert codes.segment_all(["en", "Kat"]) == [("en",), ("Ka@@", "t")]
+    assert codes.segment("Katen") == ["Kat@@", "en"]
+    assert codes.segment("en") == ["en"]
+    assert codes.segment("Käßen") == ["K@@", "ä@@", "ß@@", "en"]
+    assert codes.segment_all(["en", "Kat"]) == [["en"], ["Ka@@", "t"]]
     assert capfd.readouterr().err == ""
 
 
-def test_a_missing_fastbpe_says_how_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_fastbpe_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "fastBPE", None)
     with pytest.raises(DataError, match="pip install --no-build-isolation fastBPE"):
         Bpe(tmp_path / "codes")
 
 
+TextChain = Callable[[str], list[str]]
+
+
 @pytest.fixture
-def oracle(tmp_path):
-    if "XLMTRAIN_SHARED" not in os.environ:
-        pytest.skip("XLMTRAIN_SHARED does not say where the reference text chain is")
-    directory = Path(os.environ["XLMTRAIN_SHARED"]) / "reference" / "text-chain"
+def text_chain(shared: Path, tmp_path: Path) -> TextChain:
+    """The lines of a file of the reference, which is put into ``tmp_path`` as well."""
 
     def lines(name: str) -> list[str]:
-        content = lzma.decompress((directory / f"{name}.xz").read_bytes())
+        content = lzma.decompress((shared / "reference" / "text-chain" / f"{name}.xz").read_bytes())
         (tmp_path / name).write_bytes(content)
         return content.decode().split("\n")[:-1]
 
@@ -135,15 +142,15 @@ def oracle(tmp_path):
 
 
 @pytest.mark.slow
-def test_fastbpe_itself_segments_counts_and_learns_the_same(oracle, tmp_path):
-    tokenized = {language: oracle(f"sample.{language}.tok") for language in ("en", "de")}
-    oracle("codes"), oracle("vocab")
+def test_fastbpe_itself_segments_counts_and_learns_the_same(text_chain: TextChain, tmp_path: Path) -> None:
+    tokenized = {language: text_chain(f"sample.{language}.tok") for language in ("en", "de")}
+    text_chain("codes"), text_chain("vocab")
     codes = Bpe(tmp_path / "codes")
-    subwords: Counter = Counter()
+    subwords: Counter[str] = Counter()
     for language, lines in tokenized.items():
-        for ours, theirs in zip(lines, oracle(f"sample.{language}.bpe"), strict=True):
-            segmented = [subword for word in ours.split() for subword in codes.segment(word)]
-            assert segmented == theirs.split()
+        for line, expected in zip(lines, text_chain(f"sample.{language}.bpe"), strict=True):
+            segmented = [subword for word in line.split() for subword in codes.segment(word)]
+            assert segmented == expected.split()
             subwords.update(segmented)
     vocab, theirs = Vocab.from_counts(subwords), Vocab.read(tmp_path / "vocab")
     assert dict(zip(vocab.words, vocab.counts)) == dict(zip(theirs.words, theirs.counts))

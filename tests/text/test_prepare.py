@@ -1,19 +1,27 @@
+"""The whole of preparation: raw text in, ids out, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
 import itertools
 import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
-from xlmtrain.errors import DataError
+from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.text import prepare as prepare_module
 from xlmtrain.text.binarize import Header
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.prepare import prepare
+from xlmtrain.text.statistics import Statistics
 from xlmtrain.text.vocab import Vocab
 
 GERMAN = ["Über den Dächern schläft die Katze.", "Österreich ist größer als ÄÖÜß!", "Die Straße „am See“ ist naß."]
@@ -23,7 +31,7 @@ ENGLISH = ["The cat sleeps above the roofs.", "Austria isn't a street!", "It's 5
 class Workplace:
     """A directory with raw text, and what preparation makes of it."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.output = directory / "out" / "prepared"
         self.write("mono.de", GERMAN)
@@ -31,51 +39,51 @@ class Workplace:
         self.write("pairs.de", GERMAN)
         self.write("pairs.en", ENGLISH)
 
-    def write(self, name, lines, end="\n"):
+    def write(self, name: str, lines: list[str], end: str = "\n") -> None:
         (self.directory / name).write_bytes(end.join([*lines, ""]).encode())
 
-    def config(self, **settings):
+    def config(self, **settings: Any) -> PrepareConfig:
         train = SplitConfig(
             mono={language: [f"{self.directory}/mono.{language}"] for language in ("en", "de")},
             pairs={"de-en": [f"{self.directory}/pairs.{{lang}}"]},
         )
-        defaults = {"output": str(self.output), "train": train, "workers": 1, "bpe": BpeConfig(merges=30)}
+        defaults: dict[str, Any] = {"output": str(self.output), "train": train, "workers": 1}
+        defaults["bpe"] = BpeConfig(merges=30)
         return PrepareConfig(**{**defaults, **settings})
 
-    def prepare(self, **settings):
+    def prepare(self, **settings: Any) -> Statistics:
         return prepare(self.config(**settings))
 
-    def sentences(self, corpus, output=None):
+    def sentences(self, corpus: str) -> list[list[int]]:
         """The ids of a corpus as lists."""
-        output = output or self.output
-        header = Header.read(output)
+        header = Header.read(self.output)
         entry = header.corpora[corpus]
-        ids = np.fromfile(output / entry.ids.file, header.dtype)
-        starts = np.fromfile(output / entry.offsets.file, "<i8")
+        ids = np.fromfile(self.output / entry.ids.file, header.dtype)
+        starts = np.fromfile(self.output / entry.offsets.file, "<i8")
         assert len(starts) == entry.sentences + 1
         assert starts[-1] == len(ids) == entry.tokens
         return [ids[start:end].tolist() for start, end in itertools.pairwise(starts)]
 
-    def text(self, corpus):
+    def text(self, corpus: str) -> list[str]:
         vocab = Vocab.read(self.output / "vocab")
         return [vocab.decode(ids) for ids in self.sentences(corpus)]
 
-    def leftovers(self):
+    def leftovers(self) -> set[str]:
         """Files and directories beside the raw text."""
         raw = {"mono.de", "mono.en", "pairs.de", "pairs.en"}
         return {path.name for path in self.directory.rglob("*") if path.name not in {*raw, "out"}}
 
 
 @pytest.fixture
-def work(tmp_path):
+def work(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path)
 
 
-def test_golden_ids_with_given_codes_and_vocabulary(work):
+def test_golden_ids_with_given_codes_and_vocabulary(work: Workplace) -> None:
     (work.directory / "codes").write_text("e n</w> 9\nK a 3\nKa t 2\n", encoding="utf-8")
     (work.directory / "vocab").write_text("Kat@@ 9\nen 8\n. 7\nä@@ 6\nß 5\n", encoding="utf-8")
     work.write("mono.de", ["Katen äß.", "ß", "Ü en"])
-    given = {
+    given: dict[str, Any] = {
         "bpe": BpeConfig(codes=str(work.directory / "codes")),
         "vocab": VocabConfig(path=str(work.directory / "vocab")),
     }
@@ -85,7 +93,7 @@ def test_golden_ids_with_given_codes_and_vocabulary(work):
     assert (work.output / "vocab").read_bytes() == (work.directory / "vocab").read_bytes()
 
 
-def test_text_comes_back_cased_with_umlauts_and_aligned(work):
+def test_text_comes_back_cased_with_umlauts_and_aligned(work: Workplace) -> None:
     work.prepare()
     assert work.text("train.de-en.de") == [
         "Über den Dächern schläft die Katze . </s>",
@@ -99,14 +107,14 @@ def test_text_comes_back_cased_with_umlauts_and_aligned(work):
     assert work.text("train.de") == work.text("train.de-en.de")
 
 
-def test_special_symbols_in_raw_text_are_ordinary_text(work):
+def test_special_symbols_in_raw_text_are_ordinary_text(work: Workplace) -> None:
     work.prepare()
     assert work.text("train.en")[2] == "It 's 5,300 o 'clock < s > < / s > < pad > . </s>"
     assert all(id >= 14 for ids in work.sentences("train.en") for id in ids[:-1])
 
 
-def test_the_header_describes_what_is_there(work):
-    report = work.prepare(text=TextConfig(max_tokens=50))
+def test_the_header_describes_what_is_there(work: Workplace) -> None:
+    statistics = work.prepare(text=TextConfig(max_tokens=50))
     header = Header.read(work.output)
     vocab = Vocab.read(work.output / "vocab")
     assert header.languages == ["de", "en"]
@@ -115,44 +123,44 @@ def test_the_header_describes_what_is_there(work):
     assert set(header.corpora) == {"train.en", "train.de", "train.de-en.de", "train.de-en.en"}
     corpus = header.corpora["train.de"]
     assert corpus.sources == ["mono.de"]
-    assert corpus.max_length == max(map(len, work.sentences("train.de")))
-    expected = {f"{name}.{kind}" for name in header.corpora for kind in ("ids", "offsets")}
-    assert {path.name for path in work.output.iterdir()} == expected | {"codes", "vocab", "dataset.json", "report.json"}
-    assert len(read_codes(work.output / "codes")) == report.codes == 30
+    expected = {"codes", "vocab", "dataset.json", "statistics.json"}
+    expected |= {f"{name}.{kind}" for name in header.corpora for kind in ("ids", "offsets")}
+    assert {path.name for path in work.output.iterdir()} == expected
+    assert len(read_codes(work.output / "codes")) == statistics.codes == 30
     # the vocabulary's counts are those of the training text, on both kinds of file
     ids = Counter(id for name in header.corpora for sentence in work.sentences(name) for id in sentence[:-1])
     assert {vocab.id(word): count for word, count in zip(vocab.words[14:], vocab.counts[14:])} == ids
 
 
-def test_the_pipeline_makes_the_same_ids(work):
+def test_the_pipeline_makes_the_same_ids(work: Workplace) -> None:
     work.prepare()
     pipeline = TextPipeline.from_prepared(work.output)
     assert [[*pipeline.ids(line, "de"), 1] for line in GERMAN] == work.sentences("train.de")
     assert [[*pipeline.ids(line, "en"), 1] for line in ENGLISH] == work.sentences("train.en")
 
 
-def test_dropped_lines_are_counted_and_pairs_stay_aligned(work):
+def test_dropped_lines_are_counted_and_pairs_stay_aligned(work: Workplace) -> None:
     work.write("pairs.de", ["eins", "", "drei drei drei", "vier", "\u200b \t", "sechs"])
     work.write("pairs.en", ["one", "two", "three", "four four four", "five", "six"], end="\r\n")
     pairs = SplitConfig(pairs={"de-en": [f"{work.directory}/pairs.{{lang}}"]})
-    report = work.prepare(text=TextConfig(max_tokens=2), train=pairs)
+    statistics = work.prepare(text=TextConfig(max_tokens=2), train=pairs)
     assert work.text("train.de-en.de") == ["eins </s>", "sechs </s>"]
     assert work.text("train.de-en.en") == ["one </s>", "six </s>"]
-    sides = [file for file in report.files if file.pair]
+    sides = [file for file in statistics.files if file.pair]
     assert [(file.lines, file.dropped, file.sentences) for file in sides] == [(6, {"empty": 2, "too_long": 2}, 2)] * 2
 
 
-def test_several_files_of_a_corpus_follow_one_another(work):
+def test_several_files_of_a_corpus_follow_one_another(work: Workplace) -> None:
     work.write("more.en", ["Last line."])
     work.write("none.en", [])
     train = SplitConfig(mono={"en": [f"{work.directory}/{name}.en" for name in ("none", "more", "mono")]})
-    report = work.prepare(train=train)
+    statistics = work.prepare(train=train)
     assert [text.split()[0] for text in work.text("train.en")] == ["Last", "The", "Austria", "It"]
     assert Header.read(work.output).corpora["train.en"].sources == ["none.en", "more.en", "mono.en"]
-    assert [file.sentences for file in report.files] == [0, 1, 3]
+    assert [file.sentences for file in statistics.files] == [0, 1, 3]
 
 
-def test_the_output_depends_neither_on_workers_nor_on_chunks(work, monkeypatch):
+def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(7)
     words = [*" ".join(GERMAN + ENGLISH).split(), "漢字", "☃", "3.14", "usw.", ""]
     for side in ("de", "en"):
@@ -165,56 +173,60 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work, monkeypatch):
         assert path.read_bytes() == (work.directory / "two" / path.name).read_bytes(), path.name
 
 
-def test_too_few_pairs_of_symbols_is_no_error(work):
-    report = work.prepare(bpe=BpeConfig(merges=5000))
-    assert report.codes < 1000
-    assert any(f"only {report.codes} codes" in note for note in report.notes)
+def test_too_few_pairs_of_symbols_is_no_error(work: Workplace) -> None:
+    statistics = work.prepare(bpe=BpeConfig(merges=5000))
+    assert statistics.codes < 1000
+    assert any(f"only {statistics.codes} codes" in note for note in statistics.notes)
 
 
-def test_only_training_text_makes_codes_and_vocabulary(work):
+def test_only_training_text_makes_codes_and_vocabulary(work: Workplace) -> None:
     work.write("mono.en", ["zzzzzz qqqqqq"] * 5)
     train = SplitConfig(mono={"de": [f"{work.directory}/mono.de"]})
-    report = work.prepare(train=train, valid=SplitConfig(mono={"en": [f"{work.directory}/mono.en"]}))
+    statistics = work.prepare(train=train, valid=SplitConfig(mono={"en": [f"{work.directory}/mono.en"]}))
     vocab = Vocab.read(work.output / "vocab")
     assert not any("zz" in word or "q" in word for word in vocab.words)
-    (unknown,) = [total for total in report.totals() if total.split == "valid"]
+    (unknown,) = [total for total in statistics.totals() if total.split == "valid"]
     assert unknown.file == "valid.en"
     # "z" itself is in the vocabulary if it ends or continues a German word, "q" is not at all
     assert unknown.unknown_rate >= 0.5
-    assert re.search(r"WARNING: valid\.en: \d+\.\d% of the subwords are not in the vocabulary", str(report))
+    assert re.search(r"WARNING: valid\.en: \d+\.\d% of the subwords are not in the vocabulary", str(statistics))
 
 
-def test_the_report_counts_tokens(work):
-    report = work.prepare()
-    (german,) = [file for file in report.files if file.language == "de" and file.pair is None]
+def test_the_statistics_count_tokens(work: Workplace) -> None:
+    statistics = work.prepare()
+    (german,) = [file for file in statistics.files if file.language == "de" and file.pair is None]
     sentences = work.sentences("train.de")
     assert german.subwords == sum(len(sentence) - 1 for sentence in sentences)
     assert german.words == sum(len(text.split()) - 1 for text in work.text("train.de"))
     assert german.unknown == 0
-    stored = json.loads((work.output / "report.json").read_text(encoding="utf-8"))
-    assert stored["files"][0]["subwords"] == report.files[0].subwords
+    stored = json.loads((work.output / "statistics.json").read_text(encoding="utf-8"))
+    assert stored["files"][0]["subwords"] == statistics.files[0].subwords
     assert [total["file"] for total in stored["totals"]] == ["train.en", "train.de", "train.de-en.de", "train.de-en.en"]
-    row = next(line for line in str(report).splitlines() if line.startswith("train.de "))
+    row = next(line for line in str(statistics).splitlines() if line.startswith("train.de "))
     assert row.split()[:5] == ["train.de", "3", "0", "0", "3"]
 
 
-def break_utf8(work):
+Broken = tuple[dict[str, Any], str]
+"""Settings, and the message they lead to."""
+
+
+def break_utf8(work: Workplace) -> Broken:
     (work.directory / "mono.de").write_bytes(b"gut\nschlecht \xfc\n")
     return {}, r"mono\.de:2: not UTF-8"
 
 
-def break_alignment(work):
+def break_alignment(work: Workplace) -> Broken:
     work.write("pairs.en", ENGLISH[:2])
     return {}, r"pairs\.de:3 is the first line without a partner"
 
 
-def break_codes(work):
+def break_codes(work: Workplace) -> Broken:
     (work.directory / "mono.de").write_text("x\n")
     (work.directory / "pairs.de").write_text("a b 1\nc\n")
     return {"bpe": BpeConfig(codes=str(work.directory / "pairs.de"))}, r"pairs\.de:2: not a BPE code"
 
 
-def break_vocab(work):
+def break_vocab(work: Workplace) -> Broken:
     (work.directory / "pairs.de").write_text("a b 1\n")
     (work.directory / "pairs.en").write_text("a 1\nb 2\n")
     return {
@@ -223,19 +235,26 @@ def break_vocab(work):
     }, r"pairs\.en:2: count 2 after 1"
 
 
-def only_empty_lines(work):
+def cut_off_every_subword(work: Workplace) -> Broken:
+    return {"vocab": VocabConfig(min_count=1000)}, r"vocab\.min_count: 1000 leaves nothing"
+
+
+def only_empty_lines(work: Workplace) -> Broken:
     work.write("mono.en", ["", " "])
     return {}, r"train\.en: none of its 2 lines can be used"
 
 
-def no_such_file(work):
+def no_such_file(work: Workplace) -> Broken:
     return {"valid": SplitConfig(mono={"en": ["nowhere/*.en"]})}, r"valid\.mono\.en: no file matches nowhere/\*\.en"
 
 
 @pytest.mark.parametrize(
-    ("breaking", "workers"), [(break_utf8, 1), (break_utf8, 2), (break_alignment, 1), (only_empty_lines, 1)]
+    ("breaking", "workers"),
+    [(break_utf8, 1), (break_utf8, 2), (break_alignment, 1), (only_empty_lines, 1), (cut_off_every_subword, 1)],
 )
-def test_bad_text_is_a_clear_error_and_leaves_nothing(work, breaking, workers):
+def test_bad_text_is_a_clear_error_and_leaves_nothing(
+    work: Workplace, breaking: Callable[[Workplace], Broken], workers: int
+) -> None:
     settings, message = breaking(work)
     with pytest.raises(DataError, match=message):
         work.prepare(workers=workers, **settings)
@@ -243,7 +262,9 @@ def test_bad_text_is_a_clear_error_and_leaves_nothing(work, breaking, workers):
 
 
 @pytest.mark.parametrize("breaking", [break_codes, break_vocab, no_such_file])
-def test_bad_settings_are_found_before_anything_is_written(work, breaking, monkeypatch):
+def test_bad_settings_are_found_before_anything_is_written(
+    work: Workplace, breaking: Callable[[Workplace], Broken], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, message = breaking(work)
     monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: pytest.fail("wrote too early"))
     with pytest.raises(DataError, match=message):
@@ -251,11 +272,13 @@ def test_bad_settings_are_found_before_anything_is_written(work, breaking, monke
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_job_leaves_nothing_and_spares_the_old_output(work, monkeypatch, error):
+def test_an_interrupted_job_leaves_nothing_and_spares_the_old_output(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     work.prepare()
     before = {path.name: path.read_bytes() for path in work.output.iterdir()}
 
-    def interrupt(*_):
+    def interrupt(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(prepare_module, "learn_bpe", interrupt)
@@ -266,7 +289,7 @@ def test_an_interrupted_job_leaves_nothing_and_spares_the_old_output(work, monke
     assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
 
 
-def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work):
+def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work: Workplace) -> None:
     work.prepare()
     with pytest.raises(DataError, match=r"exists already.*overwrite=true"):
         work.prepare()
@@ -280,8 +303,8 @@ def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work
     assert (work.output / "train.en.ids").exists()
 
 
-def test_the_fingerprint_follows_the_text_and_the_settings_only(work):
-    def prepared(name, **settings):
+def test_the_fingerprint_follows_the_text_and_the_settings_only(work: Workplace) -> None:
+    def prepared(name: str, **settings: Any) -> str:
         work.prepare(output=str(work.directory / name), **settings)
         return Header.read(work.directory / name).fingerprint
 
@@ -290,3 +313,27 @@ def test_the_fingerprint_follows_the_text_and_the_settings_only(work):
     assert prepared("limited", text=TextConfig(max_tokens=100)) != first
     work.write("mono.en", [*ENGLISH, "The cat sleeps."])
     assert prepared("longer") != first
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"vocab": VocabConfig(max_size=14)}, "vocab.max_size: 14 leaves no room"),
+        ({"vocab": VocabConfig(max_size=-1)}, "vocab.max_size: -1 is negative"),
+        ({"text": TextConfig(max_tokens=-2)}, "text.max_tokens: -2 is negative"),
+        ({"valid": SplitConfig(mono={"../en": ["a"]})}, "valid.mono.../en: a language is named by letters"),
+        ({"valid": SplitConfig(mono={"de-en": ["a"]})}, "valid.mono.de-en: a language is named by letters"),
+        ({"test": SplitConfig(mono={"": ["a"]})}, "test.mono.: a language is named by letters"),
+        ({"test": SplitConfig(pairs={"/de-en": ["a"]})}, "test.pairs./de-en: a pair is two languages"),
+        ({"test": SplitConfig(pairs={"de-en-fr": ["a"]})}, "test.pairs.de-en-fr: a pair is two languages"),
+        ({"test": SplitConfig(pairs={"en-en": ["a"]})}, "test.pairs.en-en: a pair is two languages"),
+    ],
+)
+def test_settings_that_cannot_be_right_are_refused_by_key_path(
+    work: Workplace, settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        work.config(**settings)
+    (problem,) = str(caught.value).splitlines()[1:]
+    assert problem.startswith(f"  {complaint}")
+    work.config(vocab=VocabConfig(max_size=15), valid=SplitConfig(mono={"zh_Hans": ["a"]}, pairs={"de-en": ["a"]}))

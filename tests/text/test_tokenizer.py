@@ -1,5 +1,8 @@
+"""Normalization and tokenization: the results of Moses' Perl scripts."""
+
+from __future__ import annotations
+
 import lzma
-import os
 from pathlib import Path
 
 import pytest
@@ -28,21 +31,21 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("language", "raw", "tokens"), EXAMPLES)
-def test_tokens(language, raw, tokens):
+def test_tokens(language: str, raw: str, tokens: str) -> None:
     assert Tokenizer(language, TextConfig())(raw) == tokens.split()
 
 
-def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside():
+def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside() -> None:
     assert Normalizer("de")("„Ja.“") == '"Ja".'
     assert Normalizer("en")("“Yes”.") == '"Yes."'
 
 
-def test_a_very_long_row_of_dots_takes_no_quadratic_time():
+def test_a_very_long_row_of_dots_takes_no_quadratic_time() -> None:
     dots = "." * 300_000
     assert Tokenizer("de", TextConfig())(f'Punkte{dots}" und {dots} mehr') == ["Punkte", '"', dots, "und", dots, "mehr"]
 
 
-def test_lowercase_and_accents_are_separate_switches():
+def test_lowercase_and_accents_are_separate_switches() -> None:
     line = "Die Größe der Äpfel in Orléans"
     assert Tokenizer("de", TextConfig(lowercase=True))(line) == ["die", "größe", "der", "äpfel", "in", "orléans"]
     assert Tokenizer("de", TextConfig(remove_accents=True))(line) == ["Die", "Große", "der", "Apfel", "in", "Orleans"]
@@ -52,10 +55,9 @@ def test_lowercase_and_accents_are_separate_switches():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("XLMTRAIN_SHARED" not in os.environ, reason="XLMTRAIN_SHARED does not say where the oracle is")
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_every_line_of_the_oracle(language):
-    directory = Path(os.environ["XLMTRAIN_SHARED"]) / "reference" / "text-chain"
+def test_every_line_of_the_reference(shared: Path, language: str) -> None:
+    directory = shared / "reference" / "text-chain"
     raw, tokenized = (
         lzma.decompress((directory / f"sample.{name}.xz").read_bytes()).decode().split("\n")[:-1]
         for name in (language, f"{language}.tok")

@@ -158,13 +158,6 @@ def test_prune_never_leaves_damaged_checkpoints_alone(tmp_path: Path) -> None:
     assert store.latest().state == {"progress": {"step": 12}}  # type: ignore[union-attr]
 
 
-def test_clear(store: CheckpointStore, tmp_path: Path) -> None:
-    save(store, 1)
-    store.mark_best(1, "valid/mlm_ppl", 1.0)
-    store.clear()
-    assert names(tmp_path / "checkpoints") == []
-
-
 @pytest.mark.parametrize("broken", ["save_file", "write_json", "sync_file"])
 def test_a_failed_save_leaves_the_one_before_and_no_remains(
     store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str

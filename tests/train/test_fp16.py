@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -47,12 +46,12 @@ def test_overflow_skips_and_halves_and_good_steps_double(straight: Path) -> None
                 scale, good = scale * 2, 0
         assert figure["train/loss_scale"] == scale, figure["step"]
         assert figure["train/skipped"] == skipped
-    steps = [figure["step"] for figure in figures if not math.isfinite(figure["train/grad_norm"])]
+    steps = [figure["step"] for figure in figures if "train/grad_norm" not in figure]
     assert 1 in steps  # overflowed at once,
     assert max(steps) > min(set(range(1, 31)) - set(steps))  # and again after the scale had grown
     assert 2 <= skipped <= 15
     # The scale is taken off before clipping and reporting
-    assert all(0.1 < f["train/grad_norm"] < 10 for f in figures if math.isfinite(f["train/grad_norm"]))
+    assert all(0.1 < f["train/grad_norm"] < 10 for f in figures if "train/grad_norm" in f)
 
 
 def test_it_learns_all_the_same(straight: Path, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "code", "message"),
     [
-        (["optim.learning_rate=1"], 1, "learning_rate"),
+        (["optim.learning_rate=1"], 2, "full_key: optim.learning_rate"),
+        (["optim.lr=fast"], 2, "full_key: optim.lr"),
+        (["data.mlm.fr=1"], 2, "error: data.mlm.fr: "),
         (["model.heads=3", "optim.lr=-1"], 2, "model.heads: 3 does not divide model.dim=16"),
         (["data.path=nowhere"], 3, "error: nowhere/dataset.json: No such file"),
         (["evaluate.metric=valid/fr_ppl"], 2, "error: evaluate.metric: 'valid/fr_ppl' is none of"),

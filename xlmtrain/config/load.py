@@ -6,6 +6,7 @@ the YAML files, and the run directory is made by rank 0.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,12 @@ from xlmtrain.config.reference import reference
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import ConfigError, UserError
 
+# Beside the package: the programs run from a checkout.
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig}
 T = TypeVar("T")
+# What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
+_NOISE = ("To append to your config", "Config search path", "provider=", "See https:", "reference_type", "object_type")
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Any:
@@ -46,13 +50,18 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
 def program(name: str, body: Callable[[Any], None]) -> None:
     """Run ``body`` with the settings ``configs/<name>.yaml`` and the command line's overrides.
 
-    ``--help`` explains every setting; Hydra's other flags work as everywhere. A user's error ends the process with
-    its message and exit code, without a traceback.
+    ``--help`` explains every setting; Hydra's other flags (``--cfg job``, ``--multirun``) work as everywhere. A user's
+    error ends the process with its message and exit code, without a traceback.
     """
-    _register()
-    if {"--help", "-h"} & set(sys.argv[1:]):
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
+    if {"--help", "-h"} & set(flags):
         print(_help(name))
         return
+    if not flags:  # Hydra's own runner words mistakes in its own way and hides where a bug comes from
+        with user_errors():
+            body(compose(name, sys.argv[1:]))
+        return
+    _register()
 
     def task(config: DictConfig) -> None:
         with user_errors():
@@ -61,12 +70,19 @@ def program(name: str, body: Callable[[Any], None]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(task)()
 
 
-def arguments(schema: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
+def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
     """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
-    Raises ConfigError for a wrong type or a missing value.
+    ``--help`` prints the fields' docstrings and ends the program. ``more``: keys that the tool does not have are among
+    the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
+    if {"--help", "-h"} & set(argv):
+        print("\n".join([(sys.modules["__main__"].__doc__ or "").strip(), "", *reference(schema)]))
+        raise SystemExit(0)
     keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
+    unknown = [argument for argument in argv if (match := re.match(r"([a-z_]+)=", argument)) and match[1] not in keys]
+    if unknown and not more:
+        raise ConfigError(f"no such settings: {', '.join(unknown)}; there are {', '.join(sorted(keys))}")
     pairs = [argument for argument in argv if argument.partition("=")[0] in keys and "=" in argument]
     config = OmegaConf.structured(schema)
     try:
@@ -97,13 +113,11 @@ def user_errors() -> Iterator[None]:
 
 
 def _help(name: str) -> str:
-    groups = {
-        group.name: ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
-        for group in sorted(CONFIG_DIR.iterdir())
-        if group.is_dir() and name == "config"
-    }
+    defaults = OmegaConf.load(CONFIG_DIR / f"{name}.yaml").defaults
+    keys = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
+    groups = {key: ", ".join(sorted(file.stem for file in (CONFIG_DIR / key).glob("*.yaml"))) for key in keys}
     lines = ["Settings are given as key=value; the values below are the schema's, before configs/ is applied.", ""]
-    lines += [f"{group}=  {options}" for group, options in groups.items()]
+    lines += [f"{group}=  {options}" for group, options in groups.items() if options]
     return "\n".join([*lines, "", *reference(SCHEMAS[name])])
 
 
@@ -158,4 +172,4 @@ def _describe(error: BaseException) -> str:
             lines.append(str(cause))
         cause = cause.__cause__
     shown = [line.strip() for text in lines for line in text.splitlines()]
-    return "\n  ".join(line for line in shown if line and not line.startswith(("reference_type", "object_type")))
+    return "\n  ".join(line for line in shown if line and not line.startswith(_NOISE))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from xlmtrain.errors import ConfigError
+
+_LANGUAGE = re.compile("[A-Za-z_]+")
 
 
 @dataclass
@@ -56,7 +61,7 @@ class VocabConfig:
     """A vocabulary in fastBPE's format to use as it is; null counts one over the training text."""
 
     max_size: int = 0
-    """Keep at most this many entries, special symbols included; 0 keeps all."""
+    """Keep at most this many entries, special symbols included, so more than 14; 0 keeps all."""
 
     min_count: int = 0
     """Leave out subwords that occur less often than this."""
@@ -104,15 +109,22 @@ class PrepareConfig:
         if self.vocab.path is not None and self.bpe.codes is None:
             problems.append("vocab.path: a given vocabulary needs the codes it was counted with; give bpe.codes too")
         for name in ("workers", "text.max_tokens", "vocab.max_size", "vocab.min_count"):
-            value = self
-            for part in name.split("."):
-                value = getattr(value, part)
-            if value < 0:  # type: ignore[operator]
+            if (value := operator.attrgetter(name)(self)) < 0:
                 problems.append(f"{name}: {value} is negative")
+        if 0 < self.vocab.max_size <= 14:
+            problems.append(f"vocab.max_size: {self.vocab.max_size} leaves no room beside the 14 special symbols")
         for split in ("train", "valid", "test"):
-            for pair in getattr(self, split).pairs:
-                languages = pair.split("-")
-                if len(languages) != 2 or "" in languages or languages != sorted(set(languages)):
-                    problems.append(f"{split}.pairs.{pair}: a pair is two languages in alphabetical order, like de-en")
+            problems += _key_problems(split, getattr(self, split))
         if problems:
             raise ConfigError("in the settings of preparation:\n  " + "\n  ".join(problems))
+
+
+def _key_problems(name: str, split: SplitConfig) -> Iterator[str]:
+    """What is wrong with the languages of a split: they become parts of file names."""
+    for language in split.mono:
+        if not _LANGUAGE.fullmatch(language):
+            yield f"{name}.mono.{language}: a language is named by letters and underscores, like de"
+    for pair in split.pairs:
+        languages = pair.split("-")
+        if len(languages) != 2 or not all(map(_LANGUAGE.fullmatch, languages)) or languages != sorted(set(languages)):
+            yield f"{name}.pairs.{pair}: a pair is two languages in alphabetical order, like de-en"

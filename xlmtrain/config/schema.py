@@ -187,7 +187,7 @@ class TrainConfig:
 
     micro_batch_tokens: int = 0
     """What one device computes at once: draws are cut into parts of at most this size, or put together up to it. 0: a
-    draw at a time. Change it freely to fit the memory; the gradient stays the same."""
+    draw at a time. Change it freely to fit the memory; the gradient stays the same, up to the dropout drawn."""
 
     precision: Precision = Precision.auto
     """``auto``: bf16 on GPUs that have it, fp16 with dynamic loss scaling on older ones (Volta), fp32 on CPU."""
@@ -214,7 +214,8 @@ class TrainConfig:
     """Checkpoints to keep, besides the best one."""
 
     fresh: bool = False
-    """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming."""
+    """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming. Give it
+    once: the command that resumes is the one without it."""
 
 
 @dataclass

@@ -39,6 +39,11 @@ class Batch:
         """Whether a position sees only itself and what is before it."""
         return self.objective == "clm"
 
+    @property
+    def unpadded(self) -> int:
+        """Positions that are not padding."""
+        return self.tokens.numel() if self.lengths is None else int(self.lengths.sum())
+
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; copied without waiting if it is a GPU."""
         if device.type == "cpu":

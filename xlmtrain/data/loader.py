@@ -43,7 +43,7 @@ class StepData:
     @property
     def tokens(self) -> float:
         """Positions that are not padding."""
-        return float(sum(b.tokens.numel() if b.lengths is None else int(b.lengths.sum()) for b in self.batches))
+        return float(sum(batch.unpadded for batch in self.batches))
 
 
 class Loader:

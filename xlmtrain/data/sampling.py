@@ -53,11 +53,21 @@ def make_tasks(config: DataConfig, dataset: Dataset, seed: int) -> list[Task]:
     for objective in OBJECTIVES:
         for key, weight in getattr(config, objective).items():
             if weight > 0:
-                source = (
-                    _pairs(config, dataset, key, seed) if objective == "tlm" else _stream(config, dataset, key, seed)
-                )
-                tasks.append(Task(objective, key, source, weight))
+                _check_text(dataset, objective, key)
+                make = _pairs if objective == "tlm" else _stream
+                tasks.append(Task(objective, key, make(config, dataset, key, seed), weight))
     return tasks
+
+
+def _check_text(dataset: Dataset, objective: str, key: str) -> None:
+    """Raise ConfigError if there is no training text for ``data.<objective>.<key>``."""
+    names = [f"train.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"train.{key}"]
+    if (objective == "tlm") != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
+        there = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
+        raise ConfigError(
+            f"data.{objective}.{key}: {dataset.path} has no such training text, it has {there}; "
+            f"data.{objective}.{key}=0 leaves it out"
+        )
 
 
 def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> Source:
@@ -67,10 +77,7 @@ def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> S
 
 
 def _pairs(config: DataConfig, dataset: Dataset, pair: str, seed: int) -> Source:
-    languages = pair.split("-")
-    if len(languages) != 2:
-        raise ConfigError(f"data.tlm.{pair}: a pair is two languages, like de-en")
-    first, second = (dataset.language_id(language) for language in languages)
+    first, second = (dataset.language_id(language) for language in pair.split("-"))
     corpora = dataset.pair("train", pair)
     return PairSource(*corpora, (first, second), config.draw_tokens, config.max_sentence_length, seed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xlmtrain.data.batch import Batch
-from xlmtrain.text.vocab import MASK, PAD, SPECIALS, Vocab
+from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
 
 def describe_batch(batch: Batch, vocab: Vocab, languages: list[str], rows: int) -> Iterator[str]:
@@ -14,7 +14,7 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: list[str], rows: int) 
     A token is shown as ``word``, ``seen(truth)`` where it is to be predicted, then ``language:position``.
     """
     count, length = batch.tokens.shape
-    padding = int((batch.tokens == PAD).sum())
+    padding = batch.tokens.numel() - batch.unpadded
     yield (
         f"== {batch.name}: {count} rows x {length} tokens, {len(batch.targets)} to predict, "
         f"{padding / batch.tokens.numel():.1%} padding"

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.errors import CheckpointError
 from xlmtrain.evaluate.recovery import Recovery
 from xlmtrain.metrics.meters import duration
+from xlmtrain.runtime.files import read_json
 
 
 def report(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
     """The report of the run directory ``run``; ``recovered``: words that were hidden in its validation pairs."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; is this a run directory?")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [*_summary(run, records), "", *_validation(records)]
     if recovered:
         lines += ["", *_recovery(recovered, shown)]
@@ -21,7 +26,7 @@ def report(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
 
 
 def _summary(run: Path, records: list[dict[str, Any]]) -> Iterator[str]:
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    environment = read_json(run / "environment.json")
     steps = [record for record in records if "train/loss" in record]
     yield f"# {run.name}"
     yield ""

@@ -6,8 +6,8 @@ model.fill_mask("Die Katze <mask> auf dem Sofa.", "de")
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from xlmtrain.data.batch import make_batch
 from xlmtrain.data.rows import Rows, pair_rows, sentence_rows
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime.files import read_json
 from xlmtrain.text.binarize import Header
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import EOS, MASK
@@ -72,7 +73,7 @@ class Pretrained:
 
     def _ids(self, sentence: str, language: str) -> list[int]:
         self._language(language)
-        return [*self.text.ids(sentence, language, keep_mask=True), EOS]
+        return [*self.text.ids(sentence, language), EOS]
 
     def _language(self, language: str) -> int:
         if language not in self.languages:
@@ -80,20 +81,27 @@ class Pretrained:
         return self.languages.index(language)
 
 
-def load(run: str | Path, which: str = "best") -> Pretrained:
-    """The model of a run directory: its ``best`` checkpoint, the last if there is no best, or its ``last``.
+class Which(str, Enum):
+    """A run's best checkpoint by its metric (its last if there is no best), or its last."""
 
-    Raises CheckpointError if there is none.
+    best = "best"
+    last = "last"
+
+
+def load(run: str | Path, which: Which = Which.best) -> Pretrained:
+    """The model of a run directory.
+
+    Raises CheckpointError if it is none, or has no checkpoint.
     """
     run = Path(run)
     if not (run / "config.json").is_file():
         raise CheckpointError(f"run={run}: not a run directory, it has no config.json")
+    settings = read_json(run / "config.json")["model"]
     store = CheckpointStore(run / "checkpoints", keep_last=1)
-    best = store.best_step() if which == "best" else None
+    best = store.best_step() if which is Which.best else None
     checkpoint = read_checkpoint(store.path(best)) if best is not None else store.latest()
     if checkpoint is None:
         raise CheckpointError(f"run={run}: no checkpoint yet")
-    settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["model"]
     text, languages = TextPipeline.from_prepared(run), Header.read(run).languages
     model = LanguageModel(from_json(ModelConfig, settings), len(text.vocab), len(languages))
     model.load_state_dict(checkpoint.model)

@@ -19,7 +19,6 @@ class Stopwatch:
         """Begin a new stretch."""
         self.seconds = self.waiting = 0.0
         self.tokens = self.positions = self.targets = 0.0
-        self.steps = 0
         self.resume()
 
     def resume(self) -> None:
@@ -38,7 +37,6 @@ class Stopwatch:
         now = time.monotonic()
         self.seconds += now - self._mark
         self._mark = now
-        self.steps += 1
         self.tokens += tokens
         self.positions += positions
         self.targets += targets

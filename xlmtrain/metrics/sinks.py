@@ -38,6 +38,11 @@ class MetricsWriter:
         """A text on TensorBoard."""
         self._board.add_text(name, markdown, step)
 
+    def flush(self) -> None:
+        """Hand everything to the system, as a checkpoint is about to say that it happened."""
+        self._stream.flush()
+        self._board.flush()
+
     def close(self) -> None:
         """Flush and close."""
         self._stream.close()
@@ -76,6 +81,10 @@ class Console:
 
     def message(self, line: str) -> None:
         """Say something that stays."""
-        if self._live:
-            print("\r\x1b[2K", end="", file=sys.stderr)
+        self.clear()
         log.info(line)
+
+    def clear(self) -> None:
+        """Take the progress line off the terminal."""
+        if self._live:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

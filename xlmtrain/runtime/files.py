@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import CheckpointError, ConfigError
 
 
 def sync_file(path: Path) -> None:
@@ -27,6 +27,17 @@ def write_json(path: Path, value: Any) -> None:
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
     sync_file(temporary)
     os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; raises CheckpointError if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return value
 
 
 def sha256_of(path: Path) -> str:

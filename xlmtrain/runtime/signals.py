@@ -1,4 +1,4 @@
-"""Stopping politely: the first signal asks for a checkpoint and an end, the second ends at once."""
+"""Stopping politely: a signal asks for a checkpoint and an end; a second Ctrl-C ends at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        # A launcher may pass on a SIGTERM that this process got by itself already: only Ctrl-C counts twice.
+        if number == signal.SIGINT and self.signal is not None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
         self.signal = number
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xlmtrain.errors import DataError
+from xlmtrain.runtime.files import write_json
 
 FORMAT = 1
 HEADER = "dataset.json"
@@ -38,11 +39,10 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class CorpusHeader:
-    """One corpus. ``tokens`` and ``max_length`` (the longest sentence) count EOS; ``sources``: the raw files' names."""
+    """One corpus. ``tokens`` counts EOS; ``sources``: the raw files' names."""
 
     sentences: int
     tokens: int
-    max_length: int
     ids: StoredFile
     offsets: StoredFile
     sources: list[str]
@@ -63,8 +63,7 @@ class Header:
 
     def write(self, directory: Path) -> None:
         """Write ``dataset.json``."""
-        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
-        (directory / HEADER).write_text(content + "\n", encoding="utf-8")
+        write_json(directory / HEADER, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, directory: str | Path) -> Header:
@@ -108,7 +107,7 @@ class CorpusWriter:
         self._ids = _HashingFile(directory / f"{name}.ids")
         self._offsets = _HashingFile(directory / f"{name}.offsets")
         self._offsets.write(np.zeros(1, OFFSET_DTYPE).tobytes())
-        self._sentences = self._tokens = self._max_length = 0
+        self._sentences = self._tokens = 0
 
     def __enter__(self) -> CorpusWriter:
         return self
@@ -124,13 +123,10 @@ class CorpusWriter:
         self._offsets.write((self._tokens + np.cumsum(lengths)).astype(OFFSET_DTYPE).tobytes())
         self._sentences += len(lengths)
         self._tokens += len(ids)
-        self._max_length = max(self._max_length, int(lengths.max(initial=0)))
 
     def finish(self, sources: Sequence[str]) -> CorpusHeader:
         """Close the files and describe them; ``sources`` are the names of the raw files."""
-        return CorpusHeader(
-            self._sentences, self._tokens, self._max_length, self._ids.close(), self._offsets.close(), list(sources)
-        )
+        return CorpusHeader(self._sentences, self._tokens, self._ids.close(), self._offsets.close(), list(sources))
 
 
 class _HashingFile:

@@ -14,7 +14,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,7 +26,6 @@ except ImportError:
     fastBPE = None
 
 END_OF_WORD = "</w>"
-CACHED_WORDS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ def read_codes(path: str | Path) -> list[Code]:
 
 
 class Bpe:
-    """Applies codes: word -> subwords. Words met often are remembered."""
+    """Applies codes: word -> subwords."""
 
     def __init__(self, codes: str | Path) -> None:
         """``codes``: a file. Raises DataError if it is malformed, or if the fastBPE package is missing."""
@@ -180,15 +179,14 @@ class Bpe:
         read_codes(codes)  # fastBPE takes the process down on a bad file
         with _silent_stderr():
             self._apply = fastBPE.fastBPE(str(codes)).apply
-        self.segment: Callable[[str], tuple[str, ...]] = lru_cache(CACHED_WORDS)(self._segment)
+
+    def segment(self, word: str) -> list[str]:
         """One word (not empty, no white space) -> its subwords, all but the last ending with ``@@``."""
+        return self.segment_all([word])[0]
 
-    def segment_all(self, words: Sequence[str]) -> list[tuple[str, ...]]:
-        """Many words at once, without remembering them."""
-        return [tuple(subwords.split(" ")) for subwords in self._apply(list(words))]
-
-    def _segment(self, word: str) -> tuple[str, ...]:
-        return tuple(self._apply([word])[0].split(" "))
+    def segment_all(self, words: Sequence[str]) -> list[list[str]]:
+        """Many words at once, which is faster."""
+        return [subwords.split(" ") for subwords in self._apply(list(words))]
 
 
 def require_fastbpe() -> None:

@@ -1,25 +1,20 @@
-"""A process pool that keeps the order, and progress of long work."""
+"""A process pool that keeps the order."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from xlmtrain.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-LOG_SECONDS = 10.0
 IN_FLIGHT_PER_WORKER = 4
 
 
@@ -72,46 +67,3 @@ def _run(item: Any) -> Any:
     if "task" not in _worker:
         _worker["task"] = _worker["make"]()
     return _worker["task"](item)
-
-
-class Progress:
-    """How far a stage is: a bar with rate and time left on a terminal, else a plain line every ten seconds."""
-
-    def __init__(self, stage: str, total: int, unit: str) -> None:
-        """``unit``: ``B`` counts bytes, shown in powers of 1000."""
-        self._stage, self._total, self._unit = stage, total, unit
-        self._scale = 1e6 if unit == "B" else 1.0
-        self._unit_name = "MB" if unit == "B" else unit
-        self._done = 0
-        self._start = self._logged = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=stage, unit=unit, unit_scale=True, leave=False) if terminal else None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if exception_type is None:
-            print(f"{self._stage}: {self._amount(self._done)} in {time.monotonic() - self._start:.1f} s", flush=True)
-
-    def advance(self, amount: int) -> None:
-        """``amount`` more is done."""
-        self._done += amount
-        if self._bar is not None:
-            self._bar.update(amount)
-            return
-        now = time.monotonic()
-        if now - self._logged >= LOG_SECONDS:
-            self._logged = now
-            rate = self._done / (now - self._start)
-            left = max(self._total - self._done, 0) / max(rate, 1e-9)
-            print(
-                f"{self._stage}: {self._amount(self._done)} of {self._amount(self._total)}, "
-                f"{rate / self._scale:.1f} {self._unit_name}/s, {left:.0f} s left",
-                flush=True,
-            )
-
-    def _amount(self, value: float) -> str:
-        return f"{value / self._scale:,.{1 if self._unit == 'B' else 0}f} {self._unit_name}"

@@ -29,26 +29,22 @@ class TextPipeline:
         settings = TextConfig(**Header.read(directory).text)
         return cls(settings, Path(directory) / "codes", Vocab.read(Path(directory) / "vocab"))
 
-    def tokens(self, line: str, language: str, keep_mask: bool = False) -> list[str]:
-        """Subwords of a raw line. ``keep_mask``: ``<mask>`` becomes the mask symbol, and not four characters and more
-        of ordinary text."""
-        if not keep_mask:
-            return self._subwords(self._tokenizer(language)(line), stand_in=None)
+    def tokens(self, line: str, language: str) -> list[str]:
+        """Subwords of a raw line. ``<mask>`` becomes the mask symbol instead of being tokenized."""
+        tokenize = self._tokenizer(language)
         # Tokenization looks at a word's neighbours, so an ordinary word holds the mask's place meanwhile.
         stand_in = "maskhere"
-        while stand_in in line.lower():
+        while stand_in in tokenize(line):
             stand_in += "x"
-        return self._subwords(self._tokenizer(language)(line.replace(MASK_IN_TEXT, f" {stand_in} ")), stand_in)
+        words = tokenize(line.replace(MASK_IN_TEXT, f" {stand_in} "))
+        segmented = ([SPECIALS[MASK]] if word == stand_in else self._bpe.segment(word) for word in words)
+        return [subword for subwords in segmented for subword in subwords]
 
-    def ids(self, line: str, language: str, keep_mask: bool = False) -> list[int]:
-        """Ids of a raw line, without delimiters. ``keep_mask`` as in :meth:`tokens`."""
-        return [self.vocab.id(token) for token in self.tokens(line, language, keep_mask)]
+    def ids(self, line: str, language: str) -> list[int]:
+        """Ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
+        return [self.vocab.id(token) for token in self.tokens(line, language)]
 
     def _tokenizer(self, language: str) -> Tokenizer:
         if language not in self._tokenizers:
             self._tokenizers[language] = Tokenizer(language, self._settings)
         return self._tokenizers[language]
-
-    def _subwords(self, tokens: list[str], stand_in: str | None) -> list[str]:
-        segmented = ((SPECIALS[MASK],) if token == stand_in else self._bpe.segment(token) for token in tokens)
-        return [subword for subwords in segmented for subword in subwords]

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.text.bpe import CACHED_WORDS, Bpe
-from xlmtrain.text.sources import Chunk
+from xlmtrain.text.bpe import Bpe
+from xlmtrain.text.files import Chunk
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
+
+CACHED_WORDS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Tokenized:
     """A chunk of raw lines as tokens. ``text``: for each language the sentences, a line each, tokens separated by one
     space; line i of one language translates line i of the other. ``size``: bytes of raw text."""
 
-    source: int
+    index: int
     size: int
     lines: int
     dropped: dict[str, int]
@@ -50,7 +52,7 @@ class TokenizeChunk:
                 kept.append(sentences)
         columns = [[sentences[side] for sentences in kept] for side in range(len(sides))]
         return Tokenized(
-            source=chunk.source,
+            index=chunk.index,
             size=chunk.size,
             lines=len(chunk.lines[0]),
             dropped=dropped,
@@ -69,25 +71,25 @@ class TokenizeChunk:
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """Some tokenized sentences of one side of a source, as in ``Tokenized.text``."""
+    """Some tokenized sentences of one side of a raw text, as in ``Tokenized.text``."""
 
-    source: int
+    index: int
     side: int
     text: bytes
 
 
-def read_tokens(source: int, side: int, path: Path, target_bytes: int) -> Iterator[TokenChunk]:
+def read_tokens(index: int, side: int, path: Path, target_bytes: int) -> Iterator[TokenChunk]:
     """The sentences of a tokenized file in chunks of about ``target_bytes``."""
     with path.open("rb") as file:
         while text := file.read(target_bytes):
-            yield TokenChunk(source, side, text + file.readline())
+            yield TokenChunk(index, side, text + file.readline())
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Ids of a chunk: ``ids`` holds its sentences one after the other, EOS after each; ``lengths`` counts EOS."""
 
-    source: int
+    index: int
     side: int
     size: int
     words: int
@@ -119,7 +121,7 @@ class EncodeChunk:
         array = np.array(ids, dtype=self._dtype)
         lengths = np.diff(np.array(ends, dtype=np.int64), prepend=0)
         unknown = int(np.count_nonzero(array == UNK))
-        return Encoded(chunk.source, chunk.side, len(chunk.text), words, unknown, array, lengths)
+        return Encoded(chunk.index, chunk.side, len(chunk.text), words, unknown, array, lengths)
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        return tuple(self._vocab.encode(self._bpe.segment_all([word])[0]))
+        return tuple(self._vocab.encode(self._bpe.segment(word)))

@@ -6,10 +6,10 @@ import unicodedata
 
 import regex
 from sacremoses import MosesTokenizer
+from sacremoses.corpus import NonbreakingPrefixes
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text.normalize import Normalizer
-
 
 class _Moses(MosesTokenizer):
     """sacremoses' port, brought nearer to the Perl script and relieved of building large sets per word."""
@@ -24,6 +24,11 @@ class _Moses(MosesTokenizer):
 
     def isanyalpha(self, text: str) -> bool:
         return not self._alpha.isdisjoint(text)
+
+
+def has_rules(language: str) -> bool:
+    """Whether Moses' tokenizer knows the language's abbreviations; it takes the English ones for others."""
+    return language in NonbreakingPrefixes().available_langs.values()
 
 
 class Tokenizer:

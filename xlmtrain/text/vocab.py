@@ -15,8 +15,8 @@ import numpy as np
 from xlmtrain.errors import DataError
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
-# BOS is never emitted: EOS delimits a sentence on both sides, as in the released models.
-BOS, EOS, PAD, UNK = range(4)
+# <s> is never emitted: EOS delimits a sentence on both sides, as in the released models.
+EOS, PAD, UNK = range(1, 4)
 MASK = SPECIALS.index("<special1>")
 CONTINUATION = "@@"
 """Ends every subword that is not the last one of its word."""
@@ -67,7 +67,7 @@ class Vocab:
         """Falling count, equal counts by the word's code points; so the same on every machine.
 
         ``max_size``: keep at most this many entries, special symbols included; 0 keeps all. ``min_count``: leave out
-        words that occur less often.
+        words that occur less often. Raises DataError if it leaves out all of them.
         """
         entries = [(word, count) for word, count in counts.items() if word not in SPECIALS]
         entries.sort(key=lambda entry: (-entry[1], entry[0]))
@@ -79,7 +79,7 @@ class Vocab:
 
         A line with U+2028, with not exactly two fields, or with a word that was there before is skipped and the later
         ids close up, as the ancestor did: its published models depend on that. Raises DataError if the file is not
-        readable, a count is not an integer, or counts increase.
+        readable, a count is not an integer, counts increase, or ``min_count`` leaves nothing.
         """
         entries: list[tuple[str, int]] = []
         seen = set(SPECIALS)
@@ -117,6 +117,10 @@ class Vocab:
 
 def _cut(entries: Sequence[tuple[str, int]], max_size: int, min_count: int) -> list[tuple[str, int]]:
     kept = [entry for entry in entries if entry[1] >= min_count]
+    if entries and not kept:
+        raise DataError(
+            f"vocab.min_count: {min_count} leaves nothing; the most frequent subword occurs {entries[0][1]} times"
+        )
     return kept[: max(max_size - len(SPECIALS), 0)] if max_size else kept
 
 

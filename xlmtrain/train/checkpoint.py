@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime.files import sha256_of, sync_file, write_json
+from xlmtrain.runtime.files import read_json, sha256_of, sync_file, write_json
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8,})")
@@ -37,11 +36,10 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, ``directory`` made if missing. One process writes."""
+    """The checkpoints of one run. One process writes."""
 
     def __init__(self, directory: Path, keep_last: int) -> None:
         self._directory, self._keep_last = directory, keep_last
-        directory.mkdir(parents=True, exist_ok=True)
 
     def save(
         self, step: int, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], state: dict[str, Any]
@@ -52,7 +50,7 @@ class CheckpointStore:
         for remains in self._directory.glob(".*.partial"):  # of a save that was killed
             shutil.rmtree(remains, ignore_errors=True)
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             for name, tensors in (("model", model), ("optimizer", optimizer)):
                 save_file(
                     {key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors"
@@ -70,7 +68,7 @@ class CheckpointStore:
             sync_file(self._directory)
         except Exception as error:  # safetensors reports a full disk as an error of its own
             shutil.rmtree(temporary, ignore_errors=True)
-            free = shutil.disk_usage(self._directory).free
+            free = shutil.disk_usage(self._directory.parent).free
             need = sum(t.numel() * t.element_size() for tensors in (model, optimizer) for t in tensors.values())
             raise CheckpointError(
                 f"{final}: not written ({error}); it needs {need:,} bytes, {free:,} are free"
@@ -84,7 +82,7 @@ class CheckpointStore:
     def best_step(self) -> int | None:
         """The step ``best.json`` points at."""
         path = self._directory / "best.json"
-        return json.loads(path.read_text(encoding="utf-8"))["step"] if path.is_file() else None
+        return read_json(path).get("step") if path.is_file() else None
 
     def prune(self, step: int) -> None:
         """Delete all but the last few up to ``step``, where the run stands, and the best.
@@ -95,16 +93,15 @@ class CheckpointStore:
         keep = {*[saved for saved in steps if saved <= step][-self._keep_last :], self.best_step()}
         for saved in steps:
             if saved not in keep:
-                shutil.rmtree(self.path(saved))
-
-    def clear(self) -> None:
-        """Delete every checkpoint."""
-        shutil.rmtree(self._directory)
-        self._directory.mkdir()
+                try:
+                    shutil.rmtree(self.path(saved))
+                except OSError as error:  # somebody reads it, say: the next save tries again
+                    log.warning("%s: not deleted (%s)", self.path(saved), error)
 
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, rising; whether it is sound is not looked at."""
-        found = (_NAME.fullmatch(path.name) for path in self._directory.iterdir() if path.is_dir())
+        paths = self._directory.iterdir() if self._directory.is_dir() else ()
+        found = (_NAME.fullmatch(path.name) for path in paths if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
     def latest(self) -> Checkpoint | None:
@@ -138,7 +135,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError that names the first file that is missing or different.
     """
-    manifest = _read_json(path / "manifest.json")
+    manifest = read_json(path / "manifest.json")
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         entry, file = manifest.get(name), path / name
         if not isinstance(entry, dict) or not file.is_file():
@@ -151,15 +148,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path,
         load_file(path / "model.safetensors"),
         load_file(path / "optimizer.safetensors"),
-        _read_json(path / "state.json"),
+        read_json(path / "state.json"),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable ({error})") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return value

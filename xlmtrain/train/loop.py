@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -57,68 +57,79 @@ class TrainingLoop:
     writer: MetricsWriter | None
     stop: StopRequest
     progress: Progress
+    console: Console = field(init=False, default_factory=Console)
+    watch: Stopwatch = field(init=False, default_factory=Stopwatch)
+    # Steps whose figures nobody has looked at yet, with the draws they were made of.
+    pending: list[tuple[StepResult, list[tuple[str, int, int]]]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.saved = self.progress.step
 
     def run(self) -> Outcome:
         """Train; returns when the steps are done, the metric no longer improves, or a signal came.
 
         Raises NumericalError if the loss or the gradient is no longer finite.
         """
+        try:
+            outcome = self._stopped() or self._evaluate_if_due() or self._out_of_patience() or self._train()
+        finally:
+            self.console.clear()
+            if self.writer is not None:
+                self.writer.close()
+        return outcome or Outcome("done", f"{self.progress.step} steps")
+
+    def _train(self) -> Outcome | None:
         config, progress = self.config.train, self.progress
-        self._console = Console()
-        self._watch = Stopwatch()
-        self._pending: list[tuple[StepResult, list[tuple[str, int, int]]]] = []
-        self._saved = progress.step
         self.model.train()
-        outcome = self._evaluate_if_due() or self._out_of_patience()
-        self._watch.resume()
-        if outcome is None:
-            for data in self.loader.steps(progress.step, config.steps, progress.cursors):
-                self._watch.data_ready()
-                stopping = self._step(data)
-                if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
-                    self._log()
-                outcome = self._evaluate_if_due() if not stopping else None
-                if stopping:
-                    outcome = Outcome(
-                        "preempted", f"signal {self.stop.signal or 'on another process'}", self.stop.signal
-                    )
-                if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
-                    self._save()
-                if outcome:
-                    break
-                self._watch.resume()
-        if self.writer is not None:
-            self.writer.close()
-        return outcome or Outcome("done", f"{progress.step} steps")
+        self.watch.reset()
+        for data in self.loader.steps(progress.step, config.steps, progress.cursors):
+            self.watch.data_ready()
+            stopping = self._step(data)
+            if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
+                self._log()
+            outcome = self._preempted() if stopping else self._evaluate_if_due()
+            if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
+                self._save()
+            if outcome:
+                return outcome
+            self.watch.resume()
+        return None
+
+    def _stopped(self) -> Outcome | None:
+        """Whether any process was asked to stop, as all of them agree."""
+        return self._preempted() if self.distributed.sum([float(self.stop.signal is not None)])[0] else None
+
+    def _preempted(self) -> Outcome:
+        reason = f"signal {self.stop.signal}" if self.stop.signal else "signal to another process"
+        return Outcome("preempted", reason, self.stop.signal)
 
     def _step(self, data: StepData) -> bool:
         """Train on one global batch; whether any process was asked to stop."""
         *targets, tokens, positions, stopping = self.distributed.sum(
             [*data.targets, data.tokens, data.positions, float(self.stop.signal is not None)]
         )
-        self._pending.append((self.stepper(data, targets), data.draws))
+        self.pending.append((self.stepper(data, targets), data.draws))
         self.progress.step = data.step + 1
         self.progress.cursors = data.cursors
         self.progress.tokens += int(tokens)
         if self.distributed.device.type == "cpu":
-            self.stepper.check(
-                *self._pending[-1]
-            )  # reading a figure costs nothing here, so a bad step is named at once
-        self._watch.step_done(tokens, positions, sum(targets))
+            self.stepper.check(*self.pending[-1])  # reading a figure costs nothing here, so a bad step is named at once
+        self.watch.step_done(tokens, positions, sum(targets))
         return stopping > 0
 
     def _log(self) -> None:
         """Write the figures of the steps since the last time."""
-        for pending in self._pending:
+        for pending in self.pending:
             self.stepper.check(*pending)
-        results = [result for result, _ in self._pending]
+        results = [result for result, _ in self.pending]
         if not results:
             return
-        self._pending = []
+        self.watch.step_done(0, 0, 0)  # reading the figures waited for the device to finish the steps
+        self.pending = []
         losses = self.distributed.sum(torch.stack([result.losses for result in results]).sum(dim=0).tolist())
         targets = [sum(result.targets[i] for result in results) for i in range(len(OBJECTIVES))]
         self.progress.skipped += int(sum(result.skipped.item() for result in results))
-        self.progress.seconds += self._watch.seconds
+        self.progress.seconds += self.watch.seconds
         figures = {"train/loss": sum(losses) / max(sum(targets), 1.0)}
         for objective, loss, count in zip(OBJECTIVES, losses, targets):
             if count:
@@ -137,12 +148,12 @@ class TrainingLoop:
         figures |= self._speed()
         if self.writer is not None:
             self.writer.scalars(self.progress.step, figures)
-            self._console.progress(self._line(figures))
-        self._watch.reset()
+            self.console.progress(self._line(figures))
+        self.watch.reset()
 
     def _speed(self) -> dict[str, float]:
         """Tokens per second, the share of the time that went into waiting for data, memory, utilization."""
-        watch, device = self._watch, self.distributed.device
+        watch, device = self.watch, self.distributed.device
         per_second = watch.tokens / max(watch.seconds, 1e-9)
         speed = {
             "speed/tokens_per_second": per_second,
@@ -190,12 +201,10 @@ class TrainingLoop:
             shown = "  ".join(f"{name.partition('/')[2]} {figure:.2f}" for name, figure in figures.items())
             for name, text in self.validator.samples(self.model, self.stepper.precision, self.distributed).items():
                 self.writer.text(step, f"samples/{name}", text)
-            self._console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
+            self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
         if improved and step > 0:
             self._save()
-            if self.store is not None:
-                self.store.mark_best(step, config.metric, value)
-        return self._out_of_patience()
+        return self._out_of_patience() or self._stopped()
 
     def _out_of_patience(self) -> Outcome | None:
         config = self.config.evaluate
@@ -206,12 +215,18 @@ class TrainingLoop:
     def _save(self) -> None:
         """Write a checkpoint of the step, once."""
         self._log()
-        if self.store is not None and self._saved != self.progress.step:
-            state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
-            moments = optimizer_tensors(self.optimizer, self.model)
-            self.store.save(self.progress.step, self.model.state_dict(), moments, state)
-            self.store.prune(self.progress.step)
-        self._saved = self.progress.step
+        progress = self.progress
+        if self.store is not None:
+            if self.saved != progress.step:
+                state = {"progress": progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
+                moments = optimizer_tensors(self.optimizer, self.model)
+                self.store.save(progress.step, self.model.state_dict(), moments, state)
+            if progress.best is not None and progress.best_step in self.store.steps():
+                self.store.mark_best(progress.best_step, self.config.evaluate.metric, progress.best)
+            self.store.prune(progress.step)
+        if self.writer is not None:
+            self.writer.flush()
+        self.saved = progress.step
 
 
 def _peak_memory(device: torch.device) -> float:

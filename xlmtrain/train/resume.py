@@ -43,8 +43,10 @@ def resume(
         )
     model.load_state_dict(checkpoint.model)
     load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
-    if checkpoint.state["scaler"]:  # empty unless the run had fp16 before
+    if scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
+        window = scaler.get_growth_interval()
         scaler.load_state_dict(checkpoint.state["scaler"])
+        scaler.set_growth_interval(window)  # a setting, which may have changed
     if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
     return Progress.from_json(checkpoint.state["progress"])

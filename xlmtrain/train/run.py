@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import shutil
 from dataclasses import asdict
@@ -22,16 +23,22 @@ import torch
 from xlmtrain import __version__
 from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.files import lock_directory, write_json
+from xlmtrain.runtime.files import lock_directory, read_json, write_json
 from xlmtrain.runtime.log import log_to_file
 
 log = logging.getLogger(__name__)
 
 # A run can go on with other values of these; any other change would make it another run.
 _MAY_CHANGE = ("run", "data.path", "optim.", "train.", "evaluate.")
-_MUST_STAY = ("train.batch_tokens",)
+_MUST_STAY = (
+    "optim.fused",  # apex and torch keep their step counts in different places
+    "train.batch_tokens",
+    "evaluate.metric",  # and what changes its value: the best so far could not be compared
+    "evaluate.max_tokens",
+    "evaluate.pairs_per_batch",
+)
 
 
 def settings_as_json(config: Config) -> dict[str, Any]:
@@ -52,12 +59,27 @@ class RunDirectory:
         """
         self.path = Path(config.run)
         self.is_main = distributed.is_main
+        problem: UserError | None = None
         if self.is_main:
-            self._open(config, dataset, distributed)
-        distributed.barrier()
+            try:
+                self._open(config, dataset, distributed)
+            except UserError as error:
+                problem = error
+        failed = distributed.sum([float(problem is not None)])[0] > 0
+        if problem is not None:
+            raise problem
+        if failed:
+            raise ConfigError(f"run={self.path}: rank 0 cannot use this directory, and says why")
 
     def _open(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        if self.path.resolve() == dataset.path.resolve():
+            raise ConfigError(
+                f"run={self.path}: this is the prepared data, data.path; give the run a directory of its own"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run={self.path}: cannot make this directory ({error.strerror})") from None
         self._lock = lock_directory(self.path)
         settings = settings_as_json(config)
         if config.train.fresh:
@@ -67,8 +89,9 @@ class RunDirectory:
         for change in changes:
             log.info("resumed with another setting, %s", change)
         for name in ("dataset.json", "codes", "vocab"):
-            if not (self.path / name).exists():
-                shutil.copyfile(dataset.path / name, self.path / name)
+            copy = self.path / f".{name}.tmp"
+            shutil.copyfile(dataset.path / name, copy)
+            os.replace(copy, self.path / name)
         write_json(self.path / "config.json", settings)
         write_json(self.path / "environment.json", _environment(distributed))
 
@@ -97,11 +120,11 @@ class RunDirectory:
         before = self.path / "config.json"
         if not before.is_file():
             return []
-        old, new = _flatten(json.loads(before.read_text(encoding="utf-8"))), _flatten(settings)
+        old, new = _flatten(read_json(before)), _flatten(settings)
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
         refused = [lines[key] for key in changed if key in _MUST_STAY or not key.startswith(_MAY_CHANGE)]
-        fingerprint = json.loads((self.path / "dataset.json").read_text(encoding="utf-8"))["fingerprint"]
+        fingerprint = read_json(self.path / "dataset.json").get("fingerprint", "none")
         if fingerprint != dataset.fingerprint:
             refused.append(f"the data: fingerprint {fingerprint[:12]} -> {dataset.fingerprint[:12]}")
         if refused:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.schema import Config, FusedAdam, Precision
+from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepData
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
@@ -56,8 +57,20 @@ class Stepper:
         self._module: nn.Module = model
         if distributed.world_size > 1:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            self._settle_buckets()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
+
+    def _settle_buckets(self) -> None:
+        """Run one batch through the module and forget its gradient.
+
+        DistributedDataParallel arranges its buckets anew after its first batch, and sums of more than two processes
+        depend on the arrangement: without this a resumed run's first step would differ in the last bits.
+        """
+        one = torch.ones(1, 1, dtype=torch.int64)
+        batch = Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])
+        self._module(batch.to(self._distributed.device)).backward()
+        self._module.zero_grad(set_to_none=True)
 
     def __call__(self, data: StepData, targets: list[float]) -> StepResult:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in all."""
@@ -70,7 +83,7 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf"))
         skipped = (~torch.isfinite(norm)).to(torch.float32)
         self._move_weights(skipped)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         return StepResult(data.step, losses, targets, norm, skipped, rate)
 
     def _backward(self, data: StepData, targets: list[float]) -> torch.Tensor:
@@ -113,8 +126,9 @@ class Stepper:
         where = f"step {result.step + 1}, made of " + ", ".join(f"{n} epoch {e} draw {d}" for n, e, d in draws)
         if self.precision is not Precision.fp16:
             raise NumericalError(
-                f"the gradient is not finite in {where}; the weights are those of the step before. A lower optim.lr, "
-                "a longer optim.warmup_steps or a smaller optim.clip_grad_norm is the usual cure"
+                f"the gradient is not finite in {where}; that step did not move the weights, and the same command goes "
+                "on from the last checkpoint. A lower optim.lr, a longer optim.warmup_steps or a smaller "
+                "optim.clip_grad_norm is the usual cure"
             )
         if self.scaler.get_scale() < self._config.train.min_loss_scale:
             raise NumericalError(

@@ -11,6 +11,7 @@ import glob
 import gzip
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
-class Source:
+class RawText:
     """A file of one language, or the two aligned files of a pair, in the order of ``languages``."""
 
     split: str
@@ -48,18 +49,18 @@ class Extent:
     bytes: int
 
 
-def find_sources(config: PrepareConfig) -> list[Source]:
+def find_texts(config: PrepareConfig) -> list[RawText]:
     """All files of the settings: sorted within a pattern, patterns in the given order.
 
     Raises DataError with the key path if a pattern matches nothing, or not the same files for both languages.
     """
-    sources: list[Source] = []
+    texts: list[RawText] = []
     for split in SPLITS:
         section = getattr(config, split)
         for language, patterns in section.mono.items():
             for pattern in patterns:
                 matched = _matches(pattern, language, f"{split}.mono.{language}")
-                sources += [Source(split, (language,), (path,)) for path in matched.values()]
+                texts += [RawText(split, (language,), (path,)) for path in matched.values()]
         for pair, patterns in section.pairs.items():
             languages = tuple(pair.split("-"))
             for pattern in patterns:
@@ -70,13 +71,13 @@ def find_sources(config: PrepareConfig) -> list[Source]:
                 for one, other in ((left, right), (right, left)):
                     if alone := [path for key, path in one.items() if key not in other]:
                         raise DataError(f"{key_path}: {alone[0]} has no counterpart in the other language")
-                sources += [Source(split, languages, (path, right[key])) for key, path in left.items()]
-    return sources
+                texts += [RawText(split, languages, (path, right[key])) for key, path in left.items()]
+    return texts
 
 
 def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...], Path]:
     """The files of a pattern, sorted; the key of each is what its wildcards stand for."""
-    pattern = pattern.replace("{lang}", language)
+    pattern = os.path.normpath(pattern.replace("{lang}", language))  # as glob gives back what it finds
     wildcards = {"*": "([^/]*)", "?": "([^/])"}
     expression = re.compile("".join(wildcards.get(char, re.escape(char)) for char in pattern))
     found = sorted(path for path in glob.glob(pattern.replace("[", "[[]")) if Path(path).is_file())
@@ -157,32 +158,32 @@ def examine(path: Path) -> Extent:
     return Extent(lines + (1 if last and not last.endswith(b"\n") else 0), size)
 
 
-def check_aligned(source: Source, extents: dict[Path, Extent]) -> None:
+def check_aligned(text: RawText, extents: dict[Path, Extent]) -> None:
     """Raises DataError if the two files of a pair have not the same number of lines."""
-    if source.pair is None:
+    if text.pair is None:
         return
-    (short, fewer), (long, more) = sorted(((p, extents[p].lines) for p in source.paths), key=lambda item: item[1])
+    (short, fewer), (long, more) = sorted(((p, extents[p].lines) for p in text.paths), key=lambda item: item[1])
     if fewer != more:
         raise DataError(
-            f"{source.split}.pairs.{source.pair}: {short} has {fewer} lines, {long} has {more}; "
+            f"{text.split}.pairs.{text.pair}: {short} has {fewer} lines, {long} has {more}; "
             f"{long}:{fewer + 1} is the first line without a partner"
         )
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some lines of a source; ``lines`` holds as many for each of its languages, without line ends; ``size`` counts
+    """Some lines of a raw text; ``lines`` holds as many for each of its languages, without line ends; ``size`` counts
     bytes, line ends included."""
 
-    source: int
+    index: int
     languages: tuple[str, ...]
     lines: tuple[list[bytes], ...]
     size: int
 
 
-def read_chunks(index: int, source: Source, target_bytes: int) -> Iterator[Chunk]:
-    """The lines of ``source`` in order, in chunks of about ``target_bytes``; ``index`` is kept in the chunks."""
-    streams = [open_bytes(path) for path in source.paths]
+def read_chunks(index: int, text: RawText, target_bytes: int) -> Iterator[Chunk]:
+    """The lines of ``text`` in order, in chunks of about ``target_bytes``; ``index`` is kept in the chunks."""
+    streams = [open_bytes(path) for path in text.paths]
     try:
         lines: tuple[list[bytes], ...] = tuple([] for _ in streams)
         size = 0
@@ -191,10 +192,10 @@ def read_chunks(index: int, source: Source, target_bytes: int) -> Iterator[Chunk
                 side.append(line.removesuffix(b"\n").removesuffix(b"\r"))
                 size += len(line)
             if size >= target_bytes:
-                yield Chunk(index, source.languages, lines, size)
+                yield Chunk(index, text.languages, lines, size)
                 lines, size = tuple([] for _ in streams), 0
         if size:
-            yield Chunk(index, source.languages, lines, size)
+            yield Chunk(index, text.languages, lines, size)
     finally:
         for stream in streams:
             stream.close()

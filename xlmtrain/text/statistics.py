@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from xlmtrain.runtime.files import write_json
 
 UNKNOWN_WARNING = 0.01
 COLUMNS = ("file", "lines", "empty", "too long", "sentences", "subwords", "per word", "unknown")
 
 
 @dataclass
-class FileReport:
+class FileStatistics:
     """One raw file. ``dropped``: lines by reason; of a pair, both sides' lines go if either side's has to.
     ``subwords`` does not count EOS; ``unknown`` are those not in the vocabulary."""
 
@@ -34,17 +35,17 @@ class FileReport:
 
 
 @dataclass
-class Report:
+class Statistics:
     """The whole job. ``notes``: what the user should know about it; ``warnings``: what may be wrong with it."""
 
-    files: list[FileReport]
+    files: list[FileStatistics]
     vocab_size: int
     codes: int
     notes: list[str] = field(default_factory=list)
 
-    def totals(self) -> list[FileReport]:
+    def totals(self) -> list[FileStatistics]:
         """Sums per split, language and pair."""
-        groups: dict[tuple[str, str, str | None], list[FileReport]] = {}
+        groups: dict[tuple[str, str, str | None], list[FileStatistics]] = {}
         for file in self.files:
             groups.setdefault((file.split, file.language, file.pair), []).append(file)
         return [_sum(files) for files in groups.values()]
@@ -60,8 +61,8 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it all as JSON."""
-        content = {**asdict(self), "totals": [asdict(total) for total in self.totals()], "warnings": self.warnings()}
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        totals = [asdict(total) for total in self.totals()]
+        write_json(path, {**asdict(self), "totals": totals, "warnings": self.warnings()})
 
     def __str__(self) -> str:
         rows = [COLUMNS, *map(_row, self.files), *map(_row, self.totals())]
@@ -71,17 +72,17 @@ class Report:
         return "\n".join([*lines, f"{self.codes:,} BPE codes, vocabulary of {self.vocab_size:,}"])
 
 
-def _sum(files: Sequence[FileReport]) -> FileReport:
+def _sum(files: Sequence[FileStatistics]) -> FileStatistics:
     first = files[0]
     name = ".".join(part for part in (first.split, first.pair, first.language) if part)
-    total = FileReport(first.split, first.language, first.pair, name)
+    total = FileStatistics(first.split, first.language, first.pair, name)
     for counter in ("lines", "sentences", "words", "subwords", "unknown"):
         setattr(total, counter, sum(getattr(file, counter) for file in files))
     total.dropped = {reason: sum(file.dropped[reason] for file in files) for reason in total.dropped}
     return total
 
 
-def _row(file: FileReport) -> tuple[str, ...]:
+def _row(file: FileStatistics) -> tuple[str, ...]:
     counts = (file.lines, file.dropped["empty"], file.dropped["too_long"], file.sentences, file.subwords)
     per_word = f"{file.subwords / max(file.words, 1):.2f}"
     return (file.file, *(f"{count:,}" for count in counts), per_word, f"{file.unknown_rate:.3%}")

@@ -1,15 +1,22 @@
+"""The raw text files: which they are, what cannot be read, where lines end."""
+
+from __future__ import annotations
+
 import bz2
 import gzip
 import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
-from xlmtrain.text.sources import BLOCK_BYTES, Extent, Source, check_aligned, examine, find_sources, read_chunks
+from xlmtrain.text.files import BLOCK_BYTES, Chunk, Extent, RawText, check_aligned, examine, find_texts, read_chunks
 
-COMPRESS = {
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda content: content,
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
@@ -20,20 +27,20 @@ COMPRESS = {
 NUMBERS = "".join(f"{i * 7919 % 104729} {i * i}\n" for i in range(20000)).encode()
 
 
-def config(**train):
+def config(**train: Any) -> PrepareConfig:
     return PrepareConfig(output="unused", train=SplitConfig(**train))
 
 
-def chunks(path, target_bytes=1 << 20):
-    return list(read_chunks(0, Source("train", ("en",), (path,)), target_bytes))
+def chunks(path: Path, target_bytes: int = 1 << 20) -> list[Chunk]:
+    return list(read_chunks(0, RawText("train", ("en",), (path,)), target_bytes))
 
 
 @pytest.fixture
-def corpus(tmp_path, monkeypatch):
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """An empty directory to be in, and a function that makes files in it."""
     monkeypatch.chdir(tmp_path)
 
-    def make(*names):
+    def make(*names: str) -> None:
         for name in names:
             (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
             (tmp_path / name).write_text("x\n")
@@ -41,21 +48,21 @@ def corpus(tmp_path, monkeypatch):
     return make
 
 
-def names(sources):
-    return [tuple(map(str, source.paths)) for source in sources]
+def names(texts: list[RawText]) -> list[tuple[str, ...]]:
+    return [tuple(map(str, text.paths)) for text in texts]
 
 
-def test_files_are_sorted_within_a_pattern_and_patterns_keep_their_order(corpus):
+def test_files_are_sorted_within_a_pattern_and_patterns_keep_their_order(corpus: Callable[..., None]) -> None:
     corpus("b/2.en", "b/1.en", "b/1.de", "a/x1.en", "a/x22.en", "a/[old].en")
-    found = find_sources(config(mono={"en": ["b/*.en", "a/x?.en", "a/[old].en"]}))
+    found = find_texts(config(mono={"en": ["b/*.en", "a/x?.en", "a/[old].en"]}))
     assert names(found) == [("b/1.en",), ("b/2.en",), ("a/x1.en",), ("a/[old].en",)]
 
 
-def test_pairs_match_by_what_the_wildcards_stand_for(corpus):
+def test_pairs_match_by_what_the_wildcards_stand_for(corpus: Callable[..., None]) -> None:
     corpus("en/open.en", "de/open.de", "en/a.en", "de/a.de")
-    found = find_sources(config(pairs={"de-en": ["{lang}/*.{lang}"]}))
+    found = find_texts(config(pairs={"de-en": ["{lang}/*.{lang}"]}))
     assert names(found) == [("de/a.de", "en/a.en"), ("de/open.de", "en/open.en")]
-    assert {(source.pair, source.languages) for source in found} == {("de-en", ("de", "en"))}
+    assert {(text.pair, text.languages) for text in found} == {("de-en", ("de", "en"))}
 
 
 @pytest.mark.parametrize(
@@ -67,14 +74,14 @@ def test_pairs_match_by_what_the_wildcards_stand_for(corpus):
         ({"pairs": {"de-en": ["a.en"]}}, r"train\.pairs\.de-en: a\.en has no \{lang\}"),
     ],
 )
-def test_patterns_that_cannot_be_right(corpus, train, message):
+def test_patterns_that_cannot_be_right(corpus: Callable[..., None], train: dict[str, Any], message: str) -> None:
     corpus("a.en", "a.de", "b.en")
     with pytest.raises(DataError, match=message):
-        find_sources(config(**train))
+        find_texts(config(**train))
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_every_compression_reads_the_same(tmp_path, suffix):
+def test_every_compression_reads_the_same(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"numbers{suffix}"
     path.write_bytes(COMPRESS[suffix](NUMBERS))
     assert examine(path) == Extent(20000, len(NUMBERS))
@@ -85,19 +92,19 @@ def test_every_compression_reads_the_same(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in COMPRESS if suffix])
 @pytest.mark.parametrize("damage", [lambda c: c[:-20], lambda c: c[: len(c) // 2], lambda c: b"text, not compressed"])
-def test_damaged_files_are_an_error(tmp_path, suffix, damage):
+def test_damaged_files_are_an_error(tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / f"numbers{suffix}"
     path.write_bytes(damage(COMPRESS[suffix](NUMBERS)))
     with pytest.raises(DataError, match=f"numbers{suffix}: cannot be read to its end"):
         examine(path)
 
 
-def test_a_missing_file_is_an_error(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.en: cannot be read"):
         examine(tmp_path / "gone.en")
 
 
-def test_only_newline_ends_a_line(tmp_path):
+def test_only_newline_ends_a_line(tmp_path: Path) -> None:
     path = tmp_path / "odd.en"
     path.write_bytes("one\u2028still\u0085one\x0b\x0c\x1c\r\n\ntwo\rtwo\nlast".encode())
     assert examine(path).lines == 4
@@ -114,7 +121,7 @@ def test_only_newline_ends_a_line(tmp_path):
         ("a\n" * 2 + "ä" * (BLOCK_BYTES // 2 - 2) + "x", b"\xc3"),  # begins in one block, is found wrong in the next
     ],
 )
-def test_what_is_not_utf8_is_named_by_line(tmp_path, before, bad):
+def test_what_is_not_utf8_is_named_by_line(tmp_path: Path, before: str, bad: bytes) -> None:
     path = tmp_path / "bad.de"
     path.write_bytes(before.encode() + bad + b"\nd\n")
     with pytest.raises(DataError, match=r"bad\.de:3: not UTF-8"):
@@ -124,9 +131,15 @@ def test_what_is_not_utf8_is_named_by_line(tmp_path, before, bad):
         examine(path)
 
 
-def test_unequal_pairs_name_the_first_line_without_a_partner(tmp_path):
+def test_unequal_pairs_name_the_first_line_without_a_partner(tmp_path: Path) -> None:
     paths = (tmp_path / "x.de", tmp_path / "x.en")
-    source = Source("valid", ("de", "en"), paths)
-    check_aligned(source, {paths[0]: Extent(5, 10), paths[1]: Extent(5, 99)})
+    text = RawText("valid", ("de", "en"), paths)
+    check_aligned(text, {paths[0]: Extent(5, 10), paths[1]: Extent(5, 99)})
     with pytest.raises(DataError, match=r"valid\.pairs\.de-en: .*x\.en has 3 lines, .*x\.de has 5; .*x\.de:4 is"):
-        check_aligned(source, {paths[0]: Extent(5, 10), paths[1]: Extent(3, 10)})
+        check_aligned(text, {paths[0]: Extent(5, 10), paths[1]: Extent(3, 10)})
+
+
+def test_a_double_slash_finds_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "x.en").write_text("A cat.\n", encoding="utf-8")
+    config = PrepareConfig(output="out", train=SplitConfig(mono={"en": [f"{tmp_path}//*.en"]}))
+    assert [text.paths for text in find_texts(config)] == [(tmp_path / "x.en",)]
