@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,9 @@ def test_every_setting_has_its_explanation_under_it(module: Any) -> None:
                     )
                     assert is_text, f"{node.name}.{ast.unparse(statement.target)} has no docstring under it"
     assert found >= 15
+
+
+@pytest.mark.parametrize(("override", "meant"), [("optim.lrr=3", "optim.lr"), ("model.dimm=8", "model.dim")])
+def test_the_key_that_was_meant_is_named(override: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean {re.escape(meant)}\?"):
+        compose("config", ["run=x", "data.path=y", override])

@@ -6,6 +6,7 @@ the YAML files, and the run directory is made by rank 0.
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.config.reference import reference
+from xlmtrain.config.reference import key_paths, reference
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import ConfigError, UserError
 
@@ -43,7 +44,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
         try:
             config = hydra.compose(name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_describe(error)) from error
+            raise ConfigError(_describe(error) + _suggestion(error, SCHEMAS[name])) from error
     return _to_dataclass(config)
 
 
@@ -151,6 +152,13 @@ def _to_dataclass(config: Any) -> Any:
     if unknown:
         raise ConfigError("there are no such settings: " + ", ".join(unknown))
     return result
+
+
+def _suggestion(error: BaseException, schema: type) -> str:
+    """The setting whose key is most like the one that the error says is not there."""
+    missing = re.search(r"^Key .* (?:is )?not in [^$]*full_key: (\S+)", str(error.__cause__ or error), re.MULTILINE)
+    alike = difflib.get_close_matches(missing[1], key_paths(schema), n=1) if missing else []
+    return f"\n  did you mean {alike[0]}?" if alike else ""
 
 
 def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:

@@ -25,6 +25,16 @@ def reference(schema: type, prefix: str = "") -> Iterator[str]:
             yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
 
 
+def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
+    """The key path of every setting of a dataclass and of those inside it."""
+    types = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from key_paths(types[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + field.name
+
+
 def field_docs(schema: type) -> dict[str, str]:
     """The string under each field of a dataclass, joined to one line; empty where there is none."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
