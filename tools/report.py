@@ -33,6 +33,10 @@ class ReportOptions:
     words: int = 200
     """How many."""
 
+    def __post_init__(self) -> None:
+        if self.words < 1:
+            raise ConfigError(f"words: {self.words} is less than 1")
+
 
 def main(argv: list[str]) -> None:
     """Hide ``words`` words of the language ``hidden`` in the validation pairs, and report."""
@@ -40,6 +44,8 @@ def main(argv: list[str]) -> None:
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
     run, model = Path(options.run), load(options.run)
+    if options.hidden not in model.languages:
+        raise ConfigError(f"hidden={options.hidden}: the model knows {', '.join(model.languages)}")
     data = read_json(run / "config.json")["data"]
     recovered: list[Recovery] = []
     for pair in data["tlm"]:

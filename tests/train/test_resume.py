@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorboard.summary.writer.event_file_writer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import ALONE, run_processes, tiny_config
 from training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
@@ -301,7 +302,12 @@ def test_patience_is_kept_over_a_resume(tiny_dataset: Path, tmp_path: Path) -> N
     assert train_alone(config).reason == outcome.reason
 
 
-def test_tensorboard_has_each_step_once(straight: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_tensorboard_has_each_step_once(
+    straight: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files are read in the order of their names, which end with a count of the process's writers: 10 sorts before 9.
+    writers = tensorboard.summary.writer.event_file_writer
+    monkeypatch.setattr(writers, "_global_uid", writers.AtomicCounter(1))
     config = tiny_config(tmp_path / "run", tiny_dataset, CLM)
     with pytest.MonkeyPatch.context() as patch:
         crash_at(patch, 9)

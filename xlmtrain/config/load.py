@@ -89,7 +89,7 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
     try:
         for pair in pairs:
             key, _, value = pair.partition("=")
-            config[key] = value  # as it stands: a text may hold anything
+            config[key] = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
     return _to_dataclass(config), [argument for argument in argv if argument not in pairs]

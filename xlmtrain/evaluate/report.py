@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from xlmtrain.errors import CheckpointError
 from xlmtrain.evaluate.recovery import Recovery
 from xlmtrain.metrics.meters import duration
+from xlmtrain.metrics.sinks import read_records
 from xlmtrain.runtime.files import read_json
 
 
@@ -18,7 +18,7 @@ def report(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; is this a run directory?")
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = read_records(path)
     lines = [*_summary(run, records), "", *_validation(records)]
     if recovered:
         lines += ["", *_recovery(recovered, shown)]
@@ -74,6 +74,5 @@ def _recovery(recovered: list[Recovery], shown: int) -> Iterator[str]:
     yield "| sentence | translation | hidden | guess without | guess with |"
     yield "| --- | --- | --- | --- | --- |"
     for item in recovered[:shown]:
-        sentence = item.sentence.replace("<", "&lt;")
-        cells = (sentence, item.translation, item.truth, item.alone, item.with_translation)
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        cells = (item.sentence, item.translation, item.truth, item.alone, item.with_translation)
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

@@ -88,11 +88,12 @@ class Which(str, Enum):
     last = "last"
 
 
-def load(run: str | Path, which: Which = Which.best) -> Pretrained:
+def load(run: str | Path, which: Which | str = Which.best) -> Pretrained:
     """The model of a run directory.
 
     Raises CheckpointError if it is none, or has no checkpoint.
     """
+    which = Which(which)  # a plain "best" will do
     run = Path(run)
     if not (run / "config.json").is_file():
         raise CheckpointError(f"run={run}: not a run directory, it has no config.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -49,18 +50,20 @@ class MetricsWriter:
         self._board.close()
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``, without a line that a crash cut short."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the records up to ``step``; a line that a crash cut short goes too."""
+    """Keep the records up to ``step``."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] <= step:
-            kept.append(line if line.endswith("\n") else line + "\n")
+    kept = [json.dumps(record) + "\n" for record in read_records(path) if record["step"] <= step]
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)

@@ -11,6 +11,7 @@ from sacremoses.corpus import NonbreakingPrefixes
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text.normalize import Normalizer
 
+
 class _Moses(MosesTokenizer):
     """sacremoses' port, brought nearer to the Perl script and relieved of building large sets per word."""
 

@@ -70,6 +70,7 @@ class TrainingLoop:
 
         Raises NumericalError if the loss or the gradient is no longer finite.
         """
+        self._mark_best()
         try:
             outcome = self._stopped() or self._evaluate_if_due() or self._out_of_patience() or self._train()
         finally:
@@ -212,6 +213,12 @@ class TrainingLoop:
             return Outcome("done", f"{config.metric} has not improved in {config.patience} evaluations")
         return None
 
+    def _mark_best(self) -> None:
+        """Let ``best.json`` say what the progress says; it is behind if a kill came between a save and this."""
+        progress = self.progress
+        if self.store is not None and progress.best is not None and progress.best_step in self.store.steps():
+            self.store.mark_best(progress.best_step, self.config.evaluate.metric, progress.best)
+
     def _save(self) -> None:
         """Write a checkpoint of the step, once."""
         self._log()
@@ -221,8 +228,7 @@ class TrainingLoop:
                 state = {"progress": progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
                 moments = optimizer_tensors(self.optimizer, self.model)
                 self.store.save(progress.step, self.model.state_dict(), moments, state)
-            if progress.best is not None and progress.best_step in self.store.steps():
-                self.store.mark_best(progress.best_step, self.config.evaluate.metric, progress.best)
+            self._mark_best()
             self.store.prune(progress.step)
         if self.writer is not None:
             self.writer.flush()

@@ -1,0 +1,358 @@
+"""The programs of tools/, from raw text to a model that fills masks: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from tiny import tiny_config
+from training import records, train_alone
+
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.export.api import Which, load
+from xlmtrain.text.vocab import EOS, MASK
+from xlmtrain.train.checkpoint import CheckpointStore
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+SUBJECTS = {"Katze": "cat", "Kuh": "cow", "Maus": "mouse", "Ente": "duck", "Straße": "street"}
+VERBS = {"schläft": "sleeps", "wartet": "waits", "singt": "sings", "glänzt": "shines"}
+PLACES = {"im Garten": "in the garden", "am Fluss": "by the river", "heute früh": "early today"}
+PAIRS = [
+    (f"Die {s} {v} {p}.", f"The {SUBJECTS[s]} {VERBS[v]} {PLACES[p]}.") for s, v, p in product(SUBJECTS, VERBS, PLACES)
+]
+SETTINGS = {
+    "model.max_positions": 48,
+    "data.max_sentence_length": 30,
+    "data.draw_tokens": 128,
+    "train.steps": 30,
+    "evaluate.every": 15,
+    "train.save_every": 15,
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences about animals and their translations, prepared by the program from text of both kinds."""
+    place = tmp_path_factory.mktemp("text")
+    for split, pairs in (("train", PAIRS[::2] + PAIRS[1::4]), ("valid", PAIRS[3::4])):
+        for side, language in enumerate(("de", "en")):
+            lines = [pair[side] for pair in pairs]
+            (place / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    output = place / "prepared"
+    texts = [
+        setting
+        for split in ("train", "valid")
+        for setting in (
+            f"{split}.mono={{de: [{place}/{split}.de], en: [{place}/{split}.en]}}",
+            f'{split}.pairs={{de-en: ["{place}/{split}.{{lang}}"]}}',
+        )
+    ]
+    printed = start("prepare", f"output={output}", *texts, "bpe.merges=60", "workers=1")
+    assert f"prepared: {output}" in printed
+    return output
+
+
+def start(tool: str, *arguments: str, code: int = 0) -> str:
+    """The program in a process of its own, which must end with exit code ``code``: what it prints, on either stream."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model; the first of its two checkpoints is said to be the best, so that they can be told apart."""
+    path = tmp_path_factory.mktemp("trained") / "animals"
+    train_alone(tiny_config(path, prepared, SETTINGS))
+    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
+    return path
+
+
+Tool = Callable[..., str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    """Run a tool as the program it is, but in this process; a refusal must be one message without a traceback."""
+
+    def call(tool: str, *arguments: str, code: int = 0) -> str:
+        path = str(REPOSITORY / "tools" / f"{tool}.py")
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        ended: object = 0
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            ended = end.code
+        output, errors = capsys.readouterr()
+        assert ended == code, errors
+        assert errors.startswith("error: ") if code else errors == ""
+        assert errors.count("error: ") == (code != 0)
+        return errors if code else output
+
+    return call
+
+
+def guesses(line: str) -> list[tuple[str, float]]:
+    """What ``<mask> 1: cat 0.500  cow 0.250`` says."""
+    words = line.partition(": ")[2].split("  ")
+    return [(word, float(probability)) for word, _, probability in (entry.partition(" ") for entry in words)]
+
+
+def test_prepared_text_is_what_was_given(prepared: Path) -> None:
+    dataset = Dataset(prepared)
+    assert dataset.languages == ["de", "en"]
+    assert len(dataset.corpus("train.de")) == len(dataset.corpus("train.de-en.en")) == 45
+    corpora = dataset.pair("valid", "de-en")
+    for number, pair in enumerate(PAIRS[3::4]):
+        for corpus, line in zip(corpora, pair):
+            sentence = corpus.ids[corpus.offsets[number] : corpus.offsets[number + 1]].tolist()
+            assert sentence[-1] == EOS
+            assert dataset.vocab.decode(sentence[:-1]) == line.replace(".", " .")
+
+
+def test_fill_mask_prints_the_models_guesses(call: Tool, run: Path) -> None:
+    sentence, other = "Die <mask> wartet <mask> Fluss.", "<mask> singt."
+    lines = call("fill_mask", f"run={run}", "lang=de", "k=3", sentence, other).splitlines()
+    assert [lines[0], lines[3]] == [sentence, other]
+    assert [line[:11] for line in lines[1:3] + lines[4:]] == ["  <mask> 1:", "  <mask> 2:", "  <mask> 1:"]
+    expected = [*load(run).fill_mask(sentence, "de", 3), *load(run).fill_mask(other, "de", 3)]
+    for line, place in zip(lines[1:3] + lines[4:], expected):
+        assert guesses(line) == [(guess.word, round(guess.probability, 3)) for guess in place]
+    assert len(guesses(call("fill_mask", f"run={run}", "lang=de", other).splitlines()[1])) == 5
+
+
+def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Tool, run: Path) -> None:
+    sentence, translation = "Die <mask> wartet.", "The mouse, x=1: waits."
+    given = ["fill_mask", f"run={run}", "k=40", sentence]
+    german = guesses(call(*given, "lang=de").splitlines()[1])
+    english = guesses(call(*given, "lang=en").splitlines()[1])
+    both = guesses(call(*given, "lang=de", f"translation={translation}", "translation_lang=en").splitlines()[1])
+    last = guesses(call(*given, "lang=de", "which=last").splitlines()[1])
+    model = load(run, Which.best)
+    for found, expected in (
+        (german, model.fill_mask(sentence, "de", 40)),
+        (english, model.fill_mask(sentence, "en", 40)),
+        (both, model.fill_mask(sentence, "de", 40, (translation, "en"))),
+        (last, load(run, Which.last).fill_mask(sentence, "de", 40)),
+    ):
+        assert found == [(guess.word, round(guess.probability, 3)) for guess in expected[0]]
+    assert german not in (english, both, last)
+
+
+REFUSED_BY_FILL_MASK = [
+    (["kk=1"], 2, "no such settings: kk=1; there are k, lang, run, translation, translation_lang, which"),
+    (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
+    (["k=0"], 2, "k: 0 is less than 1"),
+    (["which=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: which"),
+    (["lang=fr"], 2, "lang=fr: the model knows de, en"),
+    (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
+    (["translation=The cow."], 2, "translation and translation_lang go together"),
+    (["translation_lang=en"], 2, "translation and translation_lang go together"),
+    (["run=nowhere"], 4, "nowhere"),
+    (["Die Kuh singt."], 3, "no <mask> in 'Die Kuh singt.'"),
+    (["<mask>" + " Kuh" * 60], 3, "tokens are more than the model's 48 positions"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"), REFUSED_BY_FILL_MASK, ids=[a[0][0] for a in REFUSED_BY_FILL_MASK]
+)
+def test_fill_mask_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
+    assert message in call("fill_mask", f"run={run}", "lang=de", "Die <mask> singt.", *arguments, code=code)
+
+
+def test_fill_mask_asks_for_what_is_missing(call: Tool, run: Path) -> None:
+    assert "these settings have no value yet: lang=..., run=..." in call("fill_mask", "<mask>", code=2)
+    assert "no sentence given" in call("fill_mask", f"run={run}", "lang=de", code=2)
+
+
+def test_a_refusal_of_the_program(run: Path) -> None:
+    assert start("fill_mask", f"run={run}", "lang=de", "Kein Platz.", code=3) == "error: no <mask> in 'Kein Platz.'\n"
+
+
+def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
+    printed = call("report", f"run={run}", "words=6")
+    assert (run / "report.md").read_text(encoding="utf-8") + "\n" == printed
+    lines = printed.splitlines()
+    assert lines[0] == "# animals"
+    assert lines[3].startswith("30 steps, ")
+    header = lines[lines.index("## Validation: perplexity (accuracy in %)") + 2]
+    assert header == "| step | de_mlm | en_mlm | de-en_tlm | mlm | tlm |"
+    table = [line.strip("| ").split(" | ") for line in lines if re.match(r"\| \d", line)]
+    evaluations = [record for record in records(run) if "valid/mlm_ppl" in record]
+    assert [row[0] for row in table] == ["0", "15", "30"]
+    for row, record in zip(table, evaluations):
+        assert row[4] == f"{record['valid/mlm_ppl']:.2f} ({record['valid/mlm_acc']:.1f})"
+    before, after = (float(row[4].split()[0]) for row in (table[0], table[-1]))
+    assert after < before
+
+
+@pytest.mark.parametrize("hidden", ["de", "en"])
+def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: str) -> None:
+    lines = call("report", f"run={run}", "words=6", f"hidden={hidden}").splitlines()
+    first = lines.index("## A hidden word and its translation")
+    assert lines[first + 2].startswith("One word was hidden in each of 6 validation sentences.")
+    rows = [line.strip("| ").split(" | ") for line in lines[first + 6 :] if line]
+    assert len(rows) == 6
+    valid = {pair[hidden == "en"].replace(".", " ."): pair[hidden == "de"].replace(".", " .") for pair in PAIRS[3::4]}
+    for sentence, translation, truth, _, _ in rows:
+        assert len(truth) > 3
+        assert valid[sentence.replace("&lt;mask>", truth)] == translation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, run, words"),
+        (["words=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: words"),
+        (["more"], 2, "not understood: more"),
+        (["run=nowhere"], 4, "nowhere"),
+        (["run=???"], 2, "these settings have no value yet: run=..."),
+    ],
+)
+def test_report_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
+    (run / "report.md").unlink(missing_ok=True)
+    assert message in call("report", f"run={run}", *arguments, code=code)
+    assert not (run / "report.md").exists()
+
+
+def show_settings(prepared: Path) -> list[str]:
+    """Those of ``run``, as far as they say what the data is."""
+    given = ["run=anywhere", f"data.path={prepared}", "data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}"]
+    sizes = ["data.sequence_length=16", "data.draw_tokens=128", "data.max_sentence_length=30", "train.batch_tokens=512"]
+    return [*given, *sizes, "mask.rate=0.5"]
+
+
+@pytest.mark.parametrize(("step", "rows"), [(0, 2), (3, 1), (3, 1000)])
+def test_show_data_shows_the_batches_of_training(call: Tool, prepared: Path, step: int, rows: int) -> None:
+    """Every token as it is seen, with what it hides, its language and its position."""
+    defaults = [*([f"step={step}"] if step else []), *([f"rows={rows}"] if rows != 2 else [])]
+    printed = call("show_data", *show_settings(prepared), *defaults).splitlines()
+    sizes = {"data.draw_tokens": 128, "data.max_sentence_length": 30, "train.batch_tokens": 512, "mask.rate": 0.5}
+    dataset = Dataset(prepared)
+    loader = Loader(tiny_config("anywhere", prepared, sizes | {"model.max_positions": 48}), dataset)
+    cursors = loader.sampler.start()
+    for earlier in range(step):
+        cursors = loader.make(earlier, cursors).cursors
+    batches = loader.make(step, cursors).batches
+    assert len(batches) == 4
+    assert {batch.objective for batch in batches} == {"mlm", "tlm"}
+    lines = iter(printed)
+    word = dataset.vocab.word
+    for batch in batches:
+        count, length = batch.tokens.shape
+        assert next(lines).startswith(
+            f"== {batch.name}: {count} rows x {length} tokens, {len(batch.targets)} to predict"
+        )
+        truth = dict(zip(batch.target_index.tolist(), batch.targets.tolist()))
+        for row in range(min(rows, count)):
+            size = length if batch.lengths is None else int(batch.lengths[row])
+            assert next(lines).startswith(f"-- row {row}, {size} tokens: ")
+            expected = []
+            for column, token in enumerate(batch.tokens[row, :size].tolist()):
+                place = row * length + column
+                seen = "<mask>" if token == MASK else word(token)
+                hides = f"({word(truth[place])})" if place in truth else ""
+                language = dataset.languages[int(batch.languages[row, column])]
+                expected.append(f"{seen}{hides} {language}:{int(batch.positions[row, column])}")
+            assert next(lines).strip().split(" | ") == expected
+    assert list(lines) == []
+
+
+def test_show_data_shows_masks_and_where_the_translation_begins(call: Tool, prepared: Path) -> None:
+    lines = call("show_data", *show_settings(prepared), "rows=1000").splitlines()
+    tokens = [line.strip().split(" | ") for line in lines if line.startswith("   ")]
+    hidden = [token for row in tokens for token in row if "(" in token]
+    masked = np.mean([token.startswith("<mask>(") for token in hidden])
+    assert len(hidden) > 100
+    assert 0.7 < masked < 0.9
+    places = [[token.rpartition(" ")[2] for token in row] for row in tokens]
+    pairs = [row for row in places if row[-1].startswith("en:") and row[0] == "de:0"]
+    assert pairs
+    for row in pairs:
+        second = row.index("en:0")
+        assert row == [*(f"de:{i}" for i in range(second)), *(f"en:{i}" for i in range(len(row) - second))]
+    alone = [row for row in places if row not in pairs]
+    assert alone
+    assert all(row == [f"{row[0][:2]}:{i}" for i in range(16)] for row in alone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["step=-1"], 2, "step is 0 or more"),
+        (["rows=0"], 2, "rows 1 or more"),
+        (["step=soon"], 2, "Value 'soon' of type 'str' could not be converted to Integer\n  full_key: step"),
+        (["stpe=1"], 2, "stpe"),
+        (["optim.rate=1"], 2, "optim.rate"),
+        (["mask.rate=all"], 2, "mask.rate"),
+        (["data.mlm={fr: 1}"], 2, "fr"),
+        (["data.path=nowhere"], 3, "nowhere/dataset.json"),
+        (["data.path=???"], 2, "data.path=..."),
+    ],
+)
+def test_show_data_refuses(call: Tool, prepared: Path, arguments: list[str], code: int, message: str) -> None:
+    assert message in call("show_data", *show_settings(prepared), *arguments, code=code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["bpe.merge=10"], 2, "bpe.merge"),
+        (["workers=all"], 2, "workers"),
+        (["workers=-1"], 2, "workers: -1 is negative"),
+        (["train.mono={de: [nowhere.de]}"], 3, "nowhere.de"),
+        (["output=???"], 2, "output=..."),
+    ],
+)
+def test_prepare_refuses(call: Tool, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    text = tmp_path / "text.de"
+    text.write_text("Die Kuh singt.\n", encoding="utf-8")
+    given = [f"output={tmp_path / 'prepared'}", f"train.mono={{de: [{text}]}}"]
+    assert message in call("prepare", *given, *arguments, code=code)
+    assert list(tmp_path.iterdir()) == [text]
+
+
+def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
+    assert "train: no text" in call("prepare", f"output={tmp_path / 'prepared'}", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "settings"),
+    [
+        ("fill_mask", ["run=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null"]),
+        ("report", ["run=???", "hidden=de", "words=200"]),
+        ("show_data", ["step=0", "rows=2"]),
+        (
+            "prepare",
+            ["output=???", "train.mono={}", "test.pairs={}", "bpe.merges=60000", "vocab.path=null", "workers=0"],
+        ),
+    ],
+)
+def test_help_explains_every_setting(call: Tool, tool: str, settings: list[str]) -> None:
+    lines = call(tool, "--help").splitlines()
+    for setting in settings:
+        (number,) = (i for i, line in enumerate(lines) if line.startswith(f"  {setting}   ["))
+        assert lines[number + 1].startswith(" " * 8)
+        assert lines[number + 1].endswith((".", ")")) or len(lines[number + 1]) > 60, lines[number + 1]
+    if tool != "prepare":
+        assert f"python tools/{tool}.py" in "\n".join(lines)
+        assert len([line for line in lines if re.match(r"  [a-z_]+=.*\[", line)]) == len(settings)
