@@ -224,17 +224,17 @@ def test_report_counts_the_recovered(run: Path) -> None:
     lines = section(report(run, recoveries(16, alone=2, together=12)))
     assert lines[2] == (
         "One word was hidden in each of 16 validation sentences. The model's first guess was right 12 times (75.0%) "
-        "with the translation in view, 2 times (12.5%) without."
+        "with the translation in view, 2 times (12.5%) without. Some that only the translation gave away come first."
     )
 
 
-def test_report_shows_the_first_as_a_table(run: Path) -> None:
+def test_report_shows_those_the_translation_gave_away_first(run: Path) -> None:
     lines = section(report(run, recoveries(16, alone=1, together=2), shown=3))
     assert lines[4:] == [
         "| sentence | translation | hidden | guess without | guess with |",
         "| --- | --- | --- | --- | --- |",
-        "| die &lt;mask> 0 | the cat \\| 0 | Katze | Katze | Katze |",
         "| die &lt;mask> 1 | the cat \\| 1 | Katze | Uhr\\| | Katze |",
+        "| die &lt;mask> 0 | the cat \\| 0 | Katze | Katze | Katze |",
         "| die &lt;mask> 2 | the cat \\| 2 | Katze | Uhr\\| | Hund |",
     ]
 

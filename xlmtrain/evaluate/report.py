@@ -68,11 +68,13 @@ def _recovery(recovered: list[Recovery], shown: int) -> Iterator[str]:
     yield (
         f"One word was hidden in each of {total} validation sentences. The model's first guess was right "
         f"{together} times ({together / total:.1%}) with the translation in view, {alone} times ({alone / total:.1%}) "
-        "without."
+        "without. Some that only the translation gave away come first."
     )
     yield ""
     yield "| sentence | translation | hidden | guess without | guess with |"
     yield "| --- | --- | --- | --- | --- |"
-    for item in recovered[:shown]:
+    given_away = [item for item in recovered if item.with_translation == item.truth != item.alone]
+    others = [item for item in recovered if item not in given_away]
+    for item in [*given_away[: shown // 2], *others][:shown]:
         cells = (item.sentence, item.translation, item.truth, item.alone, item.with_translation)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
