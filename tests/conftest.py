@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import write_tiny_dataset
 
 REPOSITORY = Path(__file__).parents[1]
-# Test modules import `tiny`, and train.py is a script beside the package.
-for _path in (Path(__file__).parent, REPOSITORY):
-    if str(_path) not in sys.path:
-        sys.path.insert(0, str(_path))
-
-from tiny import write_tiny_dataset  # noqa: E402
-
 torch.set_num_threads(1)  # tests share few cores, and sums over threads would differ between machines
 
 

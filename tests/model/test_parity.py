@@ -81,7 +81,9 @@ def test_hidden_states_logits_and_loss(oracle: Oracle, model: LanguageModel, nam
     batch = as_batch(case, causal=name == "clm_stream")
 
     hidden = model.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
+    print(f"{name}: largest difference of a hidden state {(hidden.transpose(0, 1) - case['hidden']).abs().max():.1e}")
     torch.testing.assert_close(hidden.transpose(0, 1), case["hidden"], atol=TOLERANCE, rtol=0)
+    print(f"{name}: largest difference of a logit {(model.logits(batch) - case['logits']).abs().max():.1e}")
     torch.testing.assert_close(model.logits(batch), case["logits"], atol=TOLERANCE, rtol=0)
     assert model(batch).item() / len(batch.targets) == pytest.approx(oracle.numbers["losses"][name], abs=TOLERANCE)
 

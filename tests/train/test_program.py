@@ -55,6 +55,13 @@ def start(run: Path, data: Path, *overrides: str, cwd: Path, code: int) -> str:
     return done.stderr
 
 
+def torchrun(count: int, run: Path, data: Path, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run to the end on ``count`` processes."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
+    words = command(run, data, launcher=launcher)
+    return subprocess.run(words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
 def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
     """And it is bit for bit the run that the same settings give in another process."""
     here = tmp_path / "here"
@@ -146,15 +153,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tiny_dataset: Path, tmp_path
 @pytest.mark.slow
 def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
     """Two processes, one run directory, the figures of one process."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = subprocess.run(
-        command(tmp_path / "run", tiny_dataset, launcher=launcher),
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = torchrun(2, tmp_path / "run", tiny_dataset, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done at step 20") == 1
     assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
@@ -168,15 +167,7 @@ def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_with_too_many_processes(tiny_dataset: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3")
-    done = subprocess.run(
-        command(tmp_path / "run", tiny_dataset, launcher=launcher),
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = torchrun(3, tmp_path / "run", tiny_dataset, cwd=tmp_path)
     assert done.returncode != 0
     assert "which 3 processes cannot share evenly; take one of 1, 2, 4 processes" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -30,6 +30,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def sentence(self, index: int) -> np.ndarray:
+        """The ids of one sentence with its EOS."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
     def lengths(self) -> np.ndarray:
         """Tokens of every sentence without its EOS, (sentences,) int64."""
         return np.diff(self.offsets) - 1
@@ -93,6 +97,11 @@ class Dataset:
             raise DataError(f"{path}: {path.stat().st_size} bytes, dataset.json says {stored.bytes}")
         # numpy cannot map an empty file
         return np.memmap(path, dtype=dtype, mode="r") if stored.bytes else np.empty(0, dtype)
+
+
+def corpus_names(split: str, objective: str, key: str) -> list[str]:
+    """The corpora that an objective reads for a language, or for a pair in TLM."""
+    return [f"{split}.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"{split}.{key}"]
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:

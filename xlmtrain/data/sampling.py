@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xlmtrain.config.schema import DataConfig
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.corpus import Dataset, corpus_names
 from xlmtrain.data.sources import PairSource, Source, StreamSource
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.random import generator
@@ -61,7 +61,7 @@ def make_tasks(config: DataConfig, dataset: Dataset, seed: int) -> list[Task]:
 
 def _check_text(dataset: Dataset, objective: str, key: str) -> None:
     """Raise ConfigError if there is no training text for ``data.<objective>.<key>``."""
-    names = [f"train.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"train.{key}"]
+    names = corpus_names("train", objective, key)
     if (objective == "tlm") != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
         there = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
         raise ConfigError(
@@ -104,7 +104,6 @@ class Sampler:
         self.tasks = tasks
         self.probabilities = probabilities(tasks, alpha)
         self._draws_per_step, self._seed = draws_per_step, seed
-        self._by_name = {task.name: task for task in tasks}
 
     def start(self) -> Cursors:
         """The cursors of a run that begins."""

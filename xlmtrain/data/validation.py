@@ -11,8 +11,9 @@ import numpy as np
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
-from xlmtrain.data.corpus import Corpus, Dataset, check_ids
+from xlmtrain.data.corpus import Corpus, Dataset, check_ids, corpus_names
 from xlmtrain.data.rows import Rows, pair_rows, stream_rows
+from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
 
@@ -90,7 +91,7 @@ class ValidationSet:
         parts = max(1, -(-len(order) // self._config.evaluate.pairs_per_batch))
         for chosen in np.array_split(order, parts):
             if len(chosen):
-                sides = [[side.ids[side.offsets[i] : side.offsets[i + 1]] for i in chosen] for side in self._pair]
+                sides = [[side.sentence(i) for i in chosen] for side in self._pair]
                 yield pair_rows(sides[0], sides[1], (self._languages[0], self._languages[1]))
 
     def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
@@ -104,9 +105,8 @@ class ValidationSet:
 def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> list[ValidationSet]:
     """The sets of ``split`` for everything the settings train on, as far as the data has them."""
     sets = []
-    for objective in ("mlm", "tlm", "clm"):
+    for objective in OBJECTIVES:
         for key, weight in getattr(config.data, objective).items():
-            corpora = [f"{split}.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"{split}.{key}"]
-            if weight > 0 and all(dataset.has(name) for name in corpora):
+            if weight > 0 and all(dataset.has(name) for name in corpus_names(split, objective, key)):
                 sets.append(ValidationSet(config, dataset, split, objective, key))
     return sets

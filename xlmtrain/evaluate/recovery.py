@@ -42,7 +42,7 @@ def recover_words(
     found: list[Recovery] = []
     for number in range(len(sides[hidden])):
         corpora = sides[hidden], sides[other]
-        sentence, translation = (c.ids[c.offsets[number] : c.offsets[number + 1]].astype(np.int64) for c in corpora)
+        sentence, translation = (corpus.sentence(number).astype(np.int64) for corpus in corpora)
         words = list(_whole_words(sentence, vocab))
         if words and max(len(sentence), len(translation)) < longest:
             place = words[generator(0, "recovery", number).integers(len(words))]

@@ -40,10 +40,6 @@ class Distributed:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.sum([0.0])
-
     def agree(self, value: str, what: str) -> None:
         """Raise ConfigError on every process if ``value`` is not the same on all of them."""
         if self.world_size == 1:
