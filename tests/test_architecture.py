@@ -39,6 +39,7 @@ ALLOWED = {
         "xlmtrain.metrics",
         "xlmtrain.objective",
         "xlmtrain.runtime",
+        "xlmtrain.text.files",
         "xlmtrain.text.vocab",
     ),
     "xlmtrain.train": (
@@ -51,9 +52,16 @@ ALLOWED = {
         "xlmtrain.optim",
         "xlmtrain.runtime",
     ),
+    "xlmtrain.download": (
+        "xlmtrain",
+        "xlmtrain.runtime.files",
+        "xlmtrain.text.parallel",
+        "xlmtrain.text.progress",
+    ),
     "xlmtrain.export": (
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.metrics.sinks",
         "xlmtrain.model",
         "xlmtrain.objective",
         "xlmtrain.runtime",
@@ -61,7 +69,7 @@ ALLOWED = {
         "xlmtrain.train.checkpoint",
     ),
 }
-TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text")
+TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text", "xlmtrain.download")
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "hydra.utils.instantiate", "instantiate"}
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 

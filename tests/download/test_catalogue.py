@@ -1,0 +1,162 @@
+"""The catalogue, and the tool that shows and downloads what is in it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from publisher import make_certificate, publishing
+from samples import GERMAN, text
+
+from xlmtrain.download.catalogue import read_catalogue, select
+from xlmtrain.download.transfers import local_paths
+from xlmtrain.errors import ConfigError, DataError
+
+ENTRY = {
+    "name": "crawl",
+    "format": "text",
+    "licence": "free",
+    "languages": ["de"],
+    "split": "train",
+    "files": [{"url": "https://host/crawl.gz", "limit": 1000, "size": None, "checksum": None}],
+}
+
+
+def test_the_catalogue_has_what_the_released_model_was_made_of() -> None:
+    catalogue = read_catalogue()
+    years = range(2007, 2024)
+    assert {f"news-crawl-{lang}-{year}" for lang in ("de", "en") for year in years} <= set(catalogue)
+    assert {"codes_ende", "vocab_ende", "newstest2013", "newstest2016", "europarl-v7", "europarl-v10"} <= set(catalogue)
+    assert {corpus.format for corpus in catalogue.values()} == {
+        *("text", "file", "tsv", "moses", "sgm", "tmx", "wiki", "tatoeba")
+    }
+    for corpus in catalogue.values():
+        assert corpus.licence
+        assert len(corpus.files) == (3 if corpus.format == "tatoeba" else 1)
+        assert bool(corpus.members) == (corpus.format in ("moses", "sgm"))
+
+
+def test_no_two_files_share_a_place() -> None:
+    places: dict[Path, str] = {}
+    for corpus in read_catalogue().values():
+        for file, path in zip(corpus.files, local_paths(corpus, Path("raw"))):
+            assert places.setdefault(path, file.url) == file.url
+            assert re.fullmatch(r"raw/(downloads/)?[A-Za-z0-9._-]+", str(path))
+            assert path.suffix == Path(file.url).suffix or corpus.format == "file"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../up"}, "'../up' cannot be part of a file name"),
+        ({"name": "-rf"}, "cannot be part of a file name"),
+        ({"languages": ["d/e"]}, "'d/e' cannot be part of a file name"),
+        ({"format": "pdf"}, "format pdf is none of"),
+        ({"split": None}, "split None is none of"),
+        ({"licence": "unheard"}, "unheard"),
+        ({"members": ["a", "b"]}, "members and languages do not go together"),
+        ({"colour": "red"}, "colour"),
+        ({"files": [{"url": "http://host/x", "limit": 9}]}, "not https"),
+        ({"files": [{"url": "https://host/x", "limit": 9, "sums": "http://host/s"}]}, "not https"),
+        ({"files": [{"url": "https://host/x", "limit": 9, "size": 10}]}, "the size exceeds the limit"),
+        ({"files": [{"url": "https://host/x", "limit": 9, "checksum": "md5:x"}]}, "checksum md5:x is none"),
+        ({"files": [{"url": "https://host/x"}]}, "limit"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "catalogue.json"
+    path.write_text(json.dumps({"licences": {"free": "free"}, "corpora": [{**ENTRY, **change}]}))
+    with pytest.raises(DataError) as refusal:
+        read_catalogue(path)
+    assert str(refusal.value).startswith(f"{path}: {change.get('name', 'crawl')}: ")
+    assert message in str(refusal.value)
+
+
+def test_a_name_twice(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.json"
+    path.write_text(json.dumps({"licences": {"free": "free"}, "corpora": [ENTRY, ENTRY]}))
+    with pytest.raises(DataError, match="crawl: the name is taken"):
+        read_catalogue(path)
+
+
+def test_corpora_are_chosen_by_patterns() -> None:
+    catalogue = read_catalogue()
+    chosen = select(catalogue, ["newstest201[34]", "news-crawl-de-200*", "newstest2013"])
+    assert [corpus.name for corpus in chosen] == [
+        *("news-crawl-de-2007", "news-crawl-de-2008", "news-crawl-de-2009", "newstest2013", "newstest2014")
+    ]
+    with pytest.raises(ConfigError, match="europarl-v99: nothing of that name"):
+        select(catalogue, ["europarl-v10", "europarl-v99"])
+
+
+Tool = Callable[..., str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    """The tool as the program it is, in this process; what it prints, on either stream."""
+
+    def call(*arguments: str, code: int = 0) -> str:
+        path = str(REPOSITORY / "tools" / "download.py")
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        ended: object = 0
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            ended = end.code
+        output, errors = capsys.readouterr()
+        assert ended == code, errors
+        assert errors.count("error: ") == (code != 0)
+        return errors if code else output
+
+    return call
+
+
+def test_without_names_the_tool_lists(call: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = call().splitlines()
+    assert len(lines) == len(read_catalogue())
+    assert any(re.fullmatch(r"europarl-v9 +de-en +train +204 MB  no known restriction .*", line) for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["europarl-v99"], "europarl-v99: nothing of that name in the catalogue"),
+        (["outptu=x"], "no such settings: outptu=x; there are output, parallel, workers"),
+        (["parallel=0", "europarl-v9"], "parallel: 0 is not between 1 and 16"),
+        (["workers=-1", "europarl-v9"], "workers: -1 is negative"),
+    ],
+)
+def test_the_tool_refuses(call: Tool, arguments: list[str], message: str) -> None:
+    assert message in call(*arguments, code=2)
+
+
+def test_the_tool_downloads(call: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user would, over https with a certificate that this machine trusts; only the catalogue is another."""
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("no_proxy", "*")
+    content = gzip.compress(text(GERMAN))
+    with publishing(certificate) as publisher:
+        file = {"url": publisher.serve("/crawl.gz", content), "limit": 1000, "size": len(content)}
+        file["checksum"] = "md5:" + hashlib.md5(content, usedforsecurity=False).hexdigest()
+        path = tmp_path / "catalogue.json"
+        path.write_text(json.dumps({"licences": {"free": "free as air"}, "corpora": [{**ENTRY, "files": [file]}]}))
+        monkeypatch.setattr(read_catalogue, "__defaults__", (path,))
+        printed = call(f"output={tmp_path}/raw", "crawl").splitlines()
+        assert printed[0].endswith("free as air")
+        assert printed[-1].startswith("python tools/prepare.py output=prepared/downloaded 'train.mono={de: [")
+        assert (tmp_path / "raw" / "crawl.de.gz").read_bytes() == content
+        publisher.files["/crawl.gz"].content = b"x" * len(content)
+        (tmp_path / "raw" / "crawl.de.gz").unlink()
+        assert "should have" in call(f"output={tmp_path}/raw", "crawl", code=3)

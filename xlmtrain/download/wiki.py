@@ -1,0 +1,106 @@
+"""A dump of Wikipedia -> sentences.
+
+mwparserfromhell reads the markup of articles, sentencex (both kept by people around Wikimedia) cuts paragraphs into
+sentences. Templates are not expanded: what they would show is missing. Only running text is taken: tables, lists,
+headings, footnotes, captions and formulas are left out, and so are lines that do not end like a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from xlmtrain.download.markup import Gathered, xml_events
+from xlmtrain.errors import ConfigError
+from xlmtrain.text.parallel import ordered_map, worker_count
+
+try:
+    import mwparserfromhell
+    import sentencex
+    from mwparserfromhell.nodes import Heading, Tag, Text, Wikilink
+    from mwparserfromhell.wikicode import Wikicode
+except ImportError:
+    mwparserfromhell = None  # type: ignore[assignment]
+
+PAGES = 32  # a task for a worker
+ARTICLES = "0"
+_SENTENCE_ENDS = tuple(mark + close for mark in ".!?" for close in ("", '"', "“", "”", "«", "’", ")"))
+_OTHER_NAME_SPACE = re.compile(r":?[^:]+:\S")  # [[Datei:...]], [[Category:...]], [[fr:...]]
+_LEFTOVER = re.compile(r"[|<>{}]|\[\[|\]\]|==")  # of markup that was not closed
+_RUNNING_TEXT_TAGS = {"b", "i", "u", "em", "strong", "small", "big", "span", "sub", "sup", "abbr", "nowiki", "p"}
+
+
+def require_wiki() -> None:
+    """Raises ConfigError if what reads Wikipedia is not installed."""
+    if mwparserfromhell is None:
+        raise ConfigError("Wikipedia needs mwparserfromhell and sentencex: pip install 'xlmtrain[wiki]'")
+
+
+def read_wiki(stream: BinaryIO, path: Path, language: str, workers: int) -> Iterator[str]:
+    """The sentences of all articles of an XML dump, in its order, made by ``workers`` processes; 0 takes all cores."""
+    require_wiki()
+    pages = _articles(stream, path)
+    batches = iter(lambda: list(islice(pages, PAGES)), [])
+    for sentences in ordered_map(partial(_reader, language), batches, worker_count(workers)):
+        yield from sentences
+
+
+def _reader(language: str) -> Callable[[Sequence[str]], list[str]]:
+    return partial(_sentences, language)
+
+
+def _articles(stream: BinaryIO, path: Path) -> Iterator[str]:
+    """The markup of pages in the name space of articles that do not redirect."""
+    gathered, fields, redirect = Gathered(), {"ns": "", "text": ""}, False
+    current = ""
+    for event in xml_events(stream, path):
+        if event.kind == "start":
+            current = event.name
+            redirect = redirect or current == "redirect"
+        elif event.kind == "text" and current in fields:
+            gathered.add(event.text)
+        elif event.kind == "end":
+            if event.name in fields:
+                fields[event.name] = gathered.take()
+            if event.name == "page":
+                if fields["ns"].strip() == ARTICLES and not redirect:
+                    yield fields["text"]
+                fields, redirect = {"ns": "", "text": ""}, False
+            current = ""
+
+
+def _sentences(language: str, articles: Sequence[str]) -> list[str]:
+    """The sentences of some articles."""
+    found: list[str] = []
+    for article in articles:
+        for line in _running_text(article).splitlines():
+            line = " ".join(line.split())
+            if line.endswith(_SENTENCE_ENDS) and not _LEFTOVER.search(line):
+                found += (sentence.strip() for sentence in sentencex.segment(language, line))
+    return found
+
+
+def _running_text(article: str) -> str:
+    kept: list[Any] = []
+    in_list = False
+    for node in mwparserfromhell.parse(article).nodes:
+        if isinstance(node, Tag) and node.wiki_markup and str(node.tag) in ("li", "dt", "dd"):
+            in_list = True
+        elif in_list and isinstance(node, Text) and "\n" in node.value:
+            in_list = False
+            kept.append(Text(node.value[node.value.index("\n") :]))
+        elif not in_list and _is_running_text(node):
+            kept.append(node)
+    return str(Wikicode(kept).strip_code())
+
+
+def _is_running_text(node: Any) -> bool:
+    if isinstance(node, Wikilink):
+        return not _OTHER_NAME_SPACE.match(str(node.title))
+    if isinstance(node, Tag):
+        return str(node.tag).strip().lower() in _RUNNING_TEXT_TAGS
+    return not isinstance(node, Heading)
