@@ -18,7 +18,7 @@ NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
 	$(BIN)/python tools/report.py run=runs/quickstart
-	$(BIN)/python tools/fill_mask.py run=runs/quickstart lang=de "Die <mask> schläft auf dem Sofa." \
+	$(BIN)/python tools/fill_mask.py model=runs/quickstart lang=de "Die <mask> schläft auf dem Sofa." \
 		translation="The cat is sleeping on the sofa." translation_lang=en
 
 prepared/sample/dataset.json: $(VENV)/ready $(wildcard data/sample/*.de data/sample/*.en) configs/corpus/sample.yaml

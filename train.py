@@ -19,6 +19,7 @@ import json
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import torch
 
@@ -28,6 +29,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.evaluate.validator import Validator
+from xlmtrain.export.initialize import set_first_weights
 from xlmtrain.metrics.sinks import MetricsWriter
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
@@ -69,14 +71,17 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     distributed.agree(f"{__version__} {torch.__version__} {dataset.fingerprint}", "version or data")
 
     torch.manual_seed(torch_seed(config.seed, "init"))
-    model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages)).to(distributed.device)
+    model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
+    store = CheckpointStore(Path(config.run) / "checkpoints", config.train.keep_last)
+    begins = config.train.fresh or not store.steps()
+    first = set_first_weights(config.init, config.model, model, dataset) if begins else []
+    model.to(distributed.device)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = Stepper(config, model, optimizer, precision, distributed)
 
     with RunDirectory(config, dataset, distributed) as run:
-        store = CheckpointStore(run.path / "checkpoints", config.train.keep_last)
         progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
-        for line in summarize(config, dataset, loader, model, precision, distributed):
+        for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
         run.status("running")
         loop = TrainingLoop(

@@ -1,7 +1,7 @@
 """Ask a trained model what stands at ``<mask>``.
 
-    python tools/fill_mask.py run=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa."
-    python tools/fill_mask.py run=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa." \\
+    python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa."
+    python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa." \\
         translation="The cat is sleeping on the sofa." translation_lang=en
 """
 
@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 from xlmtrain.config.load import arguments, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.export.api import Which, load
+from xlmtrain.export.api import load
+from xlmtrain.export.run_directory import Which
 
 
 @dataclass
 class FillMask:
     """The settings of this tool; every other argument is a sentence."""
 
-    run: str = "???"
-    """Run directory."""
+    model: str = "???"
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original program."""
 
     lang: str = "???"
     """Language of the sentences."""
@@ -31,7 +32,10 @@ class FillMask:
     """How many words to show for each <mask>."""
 
     which: Which = Which.best
-    """Which checkpoint."""
+    """Which of a run's checkpoints."""
+
+    codes: str | None = None
+    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
 
     translation: str | None = None
     """A translation that the model sees too."""
@@ -51,7 +55,7 @@ def main(argv: list[str]) -> None:
     options, sentences = arguments(FillMask, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
-    model = load(options.run, options.which)
+    model = load(options.model, options.which, codes=options.codes)
     other = None
     if options.translation is not None and options.translation_lang is not None:
         other = (options.translation, options.translation_lang)

@@ -1,3 +1,25 @@
-"""xlmtrain: pretraining of bilingual masked language models, from raw text to a model in use."""
+"""xlmtrain: pretraining of bilingual masked language models, from raw text to a model in use.
 
+import xlmtrain
+
+model = xlmtrain.load("runs/quickstart")
+model.fill_mask("Die Katze <mask> auf dem Sofa.", lang="de", k=5)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xlmtrain.export.api import load
+
+__all__ = ["load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: the processes that prepare text import the package too, and have no use for torch.
+    if name == "load":
+        return importlib.import_module("xlmtrain.export.api").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
+from xlmtrain.errors import CheckpointError
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.head import Head
 from xlmtrain.text.vocab import PAD
@@ -36,3 +37,14 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the batch's targets, in nats."""
         return F.cross_entropy(self.logits(batch), batch.targets, reduction="sum")
+
+
+def check_fit(model: LanguageModel, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Raise CheckpointError, naming the first weight, if ``weights`` from ``where`` are not those of ``model``."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if odd:
+        raise CheckpointError(
+            f"{where}: does not fit the model: {odd[0]} is {found.get(odd[0])}, not {expected.get(odd[0])}"
+        )

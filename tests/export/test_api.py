@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from tiny import WORDS, tiny_config
 from training import train_alone
 
+import xlmtrain
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.evaluate.report import report
-from xlmtrain.export.api import Pretrained, load
+from xlmtrain.export.api import Pooling, Pretrained, load
 from xlmtrain.text.vocab import MASK
 
 
@@ -76,8 +78,86 @@ def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: P
         model.fill_mask("a b", "de")
     with pytest.raises(DataError, match="42 tokens are more than the model's 32 positions"):
         model.fill_mask("<mask>" + " a" * 39, "de")
-    with pytest.raises(CheckpointError, match="not a run directory"):
+    with pytest.raises(ConfigError, match=r"layer=2: the model has 0 .* to 1"):
+        model.embed(["a"], "de", layer=2)
+    with pytest.raises(ConfigError, match="a list of sentences"):
+        model.score("a b", "de")
+    with pytest.raises(CheckpointError, match="no model in it; expected a run directory"):
         load(tmp_path)
+    with pytest.raises(CheckpointError, match="no such file or directory"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="has its own codes"):
+        load(tiny_dataset, codes=tiny_dataset / "codes")
+
+
+def test_every_question_needs_a_known_language(model: Pretrained) -> None:
+    questions = [
+        model.tokenize,
+        model.fill_mask,
+        lambda s, lang: model.embed([s], lang),
+        lambda s, lang: model.score([s], lang),
+    ]
+    for ask in questions:
+        with pytest.raises(ConfigError, match="lang=DE: the model knows de, en"):
+            ask("a <mask> b", "DE")
+    with pytest.raises(ConfigError, match="lang=fr"):
+        model.fill_mask("a <mask> b", "de", translation=("u v", "fr"))
+
+
+def states(model: Pretrained, sentence: str, lang: str, layers: int | None = None) -> torch.Tensor:
+    """The hidden states (T, D) of one sentence alone, without any batching."""
+    tokens = torch.tensor([[1, *model.text.ids(sentence, lang), 1]])
+    languages = torch.full_like(tokens, ["de", "en"].index(lang))
+    with torch.no_grad():
+        every = list(model.model.encoder.states(tokens, torch.arange(tokens.shape[1])[None], languages))
+    return every[-1 if layers is None else layers][0]
+
+
+def test_embeddings_are_those_of_each_sentence_alone(model: Pretrained, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ["a b c d e f g", "k", "", "c d", "h i j k l m n o p q r s t"] * 3
+    monkeypatch.setattr("xlmtrain.export.api.BATCH_TOKENS", 24)  # several batches, of unequal lengths
+    for pooling, layer in (("mean", None), ("first", None), ("mean", 0), ("first", 1)):
+        vectors = model.embed(sentences, "de", pooling, layer)
+        assert vectors.shape == (15, 32)
+        assert vectors.dtype == "float32"
+        for sentence, vector in zip(sentences, vectors):
+            alone = states(model, sentence, "de", layer)
+            expected = alone[0] if pooling == "first" else alone.mean(dim=0)
+            assert torch.allclose(torch.from_numpy(vector), expected, atol=1e-6)
+    every = model.embed_layers(sentences, "de")
+    for layer in (0, 1):
+        for pooling in Pooling:
+            assert (every[pooling][layer] == model.embed(sentences, "de", pooling, layer)).all()
+    assert not torch.equal(states(model, "a b", "de"), states(model, "a b", "en"))
+    assert model.embed([], "de").shape == (0, 32)
+
+
+def test_score_is_the_probability_of_each_word_given_the_others(
+    model: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = ["a d k", "", "t", "a b c d e f g h i j"]
+    monkeypatch.setattr("xlmtrain.export.api.BATCH_TOKENS", 16)
+    scores = model.score(sentences, "de")
+    for sentence, score in zip(sentences, scores):
+        words = sentence.split()
+        total = 0.0
+        for place, word in enumerate(words):
+            masked = " ".join([*words[:place], "<mask>", *words[place + 1 :]])
+            guesses = model.fill_mask(masked, "de", k=54)[0]
+            total += math.log(next(guess.probability for guess in guesses if guess.word == word))
+        assert score.tokens == len(words)
+        assert score.log_probability == pytest.approx(total, abs=1e-4)
+    assert scores[0].perplexity == pytest.approx(math.exp(-scores[0].log_probability / 3))
+    assert math.isnan(scores[1].perplexity)
+    # what the language does is likelier than what it does not: after a comes e, after e comes o
+    assert model.score(["a b e n"], "de")[0].perplexity < 1.0 + model.score(["a a a a"], "de")[0].perplexity
+
+
+def test_a_checkpoint_is_loaded_like_its_run(run: Path) -> None:
+    paths = list((run / "checkpoints").glob("step-*"))
+    assert {load(path).step for path in paths} == {int(path.name.removeprefix("step-")) for path in paths}
+    assert len(paths) > 1
+    assert xlmtrain.load(run).step == load(run).step
 
 
 def test_best_and_last(run: Path) -> None:

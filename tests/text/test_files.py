@@ -14,7 +14,7 @@ import zstandard
 
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
-from xlmtrain.text.files import BLOCK_BYTES, Chunk, Extent, RawText, check_aligned, examine, find_texts, read_chunks
+from xlmtrain.text.files import Chunk, RawText, UnequalLengths, find_texts, read_chunks
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda content: content,
@@ -32,7 +32,7 @@ def config(**train: Any) -> PrepareConfig:
 
 
 def chunks(path: Path, target_bytes: int = 1 << 20) -> list[Chunk]:
-    return list(read_chunks(0, RawText("train", ("en",), (path,)), target_bytes))
+    return list(read_chunks(RawText("train", ("en",), (path,)), target_bytes))
 
 
 @pytest.fixture
@@ -84,7 +84,6 @@ def test_patterns_that_cannot_be_right(corpus: Callable[..., None], train: dict[
 def test_every_compression_reads_the_same(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"numbers{suffix}"
     path.write_bytes(COMPRESS[suffix](NUMBERS))
-    assert examine(path) == Extent(20000, len(NUMBERS))
     read = chunks(path, target_bytes=50_000)
     assert len(read) == len(NUMBERS) // 50_000 + 1
     assert b"".join(line + b"\n" for chunk in read for line in chunk.lines[0]) == NUMBERS
@@ -96,47 +95,50 @@ def test_damaged_files_are_an_error(tmp_path: Path, suffix: str, damage: Callabl
     path = tmp_path / f"numbers{suffix}"
     path.write_bytes(damage(COMPRESS[suffix](NUMBERS)))
     with pytest.raises(DataError, match=f"numbers{suffix}: cannot be read to its end"):
-        examine(path)
+        chunks(path)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.en: cannot be read"):
-        examine(tmp_path / "gone.en")
+        chunks(tmp_path / "gone.en")
 
 
 def test_only_newline_ends_a_line(tmp_path: Path) -> None:
     path = tmp_path / "odd.en"
     path.write_bytes("one\u2028still\u0085one\x0b\x0c\x1c\r\n\ntwo\rtwo\nlast".encode())
-    assert examine(path).lines == 4
     (chunk,) = chunks(path)
     lines = [line.decode() for line in chunk.lines[0]]
     assert lines == ["one\u2028still\u0085one\x0b\x0c\x1c", "", "two\rtwo", "last"]
 
 
-@pytest.mark.parametrize(
-    ("before", "bad"),
-    [
-        ("a\nb\nc", b"\xfc"),  # Latin-1
-        ("a\nb\nc", b"\xed\xa0\x80"),  # a surrogate
-        ("a\n" * 2 + "ä" * (BLOCK_BYTES // 2 - 2) + "x", b"\xc3"),  # begins in one block, is found wrong in the next
-    ],
-)
-def test_what_is_not_utf8_is_named_by_line(tmp_path: Path, before: str, bad: bytes) -> None:
-    path = tmp_path / "bad.de"
-    path.write_bytes(before.encode() + bad + b"\nd\n")
-    with pytest.raises(DataError, match=r"bad\.de:3: not UTF-8"):
-        examine(path)
-    path.write_bytes(b"a\nlast " + b"\xc3")
-    with pytest.raises(DataError, match=r"bad\.de:2: not UTF-8"):
-        examine(path)
+def test_lines_of_any_length_are_read_with_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.en"
+    path.write_bytes(b"short\n" + b"x" * 5_000_000 + b"\nnext\n" + b"y" * 2_000_000)
+    read = [line for chunk in read_chunks(RawText("train", ("en",), (path,)), 100, 1000) for line in chunk.lines[0]]
+    assert read == [b"short", b"x" * 1001, b"next", b"y" * 1001]
 
 
-def test_unequal_pairs_name_the_first_line_without_a_partner(tmp_path: Path) -> None:
+def test_chunks_are_numbered_and_know_their_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.en"
+    path.write_bytes(NUMBERS)
+    read = chunks(path, target_bytes=50_000)
+    assert [chunk.index for chunk in read] == list(range(len(read)))
+    lines = NUMBERS.split(b"\n")
+    assert all(lines[chunk.first - 1] == chunk.lines[0][0] for chunk in read)
+    assert all(chunk.size == sum(len(line) + 1 for line in chunk.lines[0]) >= 50_000 for chunk in read[:-1])
+
+
+@pytest.mark.parametrize("target", [1, 10, 1000])
+def test_unequal_pairs_name_the_first_line_without_a_partner(tmp_path: Path, target: int) -> None:
     paths = (tmp_path / "x.de", tmp_path / "x.en")
-    text = RawText("valid", ("de", "en"), paths)
-    check_aligned(text, {paths[0]: Extent(5, 10), paths[1]: Extent(5, 99)})
-    with pytest.raises(DataError, match=r"valid\.pairs\.de-en: .*x\.en has 3 lines, .*x\.de has 5; .*x\.de:4 is"):
-        check_aligned(text, {paths[0]: Extent(5, 10), paths[1]: Extent(3, 10)})
+    paths[0].write_text("1\n2\n3\n4\n5\n")
+    paths[1].write_text("1\n2\n3\n")
+    text, read = RawText("valid", ("de", "en"), paths), []
+    with pytest.raises(
+        UnequalLengths, match=r"valid\.pairs\.de-en: .*x\.en has 3 lines, .*x\.de has 5; .*x\.de:4 is"
+    ) as e:
+        read += read_chunks(text, target)
+    assert e.value.surplus == 2
 
 
 def test_a_double_slash_finds_the_same_files(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.text.bpe import Code
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import MASK, UNK, Vocab
 
@@ -14,7 +13,7 @@ WORDS = ["K@@", "Kat@@", "en", "ä", "ö@@", "ß", ".", "sofa", "Sofa", "auf", "
 
 
 @pytest.fixture
-def codes(tmp_path: Path) -> Path:
+def codes() -> list[Code]:
     """Codes that join every word of WORDS."""
     pairs = [
         "e n</w>",
@@ -31,8 +30,7 @@ def codes(tmp_path: Path) -> Path:
         "s k</w>",
         "ma sk</w>",
     ]
-    (tmp_path / "codes").write_text("".join(f"{pair} 1\n" for pair in pairs), encoding="utf-8")
-    return tmp_path / "codes"
+    return [Code(*pair.split(" "), 1) for pair in pairs]
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def expected(text: str) -> list[int]:
     return [MASK if word == "<special1>" else UNK if word == "?" else 14 + WORDS.index(word) for word in text.split()]
 
 
-def test_raw_sentence_to_ids(codes: Path, vocab: Vocab) -> None:
+def test_raw_sentence_to_ids(codes: list[Code], vocab: Vocab) -> None:
     pipeline = TextPipeline(TextConfig(), codes, vocab)
     assert pipeline.tokens("Katen  auf Sofa.", "de") == ["Kat@@", "en", "auf", "Sofa", "."]
     assert pipeline.ids("Katen  auf Sofa.", "de") == expected("Kat@@ en auf Sofa .")
@@ -52,20 +50,20 @@ def test_raw_sentence_to_ids(codes: Path, vocab: Vocab) -> None:
     assert pipeline.ids("", "de") == []
 
 
-def test_lowercase_is_applied_as_in_preparation(codes: Path, vocab: Vocab) -> None:
+def test_lowercase_is_applied_as_in_preparation(codes: list[Code], vocab: Vocab) -> None:
     pipeline = TextPipeline(TextConfig(lowercase=True), codes, vocab)
     assert pipeline.ids("Sofa", "en") == expected("sofa")
     assert pipeline.ids("<mask> SOFA", "en") == expected("<special1> sofa")
 
 
-def test_mask_comes_through_and_its_neighbours_are_tokenized_as_beside_a_word(codes: Path, vocab: Vocab) -> None:
+def test_mask_comes_through_and_its_neighbours_are_tokenized_as_beside_a_word(codes: list[Code], vocab: Vocab) -> None:
     pipeline = TextPipeline(TextConfig(), codes, vocab)
     assert pipeline.ids("Katen <mask> auf Sofa<mask>.", "de") == expected("Kat@@ en <special1> auf Sofa <special1> .")
     assert pipeline.tokens("<mask>", "de") == ["<special1>"]
     assert pipeline.ids("<MASK>", "de") == expected("< ? ? ? ? >")
 
 
-def test_no_text_makes_a_special_id_by_itself(codes: Path, vocab: Vocab) -> None:
+def test_no_text_makes_a_special_id_by_itself(codes: list[Code], vocab: Vocab) -> None:
     pipeline = TextPipeline(TextConfig(lowercase=True, remove_accents=True), codes, vocab)
     for line in ("<s>", "</s>", "<special1>", "maskhere", "Mäskhere", "maskherex <pad>", "MASKHERE <mask"):
         assert all(id == UNK or id >= 14 for id in pipeline.ids(line, "en")), line

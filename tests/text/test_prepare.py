@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
+from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.text import cut, reduce, shards
 from xlmtrain.text import prepare as prepare_module
 from xlmtrain.text.binarize import Header
 from xlmtrain.text.bpe import read_codes
+from xlmtrain.text.executors import local
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.prepare import prepare
-from xlmtrain.text.statistics import Statistics
+from xlmtrain.text.statistics import FileStatistics, Statistics
 from xlmtrain.text.vocab import Vocab
+from xlmtrain.text.work import Task, Work, work_for
 
 GERMAN = ["Über den Dächern schläft die Katze.", "Österreich ist größer als ÄÖÜß!", "Die Straße „am See“ ist naß."]
 ENGLISH = ["The cat sleeps above the roofs.", "Austria isn't a street!", "It's 5,300 o'clock <s> </s> <pad>."]
@@ -54,6 +57,10 @@ class Workplace:
     def prepare(self, **settings: Any) -> Statistics:
         return prepare(self.config(**settings))
 
+    def pairs(self) -> SplitConfig:
+        """The pairs alone."""
+        return SplitConfig(pairs={"de-en": [f"{self.directory}/pairs.{{lang}}"]})
+
     def sentences(self, corpus: str) -> list[list[int]]:
         """The ids of a corpus as lists."""
         header = Header.read(self.output)
@@ -72,6 +79,15 @@ class Workplace:
         """Files and directories beside the raw text."""
         raw = {"mono.de", "mono.en", "pairs.de", "pairs.en"}
         return {path.name for path in self.directory.rglob("*") if path.name not in {*raw, "out"}}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def dropped(file: FileStatistics) -> dict[str, int]:
+    """The reasons for which lines of a file were dropped."""
+    return {reason: count for reason, count in file.dropped.items() if count}
 
 
 @pytest.fixture
@@ -134,7 +150,8 @@ def test_the_header_describes_what_is_there(work: Workplace) -> None:
 
 def test_the_pipeline_makes_the_same_ids(work: Workplace) -> None:
     work.prepare()
-    pipeline = TextPipeline.from_prepared(work.output)
+    text = TextConfig(**Header.read(work.output).text)
+    pipeline = TextPipeline(text, read_codes(work.output / "codes"), Vocab.read(work.output / "vocab"))
     assert [[*pipeline.ids(line, "de"), 1] for line in GERMAN] == work.sentences("train.de")
     assert [[*pipeline.ids(line, "en"), 1] for line in ENGLISH] == work.sentences("train.en")
 
@@ -142,12 +159,11 @@ def test_the_pipeline_makes_the_same_ids(work: Workplace) -> None:
 def test_dropped_lines_are_counted_and_pairs_stay_aligned(work: Workplace) -> None:
     work.write("pairs.de", ["eins", "", "drei drei drei", "vier", "\u200b \t", "sechs"])
     work.write("pairs.en", ["one", "two", "three", "four four four", "five", "six"], end="\r\n")
-    pairs = SplitConfig(pairs={"de-en": [f"{work.directory}/pairs.{{lang}}"]})
-    statistics = work.prepare(text=TextConfig(max_tokens=2), train=pairs)
+    statistics = work.prepare(text=TextConfig(max_tokens=2), train=work.pairs())
     assert work.text("train.de-en.de") == ["eins </s>", "sechs </s>"]
     assert work.text("train.de-en.en") == ["one </s>", "six </s>"]
     sides = [file for file in statistics.files if file.pair]
-    assert [(file.lines, file.dropped, file.sentences) for file in sides] == [(6, {"empty": 2, "too_long": 2}, 2)] * 2
+    assert [(file.lines, dropped(file), file.sentences) for file in sides] == [(6, {"empty": 2, "too_long": 2}, 2)] * 2
 
 
 def test_several_files_of_a_corpus_follow_one_another(work: Workplace) -> None:
@@ -166,11 +182,13 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     for side in ("de", "en"):
         work.write(f"pairs.{side}", [" ".join(random.choices(words, k=random.randrange(12))) for _ in range(300)])
     work.prepare()
-    monkeypatch.setattr(prepare_module, "RAW_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(prepare_module, "TOKEN_CHUNK_BYTES", 700)
-    work.prepare(output=str(work.directory / "two"), workers=2)
-    for path in work.output.iterdir():
-        assert path.read_bytes() == (work.directory / "two" / path.name).read_bytes(), path.name
+    monkeypatch.setattr(cut, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(shards, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(shards, "TOKEN_CHUNK_BYTES", 700)
+    monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
+    for workers in (2, 4):
+        work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)
+        assert contents(work.directory / "more") == contents(work.output)
 
 
 def test_too_few_pairs_of_symbols_is_no_error(work: Workplace) -> None:
@@ -203,7 +221,7 @@ def test_the_statistics_count_tokens(work: Workplace) -> None:
     assert stored["files"][0]["subwords"] == statistics.files[0].subwords
     assert [total["file"] for total in stored["totals"]] == ["train.en", "train.de", "train.de-en.de", "train.de-en.en"]
     row = next(line for line in str(statistics).splitlines() if line.startswith("train.de "))
-    assert row.split()[:5] == ["train.de", "3", "0", "0", "3"]
+    assert row.split()[:3] == ["train.de", "3", "3"]
 
 
 Broken = tuple[dict[str, Any], str]
@@ -272,21 +290,187 @@ def test_bad_settings_are_found_before_anything_is_written(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_job_leaves_nothing_and_spares_the_old_output(
-    work: Workplace, monkeypatch: pytest.MonkeyPatch, error: BaseException
+def test_an_interrupted_job_spares_the_old_output_and_goes_on(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     work.prepare()
-    before = {path.name: path.read_bytes() for path in work.output.iterdir()}
+    before = contents(work.output)
 
     def interrupt(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(prepare_module, "learn_bpe", interrupt)
-    with pytest.raises((KeyboardInterrupt, DataError)) as caught:
-        work.prepare(overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(reduce, "learn_bpe", interrupt)
+        with pytest.raises((KeyboardInterrupt, DataError)) as caught:
+            work.prepare(overwrite=True)
     assert caught.type is KeyboardInterrupt or "No space left on device" in str(caught.value)
-    assert {path.name: path.read_bytes() for path in work.output.iterdir()} == before
+    assert contents(work.output) == before
+    assert {path.name for path in work.output.parent.iterdir()} == {"prepared", ".prepared.partial"}
+    capsys.readouterr()
+    work.prepare(overwrite=True)
+    assert "tokenize: 3 of 3 parts are there already" in capsys.readouterr().out
+    assert contents(work.output) == before
     assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
+
+
+STAGES = ("cut", "tokenize", "codes", "subwords", "encode", "vocab", "assemble")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_job_that_ends_in_any_stage_goes_on_with_the_same_result(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    work.prepare()
+    before = contents(work.output)
+    made: list[str] = []
+    do = Work.do
+
+    def ends(self: Work, task: Task, function: Callable[[Path], dict[str, Any]]) -> None:
+        def fill(out: Path) -> dict[str, Any]:
+            made.append(task.stage)
+            result = function(out)
+            if task.stage == stage and made.count(stage) == 1:
+                raise KeyboardInterrupt
+            return result
+
+        do(self, task, fill)
+
+    monkeypatch.setattr(Work, "do", ends)
+    with pytest.raises(KeyboardInterrupt):
+        work.prepare(output=str(work.directory / "again"))
+    first = list(made)
+    work.prepare(output=str(work.directory / "again"))
+    assert contents(work.directory / "again") == before
+    # every part was made once, but for the one that was interrupted
+    assert Counter(made) == Counter({"cut": 3, "tokenize": 3, "encode": 3, "assemble": 4}) + Counter(
+        [stage, "codes", "subwords", "vocab"]
+    )
+    assert set(first[:-1]) <= set(STAGES[: STAGES.index(stage) + 1])
+
+
+def test_changed_input_and_settings_are_noticed(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(**settings: Any) -> str:
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prepare_module, "finish", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                work.prepare(**settings)
+        return capsys.readouterr().out
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupted()
+    unchanged = interrupted()
+    assert all(f"{stage}: {n} of {n} parts are there already" in unchanged for stage, n in PARTS.items())
+    work.write("mono.en", [*ENGLISH, "One more."])
+    changed = interrupted()
+    assert "cut: input, settings or program changed, 1 finished parts are of no use now" in changed
+    assert "tokenize: 2 of 3 parts are there already" in changed
+    assert "encode: 3 of 3" not in changed  # other codes
+    limited = interrupted(text=TextConfig(max_tokens=50))
+    assert "cut: 3 of 3 parts are there already" in limited
+    assert "tokenize: input, settings or program changed, 3 finished parts are of no use now" in limited
+    work.prepare(text=TextConfig(max_tokens=50))
+    work.prepare(text=TextConfig(max_tokens=50), output=str(work.directory / "fresh"))
+    assert contents(work.output) == contents(work.directory / "fresh")
+
+
+PARTS = {"cut": 3, "tokenize": 3, "encode": 3, "assemble": 4}
+
+
+def test_a_second_job_for_the_same_output_is_refused(work: Workplace) -> None:
+    with work_for(work.output), pytest.raises(DataError, match="another process is preparing it"):
+        work.prepare()
+
+
+def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:
+    work.write("pairs.de", ["eins", "zwei", "eins", "Berlin", "kurz", "drei", "Привет", "", "fünf", "x y z"])
+    work.write("pairs.en", ["one", "two", " one ", "Berlin", "long " * 20, "three", "hello", "void", "five", "a b"])
+    work.write("mono.de", ["", "sechs", "sechs", "sechs ", "zwei"])
+    work.write("mono.en", ["five"])
+    train = SplitConfig({"de": [f"{work.directory}/mono.de"]}, {"de-en": [f"{work.directory}/pairs.{{lang}}"]})
+    settings = {"train": train, "valid": SplitConfig({"en": [f"{work.directory}/mono.en"]})}
+    clean = CleanConfig(duplicates=True, identical=True, max_ratio=4, min_latin=0.5)
+    statistics = work.prepare(clean=clean, text=TextConfig(max_tokens=2), **settings)
+    german, pair = statistics.files[0], statistics.files[1]
+    assert dropped(german) == {"empty": 1, "duplicate": 2}
+    expected = ["duplicate", "identical", "ratio", "script", "empty", "overlap", "too_long"]
+    assert dropped(pair) == dict.fromkeys(expected, 1)
+    assert all(file.sentences + sum(file.dropped.values()) == file.lines for file in statistics.files)
+    assert work.text("train.de-en.en") == ["one </s>", "two </s>", "three </s>"]
+    assert work.text("train.de") == ["sechs </s>", "zwei </s>"]
+    header = str(statistics).splitlines()[0].split()
+    assert header[:9] == ["file", "lines", "overlap", "duplicate", "identical", "ratio", "script", "empty", "too"]
+    assert "train.de-en.de: 1 lines are in the validation or test text, too; they were left out" in str(statistics)
+
+
+def test_by_default_only_what_cannot_be_used_is_dropped(work: Workplace) -> None:
+    work.write("pairs.de", ["eins", "eins", "Berlin", "", "Привет", "x " * 100])
+    work.write("pairs.en", ["one", "one", "Berlin", "void", "hello", "y"])
+    statistics = work.prepare(train=work.pairs(), valid=SplitConfig({"en": [f"{work.directory}/mono.en"]}))
+    assert dropped(statistics.files[0]) == {"empty": 1}
+
+
+def test_training_lines_of_the_validation_text_may_be_kept(work: Workplace) -> None:
+    valid = SplitConfig({"de": [f"{work.directory}/mono.de"]})
+    work.write("pairs.de", [*GERMAN[:1], "Neu.", "Alt."])
+    assert dropped(work.prepare(valid=valid, train=work.pairs()).files[0]) == {"overlap": 1}
+    kept = work.prepare(valid=valid, train=work.pairs(), clean=CleanConfig(overlap=False), overwrite=True)
+    assert dropped(kept.files[0]) == {}
+
+
+def test_what_is_unlikely_is_said_loudly(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    english = ["The dog is on the sofa and that was not for you."] * 20
+    work.write("mono.de", english)
+    work.write("mono.en", [f"The do@@ g {i}." for i in range(20)])
+    statistics = work.prepare()
+    said = capsys.readouterr().out
+    for warning in (
+        r"train\.mono\.de: .*mono\.de reads like en, not de; were files swapped\?",
+        r"train\.mono\.en: 20 of 20 lines of .*mono\.en hold '@@ ', as after BPE",
+    ):
+        assert re.search(f"WARNING: {warning}", said.partition("tokenize:")[0])
+        assert re.search(f"WARNING: {warning}", str(statistics))
+    few_codes = work.prepare(bpe=BpeConfig(merges=1), overwrite=True)
+    assert any("subwords a word; were the codes learned from text like this" in w for w in few_codes.warnings())
+    few_codes.vocab_size = 3_700_000
+    assert any("vocabulary of 3,700,000" in w and "3,789 million parameters" in w for w in few_codes.warnings())
+
+
+def test_codes_are_learned_from_a_balanced_sample(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut, "CHUNK_BYTES", 200)
+    monkeypatch.setattr(shards, "CHUNK_BYTES", 200)
+    rng = random.Random(4)
+    for language, lines in (("de", 400), ("en", 1600)):
+        work.write(f"mono.{language}", ["".join(rng.choices("abcdef", k=19)) for _ in range(lines)])
+    train = SplitConfig({language: [f"{work.directory}/mono.{language}"] for language in ("de", "en")})
+    seen: list[dict[str, int]] = []
+    learn = reduce.balance_factors
+
+    def spy(counted: dict[str, int], rates: dict[str, float], alpha: float) -> dict[str, float]:
+        seen.append(counted)
+        return learn(counted, rates, alpha)
+
+    monkeypatch.setattr(reduce, "balance_factors", spy)
+    work.prepare(train=train, bpe=BpeConfig(merges=50, sample=300))
+    whole = work.prepare(train=train, bpe=BpeConfig(merges=50, sample=0), overwrite=True)
+    sampled, everything = seen
+    assert everything == {"de": 400, "en": 1600}
+    assert 60 <= sampled["de"] <= 140  # 100 expected, in chunks of 10 lines
+    assert 140 <= sampled["en"] <= 260  # 200: the square root of 4 times as many
+    limited = work.prepare(train=train, bpe=BpeConfig(merges=50, max_words=500), overwrite=True)
+    assert limited.codes == whole.codes == 50
+
+
+def test_a_large_vocabulary_takes_four_bytes_an_id(work: Workplace) -> None:
+    (work.directory / "codes").write_text("\u2603 \u2603 1\n")
+    (work.directory / "vocab").write_text("".join(f"w{i} 1\n" for i in range(70_000)) + "a@@ 1\nb 1\n")
+    work.write("mono.de", ["ab", "b"])
+    given = {"bpe": BpeConfig(codes=f"{work.directory}/codes"), "vocab": VocabConfig(path=f"{work.directory}/vocab")}
+    work.prepare(train=SplitConfig({"de": [f"{work.directory}/mono.de"]}), **given)
+    assert Header.read(work.output).dtype == "int32"
+    assert work.sentences("train.de") == [[70_014, 70_015, 1], [70_015, 1]]
 
 
 def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work: Workplace) -> None:

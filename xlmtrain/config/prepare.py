@@ -6,10 +6,22 @@ import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from xlmtrain.errors import ConfigError
 
 _LANGUAGE = re.compile("[A-Za-z_]+")
+_NOT_NEGATIVE = [
+    "workers",
+    "text.max_tokens",
+    "vocab.max_size",
+    "vocab.min_count",
+    "bpe.sample",
+    "clean.max_chars",
+    "clean.max_ratio",
+    "clean.min_latin",
+    "clean.identify",
+]
 
 
 @dataclass
@@ -38,6 +50,50 @@ class TextConfig:
     """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line."""
 
 
+class OnError(str, Enum):
+    """What to do about text that is wrong."""
+
+    STOP = "stop"
+    DROP = "drop"
+
+
+@dataclass
+class CleanConfig:
+    """What is left out of the text, each with its count in the report. Of a pair, both sides go."""
+
+    invalid_utf8: OnError = OnError.STOP
+    """A line that is not UTF-8: stop and name it, or drop it."""
+
+    max_chars: int = 1000000
+    """Drop lines of more characters than this; 0 keeps every line, and lets memory grow with the longest."""
+
+    mismatch: OnError = OnError.STOP
+    """Sides of a pair that do not belong together: unequal numbers of lines, lengths that fit when one side is shifted
+    by some lines, or each side in the other's language (German and English). Stop and name the first such line, or drop
+    what looks so. Found in stretches of some hundred lines, so a single wrong pair is not."""
+
+    overlap: bool = True
+    """Drop training lines that are in the validation or test text, too (any of the same language), and pairs with
+    such a side; false does not look."""
+
+    duplicates: bool = False
+    """Drop training lines that occurred before in the same corpus; pairs if both sides are the same as before."""
+
+    identical: bool = False
+    """Drop pairs whose sides are the same text."""
+
+    max_ratio: float = 0.0
+    """Drop pairs of which one side has more than this many times the other's characters; 0 keeps every pair. 9 leaves
+    out what Moses' clean-corpus does; 3 is strict."""
+
+    min_latin: float = 0.0
+    """Drop lines of whose letters a smaller share than this is Latin, 0.5 for example; 0 keeps every line."""
+
+    identify: float = 0.0
+    """Drop lines that py3langid (``pip install py3langid``) takes for another language with at least this confidence,
+    0.9 for example; 0 keeps every line."""
+
+
 @dataclass
 class BpeConfig:
     """Byte-pair encoding, one set of codes for all languages."""
@@ -47,6 +103,13 @@ class BpeConfig:
 
     merges: int = 60000
     """How many codes to learn."""
+
+    sample: int = 10000000
+    """Learn from about this many sentences, taken evenly from the whole training text, each language's share being its
+    number of sentences to the power of balance_alpha; 0 learns from all."""
+
+    max_words: int = 3000000
+    """Learn from at most this many distinct words, without the rarest; about 150 bytes of memory each."""
 
     balance_alpha: float = 0.5
     """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 gives
@@ -65,6 +128,14 @@ class VocabConfig:
 
     min_count: int = 0
     """Leave out subwords that occur less often than this."""
+
+
+class Executor(str, Enum):
+    """What runs the pieces of a preparation."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
 
 
 @dataclass
@@ -92,8 +163,23 @@ class PrepareConfig:
     vocab: VocabConfig = field(default_factory=VocabConfig)
     """Vocabulary."""
 
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Cleaning."""
+
+    shard_mb: int = 16
+    """Megabytes of raw text in a shard, the piece of work that is done at once, and again after an interruption."""
+
+    executor: Executor = Executor.LOCAL
+    """Where the shards are worked on: processes of this machine, a Ray cluster (``pip install ray``; the one of
+    RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same checkout, the raw text
+    and the output on storage that all share."""
+
     workers: int = 0
-    """Processes to work with; 0 takes every core. The output does not depend on it."""
+    """Shards to work on at once: processes, or array tasks of Slurm; 0 takes every core of this machine, of the Ray
+    cluster, or 100 array tasks. The output does not depend on it."""
+
+    slurm_options: list[str] = field(default_factory=list)
+    """Options of sbatch, e.g. ``["--partition=cpu", "--time=4:00:00"]``."""
 
     overwrite: bool = False
     """Replace an output directory that exists."""
@@ -108,9 +194,15 @@ class PrepareConfig:
             problems.append(f"bpe.merges: {self.bpe.merges} is less than 1")
         if self.vocab.path is not None and self.bpe.codes is None:
             problems.append("vocab.path: a given vocabulary needs the codes it was counted with; give bpe.codes too")
-        for name in ("workers", "text.max_tokens", "vocab.max_size", "vocab.min_count"):
+        for name in _NOT_NEGATIVE:
             if (value := operator.attrgetter(name)(self)) < 0:
                 problems.append(f"{name}: {value} is negative")
+        for name in ("shard_mb", "bpe.max_words"):
+            if (value := operator.attrgetter(name)(self)) < 1:
+                problems.append(f"{name}: {value} is less than 1")
+        for name in ("clean.min_latin", "clean.identify"):
+            if (value := operator.attrgetter(name)(self)) > 1:
+                problems.append(f"{name}: {value} is not between 0 and 1")
         if 0 < self.vocab.max_size <= 14:
             problems.append(f"vocab.max_size: {self.vocab.max_size} leaves no room beside the 14 special symbols")
         for split in ("train", "valid", "test"):

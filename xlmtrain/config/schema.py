@@ -85,6 +85,19 @@ class ModelConfig:
 
 
 @dataclass
+class InitConfig:
+    """Where the first weights come from, if not from chance. Read when a run begins, not when it is resumed."""
+
+    model: str | None = None
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program. The
+    data must have its vocabulary and no other languages."""
+
+    vectors: list[str] = field(default_factory=list)
+    """Files of word vectors in the word2vec text format, ``model.dim`` numbers each, for the token embeddings. Of a
+    word in several files the last one's vector counts."""
+
+
+@dataclass
 class MaskConfig:
     """Which tokens MLM and TLM hide."""
 
@@ -256,6 +269,9 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
+
+    init: InitConfig = field(default_factory=InitConfig)
+    """Its first weights."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """The text."""

@@ -1,29 +1,41 @@
-"""Using a trained model: from a run directory to answers, in a few lines.
+"""Using a trained model, in a few lines.
 
-model = load("runs/quickstart")
-model.fill_mask("Die Katze <mask> auf dem Sofa.", "de")
+model = xlmtrain.load("runs/quickstart")
+model.fill_mask("Die Katze <mask> auf dem Sofa.", lang="de", k=5)
+model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from xlmtrain.config.load import from_json
-from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import make_batch
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.rows import Rows, pair_rows, sentence_rows
-from xlmtrain.errors import CheckpointError, ConfigError, DataError
-from xlmtrain.objective import LanguageModel
-from xlmtrain.runtime.files import read_json
-from xlmtrain.text.binarize import Header
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.export.formats import read_model
+from xlmtrain.export.run_directory import Which
+from xlmtrain.export.saved import SavedModel
 from xlmtrain.text.vocab import EOS, MASK
-from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+
+BATCH_TOKENS = 8192
+"""Tokens in a forward pass, padding included."""
+
+
+class Pooling(str, Enum):
+    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
+
+    mean = "mean"
+    first = "first"
 
 
 @dataclass(frozen=True)
@@ -34,76 +46,171 @@ class Guess:
     probability: float
 
 
-class Pretrained:
-    """A model in evaluation mode on the CPU, with the text pipeline it was trained with."""
+@dataclass(frozen=True)
+class Score:
+    """How likely a sentence is. ``log_probability``: in nats, summed over its ``tokens`` subwords."""
 
-    def __init__(self, model: LanguageModel, text: TextPipeline, languages: list[str], step: int) -> None:
-        self.model, self.text, self.languages, self.step = model.eval(), text, languages, step
+    log_probability: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log_probability / tokens); nan for a sentence without tokens."""
+        return math.exp(-self.log_probability / self.tokens) if self.tokens else math.nan
+
+
+class Pretrained:
+    """A model in evaluation mode, with the text pipeline it was trained with.
+
+    Every method takes raw text and the name of its language, ``lang``. They raise ConfigError for a language that the
+    model does not have, and DataError for a sentence that is too long for it.
+    """
+
+    def __init__(self, saved: SavedModel, device: torch.device | str = "cpu") -> None:
+        self.model, self.text = saved.module(device), saved.pipeline()
+        self.languages, self.step = saved.languages, saved.history.step
+        self.device = torch.device(device)
+        self._longest = saved.config.max_positions
+
+    def tokenize(self, sentence: str, lang: str) -> list[str]:
+        """The subwords that the model reads."""
+        self._language(lang)
+        return self.text.tokens(sentence, lang)
 
     def fill_mask(
-        self, sentence: str, language: str, k: int = 5, translation: tuple[str, str] | None = None
+        self, sentence: str, lang: str, k: int = 5, translation: tuple[str, str] | None = None
     ) -> list[list[Guess]]:
         """The ``k`` likeliest subwords at each ``<mask>`` of a raw sentence, likeliest first.
 
-        ``translation``: (sentence, language) that the model sees too, as in TLM. Raises ConfigError for a language
-        the model does not have, DataError for a sentence without ``<mask>`` or too long for the model.
+        ``translation``: (sentence, language) that the model sees too, as in TLM. Raises DataError for a sentence
+        without ``<mask>``.
         """
-        ids = self._ids(sentence, language)
+        ids = self._ids(sentence, lang)
         if MASK not in ids:
             raise DataError(f"no <mask> in {sentence!r}")
         if translation is None:
-            rows = sentence_rows([np.array(ids)], self._language(language))
+            rows = sentence_rows([ids], self._language(lang))
         else:
-            languages = (self._language(language), self._language(translation[1]))
-            other = self._ids(*translation)
-            rows = pair_rows([np.array(ids)], [np.array(other)], languages)
-        longest = self.model.encoder.position_embeddings.num_embeddings
-        if rows.positions.max() >= longest:
-            raise DataError(f"{rows.positions.max() + 1} tokens are more than the model's {longest} positions")
-        return self._guesses(rows, k)
-
-    @torch.no_grad()
-    def _guesses(self, rows: Rows, k: int) -> list[list[Guess]]:
-        probabilities = self.model.logits(make_batch("mlm", rows, rows.tokens, rows.tokens == MASK)).softmax(dim=1)
+            languages = (self._language(lang), self._language(translation[1]))
+            rows = pair_rows([ids], [self._ids(*translation)], languages)
+        probabilities = self._logits(rows, rows.tokens, rows.tokens == MASK).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
             [Guess(self.text.vocab.word(word), p) for word, p in zip(words, values)]
             for words, values in zip(best.indices.tolist(), best.values.tolist())
         ]
 
-    def _ids(self, sentence: str, language: str) -> list[int]:
-        self._language(language)
-        return [*self.text.ids(sentence, language), EOS]
+    def embed(
+        self,
+        sentences: Sequence[str],
+        lang: str,
+        pooling: Pooling | str = Pooling.mean,
+        layer: int | None = None,
+    ) -> np.ndarray:
+        """One vector a sentence, (sentences, dim) float32, in the order given.
 
-    def _language(self, language: str) -> int:
-        if language not in self.languages:
-            raise ConfigError(f"lang={language}: the model knows {', '.join(self.languages)}")
-        return self.languages.index(language)
+        ``layer``: whose states are pooled, 0 for the embeddings; None takes the last. Sentences of similar length are
+        computed together.
+        """
+        last = len(self.model.encoder.blocks)
+        if layer is not None and not 0 <= layer <= last:
+            raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
+        chosen = last if layer is None else layer
+        return self._embed(sentences, lang, [Pooling(pooling)], range(chosen, chosen + 1))[0, 0]
+
+    def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
+        """What :meth:`embed` gives for every layer, (layers + 1, sentences, dim), in one pass for both poolings."""
+        layers = range(len(self.model.encoder.blocks) + 1)
+        return dict(zip(Pooling, self._embed(sentences, lang, list(Pooling), layers)))
+
+    @torch.no_grad()
+    def _embed(self, sentences: Sequence[str], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
+        """(poolings, layers, sentences, dim)"""
+        if isinstance(sentences, str):
+            raise ConfigError("sentences: a list of sentences is needed, not one string")
+        language, ids = self._language(lang), [self._ids(sentence, lang) for sentence in sentences]
+        dim = self.model.encoder.token_embeddings.embedding_dim
+        vectors = np.zeros((len(poolings), len(layers), len(ids), dim), dtype=np.float32)
+        for chosen in _by_length([len(sentence) + 1 for sentence in ids]):
+            rows = sentence_rows([ids[i] for i in chosen], language)
+            batch = self._batch(rows, rows.tokens, np.zeros(rows.tokens.shape, dtype=bool))
+            states = self.model.encoder.states(batch.tokens, batch.positions, batch.languages, batch.lengths)
+            for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
+                for pooling, place in zip(poolings, vectors):
+                    if pooling is Pooling.first:
+                        pooled = x[:, 0]
+                    else:
+                        pooled = x.sum(dim=1) / torch.from_numpy(rows.lengths).to(x)[:, None]
+                    place[number, chosen] = pooled.float().cpu().numpy()
+        return vectors
+
+    @torch.no_grad()
+    def score(self, sentences: Sequence[str], lang: str) -> list[Score]:
+        """Pseudo-log-likelihoods: each subword in turn is hidden and predicted from all others (Salazar et al. 2020).
+
+        A sentence of n subwords costs n forward passes of it. The delimiters are not scored.
+        """
+        if isinstance(sentences, str):
+            raise ConfigError("sentences: a list of sentences is needed, not one string")
+        language, ids = self._language(lang), [self._ids(sentence, lang) for sentence in sentences]
+        copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
+        totals = np.zeros(len(ids))
+        for chosen in _by_length([len(ids[i]) + 1 for i, _ in copies]):
+            rows = sentence_rows([ids[copies[c][0]] for c in chosen], language)
+            hidden = np.zeros(rows.tokens.shape, dtype=bool)
+            hidden[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
+            batch = self._batch(rows, np.where(hidden, MASK, rows.tokens), hidden)
+            losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
+            np.subtract.at(totals, [copies[c][0] for c in chosen], losses.double().cpu().numpy())
+        return [Score(float(total), len(sentence) - 1) for total, sentence in zip(totals, ids)]
+
+    @torch.no_grad()
+    def _logits(self, rows: Rows, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
+        return self.model.logits(self._batch(rows, inputs, selected))
+
+    def _batch(self, rows: Rows, inputs: np.ndarray, selected: np.ndarray) -> Batch:
+        return make_batch("mlm", rows, inputs, selected).to(self.device)
+
+    def _ids(self, sentence: str, lang: str) -> np.ndarray:
+        """The sentence's ids with the closing EOS."""
+        self._language(lang)
+        ids = np.array([*self.text.ids(sentence, lang), EOS])
+        if len(ids) >= self._longest:  # one more opens the sentence
+            raise DataError(
+                f"{len(ids) + 1} tokens are more than the model's {self._longest} positions: {sentence[:60]!r}"
+            )
+        return ids
+
+    def _language(self, lang: str) -> int:
+        if lang not in self.languages:
+            raise ConfigError(f"lang={lang}: the model knows {', '.join(self.languages)}")
+        return self.languages.index(lang)
 
 
-class Which(str, Enum):
-    """A run's best checkpoint by its metric (its last if there is no best), or its last."""
+def load(
+    path: str | Path,
+    which: Which | str = Which.best,
+    device: torch.device | str | None = None,
+    codes: str | Path | None = None,
+    text: TextConfig | None = None,
+) -> Pretrained:
+    """The model in a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` of the original.
 
-    best = "best"
-    last = "last"
-
-
-def load(run: str | Path, which: Which | str = Which.best) -> Pretrained:
-    """The model of a run directory.
-
-    Raises CheckpointError if it is none, or has no checkpoint.
+    ``device``: None takes the GPU if there is one. ``which``, ``codes``, ``text`` as in
+    :func:`~xlmtrain.export.formats.read_model`. Raises CheckpointError for what cannot be read.
     """
-    which = Which(which)  # a plain "best" will do
-    run = Path(run)
-    if not (run / "config.json").is_file():
-        raise CheckpointError(f"run={run}: not a run directory, it has no config.json")
-    settings = read_json(run / "config.json")["model"]
-    store = CheckpointStore(run / "checkpoints", keep_last=1)
-    best = store.best_step() if which is Which.best else None
-    checkpoint = read_checkpoint(store.path(best)) if best is not None else store.latest()
-    if checkpoint is None:
-        raise CheckpointError(f"run={run}: no checkpoint yet")
-    text, languages = TextPipeline.from_prepared(run), Header.read(run).languages
-    model = LanguageModel(from_json(ModelConfig, settings), len(text.vocab), len(languages))
-    model.load_state_dict(checkpoint.model)
-    return Pretrained(model, text, languages, checkpoint.state["progress"]["step"])
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Pretrained(read_model(path, Which(which), codes, text), device)
+
+
+def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices, shortest first, in batches of at most BATCH_TOKENS with padding (at least one each)."""
+    chosen: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chosen and lengths[index] * (len(chosen) + 1) > BATCH_TOKENS:
+            yield chosen
+            chosen = []
+        chosen.append(index)
+    if chosen:
+        yield chosen

@@ -6,6 +6,8 @@ Letters: B rows, T positions, D width.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -57,6 +59,17 @@ class Encoder(nn.Module):
         ``lengths`` (B,): tokens of each row before its padding, None if no row is padded; hidden states of padding
         are zero. ``causal``: a position sees only itself and what is before it; padding must then be on the right.
         """
+        return deque(self.states(tokens, positions, languages, lengths, causal), maxlen=1).pop()
+
+    def states(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        languages: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        causal: bool = False,
+    ) -> Iterator[torch.Tensor]:
+        """The hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s."""
         x = self.token_embeddings(tokens) + self.position_embeddings(positions)
         if self.language_embeddings is not None:
             x = x + self.language_embeddings(languages)
@@ -67,11 +80,12 @@ class Encoder(nn.Module):
             kept = inside[..., None].to(x.dtype)
             visible = None if causal else inside[:, None, None, :]
             x = x * kept
+        yield x
         for block in self.blocks:
             x = block(x, visible, causal)
             if kept is not None:
                 x = x * kept
-        return x
+            yield x
 
 
 def sinusoids(count: int, dim: int) -> torch.Tensor:

@@ -6,10 +6,13 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from xlmtrain.errors import CheckpointError, ConfigError
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
 
 
 def sync_file(path: Path) -> None:
@@ -61,3 +64,38 @@ def lock_directory(directory: Path) -> TextIO:
         lock.close()
         raise ConfigError(f"run={directory}: another process is training in this directory") from None
     return lock
+
+
+@contextmanager
+def new_directory(output: Path) -> Iterator[Path]:
+    """A directory to fill; it takes the name ``output`` when the block ends well and is removed otherwise.
+
+    Raises DataError if there is something of that name already, or it cannot be written.
+    """
+    with _new(output) as partial:
+        partial.mkdir(parents=True)
+        yield partial
+
+
+@contextmanager
+def new_file(output: Path) -> Iterator[Path]:
+    """A file to write, as :func:`new_directory`."""
+    with _new(output) as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+
+
+@contextmanager
+def _new(output: Path) -> Iterator[Path]:
+    if os.path.lexists(output):
+        raise DataError(f"output={output}: exists already; choose another name, or remove it first")
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.rename(output)
+    except OSError as error:
+        raise DataError(f"output={output}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a directory, or
+        with suppress(OSError):  # a file
+            partial.unlink()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,14 +38,23 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A stretch of a corpus that was made as one piece of work: its tokens, and SHA-256 of its ids in hex."""
+
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class CorpusHeader:
-    """One corpus. ``tokens`` counts EOS; ``sources``: the raw files' names."""
+    """One corpus. ``tokens`` counts EOS; ``sources``: the raw files' names; ``shards``: in order, or none known."""
 
     sentences: int
     tokens: int
     ids: StoredFile
     offsets: StoredFile
     sources: list[str]
+    shards: list[Shard] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Header:
             version = content.pop("format")
             if version != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
-            corpora = {name: _corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
+            corpora = {name: corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
             return cls(corpora=corpora, **content)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
@@ -108,6 +117,8 @@ class CorpusWriter:
         self._offsets = _HashingFile(directory / f"{name}.offsets")
         self._offsets.write(np.zeros(1, OFFSET_DTYPE).tobytes())
         self._sentences = self._tokens = 0
+        self._shards: list[Shard] = []
+        self._shard_begin, self._shard_hash = 0, hashlib.sha256()
 
     def __enter__(self) -> CorpusWriter:
         return self
@@ -119,14 +130,22 @@ class CorpusWriter:
     def append(self, ids: np.ndarray, lengths: np.ndarray) -> None:
         """``ids``: sentences one after the other, shape (sum of lengths,); ``lengths``: ids in each, EOS included."""
         assert len(ids) == lengths.sum(), "ids and lengths disagree"
-        self._ids.write(ids.astype(self._dtype, copy=False).tobytes())
+        content = ids.astype(self._dtype, copy=False).tobytes()
+        self._ids.write(content)
+        self._shard_hash.update(content)
         self._offsets.write((self._tokens + np.cumsum(lengths)).astype(OFFSET_DTYPE).tobytes())
         self._sentences += len(lengths)
         self._tokens += len(ids)
 
+    def end_shard(self) -> None:
+        """What was appended since the last call is a shard."""
+        self._shards.append(Shard(self._tokens - self._shard_begin, self._shard_hash.hexdigest()))
+        self._shard_begin, self._shard_hash = self._tokens, hashlib.sha256()
+
     def finish(self, sources: Sequence[str]) -> CorpusHeader:
         """Close the files and describe them; ``sources`` are the names of the raw files."""
-        return CorpusHeader(self._sentences, self._tokens, self._ids.close(), self._offsets.close(), list(sources))
+        files = self._ids.close(), self._offsets.close()
+        return CorpusHeader(self._sentences, self._tokens, *files, list(sources), self._shards)
 
 
 class _HashingFile:
@@ -148,6 +167,8 @@ class _HashingFile:
         return StoredFile(self._path.name, self._bytes, self._hash.hexdigest())
 
 
-def _corpus_header(content: dict[str, Any]) -> CorpusHeader:
+def corpus_header(content: dict[str, Any]) -> CorpusHeader:
+    """A header from its JSON; raises KeyError or TypeError if it is none."""
     files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
-    return CorpusHeader(**{**content, **files})
+    shards = [Shard(**shard) for shard in content.get("shards", [])]
+    return CorpusHeader(**{**content, **files, "shards": shards})

@@ -1,4 +1,4 @@
-"""Byte-pair encoding (Sennrich et al. 2016): learning codes from word counts, and applying them with fastBPE.
+"""Byte-pair encoding (Sennrich et al. 2016): codes on disk, and applying them with fastBPE.
 
 A code joins two neighbouring symbols of a word; codes are applied in the order in which they were learned. The last
 symbol of a word ends with ``</w>``. On disk (fastBPE's format): ``left right count`` a line.
@@ -7,18 +7,14 @@ symbol of a word ends with ``</w>``. On disk (fastBPE's format): ``left right co
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import sys
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from xlmtrain.errors import DataError
+from xlmtrain.text.vocab import CONTINUATION
 
 try:
     import fastBPE
@@ -37,110 +33,15 @@ class Code:
     count: int
 
 
-def learn_bpe(
-    word_counts: Mapping[str, int], merges: int, progress: Callable[[int], object] = lambda learned: None
-) -> list[Code]:
-    """At most ``merges`` codes, fewer if no pair of symbols is left.
-
-    The most frequent pair comes first; pairs of equal count are ordered by their strings' code points, so the result
-    depends on nothing but the counts. Overlapping occurrences (``a a a``) all count, and are joined from the left.
-    ``progress`` is called with the number of codes learned so far.
-
-    A code changes only the words that hold its pair, so the whole work grows with the symbols in the distinct words.
-    """
-    learner = _Learner(word_counts)
-    codes: list[Code] = []
-    while len(codes) < merges and (code := learner.next()) is not None:
-        codes.append(code)
-        progress(len(codes))
-    return codes
-
-
-class _Learner:
-    """Words as lists of symbols; for each pair its count and the words it was ever seen in (some twice).
-
-    A pair's count can only fall after the step that first made it, as each string is only ever made by one pair. So
-    the heap holds an upper bound for every pair, put right when it comes to the top.
-    """
-
-    def __init__(self, word_counts: Mapping[str, int]) -> None:
-        items = [(word, count) for word, count in word_counts.items() if word and count > 0]
-        # Interned: millions of symbols share a few strings, and comparing them is comparing addresses.
-        self._words = [list(map(sys.intern, [*word[:-1], word[-1] + END_OF_WORD])) for word, _ in items]
-        self._word_counts = [count for _, count in items]
-        self._pair_counts: dict[tuple[str, str], int] = defaultdict(int)
-        self._words_of: dict[tuple[str, str], array[int]] = defaultdict(partial(array, "L"))
-        for index, (symbols, count) in enumerate(zip(self._words, self._word_counts)):
-            for pair in pairwise(symbols):
-                self._pair_counts[pair] += count
-                self._words_of[pair].append(index)
-        self._heap = [(-count, pair) for pair, count in self._pair_counts.items()]
-        heapq.heapify(self._heap)
-
-    def next(self) -> Code | None:
-        """Join the most frequent pair everywhere; None when every word is one symbol."""
-        while self._heap:
-            bound, pair = heapq.heappop(self._heap)
-            count = self._pair_counts.get(pair, 0)
-            if count == -bound:
-                self._join(*pair)
-                return Code(*pair, count)
-            if count:
-                heapq.heappush(self._heap, (-count, pair))
-        return None
-
-    def _join(self, left: str, right: str) -> None:
-        joined = left + right
-        counts, words_of = self._pair_counts, self._words_of
-        made: set[tuple[str, str]] = set()
-        for index in words_of.pop((left, right)):
-            symbols, count = self._words[index], self._word_counts[index]
-            start = 0
-            while (start := _find(symbols, left, right, start)) >= 0:
-                if start > 0:
-                    before = symbols[start - 1]
-                    counts[before, left] -= count
-                    counts[before, joined] += count
-                    words_of[before, joined].append(index)
-                    made.add((before, joined))
-                if start + 2 < len(symbols):
-                    after = symbols[start + 2]
-                    counts[right, after] -= count
-                    counts[joined, after] += count
-                    words_of[joined, after].append(index)
-                    made.add((joined, after))
-                symbols[start : start + 2] = [joined]
-                start += 1
-        del counts[left, right]
-        for pair in made:
-            # A pair that was made and joined over within one word (joined joined, in "a a a a") may be back at 0.
-            if counts[pair]:
-                heapq.heappush(self._heap, (-counts[pair], pair))
-            else:
-                del counts[pair]
-
-
-def _find(symbols: Sequence[str], left: str, right: str, start: int) -> int:
-    """Index of the first ``left right`` from ``start`` on, or -1."""
-    for i in range(start, len(symbols) - 1):
-        if symbols[i] == left and symbols[i + 1] == right:
-            return i
-    return -1
-
-
-def balanced_counts(counts: Mapping[str, Mapping[str, int]], alpha: float) -> Counter[str]:
-    """Word counts of several languages (language -> word -> count) as one, for :func:`learn_bpe`.
-
-    A language of n running words gets a share proportional to n^alpha (Conneau & Lample 2019, section 3.1, with
-    alpha 0.5). The largest one keeps its counts and the others are scaled up: scaling down would round rare words away.
-    """
-    sizes = {language: sum(words.values()) for language, words in counts.items() if words}
-    balanced: Counter[str] = Counter()
-    for language, size in sizes.items():
-        factor = (max(sizes.values()) / size) ** (1 - alpha)
-        for word, count in counts[language].items():
-            balanced[word] += round(count * factor)
-    return balanced
+def split_by(codes: Iterable[Code], characters: Iterable[str]) -> set[str]:
+    """Every subword that words of these characters can be split into by ``codes``."""
+    symbols = {symbol for character in characters for symbol in (character, character + END_OF_WORD)}
+    for code in codes:
+        symbols |= {code.left, code.right, code.left + code.right}
+    return {
+        symbol.removesuffix(END_OF_WORD) if symbol.endswith(END_OF_WORD) else symbol + CONTINUATION
+        for symbol in symbols
+    }
 
 
 def write_codes(codes: Sequence[Code], path: Path) -> None:

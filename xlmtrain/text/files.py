@@ -1,4 +1,4 @@
-"""The raw text files: which they are, whether they can be read at all, and their lines.
+"""The raw text files: which they are, and their lines.
 
 Only ``\\n`` ends a line (U+0085 and U+2028 do not), and a ``\\r`` before it is no part of the line.
 """
@@ -6,7 +6,6 @@ Only ``\\n`` ends a line (U+0085 and U+2028 do not), and a ``\\r`` before it is 
 from __future__ import annotations
 
 import bz2
-import codecs
 import glob
 import gzip
 import io
@@ -15,7 +14,9 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import zstandard
@@ -40,13 +41,9 @@ class RawText:
         """The pair's name, None for a single language."""
         return "-".join(self.languages) if len(self.languages) > 1 else None
 
-
-@dataclass(frozen=True)
-class Extent:
-    """What a first look at a file found: lines, and bytes once decompressed."""
-
-    lines: int
-    bytes: int
+    def sides(self) -> Iterator[tuple[str, Path]]:
+        """Each language with its file."""
+        return zip(self.languages, self.paths)
 
 
 def find_texts(config: PrepareConfig) -> list[RawText]:
@@ -134,68 +131,91 @@ class _ZstdReader(io.RawIOBase):
         super().close()
 
 
-def examine(path: Path) -> Extent:
-    """Read a file once. Raises DataError if it cannot be read to its end, or, with the line, if it is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = size = 0
-    block = last = b""
-    try:
-        with open_bytes(path) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                decoder.decode(block)
-                lines += block.count(b"\n")
-                size += len(block)
-                last = block
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        # The decoder may have held back the first bytes of a character, which hold no line end.
-        number = lines + 1 + error.object.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{path}:{number}: not UTF-8 ({error.reason}); convert the file, e.g. with iconv, or remove the line"
-        ) from error
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
-        raise DataError(f"{path}: cannot be read to its end ({error}); is it damaged or cut off?") from error
-    return Extent(lines + (1 if last and not last.endswith(b"\n") else 0), size)
-
-
-def check_aligned(text: RawText, extents: dict[Path, Extent]) -> None:
-    """Raises DataError if the two files of a pair have not the same number of lines."""
-    if text.pair is None:
-        return
-    (short, fewer), (long, more) = sorted(((p, extents[p].lines) for p in text.paths), key=lambda item: item[1])
-    if fewer != more:
-        raise DataError(
-            f"{text.split}.pairs.{text.pair}: {short} has {fewer} lines, {long} has {more}; "
-            f"{long}:{fewer + 1} is the first line without a partner"
-        )
-
-
 @dataclass(frozen=True)
 class Chunk:
     """Some lines of a raw text; ``lines`` holds as many for each of its languages, without line ends; ``size`` counts
-    bytes, line ends included."""
+    bytes, line ends included; ``index`` counts chunks from 0, ``first`` is the number of the first line, from 1."""
 
     index: int
     languages: tuple[str, ...]
     lines: tuple[list[bytes], ...]
     size: int
+    first: int = 1
 
 
-def read_chunks(index: int, text: RawText, target_bytes: int) -> Iterator[Chunk]:
-    """The lines of ``text`` in order, in chunks of about ``target_bytes``; ``index`` is kept in the chunks."""
-    streams = [open_bytes(path) for path in text.paths]
-    try:
-        lines: tuple[list[bytes], ...] = tuple([] for _ in streams)
-        size = 0
-        for aligned in zip(*streams, strict=True):
+class UnequalLengths(DataError):
+    """The two files of a pair have not the same number of lines; ``surplus``: how many have no partner."""
+
+    def __init__(self, message: str, surplus: int) -> None:
+        super().__init__(message)
+        self.surplus = surplus
+
+
+def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> Iterator[Chunk]:
+    """The lines of ``text`` in order, in chunks of about ``target_bytes``.
+
+    ``max_line_bytes``: of longer lines only so many bytes are kept, and one more to tell; 0 keeps all. Raises
+    UnequalLengths after the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its
+    end.
+    """
+    with ExitStack() as stack:
+        sides = [_lines(path, stack.enter_context(_open(path)), max_line_bytes) for path in text.paths]
+        lines: tuple[list[bytes], ...] = tuple([] for _ in sides)
+        size, index, first = 0, 0, 1
+        for aligned in zip_longest(*sides):
+            if None in aligned:
+                break
             for side, line in zip(lines, aligned):
-                side.append(line.removesuffix(b"\n").removesuffix(b"\r"))
-                size += len(line)
+                side.append(line)
+                size += len(line) + 1
             if size >= target_bytes:
-                yield Chunk(index, text.languages, lines, size)
-                lines, size = tuple([] for _ in streams), 0
+                yield Chunk(index, text.languages, lines, size, first)
+                index, first = index + 1, first + len(lines[0])
+                lines, size = tuple([] for _ in sides), 0
+        else:
+            aligned = ()
         if size:
-            yield Chunk(index, text.languages, lines, size)
-    finally:
-        for stream in streams:
-            stream.close()
+            yield Chunk(index, text.languages, lines, size, first)
+        if aligned:
+            raise _unequal(text, aligned, sides, first + len(lines[0]))
+
+
+def _unequal(text: RawText, aligned: tuple[bytes | None, ...], sides: list[Iterator[bytes]], first: int) -> DataError:
+    more = next(side for side, line in enumerate(aligned) if line is not None)
+    surplus = 1 + sum(1 for _ in sides[more])
+    short, long = text.paths[1 - more], text.paths[more]
+    return UnequalLengths(
+        f"{text.split}.pairs.{text.pair}: {short} has {first - 1} lines, {long} has {first - 1 + surplus}; "
+        f"{long}:{first} is the first line without a partner",
+        surplus,
+    )
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    try:
+        return open_bytes(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _lines(path: Path, stream: io.BufferedIOBase, max_bytes: int) -> Iterator[bytes]:
+    """Lines without their ends. What is kept of a line that does not end is bounded by ``max_bytes``, too."""
+    rest = b""
+    try:
+        while block := stream.read(BLOCK_BYTES):
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                yield _shortened(line, max_bytes).removesuffix(b"\r")
+            rest = _shortened(rest, max_bytes)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+        raise _unreadable(path, error) from error
+    if rest:
+        yield rest.removesuffix(b"\r")
+
+
+def _shortened(line: bytes, max_bytes: int) -> bytes:
+    return line[: max_bytes + 1] if max_bytes else line
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged or cut off?")

@@ -44,4 +44,5 @@ def _substitution(pattern: str, replacement: str) -> Callable[[str], str]:
         return lambda line: line.replace(pattern, replacement)
     # The rule for a German period before a quotation mark would try a row of dots from each of its dots, to its end.
     compiled = re.compile(r"(?<!\.)" + pattern if pattern.startswith(r"(\.+)") else pattern)
-    return lambda line: compiled.sub(replacement, line)
+    # ``sub`` with groups in the replacement costs far more than a search, also where it finds nothing.
+    return lambda line: compiled.sub(replacement, line) if compiled.search(line) else line

@@ -1,10 +1,11 @@
-"""A process pool that keeps the order."""
+"""Worker processes, and a pool of them that keeps the order."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,6 +24,20 @@ def worker_count(setting: int) -> int:
     if setting:
         return setting
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def initialize_worker() -> None:
+    """What every worker process does first: Ctrl-C is its parent's to handle, and it ends when its parent does, also
+    when that was killed: else it would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is no worker process"
+    parent.join()
+    os._exit(1)
 
 
 def ordered_map(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers: int) -> Iterator[R]:
@@ -58,7 +73,7 @@ _worker: dict[str, Any] = {}
 
 
 def _initialize(make: Callable[[], Callable]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    initialize_worker()
     _worker["make"] = make
 
 

@@ -1,235 +1,327 @@
-"""Preparation, the whole job: raw text -> tokens -> codes -> vocabulary -> ids on disk."""
+"""Preparation, the whole job: raw text -> shards -> tokens -> codes -> subwords -> vocabulary -> ids on disk.
+
+=============  ===================================================  =====================================
+stage          what                                                 each part is made from
+=============  ===================================================  =====================================
+``cut``        raw files checked and cut into shards                a file, or the two of a pair
+``held_out``   the lines of validation and test text                their shards
+``duplicates`` which lines were there before (if asked for)         the shards of a corpus
+``tokenize``   lines cleaned and tokenized, words counted           a shard
+``codes``      BPE codes learned from the counts, or given          all training shards
+``subwords``   every subword that these codes can make              codes, characters of the training shards
+``encode``     tokens as numbers of these, which are counted        a shard
+``vocab``      the vocabulary                                       all training shards
+``assemble``   ids of a corpus, as the vocabulary numbers them      the shards of a corpus
+=============  ===================================================  =====================================
+
+Every part is kept in the work directory until the end (:mod:`xlmtrain.text.work`), so a job that was killed goes on.
+The stages over shards are done by worker processes, here or elsewhere (:mod:`xlmtrain.text.executors.run`); the others
+are small. No stage holds more than a shard, the words to learn from (``bpe.max_words``), or the subwords in memory.
+
+The prepared corpus is one file of ids, not one for each shard: assembling is the step in which ids get their final
+numbers, so it costs no pass of its own, and every reader of the data can map one array. The shards stay visible in the
+header, each with its own checksum.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.files import sha256_of
-from xlmtrain.text.binarize import HEADER, CorpusHeader, CorpusWriter, Header, corpus_name, fingerprint, id_dtype
-from xlmtrain.text.bpe import Bpe, balanced_counts, learn_bpe, read_codes, require_fastbpe, write_codes
-from xlmtrain.text.files import Chunk, Extent, RawText, check_aligned, examine, find_texts, read_chunks
-from xlmtrain.text.parallel import ordered_map, worker_count
-from xlmtrain.text.progress import ProgressBar
-from xlmtrain.text.stages import EncodeChunk, TokenChunk, TokenizeChunk, read_tokens
-from xlmtrain.text.statistics import FileStatistics, Statistics
+from xlmtrain.text.binarize import HEADER, CorpusHeader, Header, corpus_header, corpus_name, fingerprint, id_dtype
+from xlmtrain.text.bpe import read_codes, require_fastbpe
+from xlmtrain.text.clean import LINE_SETTINGS, line_checks
+from xlmtrain.text.counts import sample_rates
+from xlmtrain.text.cut import cut_task
+from xlmtrain.text.duplicates import collect_held_out, find_duplicates
+from xlmtrain.text.executors.run import Runner
+from xlmtrain.text.files import RawText, find_texts
+from xlmtrain.text.languages import reads_like_another
+from xlmtrain.text.reduce import count_vocab, cut_vocab, learn_codes, list_subwords, take_codes, take_subwords
+from xlmtrain.text.statistics import FileStatistics, Statistics, raw_warnings
 from xlmtrain.text.tokenizer import has_rules
 from xlmtrain.text.vocab import Vocab
+from xlmtrain.text.work import Task, Work, finish, link, remove_finished, work_for
 
-RAW_CHUNK_BYTES = 1 << 18
-TOKEN_CHUNK_BYTES = 1 << 20
-SEGMENT_WORDS = 1 << 16
+
+class _Shard(NamedTuple):
+    """A shard of raw text: of which text, the part it is in, its number in there, and how much it holds."""
+
+    text: RawText
+    cut: str
+    number: int
+    lines: int
+    bytes: int
 
 
 def prepare(config: PrepareConfig) -> Statistics:
     """Make ``config.output`` (its layout: see :mod:`xlmtrain.text.binarize`), with ``codes``, ``vocab`` and
     ``statistics.json`` in it. Stages are announced on stdout.
 
-    The directory appears when all is complete; until then everything is beside it under a temporary name, which goes
-    away on any error. Raises DataError for what is wrong with the text, the codes, the vocabulary or the output.
+    The directory appears when all is complete; until then everything is beside it in ``.{name}.partial``, with which
+    the same command goes on after an interruption. Raises DataError for what is wrong with the text, the codes, the
+    vocabulary or the output.
     """
     output = Path(os.path.abspath(config.output))
     _check_output(output, config.overwrite)
     require_fastbpe()
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
-    vocab = None
     if config.vocab.path is not None:
-        vocab = Vocab.read(config.vocab.path, config.vocab.max_size, config.vocab.min_count)
+        Vocab.read(config.vocab.path, config.vocab.max_size, config.vocab.min_count)
     texts = find_texts(config)
-    with _complete_or_absent(output) as directory:
-        job = _Job(config, texts, directory)
-        total_bytes = job.examine()
-        word_counts = job.tokenize(total_bytes)
-        job.make_codes(word_counts)
-        vocab = vocab or job.count_vocab(word_counts)
-        vocab.write(directory / "vocab")
-        corpora = job.binarize(len(vocab))
-        job.write_header(vocab, corpora)
-        statistics = Statistics(job.statistics, len(vocab), len(read_codes(directory / "codes")), job.notes)
-        statistics.write(directory / "statistics.json")
-        shutil.rmtree(job.tokens)
+    for text in texts:
+        list(line_checks(config.clean, text.languages))
+    with work_for(output) as work:
+        job = _Job(config, work, texts)
+        shards = job.cut()
+        tokens = job.tokenize(shards, job.compare_held_out(shards), job.find_duplicates(shards))
+        codes = job.make_codes(tokens)
+        subwords = job.list_subwords(tokens, codes)
+        encoded = job.encode(tokens, codes, subwords)
+        vocab = job.count_vocab(encoded, subwords)
+        corpora = job.assemble(encoded, subwords, vocab)
+        statistics = job.describe(codes, vocab, corpora)
+        finish(work, job.output, output)
     return statistics
 
 
 class _Job:
-    """The stages, in order. They share the list of raw texts and the directory that is being filled; tokenized text is
-    kept in its subdirectory ``tokens`` meanwhile."""
+    """The stages, in order. A dictionary goes from one to the next: shard -> the task that was done for it."""
 
-    def __init__(self, config: PrepareConfig, texts: list[RawText], directory: Path) -> None:
-        self._config = config
-        self._texts = texts
-        self._directory = directory
-        self._workers = worker_count(config.workers)
+    def __init__(self, config: PrepareConfig, work: Work, texts: list[RawText]) -> None:
+        self._config, self._work, self._texts = config, work, texts
+        self._runner = Runner(config, work)
         self._languages = sorted({language for text in texts for language in text.languages})
-        self._statistics_of = [
-            [FileStatistics(t.split, language, t.pair, str(path)) for language, path in zip(t.languages, t.paths)]
-            for t in texts
-        ]
-        self.notes = [
+        self._files = {
+            text: [FileStatistics(text.split, language, text.pair, str(path)) for language, path in text.sides()]
+            for text in texts
+        }
+        self._notes = [
             f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
             for language in self._languages
             if not has_rules(language)
         ]
-        self.tokens = directory / "tokens"
-        self.tokens.mkdir()
+        self.output = work.directory / "output"
 
-    @property
-    def statistics(self) -> list[FileStatistics]:
-        """Those of each file, in the order of the raw texts."""
-        return [file for sides in self._statistics_of for file in sides]
+    def cut(self) -> list[_Shard]:
+        """Read every file once, so that what is wrong shows before the long work."""
+        tasks = {text: cut_task(text, self._config) for text in self._texts}
+        self._runner.run("cut", list(tasks.values()))
+        shards = []
+        for text, task in tasks.items():
+            result = self._work.load(task.stage, task.key)
+            for file, words in zip(self._files[text], result["words"]):
+                file.lines, file.segmented = result["lines"], result["segmented"]
+                file.reads_like = reads_like_another(file.language, words)
+                file.drop(result["dropped"])
+            shards += [_Shard(text, task.key, number, **shard) for number, shard in enumerate(result["shards"])]
+        for warning in raw_warnings(file for files in self._files.values() for file in files):
+            print(f"WARNING: {warning}", flush=True)
+        return shards
 
-    def examine(self) -> int:
-        """Read every file once, so that what is wrong shows before the long work; returns the bytes of raw text."""
-        paths = list(dict.fromkeys(path for text in self._texts for path in text.paths))
-        extents = {}
-        with ProgressBar("examine", len(paths), "files") as progress:
-            for path, extent in zip(paths, ordered_map(_make_examine, paths, self._workers)):
-                extents[path] = extent
-                progress.advance(1)
-        for text in self._texts:
-            check_aligned(text, extents)
-        return sum(extents[path].bytes for text in self._texts for path in text.paths)
+    def compare_held_out(self, shards: list[_Shard]) -> str | None:
+        """The part with the lines of validation and test text; None if training text is not compared with them."""
+        chosen = [[shard.cut, shard.number, shard.text.languages] for shard in shards if shard.text.split != "train"]
+        if not self._config.clean.overlap or not chosen:
+            return None
+        task = Task("held_out", {"languages": self._languages, "shards": chosen})
+        return self._runner.make(task, collect_held_out)
 
-    def tokenize(self, total_bytes: int) -> dict[str, Counter[str]]:
-        """Write the tokenized text of every file; returns the training text's word counts per language."""
-        word_counts: dict[str, Counter[str]] = {language: Counter() for language in self._languages}
-        make = partial(TokenizeChunk, self._config.text, self._languages)
-        with ProgressBar("tokenize", total_bytes, "B") as progress:
-            for result in ordered_map(make, self._raw_chunks(), self._workers):
-                text = self._texts[result.index]
-                for side, language in enumerate(text.languages):
-                    with self._token_file(result.index, side).open("ab") as file:
-                        file.write(result.text[side])
-                    if text.split == "train":
-                        word_counts[language].update(result.word_counts[side])
-                    counts = self._statistics_of[result.index][side]
-                    counts.lines += result.lines
-                    counts.sentences += result.sentences
-                    counts.dropped = {reason: counts.dropped[reason] + n for reason, n in result.dropped.items()}
-                progress.advance(result.size)
-        self._check_not_empty()
-        return word_counts
+    def find_duplicates(self, shards: list[_Shard]) -> dict[tuple[str, ...], str]:
+        """Languages of a training corpus -> the part that says what in it occurred before."""
+        if not self._config.clean.duplicates:
+            return {}
+        tasks = {}
+        for languages in dict.fromkeys(text.languages for text in self._texts if text.split == "train"):
+            mine = [shard for shard in shards if shard.text.split == "train" and shard.text.languages == languages]
+            arguments = {
+                "shards": [[shard.cut, shard.number] for shard in mine],
+                "languages": languages,
+                "lines": sum(shard.lines for shard in mine),
+            }
+            tasks[languages] = Task("duplicates", arguments)
+        self._runner.make_all(list(tasks.values()), find_duplicates)
+        return {languages: task.key for languages, task in tasks.items()}
 
-    def make_codes(self, word_counts: dict[str, Counter[str]]) -> None:
-        """Copy the given codes, or learn them."""
-        path = self._directory / "codes"
-        if self._config.bpe.codes is not None:
-            shutil.copyfile(self._config.bpe.codes, path)
-            return
-        merges = self._config.bpe.merges
-        balanced = balanced_counts(word_counts, self._config.bpe.balance_alpha)
-        with ProgressBar("learn codes", merges, "codes") as progress:
-            codes = learn_bpe(balanced, merges, lambda learned: progress.advance(1))
-        if len(codes) < merges:
-            self.notes.append(f"only {len(codes)} codes learned, not bpe.merges={merges}: every word is one symbol now")
-        write_codes(codes, path)
-
-    def count_vocab(self, word_counts: dict[str, Counter[str]]) -> Vocab:
-        """The vocabulary of the training text: each distinct word is segmented once."""
-        bpe = Bpe(self._directory / "codes")
-        words = sum(word_counts.values(), Counter[str]())
-        counts: Counter[str] = Counter()
-        distinct = list(words)
-        with ProgressBar("count vocabulary", len(distinct), "words") as progress:
-            for start in range(0, len(distinct), SEGMENT_WORDS):
-                batch = distinct[start : start + SEGMENT_WORDS]
-                for word, subwords in zip(batch, bpe.segment_all(batch)):
-                    for subword in subwords:
-                        counts[subword] += words[word]
-                progress.advance(len(batch))
-        return Vocab.from_counts(counts, self._config.vocab.max_size, self._config.vocab.min_count)
-
-    def binarize(self, vocab_size: int) -> dict[str, CorpusHeader]:
-        """Write the ids of every corpus; returns their headers by name."""
-        dtype = id_dtype(vocab_size)
-        names = [[corpus_name(t.split, language, t.pair) for language in t.languages] for t in self._texts]
-        files: dict[str, list[str]] = {}
-        for text, sides in zip(self._texts, names):
-            for name, path in zip(sides, text.paths):
-                files.setdefault(name, []).append(path.name)
-        total = sum(path.stat().st_size for path in self.tokens.iterdir())
-        make = partial(EncodeChunk, self._directory / "codes", self._directory / "vocab", dtype)
-        with ExitStack() as stack:
-            writers = {name: stack.enter_context(CorpusWriter(self._directory, name, dtype)) for name in files}
-            progress = stack.enter_context(ProgressBar("binarize", total, "B"))
-            for result in ordered_map(make, self._token_chunks(), self._workers):
-                writers[names[result.index][result.side]].append(result.ids, result.lengths)
-                counts = self._statistics_of[result.index][result.side]
-                counts.words += result.words
-                counts.subwords += len(result.ids) - len(result.lengths)
-                counts.unknown += result.unknown
-                progress.advance(result.size)
-            return {name: writer.finish(files[name]) for name, writer in writers.items()}
-
-    def write_header(self, vocab: Vocab, corpora: dict[str, CorpusHeader]) -> None:
-        """Write ``dataset.json``."""
-        codes_sha256 = sha256_of(self._directory / "codes")
-        text = asdict(self._config.text)
-        Header(
-            languages=self._languages,
-            dtype=id_dtype(len(vocab)).name,
-            vocab_size=len(vocab),
-            vocab_fingerprint=vocab.fingerprint,
-            text=text,
-            fingerprint=fingerprint(vocab.fingerprint, codes_sha256, text, corpora),
-            corpora=corpora,
-        ).write(self._directory)
-
-    def _raw_chunks(self) -> Iterator[Chunk]:
-        for index, text in enumerate(self._texts):
-            yield from read_chunks(index, text, RAW_CHUNK_BYTES)
-
-    def _token_chunks(self) -> Iterator[TokenChunk]:
-        for index, text in enumerate(self._texts):
-            for side in range(len(text.languages)):
-                path = self._token_file(index, side)
-                if path.exists():
-                    yield from read_tokens(index, side, path, TOKEN_CHUNK_BYTES)
-
-    def _token_file(self, index: int, side: int) -> Path:
-        return self.tokens / f"{index:06d}.{self._texts[index].languages[side]}"
-
-    def _check_not_empty(self) -> None:
-        for total in Statistics(self.statistics, 0, 0).totals():
+    def tokenize(
+        self, shards: list[_Shard], held_out: str | None, duplicates: dict[tuple[str, ...], str]
+    ) -> dict[_Shard, Task]:
+        """Clean and tokenize every shard."""
+        self._rates = self._sample_rates(shards)
+        clean = {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
+        tasks = {}
+        for shard in shards:
+            train = shard.text.split == "train"
+            arguments = {
+                "cut": shard.cut,
+                "shard": shard.number,
+                "split": shard.text.split,
+                "languages": list(shard.text.languages),
+                "text": asdict(self._config.text),
+                "clean": clean,
+                "held_out": held_out if train else None,
+                "duplicates": duplicates.get(shard.text.languages) if train else None,
+                "sample": [self._rates[language] for language in shard.text.languages] if train else [],
+            }
+            tasks[shard] = Task("tokenize", arguments, shard.bytes)
+        self._runner.run("tokenize", list(tasks.values()))
+        for shard, task in tasks.items():
+            result = self._work.load(task.stage, task.key)
+            for file in self._files[shard.text]:
+                file.sentences += result["sentences"]
+                file.drop(result["dropped"])
+        for total in self._statistics().totals():
             if not total.sentences:
                 raise DataError(f"{total.file}: none of its {total.lines} lines can be used; dropped: {total.dropped}")
+        return tasks
+
+    def make_codes(self, tokens: dict[_Shard, Task]) -> str:
+        """Copy the given codes, or learn them; returns the part."""
+        settings = self._config.bpe
+        if settings.codes is not None:
+            given = {"path": settings.codes, "sha256": sha256_of(Path(settings.codes))}
+            return self._runner.make(Task("codes", given), take_codes)
+        arguments = {
+            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if _is_train(shard)],
+            "rates": self._rates,
+            **{name: asdict(settings)[name] for name in ("balance_alpha", "merges", "max_words")},
+        }
+        key = self._runner.make(Task("codes", arguments), learn_codes)
+        result = self._work.load("codes", key)
+        if result["codes"] < settings.merges:
+            self._notes.append(
+                f"only {result['codes']} codes learned, not bpe.merges={settings.merges}: every word is one symbol now"
+            )
+        if result["least"] > 1:
+            self._notes.append(
+                f"codes learned from the {result['words']:,} words that were counted {result['least']} times or more "
+                f"(bpe.max_words={settings.max_words:,})"
+            )
+        return key
+
+    def list_subwords(self, tokens: dict[_Shard, Task], codes: str) -> str:
+        """The part with every subword that text can be split into, or those of the given vocabulary."""
+        if (path := self._config.vocab.path) is not None:
+            return self._runner.make(Task("subwords", {"path": path, "sha256": sha256_of(Path(path))}), take_subwords)
+        train = [task.key for shard, task in tokens.items() if _is_train(shard)]
+        return self._runner.make(Task("subwords", {"codes": codes, "tokens": train}), list_subwords)
+
+    def encode(self, tokens: dict[_Shard, Task], codes: str, subwords: str) -> dict[_Shard, Task]:
+        """Split the tokens of every shard into subwords, and count these."""
+        count = self._config.vocab.path is None
+        tasks = {}
+        for shard, task in tokens.items():
+            arguments = {
+                "tokens": task.key,
+                "languages": list(shard.text.languages),
+                "codes": codes,
+                "subwords": subwords,
+                "count": count and _is_train(shard),
+            }
+            tasks[shard] = Task("encode", arguments, self._work.load(task.stage, task.key)["bytes"])
+        self._runner.run("encode", list(tasks.values()))
+        for shard, task in tasks.items():
+            for file, words in zip(self._files[shard.text], self._work.load(task.stage, task.key)["words"]):
+                file.words += words
+        return tasks
+
+    def count_vocab(self, encoded: dict[_Shard, Task], subwords: str) -> str:
+        """The part with the vocabulary of the training text, or the given one."""
+        settings = self._config.vocab
+        arguments = {"subwords": subwords, "max_size": settings.max_size, "min_count": settings.min_count}
+        if settings.path is not None:
+            return self._runner.make(Task("vocab", arguments), cut_vocab)
+        train = [task.key for shard, task in encoded.items() if _is_train(shard)]
+        return self._runner.make(Task("vocab", {**arguments, "encoded": train}), count_vocab)
+
+    def assemble(self, encoded: dict[_Shard, Task], subwords: str, vocab: str) -> dict[str, Task]:
+        """Corpus -> the task that put it together."""
+        parts: dict[str, list[list[str]]] = {}
+        sources: dict[str, list[str]] = {}
+        owners: dict[str, list[FileStatistics]] = {}
+        for text in self._texts:
+            for (language, path), file in zip(text.sides(), self._files[text]):
+                name = corpus_name(text.split, language, text.pair)
+                sources.setdefault(name, []).append(path.name)
+                parts.setdefault(name, [])
+                owners.setdefault(name, [])
+                for shard, task in encoded.items():
+                    if shard.text == text:
+                        parts[name].append([task.key, language])
+                        owners[name].append(file)
+        tasks = {}
+        for name, shards in parts.items():
+            arguments = {"name": name, "shards": shards, "subwords": subwords, "vocab": vocab, "sources": sources[name]}
+            size = sum((self._work.part("encode", key) / f"{language}.ids").stat().st_size for key, language in shards)
+            tasks[name] = Task("assemble", arguments, size)
+        self._runner.run("assemble", list(tasks.values()))
+        for name, task in tasks.items():
+            result = self._work.load(task.stage, task.key)
+            for file, counted, unknown in zip(owners[name], result["subwords"], result["unknown"]):
+                file.subwords += counted
+                file.unknown += unknown
+        return tasks
+
+    def describe(self, codes: str, vocab: str, corpora: dict[str, Task]) -> Statistics:
+        """Put everything together in ``output``, with header and statistics."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        self.output.mkdir()
+        link(self._work.part("codes", codes) / "codes", self.output / "codes")
+        link(self._work.part("vocab", vocab) / "vocab", self.output / "vocab")
+        headers = {}
+        for name, task in corpora.items():
+            for kind in ("ids", "offsets"):
+                link(self._work.part("assemble", task.key) / f"{name}.{kind}", self.output / f"{name}.{kind}")
+            headers[name] = corpus_header(self._work.load("assemble", task.key)["header"])
+        words = Vocab.read(self.output / "vocab")
+        write_header(self.output, self._languages, words, asdict(self._config.text), headers)
+        statistics = self._statistics(len(words), len(read_codes(self.output / "codes")))
+        statistics.write(self.output / "statistics.json")
+        return statistics
+
+    def _sample_rates(self, shards: Sequence[_Shard]) -> dict[str, float]:
+        lines = Counter(dict.fromkeys(self._languages, 0))
+        for shard in filter(_is_train, shards):
+            lines.update(dict.fromkeys(shard.text.languages, shard.lines))
+        return sample_rates(lines, self._config.bpe.sample, self._config.bpe.balance_alpha)
+
+    def _statistics(self, vocab_size: int = 0, codes: int = 0) -> Statistics:
+        return Statistics([file for files in self._files.values() for file in files], vocab_size, codes, self._notes)
 
 
-def _make_examine() -> Callable[[Path], Extent]:
-    return examine
+def _is_train(shard: _Shard) -> bool:
+    return shard.text.split == "train"
+
+
+def write_header(
+    directory: Path, languages: list[str], vocab: Vocab, text: dict[str, Any], corpora: dict[str, CorpusHeader]
+) -> None:
+    """Write ``dataset.json`` to a directory with everything else in it."""
+    Header(
+        languages=languages,
+        dtype=id_dtype(len(vocab)).name,
+        vocab_size=len(vocab),
+        vocab_fingerprint=vocab.fingerprint,
+        text=text,
+        fingerprint=fingerprint(vocab.fingerprint, sha256_of(directory / "codes"), text, corpora),
+        corpora=corpora,
+    ).write(directory)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
     if not output.exists() and not output.is_symlink():
         return
     if not overwrite:
+        remove_finished(output)
         raise DataError(f"{output}: exists already; choose another output, or replace it with overwrite=true")
     if not output.is_dir() or (any(output.iterdir()) and not (output / HEADER).is_file()):
         raise DataError(f"{output}: is no prepared data set, so overwrite=true does not touch it; choose another")
-
-
-@contextmanager
-def _complete_or_absent(output: Path) -> Iterator[Path]:
-    """A new directory that takes the name ``output`` when the block ends well, and is removed otherwise."""
-    directory = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        directory.mkdir(parents=True)
-        yield directory
-        replaced = output.with_name(f".{output.name}.replaced-{os.getpid()}")
-        if output.exists():
-            output.rename(replaced)
-        directory.rename(output)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise DataError(f"{error.filename or output}: {error.strerror}; nothing was prepared") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -104,8 +104,8 @@ class CheckpointStore:
         found = (_NAME.fullmatch(path.name) for path in paths if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
-    def latest(self) -> Checkpoint | None:
-        """The newest sound checkpoint, None if there is no checkpoint at all.
+    def latest(self, optimizer: bool = True) -> Checkpoint | None:
+        """The newest sound checkpoint, None if there is no checkpoint at all. ``optimizer`` as in read_checkpoint.
 
         Passes over damaged ones with a warning. Raises CheckpointError if all are damaged: to begin anew by itself
         would throw the run away.
@@ -114,7 +114,7 @@ class CheckpointStore:
         damage = []
         for step in reversed(steps):
             try:
-                return read_checkpoint(self.path(step))
+                return read_checkpoint(self.path(step), optimizer)
             except CheckpointError as error:
                 damage.append(str(error))
                 log.warning("checkpoint passed over: %s", error)
@@ -130,13 +130,14 @@ class CheckpointStore:
         return self._directory / f"step-{step:08d}"
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
     """Read a checkpoint's directory after checking every file's size and SHA-256 against its manifest.
 
-    Raises CheckpointError that names the first file that is missing or different.
+    ``optimizer``: its tensors too, which are twice the model's and of use to training only. Raises CheckpointError that
+    names the first file that is missing or different.
     """
     manifest = read_json(path / "manifest.json")
-    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+    for name in ("model.safetensors", *(["optimizer.safetensors"] if optimizer else []), "state.json"):
         entry, file = manifest.get(name), path / name
         if not isinstance(entry, dict) or not file.is_file():
             raise CheckpointError(f"{file}: missing")
@@ -147,6 +148,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         path,
         load_file(path / "model.safetensors"),
-        load_file(path / "optimizer.safetensors"),
+        load_file(path / "optimizer.safetensors") if optimizer else {},
         read_json(path / "state.json"),
     )

@@ -7,8 +7,7 @@ import logging
 import torch
 
 from xlmtrain.data.sampling import Cursors
-from xlmtrain.errors import CheckpointError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.objective import LanguageModel, check_fit
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.state import Progress, load_optimizer_tensors
@@ -34,13 +33,7 @@ def resume(
     distributed.agree(str(step), "checkpoints (the run directory must be on shared storage)")
     if checkpoint is None:
         return Progress(cursors=start)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
-    if expected != found:
-        odd = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{checkpoint.path}: does not fit the model: {odd[0]} is {found.get(odd[0])}, not {expected.get(odd[0])}"
-        )
+    check_fit(model, checkpoint.model, str(checkpoint.path))
     model.load_state_dict(checkpoint.model)
     load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
     if scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before

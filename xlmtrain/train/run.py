@@ -89,6 +89,8 @@ class RunDirectory:
         for change in changes:
             log.info("resumed with another setting, %s", change)
         for name in ("dataset.json", "codes", "vocab"):
+            if not (dataset.path / name).exists():
+                continue  # imported data may come without codes
             copy = self.path / f".{name}.tmp"
             shutil.copyfile(dataset.path / name, copy)
             os.replace(copy, self.path / name)
@@ -121,7 +123,14 @@ class RunDirectory:
         if not before.is_file():
             return []
         old, new = _flatten(read_json(before)), _flatten(settings)
-        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if "imported" in old:
+            raise ConfigError(
+                f"run={self.path}: an imported model is in this directory; start from it with init.model={self.path} "
+                "and give the run another directory"
+            )
+        # A setting that came with a later version and is not made use of is no change.
+        keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
+        changed = [key for key in keys if old.get(key) != new.get(key)]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
         refused = [lines[key] for key in changed if key in _MUST_STAY or not key.startswith(_MAY_CHANGE)]
         fingerprint = read_json(self.path / "dataset.json").get("fingerprint", "none")

@@ -1,0 +1,222 @@
+"""tools/evaluate.py prints a run's own figures, and the original's figures of the original's model and data."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+from tiny import ALONE, tiny_config, write_header
+from training import checkpoint, records, train_alone
+
+from tools import evaluate as tool
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Precision
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.validation import validation_sets
+from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
+from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.export.formats import read_model
+from xlmtrain.export.initialize import LANGUAGES
+from xlmtrain.export.original import write_original
+from xlmtrain.export.original_data import import_data
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.text.binarize import Header
+from xlmtrain.text.vocab import SPECIALS, Vocab
+from xlmtrain.train.checkpoint import CheckpointStore
+
+# The run's own windows, share of masks and pairs in a batch are none of the tool's defaults.
+SETTINGS = {"train.steps": 20, "mask.rate": 0.3, "evaluate.pairs_per_batch": 4}
+OWN = ["sequence_length=16", "pairs_per_batch=4"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluated") / "run"
+    train_alone(tiny_config(path, tiny_dataset, SETTINGS))
+    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)  # to tell it from the last
+    return path
+
+
+@pytest.fixture(scope="module")
+def imported(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The original's binarized data."""
+    path = tmp_path_factory.mktemp("imported") / "data"
+    import_data(shared / "reference" / "data", path, None, TextConfig())
+    return path
+
+
+def table(printed: str) -> dict[str, tuple[float, float]]:
+    """name -> perplexity and accuracy of the lines below the header."""
+    header, *lines = printed.splitlines()
+    assert header.split() == ["perplexity", "accuracy"]
+    fields = [line.split() for line in lines]
+    return {name: (float(perplexity), float(accuracy.removesuffix("%"))) for name, perplexity, accuracy in fields}
+
+
+def shown(figures: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What the tool is to print for figures; in batches of another size sums are rounded otherwise."""
+    names = [name.removesuffix("_ppl") for name in figures if name.startswith("valid/") and name.endswith("_ppl")]
+    return {
+        name: (pytest.approx(figures[f"{name}_ppl"], rel=1e-5), pytest.approx(figures[f"{name}_acc"], abs=0.00501))
+        for name in names
+    }
+
+
+def at(run: Path, step: int) -> dict[str, tuple[Any, Any]]:
+    """The run's own evaluation at a step."""
+    (found,) = [shown(record) for record in records(run) if record["step"] == step and "valid/mlm_ppl" in record]
+    return found
+
+
+@pytest.mark.parametrize("name", ["best-valid_mlm_ppl.pth", "checkpoint.pth"])
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_the_originals_model_on_the_originals_data(
+    name: str,
+    split: str,
+    imported: Path,
+    reference: dict[str, Any],
+    shared: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tool.main([f"model={shared / 'reference' / name}", f"data={imported}", f"split={split}", *OWN])
+    found, expected = table(capsys.readouterr().out), reference["evaluation"]
+    names = {"de_mlm": "de_mlm", "en_mlm": "en_mlm", "de-en_tlm": "de_en_mlm", "mlm": "mlm", "tlm": "de_en_mlm"}
+    assert found.keys() == {f"{split}/{ours}" for ours in names}
+    for ours, theirs in names.items():
+        perplexity, accuracy = found[f"{split}/{ours}"]
+        assert perplexity == pytest.approx(expected[f"{split}_{theirs}_ppl"], rel=2e-6)
+        assert accuracy == pytest.approx(expected[f"{split}_{theirs}_acc"], abs=0.005001)
+
+
+def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for step, given in (
+        (15, [f"model={run}"]),
+        (20, [f"model={run}", "which=last"]),
+        (15, [f"model={checkpoint(run, 15)}"]),
+        (20, [f"model={checkpoint(run, 20)}"]),
+    ):
+        tool.main([*given, f"data={tiny_dataset}"])
+        found.append(table(capsys.readouterr().out))
+        assert found[-1] == at(run, step)
+    assert found[0] == found[2] != found[1] == found[3]
+    assert len(found[0]) == 5
+
+
+def test_windows_and_pairs_can_be_given(
+    run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And without a run they are the original's, as far as there are positions: windows of 32, 32 pairs, 15 %."""
+    file, saved = tmp_path / "model.pth", read_model(run)
+    write_original(saved, file)
+    usual = {"mask.rate": 0.15, "data.sequence_length": 32, "evaluate.pairs_per_batch": 32}
+    others = {"data.sequence_length": 15, "evaluate.pairs_per_batch": 5}
+    for model, settings, given in (
+        (run, SETTINGS, {}),
+        (run, SETTINGS, others),
+        (file, usual, {}),
+        (file, usual, others),
+    ):
+        sizes = {"data.draw_tokens": 960, "train.batch_tokens": 960}  # of no consequence, but a multiple of each length
+        config = tiny_config("run", tiny_dataset, {**settings, **sizes, **given})
+        sets = validation_sets(config, Dataset(tiny_dataset))
+        expected = shown(evaluate(saved.module(), sets, Precision.fp32, ALONE))
+        arguments = [f"{key.partition('.')[2]}={value}" for key, value in given.items()]
+        tool.main([f"model={model}", f"data={tiny_dataset}", *arguments])
+        assert table(capsys.readouterr().out) == expected
+
+
+def test_languages_are_found_by_name(
+    run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = read_model(run)
+    weights = {**saved.weights, LANGUAGES: saved.weights[LANGUAGES].flip(0)}
+    write_original(replace(saved, languages=["en", "de"], weights=weights), tmp_path / "swapped.pth")
+    write_original(saved, tmp_path / "as_it_is.pth")
+    for name in ("swapped", "as_it_is"):
+        tool.main([f"model={tmp_path / name}.pth", f"data={tiny_dataset}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert lines[:6] == lines[6:]
+
+
+def test_data_of_one_language_without_pairs(run: Path, own_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = Header.read(own_dataset)
+    replace(header, languages=["en"], corpora={"valid.en": header.corpora["valid.en"]}).write(own_dataset)
+    tool.main([f"model={run}", f"data={own_dataset}"])
+    found = table(capsys.readouterr().out)
+    assert found.keys() == {"valid/en_mlm", "valid/mlm"}
+    assert found["valid/mlm"] == at(run, 15)["valid/en_mlm"]
+
+
+def test_only_the_main_process_prints(
+    run: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tool, "initialize", lambda device: Distributed(1, 1, ALONE.device))
+    tool.main([f"model={run}", f"data={tiny_dataset}"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["split=dev"], ConfigError, "split=dev: "),
+        (["split=test"], ConfigError, "train.de, train.de-en.de, train.de-en.en, train.en, valid.de, valid.de-en.de, "),
+        (["sequence_length=33"], ConfigError, "sequence_length=33: it is from 3 up to the model's 32 positions"),
+        (["sequence_length=2"], ConfigError, "sequence_length=2: it is from 3 up to"),
+        (["pairs_per_batch=0"], ConfigError, "pairs_per_batch=0: it is 1 or more"),
+        (
+            ["spilt=test"],
+            ConfigError,
+            "no such settings: spilt=test; there are codes, data, device, dictionary, model, ",
+        ),
+        (["valid"], ConfigError, "not understood: valid"),
+        (["model=nowhere"], CheckpointError, "nowhere: no such file or directory; expected a run directory"),
+        (["data=nowhere"], DataError, "nowhere/dataset.json: No such file"),
+        (["model=???"], ConfigError, "these settings have no value yet: model=..."),
+    ],
+)
+def test_refused(
+    arguments: list[str],
+    error: type[UserError],
+    message: str,
+    run: Path,
+    tiny_dataset: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(error) as caught:
+        tool.main([f"model={run}", f"data={tiny_dataset}", *arguments])
+    assert message in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_another_vocabulary_or_language_is_refused(run: Path, own_dataset: Path) -> None:
+    header, vocab = Header.read(own_dataset), Vocab.read(own_dataset / "vocab")
+    replace(header, languages=["de", "nl"]).write(own_dataset)
+    with pytest.raises(ConfigError, match="knows de, en, not nl; prepare the data of its languages only"):
+        tool.main([f"model={run}", f"data={own_dataset}"])
+    words = vocab.words[: len(SPECIALS) - 1 : -1]
+    other = Vocab((word, 1) for word in words)
+    other.write(own_dataset / "vocab")
+    write_header(own_dataset, other, header.corpora)
+    assert len(Dataset(own_dataset).vocab) == len(vocab)
+    with pytest.raises(ConfigError, match="its vocabulary is not that of the data in"):
+        tool.main([f"model={run}", f"data={own_dataset}"])
+
+
+def test_the_program(
+    run: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(REPOSITORY / "tools" / "evaluate.py")
+    monkeypatch.setattr(sys, "argv", [path, f"model={run}", f"data={tiny_dataset}", "split=dev"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(path, run_name="__main__")
+    output, errors = capsys.readouterr()
+    assert (ended.value.code, output) == (2, "")
+    assert errors.startswith("error: split=dev: ")
+    assert errors.count("\n") == 1

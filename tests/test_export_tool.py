@@ -1,0 +1,263 @@
+"""tools/export.py: models from one format to another, and nothing left behind when that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from tiny import tiny_config
+from training import train_alone
+
+from tools import export
+from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
+from xlmtrain.export.api import load
+from xlmtrain.export.formats import read_model
+from xlmtrain.export.run_directory import Which
+from xlmtrain.train.checkpoint import CheckpointStore
+
+PROGRAM = REPOSITORY / "tools" / "export.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+SENTENCE = "a <mask> k <mask> o"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for 20 steps; the checkpoint of step 15 is said to be the best. Of a few hundred kilobytes."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    train_alone(tiny_config(path, tiny_dataset, {"model.dim": 64, "train.keep_last": 2}))
+    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
+    return path
+
+
+@pytest.fixture
+def file(run: Path, tmp_path: Path) -> Path:
+    """The run's best checkpoint in the original's format."""
+    path = tmp_path / "given" / "model.pth"
+    export.main([f"model={run}", "format=xlm", f"output={path}"])
+    return path
+
+
+def weights_of(path: Path, which: Which = Which.best) -> dict[str, torch.Tensor]:
+    return read_model(path, which).weights
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    """To the last bit."""
+    first, second = weights_of(a), weights_of(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_to_the_originals_format_and_back(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, again = tmp_path / "new" / "model.pth", tmp_path / "again"
+    export.main([f"model={run}", "format=xlm", f"output={file}"])
+    assert capsys.readouterr().out == f"xlm: {file}\n"
+    export.main([f"model={file}", f"codes={run / 'codes'}", "format=run", f"output={again}"])
+    assert capsys.readouterr().out == f"run: {again}\n"
+    assert_same_weights(run, again)
+    first, second = load(run, device="cpu"), load(again, device="cpu")
+    assert (first.languages, first.step) == (second.languages, second.step) == (["de", "en"], 15)
+    for lang in ("de", "en"):
+        assert first.fill_mask(SENTENCE, lang) == second.fill_mask(SENTENCE, lang)
+    assert (again / "codes").read_bytes() == (run / "codes").read_bytes()
+    assert (again / "vocab").read_bytes() == (run / "vocab").read_bytes()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["again", "new"]
+    assert [path.name for path in file.parent.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize(("which", "step"), [([], 15), (["which=best"], 15), (["which=last"], 20)])
+def test_which_checkpoint(run: Path, tmp_path: Path, which: list[str], step: int) -> None:
+    export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *which])
+    assert read_model(tmp_path / "model.pth").history.step == step
+    assert_same_weights(tmp_path / "model.pth", run / "checkpoints" / f"step-{step:08d}")
+    assert not torch.equal(weights_of(run, Which.last)["head.bias"], weights_of(run, Which.best)["head.bias"])
+
+
+def test_how_the_text_was_treated_goes_along(run: Path, file: Path, tmp_path: Path) -> None:
+    given = [f"model={file}", f"codes={run / 'codes'}", "format=run"]
+    for number, (settings, expected) in enumerate(
+        [([], "K a"), (["lowercase=true"], "k a"), (["remove_accents=true", "lowercase=true"], "k a")]
+    ):
+        output = tmp_path / f"run-{number}"
+        export.main([*given, f"output={output}", *settings])
+        assert load(output, device="cpu").tokenize("K ä" if "remove_accents=true" in settings else "K a", "de") == (
+            expected.split()
+        )
+
+
+NAMES = [
+    "ein Modell.pth",
+    'it\'s "quoted".pth',
+    "-x.pth",
+    "Größe ä.pth",
+    "a=b,c.pth",
+    "${oc.env:HOME}.pth",
+    "null",
+    "5",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken_as_they_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export.main([f"model={run}", "format=xlm", f"output={name}"])
+    export.main([f"model={name}", "format=run", f"output=run of {name}"])
+    assert capsys.readouterr().out == f"xlm: {name}\nrun: run of {name}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"run of {name}"}
+    assert_same_weights(tmp_path / f"run of {name}", run)
+
+
+@pytest.mark.parametrize("form", ["run", "xlm", "vectors"])
+def test_what_exists_is_never_touched(run: Path, tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "directory", "link", ".", "directory/.."):
+        with pytest.raises(DataError, match="exists already; choose another name, or remove it first"):
+            export.main([f"model={run}", f"format={form}", f"output={tmp_path / name}"])
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "directory", "link"}
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+    assert list((tmp_path / "directory").iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["run", "xlm"])
+def test_where_nothing_can_be_written(run: Path, tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name, reason in (("file/inside", "Not a directory|File exists"), ("x" * 300, "File name too long")):
+        with pytest.raises(DataError, match=rf"^output=.*{name}: cannot be written \(({reason})\)$"):
+            export.main([f"model={run}", f"format={form}", f"output={tmp_path / name}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Writing more than ``size`` bytes to a file fails, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "error", "message"),
+    [
+        ("xlm", 0, DataError, r"^output=.*new: cannot be written \(File too large\)$"),
+        ("xlm", 100_000, DataError, r"^output=.*new: cannot be written \(File too large\)$"),
+        ("vectors", 1_000, DataError, r"^output=.*new: cannot be written \(File too large\)$"),
+        ("run", 20, DataError, r"^output=.*new: cannot be written \(File too large\)$"),
+        (
+            "run",
+            100_000,
+            CheckpointError,
+            r"step-00000015: not written \(.*File too large.*; it needs .* bytes, .* are",
+        ),
+    ],
+)
+def test_a_full_disk_leaves_nothing_behind(
+    run: Path, tmp_path: Path, form: str, size: int, error: type[UserError], message: str
+) -> None:
+    arguments = [f"model={run}", f"format={form}", f"output={tmp_path / 'new'}"]
+    with files_up_to(size), pytest.raises(error, match=message):
+        export.main(arguments)
+    assert list(tmp_path.iterdir()) == []
+    export.main(arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(("form", "last"), [("run", "xlmtrain.train.checkpoint.sync_file"), ("xlm", "torch.save")])
+def test_ctrl_c_leaves_nothing_behind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, last: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert len(list(tmp_path.iterdir())) == 1  # something has been written
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(last, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export.main([f"model={run}", f"format={form}", f"output={tmp_path / 'new'}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, runpy, signal, sys, torch
+torch.save = lambda content, stream: (stream.write(b"half"), stream.flush(), os.kill(os.getpid(), signal.SIGKILL))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_killed_it_has_not_made_the_file(run: Path, tmp_path: Path) -> None:
+    arguments = [f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}"]
+    script = f"import sys; sys.argv[:] = {[str(PROGRAM), *arguments]!r}\n{KILLED}"
+    killed = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [re.sub(r"\d+$", "", path.name) for path in tmp_path.iterdir()] == [".model.pth.partial-"]
+    export.main(arguments)
+    assert_same_weights(tmp_path / "model.pth", run)
+
+
+def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> None:
+    content = torch.load(file, weights_only=True)
+    content["model"]["pred_layer.proj.bias"] = torch.zeros(7)
+    torch.save(content, tmp_path / "given" / "bad.pth")
+    for form in ("run", "xlm", "vectors", "hf"):
+        with pytest.raises(CheckpointError, match=r"bad\.pth: does not fit the model: head\.bias"):
+            export.main([f"model={tmp_path / 'given' / 'bad.pth'}", f"format={form}", f"output={tmp_path / 'new'}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+REFUSED = [
+    (["format=onnx"], ConfigError, r"Invalid value 'onnx', expected one of \[run, hf, xlm, vectors, projector\]"),
+    (["which=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
+    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are codes, data, format, "),
+    (["more"], ConfigError, "not understood: more"),
+    (["--format"], ConfigError, "not understood: --format"),
+    (["model=???"], ConfigError, r"these settings have no value yet: model=\.\.\."),
+    (["output=???"], ConfigError, r"these settings have no value yet: output=\.\.\."),
+    (["model=nowhere"], CheckpointError, "nowhere: no such file or directory; expected a run directory"),
+    (["codes=codes"], ConfigError, "has its own codes and text settings"),
+    (["lowercase=true"], ConfigError, "has its own codes and text settings"),
+    (["lowercase=perhaps"], ConfigError, "lowercase"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), REFUSED, ids=[case[0][0] for case in REFUSED])
+def test_what_is_refused(run: Path, tmp_path: Path, arguments: list[str], error: type[UserError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'new'}", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_the_program(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").touch()
+    command = [sys.executable, str(PROGRAM), f"model={run}", "format=xlm", "output=here"]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    expected = "error: output=here: exists already; choose another name, or remove it first\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", expected)
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", export)
+    with pytest.raises(SystemExit) as end:
+        export.main(["--help"])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Take a model from one format to another."
+    settings = [line.split("=")[0].strip() for line in lines if re.match(r"  [a-z_]+=.*\[", line)]
+    assert settings == [field.name for field in fields(export.Export)]
+    for name in export.Format:
+        assert f"format={name.value} " in "\n".join(lines)

@@ -1,0 +1,115 @@
+"""Take a model from one format to another.
+
+    python tools/export.py model=runs/quickstart format=hf output=exports/quickstart
+    python tools/export.py model=runs/quickstart format=xlm output=exports/quickstart.pth
+    python tools/export.py model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
+    python tools/export.py model=exports/quickstart format=run output=runs/again
+    python tools/export.py model=runs/quickstart format=vectors output=exports/quickstart.vec
+    python tools/export.py model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
+
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import logging
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.errors import ConfigError
+from xlmtrain.export.formats import read_model
+from xlmtrain.export.original import write_original
+from xlmtrain.export.release import release
+from xlmtrain.export.run_directory import Which, write_run
+from xlmtrain.export.saved import SavedModel
+from xlmtrain.export.vectors import write_projector, write_vectors
+from xlmtrain.runtime.files import new_directory, new_file
+
+
+class Format(str, Enum):
+    """Run directory; Hugging Face folder; file of the original; word2vec text; TensorBoard's projector."""
+
+    run = "run"
+    hf = "hf"
+    xlm = "xlm"
+    vectors = "vectors"
+    projector = "projector"
+
+
+@dataclass
+class Export:
+    """The settings of this tool."""
+
+    model: str = "???"
+    """The model: a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file."""
+
+    format: Format = Format.hf
+    """What to write."""
+
+    output: str = "???"
+    """Where to; it must not exist yet."""
+
+    which: Which = Which.best
+    """Which of a run's checkpoints."""
+
+    codes: str | None = None
+    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
+
+    lowercase: bool = False
+    """For a .pth file: its text was lower-cased."""
+
+    remove_accents: bool = False
+    """For a .pth file: accents were stripped from its text."""
+
+    sentences: str | None = None
+    """hf: raw text to compare on before release, {lang} standing for each language; null: the run's validation text."""
+
+    data: str | None = None
+    """projector: prepared data that tells the words' languages; null: the run's."""
+
+
+def main(argv: list[str]) -> None:
+    """Read, write, say where."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options, others = arguments(Export, argv)
+    if others:
+        raise ConfigError(f"not understood: {' '.join(others)}")
+    text = None
+    if options.lowercase or options.remove_accents:
+        text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
+    model = read_model(options.model, options.which, options.codes, text)
+    output = Path(options.output)
+    if options.format in (Format.xlm, Format.vectors):
+        with new_file(output) as path:
+            (write_original if options.format is Format.xlm else write_vectors)(model, path)
+    else:
+        with new_directory(output) as path:
+            _fill(options, model, path)
+    print(f"{options.format.value}: {output}")
+
+
+def _fill(options: Export, model: SavedModel, directory: Path) -> None:
+    if options.format is Format.run:
+        write_run(model, directory)
+    elif options.format is Format.projector:
+        data = options.data or model.history.settings.get("data", {}).get("path")
+        if data is None:
+            raise ConfigError("data=...: needed, the prepared data that tells the words' languages")
+        write_projector(model, Dataset(data), directory)
+    else:
+        agreement = release(model, directory, Path(options.output).name, options.sentences)
+        for language, count in agreement.sentences.items():
+            print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
+        print(f"largest difference between two logits: {agreement.difference:.1e}")
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

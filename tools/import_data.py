@@ -1,0 +1,54 @@
+"""Binarized data of the original XLM program -> a prepared data set.
+
+python tools/import_data.py data=data/processed/de-en output=prepared/ende codes=codes_ende
+"""
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.errors import ConfigError
+from xlmtrain.export.original_data import import_data
+
+
+@dataclass
+class ImportData:
+    """The settings of this tool."""
+
+    data: str = "???"
+    """Directory with the original program's files, like ``train.de.pth`` and ``valid.de-en.de.pth``."""
+
+    output: str = "???"
+    """Directory to make. It appears only when everything in it is complete."""
+
+    codes: str | None = None
+    """The BPE codes that the data was made with. Training does not need them, using the model on raw text does."""
+
+    lowercase: bool = False
+    """Whether the data's text was lower-cased, as that of the XNLI models was."""
+
+    remove_accents: bool = False
+    """Whether its accents were stripped, as those of the XNLI models were."""
+
+
+def main(argv: list[str]) -> None:
+    """Import, and print what came in."""
+    options, others = arguments(ImportData, argv)
+    if others:
+        raise ConfigError(f"not understood: {' '.join(others)}")
+    # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    codes = Path(options.codes) if options.codes is not None else None
+    text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
+    for corpus in import_data(Path(options.data), Path(options.output), codes, text):
+        counts = f"{corpus.sentences:,} sentences, {corpus.tokens:,} tokens"
+        print(f"{corpus.name}: {counts}, {corpus.unknown_rate:.3%} unknown")
+    print(f"imported: {options.output}")
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

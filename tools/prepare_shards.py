@@ -1,0 +1,42 @@
+"""Do one share of the tasks of a preparation, as an array task of Slurm does for ``tools/prepare.py executor=slurm``.
+
+python tools/prepare_shards.py tasks=prepared/.ende.partial/tokenize.tasks.json share=3 of=100
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.errors import ConfigError
+from xlmtrain.text.executors.slurm import run_share
+
+
+@dataclass
+class Share:
+    """The settings of this tool."""
+
+    tasks: str = "???"
+    """The list of tasks, in the work directory of a preparation that is running."""
+
+    share: int = 0
+    """Which share of them to do, from 0."""
+
+    of: int = 1
+    """How many shares there are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < self.of:
+            raise ConfigError(f"share={self.share} is not between 0 and of={self.of}")
+
+
+def main(argv: list[str]) -> None:
+    """Do the tasks, one after the other."""
+    options, _ = arguments(Share, argv)
+    for key in run_share(Path(options.tasks), options.share, options.of):
+        print(f"done: {key}", flush=True)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

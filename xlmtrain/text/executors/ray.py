@@ -1,0 +1,46 @@
+"""A Ray cluster: that of RAY_ADDRESS, else one of this machine's cores, started for the purpose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from xlmtrain.errors import ConfigError
+from xlmtrain.text.shards import run_task
+from xlmtrain.text.work import Task
+
+try:
+    import ray
+except ImportError:
+    ray = None
+
+logger = logging.getLogger(__name__)
+
+
+def run_on_ray(directory: Path, tasks: Sequence[Task], workers: int) -> Iterator[str]:
+    """The keys of ``tasks`` as they are done, without those whose workers were lost more than twice. An exception in a
+    task arrives here as it is. Raises ConfigError if Ray is not installed."""
+    if ray is None:
+        raise ConfigError("executor=ray needs the package ray; install it with: pip install ray")
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False)
+    try:
+        run = ray.remote(max_retries=2)(run_task)
+        at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        waiting = iter(tasks)
+        running = [run.remote(directory, task) for task in islice(waiting, at_once)]
+        while running:
+            done, running = ray.wait(running)
+            running += [run.remote(directory, task) for task in islice(waiting, len(done))]
+            try:
+                yield ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                logger.warning("a Ray worker was lost (%s); its shard is done again", type(error).__name__)
+    finally:
+        if ours:
+            ray.shutdown()

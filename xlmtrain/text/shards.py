@@ -1,0 +1,235 @@
+"""What is done to one shard, or one corpus, wherever it is done: the stages of preparation as functions.
+
+Each reads earlier parts of the work directory, and fills a directory of its own. Its arguments are plain JSON values
+and name everything that its result depends on (see :mod:`xlmtrain.text.work`). Memory is bounded by the shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from xlmtrain.config.prepare import CleanConfig, TextConfig
+from xlmtrain.text.binarize import CorpusWriter, id_dtype
+from xlmtrain.text.clean import line_checks
+from xlmtrain.text.counts import write_counts
+from xlmtrain.text.cut import CHUNK_BYTES, cut, line_digest, read_digests, shard_file
+from xlmtrain.text.duplicates import held_out, read_duplicates
+from xlmtrain.text.files import Chunk, RawText, read_chunks
+from xlmtrain.text.stages import EncodeChunk, TokenizeChunk, read_tokens
+from xlmtrain.text.vocab import UNK, Vocab
+from xlmtrain.text.work import Task, Work
+
+TOKEN_CHUNK_BYTES = 1 << 20
+_IDS_AT_ONCE = 1 << 22
+_LENGTH_DTYPE = np.dtype("<i4")
+
+
+def run_task(directory: Path, task: Task) -> str:
+    """Do ``task`` in the work directory unless it is done; returns its key."""
+    work = Work(directory)
+    match task.stage:
+        case "cut":
+            work.do(task, partial(cut, **task.arguments))
+        case "tokenize":
+            work.do(task, partial(tokenize, work, **task.arguments))
+        case "encode":
+            work.do(task, partial(encode, work, **task.arguments))
+        case "assemble":
+            work.do(task, partial(assemble, work, **task.arguments))
+        case stage:
+            raise AssertionError(f"no stage {stage} is done shard by shard")
+    return task.key
+
+
+def tokenize(
+    work: Work,
+    out: Path,
+    cut: str,
+    shard: int,
+    split: str,
+    languages: list[str],
+    text: dict[str, Any],
+    clean: dict[str, Any],
+    held_out: str | None,
+    duplicates: str | None,
+    sample: list[float],
+) -> dict[str, Any]:
+    """Raw lines of a shard -> tokens, ``{language}.tokens.zst``, a line a sentence.
+
+    ``held_out``, ``duplicates``: parts that say which lines to leave out. ``sample``: for each language the share of
+    the text whose words are counted, in ``{language}.counts.zst``; empty if this is no text to learn from. Returns
+    sentences, bytes of tokens, lines dropped by reason, and for text to learn from words counted and the characters
+    that occur.
+    """
+    make = _tokenizer(json.dumps(text), tuple(languages))
+    cleaner = _Cleaner(work.part("cut", cut), shard, languages, CleanConfig(**clean))
+    if held_out:
+        cleaner.leave_out_held_out(work.part("held_out", held_out))
+    if duplicates:
+        cleaner.leave_out_duplicates(work.part("duplicates", duplicates))
+    paths = tuple(shard_file(work.part("cut", cut), shard, language) for language in languages)
+    counts: list[Counter[str]] = [Counter() for _ in languages]
+    characters: set[str] = set()
+    sentences = size = 0
+    with ExitStack() as stack:
+        files = [stack.enter_context(_compressed(out / f"{language}.tokens.zst")) for language in languages]
+        for chunk in read_chunks(RawText(split, tuple(languages), paths), CHUNK_BYTES):
+            if not (chunk := cleaner.cleaned(chunk)).lines[0]:
+                continue
+            result = make(chunk)
+            cleaner.dropped.update(result.dropped)
+            sentences += result.sentences
+            size += sum(map(len, result.text))
+            for file, content in zip(files, result.text):
+                file.write(content)
+            if sample:
+                characters.update(*(content.decode() for content in result.text))
+            # By content: the same words are counted wherever the file is, and whatever comes before.
+            chosen = [i for i, share in enumerate(sample) if line_digest(chunk.lines[i][0]) < share * 2**64]
+            for side, words in enumerate(result.word_counts if chosen else ()):
+                if side in chosen:
+                    counts[side].update(words)
+    for language, words in zip(languages, counts if sample else []):
+        write_counts(out / f"{language}.counts.zst", sorted(words.items()))
+    return {
+        "sentences": sentences,
+        "bytes": size,
+        "dropped": {reason: count for reason, count in cleaner.dropped.items() if count},
+        "counted": [sum(words.values()) for words in counts],
+        "characters": "".join(sorted(characters - {" ", "\n"})),
+    }
+
+
+class _Cleaner:
+    """Chunks of a shard without the lines that have to go; ``dropped`` counts them by reason."""
+
+    def __init__(self, cut: Path, shard: int, languages: Sequence[str], clean: CleanConfig) -> None:
+        self._cut, self._shard, self._languages = cut, shard, languages
+        self._checks = list(line_checks(clean, languages))
+        self._reasons: dict[int, str] = {}
+        self.dropped: Counter[str] = Counter()
+
+    def leave_out_held_out(self, part: Path) -> None:
+        """Lines that are in the held-out text, on either side."""
+        for language in self._languages:
+            found = held_out(part, language, read_digests(self._cut, self._shard, language))
+            self._reasons.update(dict.fromkeys(np.flatnonzero(found).tolist(), "overlap"))
+
+    def leave_out_duplicates(self, part: Path) -> None:
+        """Lines that were there before."""
+        for index in read_duplicates(part, self._cut.name, self._shard).tolist():
+            self._reasons.setdefault(index, "duplicate")
+
+    def cleaned(self, chunk: Chunk) -> Chunk:
+        """What is left of a chunk."""
+        if not self._reasons and not self._checks:
+            return chunk
+        kept = []
+        for index, aligned in enumerate(zip(*chunk.lines)):
+            if reason := self._reasons.get(chunk.first - 1 + index) or self._reason(aligned):
+                self.dropped[reason] += 1
+            else:
+                kept.append(aligned)
+        return replace(chunk, lines=tuple([aligned[side] for aligned in kept] for side in range(len(chunk.lines))))
+
+    def _reason(self, aligned: Sequence[bytes]) -> str | None:
+        if not self._checks:
+            return None
+        sides = [line.decode() for line in aligned]
+        return next((reason for reason, check in self._checks if check(sides)), None)
+
+
+def encode(
+    work: Work, out: Path, tokens: str, languages: list[str], codes: str, subwords: str, count: bool
+) -> dict[str, Any]:
+    """Tokens of a shard -> numbers of subwords, ``{language}.ids``, and the sentences' lengths, ``{language}.lengths``.
+
+    The numbers are those of all subwords that there can be (the part ``subwords``); which of them are words of the
+    vocabulary is known when all shards are counted, here in ``counts``, (subwords,) int64, if ``count``. Returns the
+    number of words of each language.
+    """
+    encoder, size = _encoder(work.part("codes", codes) / "codes", work.part("subwords", subwords) / "subwords")
+    counts = np.zeros(size, np.int64)
+    words = []
+    for side, language in enumerate(languages):
+        words.append(0)
+        source = work.part("tokenize", tokens) / f"{language}.tokens.zst"
+        with (out / f"{language}.ids").open("wb") as ids, (out / f"{language}.lengths").open("wb") as lengths:
+            for chunk in read_tokens(0, side, source, TOKEN_CHUNK_BYTES):
+                result = encoder(chunk)
+                ids.write(result.ids.tobytes())
+                lengths.write(result.lengths.astype(_LENGTH_DTYPE).tobytes())
+                words[side] += result.words
+                if count:
+                    counts += np.bincount(result.ids, minlength=size)
+    if count:
+        counts.tofile(out / "counts")
+    return {"words": words}
+
+
+def assemble(
+    work: Work, out: Path, name: str, shards: list[list[str]], subwords: str, vocab: str, sources: list[str]
+) -> dict[str, Any]:
+    """The ``shards`` (part, language) of a corpus one after the other, numbered by the vocabulary: ``{name}.ids`` and
+    ``{name}.offsets``.
+
+    Returns the corpus's header, and for each shard the numbers of subwords and of unknown ones.
+    """
+    possible = Vocab.read(work.part("subwords", subwords) / "subwords")
+    final = Vocab.read(work.part("vocab", vocab) / "vocab")
+    dtype = id_dtype(len(final))
+    renumbered = np.array([final.id(word) for word in possible.words], dtype)
+    counted, unknown = [], []
+    with CorpusWriter(out, name, dtype) as writer:
+        for part, language in shards:
+            unknown.append(0)
+            path = work.part("encode", part) / f"{language}.ids"
+            lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)
+            for ids, some in _sentences(path, lengths, id_dtype(len(possible))):
+                numbers = renumbered[ids]
+                writer.append(numbers, some)
+                unknown[-1] += int(np.count_nonzero(numbers == UNK))
+            writer.end_shard()
+            counted.append(int(lengths.sum()) - len(lengths))
+        header = writer.finish(sources)
+    return {"header": asdict(header), "subwords": counted, "unknown": unknown}
+
+
+def _sentences(path: Path, lengths: np.ndarray, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The ids in a file and the lengths of their sentences, some millions of ids at a time."""
+    ends = np.cumsum(lengths)
+    first = 0
+    with path.open("rb") as file:
+        while first < len(lengths):
+            before = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, before + _IDS_AT_ONCE)), first + 1)
+            some = lengths[first:last]
+            yield np.fromfile(file, dtype, int(some.sum())), some
+            first = last
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(text: str, languages: tuple[str, ...]) -> TokenizeChunk:
+    """Costly to build, so kept by a process for its next shards."""
+    return TokenizeChunk(TextConfig(**json.loads(text)), list(languages))
+
+
+@lru_cache(maxsize=1)
+def _encoder(codes: Path, subwords: Path) -> tuple[EncodeChunk, int]:
+    """The same; and the number of subwords there can be."""
+    size = len(Vocab.read(subwords))
+    return EncodeChunk(codes, subwords, id_dtype(size)), size
+
+
+def _compressed(path: Path) -> zstandard.ZstdCompressionWriter:
+    return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"))
