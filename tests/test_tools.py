@@ -129,18 +129,18 @@ def test_prepared_text_is_what_was_given(prepared: Path) -> None:
 
 def test_fill_mask_prints_the_models_guesses(call: Tool, run: Path) -> None:
     sentence, other = "Die <mask> wartet <mask> Fluss.", "<mask> singt."
-    lines = call("fill_mask", f"run={run}", "lang=de", "k=3", sentence, other).splitlines()
+    lines = call("fill_mask", f"model={run}", "lang=de", "k=3", sentence, other).splitlines()
     assert [lines[0], lines[3]] == [sentence, other]
     assert [line[:11] for line in lines[1:3] + lines[4:]] == ["  <mask> 1:", "  <mask> 2:", "  <mask> 1:"]
     expected = [*load(run).fill_mask(sentence, "de", 3), *load(run).fill_mask(other, "de", 3)]
     for line, place in zip(lines[1:3] + lines[4:], expected):
         assert guesses(line) == [(guess.word, round(guess.probability, 3)) for guess in place]
-    assert len(guesses(call("fill_mask", f"run={run}", "lang=de", other).splitlines()[1])) == 5
+    assert len(guesses(call("fill_mask", f"model={run}", "lang=de", other).splitlines()[1])) == 5
 
 
 def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Tool, run: Path) -> None:
     sentence, translation = "Die <mask> wartet.", "The mouse, x=1: waits."
-    given = ["fill_mask", f"run={run}", "k=40", sentence]
+    given = ["fill_mask", f"model={run}", "k=40", sentence]
     german = guesses(call(*given, "lang=de").splitlines()[1])
     english = guesses(call(*given, "lang=en").splitlines()[1])
     both = guesses(call(*given, "lang=de", f"translation={translation}", "translation_lang=en").splitlines()[1])
@@ -157,7 +157,7 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Too
 
 
 REFUSED_BY_FILL_MASK = [
-    (["kk=1"], 2, "no such settings: kk=1; there are k, lang, run, translation, translation_lang, which"),
+    (["kk=1"], 2, "no such settings: kk=1; there are codes, k, lang, model, translation, translation_lang, which"),
     (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
     (["k=0"], 2, "k: 0 is less than 1"),
     (["which=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: which"),
@@ -165,7 +165,7 @@ REFUSED_BY_FILL_MASK = [
     (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
     (["translation=The cow."], 2, "translation and translation_lang go together"),
     (["translation_lang=en"], 2, "translation and translation_lang go together"),
-    (["run=nowhere"], 4, "nowhere"),
+    (["model=nowhere"], 4, "nowhere"),
     (["Die Kuh singt."], 3, "no <mask> in 'Die Kuh singt.'"),
     (["<mask>" + " Kuh" * 60], 3, "tokens are more than the model's 48 positions"),
 ]
@@ -175,16 +175,16 @@ REFUSED_BY_FILL_MASK = [
     ("arguments", "code", "message"), REFUSED_BY_FILL_MASK, ids=[a[0][0] for a in REFUSED_BY_FILL_MASK]
 )
 def test_fill_mask_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
-    assert message in call("fill_mask", f"run={run}", "lang=de", "Die <mask> singt.", *arguments, code=code)
+    assert message in call("fill_mask", f"model={run}", "lang=de", "Die <mask> singt.", *arguments, code=code)
 
 
 def test_fill_mask_asks_for_what_is_missing(call: Tool, run: Path) -> None:
-    assert "these settings have no value yet: lang=..., run=..." in call("fill_mask", "<mask>", code=2)
-    assert "no sentence given" in call("fill_mask", f"run={run}", "lang=de", code=2)
+    assert "these settings have no value yet: lang=..., model=..." in call("fill_mask", "<mask>", code=2)
+    assert "no sentence given" in call("fill_mask", f"model={run}", "lang=de", code=2)
 
 
 def test_a_refusal_of_the_program(run: Path) -> None:
-    assert start("fill_mask", f"run={run}", "lang=de", "Kein Platz.", code=3) == "error: no <mask> in 'Kein Platz.'\n"
+    assert start("fill_mask", f"model={run}", "lang=de", "Kein Platz.", code=3) == "error: no <mask> in 'Kein Platz.'\n"
 
 
 def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
@@ -338,7 +338,10 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tool", "settings"),
     [
-        ("fill_mask", ["run=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null"]),
+        (
+            "fill_mask",
+            ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
+        ),
         ("report", ["run=???", "hidden=de", "words=200"]),
         ("show_data", ["step=0", "rows=2"]),
         (

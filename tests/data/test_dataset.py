@@ -12,6 +12,7 @@ from tiny import WORDS, write_corpus, write_header
 
 from xlmtrain.data.corpus import Dataset, check_ids
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.text.binarize import CorpusWriter, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
 
@@ -88,6 +89,75 @@ def test_cut_file(own_dataset: Path, file: str) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     size = path.stat().st_size
     assert f"{path}: {size} bytes, dataset.json says {size + 2}" in refused(own_dataset)
+
+
+def sharded(directory: Path, shards: list[list[list[int]]]) -> Path:
+    """A data set of one corpus in shards."""
+    vocab = Vocab([(f"w{i}", 1) for i in range(40)])
+    directory.mkdir()
+    vocab.write(directory / "vocab")
+    (directory / "codes").write_text("a b 1\n", encoding="utf-8")
+    with CorpusWriter(directory, "train.de", id_dtype(1000)) as writer:
+        for sentences in shards:
+            for sentence in sentences:
+                writer.append(np.array([*sentence, EOS]), np.array([len(sentence) + 1]))
+            writer.end_shard()
+        write_header(directory, vocab, {"train.de": writer.finish(["x"])})
+    return directory
+
+
+def test_two_hundred_kinds_of_damage_are_found_and_located(tmp_path: Path) -> None:
+    """A flipped bit anywhere, a cut, other types, ids out of range, a wrong index: on opening, or by reading it all."""
+    rng = np.random.default_rng(34)
+    shards = [[rng.integers(14, 54, rng.integers(1, 9)).tolist() for _ in range(20)] for _ in range(4)]
+    path = sharded(tmp_path / "data", shards)
+    Dataset(path).verify("train.de")
+    ends = np.cumsum([sum(2 * (len(s) + 1) for s in shard) for shard in shards])
+    good = {name: (path / f"train.de.{name}").read_bytes() for name in ("ids", "offsets")}
+    found = 0
+    for case in range(200):
+        name = "ids" if case % 3 else "offsets"
+        content = bytearray(good[name])
+        place = int(rng.integers(len(content)))
+        content[place] ^= 1 << int(rng.integers(8))
+        if case % 10 == 7:
+            content = content[:place]
+        (path / f"train.de.{name}").write_bytes(content)
+        with pytest.raises(DataError, match=r"train\.de\.(ids|offsets): ") as caught:
+            Dataset(path).verify("train.de")
+        if "between bytes" in str(caught.value):
+            shard = int(np.searchsorted(ends, place, side="right"))
+            begin = 0 if shard == 0 else ends[shard - 1]
+            assert f"train.de.ids: damaged between bytes {begin} and {ends[shard]}" in str(caught.value)
+            found += 1
+        (path / f"train.de.{name}").write_bytes(good[name])
+    assert found > 100
+    Dataset(path).verify("train.de")
+
+
+def test_a_header_that_misdescribes_the_files_is_refused(tmp_path: Path) -> None:
+    path = sharded(tmp_path / "data", [[[14, 15]], [[16]]])
+    for edit, message in (
+        (lambda content: content.update(dtype="int32"), "10 bytes are no int32 numbers"),
+        (lambda content: content["corpora"]["train.de"]["shards"].pop(), "shards of 3 tokens in train.de"),
+        (lambda content: content["corpora"]["train.de"]["shards"][0].update(tokens="x"), "damaged header"),
+    ):
+        before = (path / "dataset.json").read_bytes()
+        edit_header(path, edit)
+        with pytest.raises(DataError, match=message):
+            Dataset(path).verify("train.de")
+        (path / "dataset.json").write_bytes(before)
+
+
+def test_a_corpus_without_shards_is_verified_as_a_whole(own_dataset: Path) -> None:
+    Dataset(own_dataset).verify("train.de")
+    path = own_dataset / "train.de.ids"
+    ids = np.fromfile(path, "<u2")
+    ids[3] ^= 1
+    ids.tofile(path)
+    assert len(Dataset(own_dataset).corpus("train.de"))
+    with pytest.raises(DataError, match=rf"train\.de\.ids: damaged between bytes 0 and {2 * len(ids)}"):
+        Dataset(own_dataset).verify("train.de")
 
 
 def test_offsets_of_another_text(own_dataset: Path) -> None:

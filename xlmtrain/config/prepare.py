@@ -109,7 +109,7 @@ class BpeConfig:
     number of sentences to the power of balance_alpha; 0 learns from all."""
 
     max_words: int = 3000000
-    """Learn from at most this many distinct words, without the rarest; about 150 bytes of memory each."""
+    """Learn from at most this many distinct words, without the rarest; about 250 bytes of memory each."""
 
     balance_alpha: float = 0.5
     """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 gives

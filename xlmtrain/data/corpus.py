@@ -5,13 +5,14 @@ The directory is written by ``tools/prepare.py``; ``dataset.json`` describes it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.binarize import OFFSET_DTYPE, Header, StoredFile
+from xlmtrain.text.binarize import HEADER, OFFSET_DTYPE, Header, Shard, StoredFile
 from xlmtrain.text.vocab import EOS, Vocab
 
 
@@ -89,14 +90,43 @@ class Dataset:
             )
         return first, second
 
+    def verify(self, name: str) -> None:
+        """Read a corpus from end to end and compare it with its checksums, which opening it does not.
+
+        Raises DataError with the file, and the bytes of the damaged shard.
+        """
+        corpus, header = self.corpus(name), self.header.corpora[name]
+        begin = 0
+        for shard in header.shards or [Shard(header.tokens, header.ids.sha256)]:
+            end = begin + shard.tokens
+            if _sha256(corpus.ids[begin:end]) != shard.sha256:
+                size = corpus.ids.itemsize
+                raise DataError(
+                    f"{self.path / header.ids.file}: damaged between bytes {begin * size} and {end * size}: not what "
+                    "was prepared; prepare the data again"
+                )
+            begin = end
+        if begin != header.tokens:
+            raise DataError(f"{self.path / HEADER}: damaged header: shards of {begin} tokens in {name}")
+        if _sha256(corpus.offsets) != header.offsets.sha256:
+            raise DataError(
+                f"{self.path / header.offsets.file}: damaged: not what was prepared; prepare the data again"
+            )
+
     def _map(self, stored: StoredFile, dtype: np.dtype) -> np.ndarray:
         path = self.path / stored.file
         if not path.is_file():
             raise DataError(f"{path}: missing; prepare the data again")
         if path.stat().st_size != stored.bytes:
             raise DataError(f"{path}: {path.stat().st_size} bytes, dataset.json says {stored.bytes}")
+        if stored.bytes % dtype.itemsize:
+            raise DataError(f"{path}: {stored.bytes} bytes are no {dtype} numbers, as dataset.json says; prepare again")
         # numpy cannot map an empty file
         return np.memmap(path, dtype=dtype, mode="r") if stored.bytes else np.empty(0, dtype)
+
+
+def _sha256(content: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(content).view(np.uint8).data).hexdigest()
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:

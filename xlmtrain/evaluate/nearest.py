@@ -45,14 +45,14 @@ def mean_of_nearest(
 
     ``own``: ids of the queries (N,) and answers (M,); an answer with the query's id is the same thing, and left out.
     """
-    means = []
+    means = torch.empty(len(queries), device=queries.device)
     for block, cosines in similarities(queries, answers):
         if own is not None:
             cosines.masked_fill_(own[0][block, None] == own[1], -torch.inf)
         best = cosines.topk(min(k, len(answers)), dim=1).values
         there = best.isfinite()
-        means.append(best.where(there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1))
-    return torch.cat(means)
+        means[block] = best.where(there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+    return means
 
 
 def ranks(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -171,4 +171,6 @@ def corpus_header(content: dict[str, Any]) -> CorpusHeader:
     """A header from its JSON; raises KeyError or TypeError if it is none."""
     files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
     shards = [Shard(**shard) for shard in content.get("shards", [])]
+    if not all(isinstance(shard.tokens, int) for shard in shards):
+        raise TypeError("the tokens of a shard are a number")
     return CorpusHeader(**{**content, **files, "shards": shards})

@@ -1,4 +1,4 @@
-"""Learning byte-pair codes from word counts (Sennrich et al. 2016), about 120 bytes of memory for a distinct word.
+"""Learning byte-pair codes from word counts (Sennrich et al. 2016), about 250 bytes of memory for a distinct word.
 
 The words stand one after the other in an array, a *place* for each character. A symbol of several characters has its
 id at its first place and minus its id at its last, so that both neighbours of any symbol are found without lists. A

@@ -53,8 +53,13 @@ class Moses(MosesTokenizer):
     def __init__(self, language: str) -> None:
         super().__init__(language)
         self.PAD_NOT_ISALNUM = Moses.PAD_NOT_ISALNUM  # sacremoses puts its own in place for Chinese, Japanese, Korean
-        for name in ("COMMA_SEPARATE_1", "COMMA_SEPARATE_2", "COMMA_SEPARATE_3"):
-            setattr(self, name, _where(",", *getattr(self, name)))
+        for char, name in (
+            (",", "COMMA_SEPARATE_1"),
+            (",", "COMMA_SEPARATE_2"),
+            (",", "COMMA_SEPARATE_3"),
+            ("'", "TRAILING_DOT_APOSTROPHE"),
+        ):
+            setattr(self, name, _where(char, *getattr(self, name)))
         for name in ("ENGLISH_SPECIFIC_APOSTROPHE", "FR_IT_SPECIFIC_APOSTROPHE"):
             setattr(self, name, [_where("'", *rule) for rule in getattr(self, name)])
         self.TRAILING_DOT_APOSTROPHE = _where("'", *self.TRAILING_DOT_APOSTROPHE)  # type: ignore[has-type, arg-type]
