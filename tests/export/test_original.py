@@ -269,7 +269,9 @@ def test_codes_make_raw_text_the_vocabularys(content: dict[str, Any], tmp_path: 
 
     kept = through_a_run(model, tmp_path / "run")
     assert kept.codes == model.codes
-    assert load(tmp_path / "run", device="cpu").fill_mask("die <mask> ze", "de", k=200) == [guesses]
+    (again,) = load(tmp_path / "run", device="cpu").fill_mask("die <mask> ze", "de", k=200)
+    # The weights are the same to the bit; what products give depends on where in memory they lie.
+    assert {guess.word: guess.probability for guess in again} == pytest.approx(found, rel=1e-5)
     with pytest.raises(DataError, match=r"nowhere: cannot read the BPE codes"):
         read_model(tmp_path / "model.pth", codes=tmp_path / "nowhere")
     codes.write_text("i e</w>\n", encoding="utf-8")

@@ -35,7 +35,6 @@ def run_local(directory: Path, tasks: Sequence[Task], workers: int) -> Iterator[
     except BrokenProcessPool:
         logger.warning("a worker process died; its shard is done again")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()  # in the middle of a shard, if we are interrupted
-            process.join()
+        pool.shutdown(cancel_futures=True)  # it joins them: if we did that too, either would miss what the other saw
