@@ -68,6 +68,20 @@ ALLOWED = {
         "xlmtrain.text",
         "xlmtrain.train.checkpoint",
     ),
+    "xlmtrain.finetune": (
+        "xlmtrain",
+        "xlmtrain.config",
+        "xlmtrain.data",
+        "xlmtrain.evaluate.lines",
+        "xlmtrain.export.saved",
+        "xlmtrain.metrics",
+        "xlmtrain.objective",
+        "xlmtrain.optim",
+        "xlmtrain.runtime",
+        "xlmtrain.text.vocab",
+        "xlmtrain.train.checkpoint",
+        "xlmtrain.train.state",
+    ),
 }
 TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text", "xlmtrain.download")
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "hydra.utils.instantiate", "instantiate"}

@@ -39,7 +39,7 @@ class LanguageModel(nn.Module):
         return F.cross_entropy(self.logits(batch), batch.targets, reduction="sum")
 
 
-def check_fit(model: LanguageModel, weights: dict[str, torch.Tensor], where: str) -> None:
+def check_fit(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
     """Raise CheckpointError, naming the first weight, if ``weights`` from ``where`` are not those of ``model``."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}

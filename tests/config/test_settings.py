@@ -66,10 +66,19 @@ def test_every_corpus_composes(corpus: str) -> None:
     compose("prepare", [f"corpus={corpus}", "output=somewhere"])
 
 
+def test_fine_tuning_composes() -> None:
+    given = ["run=r", "init.model=m", "task.train={en: a}", "task.test={en: b, de: c}", "train.layers=[0,2]"]
+    config = compose("finetune", given)
+    assert config.optim.schedule is Schedule.linear
+    assert (config.task.test, config.train.layers) == ({"en": "b", "de": "c"}, [0, 2])
+    with pytest.raises(ConfigError, match=r"task.test: nothing to be judged on"):
+        compose("finetune", given[:3])
+
+
 def test_every_yaml_file_is_covered() -> None:
     """A file that no test composes may be broken for long."""
     found = {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")}
-    assert found <= {"config.yaml", "prepare.yaml", "model", "data", "optim", "experiment", "corpus"}
+    assert found <= {"config.yaml", "prepare.yaml", "finetune.yaml", "model", "data", "optim", "experiment", "corpus"}
 
 
 def test_released_model_is_a_setting() -> None:

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.config.reference import key_paths, reference
 from xlmtrain.config.schema import Config
@@ -28,7 +29,7 @@ from xlmtrain.errors import ConfigError, UserError
 
 # Beside the package: the programs run from a checkout.
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
-SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig}
+SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
 T = TypeVar("T")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your config", "Config search path", "provider=", "See https:", "reference_type", "object_type")

@@ -1,0 +1,93 @@
+"""What the classifier is given: rows, labels, and which examples make up each step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_model
+
+from xlmtrain.errors import ConfigError
+from xlmtrain.finetune.batches import Encoded, encode, evaluation_batches, training_batch
+from xlmtrain.finetune.examples import Example
+from xlmtrain.text.vocab import EOS, PAD
+
+
+def numbered(count: int, language: int, first: int) -> Encoded:
+    """Examples that are told apart by their label."""
+    return Encoded([np.array([20, EOS])] * count, np.arange(first, first + count), language)
+
+
+def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> None:
+    """One EOS between the two, positions that run on, one language; the label stands at the first place."""
+    saved = toy_model(tiny_dataset)
+    a, b, c = (saved.vocab.id(word) for word in "abc")
+    pair = encode({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
+    (batch,) = evaluation_batches(pair, 0, 1)
+    assert batch.tokens.tolist() == [[EOS, c, EOS, c, EOS, PAD], [EOS, a, b, EOS, c, EOS]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+    assert batch.languages.tolist() == [[1] * 6] * 2
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [5, 6]
+    assert batch.target_index.tolist() == [0, 6]
+    assert batch.targets.tolist() == [0, 1]
+    text = encode({"de": [Example("y", ("a b",))]}, saved, ["n", "y"], 256)["de"]
+    assert text.ids[0].tolist() == [a, b, EOS]
+    assert text.language == 0
+
+
+def test_long_texts_are_cut_to_fit(tiny_dataset: Path) -> None:
+    saved = toy_model(tiny_dataset)
+    long = " ".join("a" * 100)
+    (single,) = encode({"de": [Example("y", (long,))]}, saved, ["y"], 256)["de"].ids
+    (pair,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 256)["de"].ids
+    (short,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 4)["de"].ids
+    assert len(single) + 1 == saved.config.max_positions
+    assert saved.config.max_positions - 2 < len(pair) + 1 <= saved.config.max_positions
+    assert np.flatnonzero(short == EOS).tolist() == [4, 9]
+
+
+def test_a_language_that_the_model_does_not_know(tiny_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="fr is none of the model's languages, de, en"):
+        encode({"fr": [Example("y", ("a",))]}, toy_model(tiny_dataset), ["y"], 256)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_every_example_once_an_epoch(world_size: int) -> None:
+    """Whatever the number of processes, also in batches that go through an epoch's end; in another order each time."""
+    files = [numbered(7, 0, 0), numbered(6, 1, 7)]
+    seen = []
+    for step in range(13):  # 4 x 13: four epochs
+        shares = [training_batch(files, 5, step, 4, rank, world_size) for rank in range(world_size)]
+        order = sorted((place, int(label)) for r, s in enumerate(shares) for place, label in enumerate(s.targets))
+        assert len(order) == 4
+        for batch in shares:
+            assert torch.equal(batch.languages[:, 0], (batch.targets >= 7).long())
+        step_labels = [0] * 4
+        for rank, share in enumerate(shares):
+            step_labels[rank::world_size] = share.targets.tolist()
+        seen += step_labels
+    epochs = [seen[i : i + 13] for i in range(0, 52, 13)]
+    assert all(Counter(epoch) == Counter(range(13)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    one = [int(label) for step in range(13) for label in training_batch(files, 5, step, 4, 0, 1).targets]
+    assert seen == one
+
+
+def test_the_order_is_the_seeds() -> None:
+    files = [numbered(50, 0, 0)]
+    first, again, other = (training_batch(files, seed, 0, 50, 0, 1).targets.tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_evaluation_shares_every_example_out_once() -> None:
+    rng = np.random.default_rng(0)
+    ids = [np.array([20] * int(n) + [EOS]) for n in rng.integers(1, 2000, size=40)]
+    file = Encoded(ids, np.arange(40), 0)
+    batches = [list(evaluation_batches(file, rank, 3)) for rank in range(3)]
+    labels = [label for share in batches for batch in share for label in batch.targets.tolist()]
+    assert sorted(labels) == list(range(40))
+    assert all(batch.tokens.numel() <= 8192 for share in batches for batch in share)

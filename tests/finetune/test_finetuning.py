@@ -1,0 +1,161 @@
+"""Fine-tuning as a whole: it learns, across languages; what is frozen stays; it stops early, resumes, and is shared."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ALONE, run_processes
+from toy import NoSignals, result, run_toy, toy_config, toy_model, weights, write_task
+from training import records
+
+from xlmtrain.config.finetune import FinetuneConfig, Score
+from xlmtrain.errors import ConfigError, NumericalError
+from xlmtrain.export.hugging_face import read_hugging_face, write_hugging_face
+from xlmtrain.export.saved import SavedModel
+from xlmtrain.finetune.loop import Finetuning
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_dataset: Path) -> SavedModel:
+    return toy_model(tiny_dataset)
+
+
+def state(config: FinetuneConfig, step: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.run) / f"seed-{seed}" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def test_learns_english_and_knows_german_where_the_languages_have_met(
+    saved: SavedModel, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in saved.weights.items()}
+    found = run_toy(ALONE, toy_config(tmp_path, seeds=[0, 1]), saved)
+    assert found is not None
+    for language in ("en", "de"):
+        assert [scores.accuracy > 85 for scores in found[language]] == [True, True]
+    assert all(torch.equal(value, before[name]) for name, value in saved.weights.items())
+    apart = run_toy(ALONE, toy_config(tmp_path, "apart"), toy_model(tiny_dataset, aligned=False))
+    assert apart is not None
+    assert apart["en"][0].accuracy > 90
+    assert apart["de"][0].accuracy < 75
+
+
+def test_pairs_of_texts(saved: SavedModel, tmp_path: Path) -> None:
+    files = {name: str(write_task(tmp_path / name, name[-2:], 160, n, True)) for n, name in enumerate(["a.en", "b.de"])}
+    config = toy_config(tmp_path, test={"de": files["b.de"]}, epochs=8)
+    config = replace(config, task=replace(config.task, train={"en": files["a.en"]}))
+    found = run_toy(ALONE, config, saved)
+    assert found is not None
+    assert found["de"][0].accuracy > 85
+
+
+@pytest.mark.parametrize(("layers", "learning"), [([], ""), ([2], "encoder.blocks.1."), ([0], "encoder.")])
+def test_only_the_chosen_layers_learn(saved: SavedModel, tmp_path: Path, layers: list[int], learning: str) -> None:
+    config = toy_config(tmp_path, layers=layers, epochs=1)
+    run_toy(ALONE, config, saved)
+    after = state(config, 10)
+    for name, value in after.items():
+        if not name.startswith("head."):
+            inside = bool(learning) and name.startswith(learning) and ("blocks" in name) == ("blocks" in learning)
+            assert torch.equal(value, saved.weights[name]) is not inside, name
+
+
+def test_a_layer_that_there_is_not(saved: SavedModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train.layers=\[3\]: the model has 0 \(the embeddings\) to 2"):
+        run_toy(ALONE, toy_config(tmp_path, layers=[3]), saved)
+
+
+def stop_after(steps: int, config: FinetuneConfig, saved: SavedModel) -> None:
+    """SIGTERM arrives in so manieth step."""
+    stop, step, done = NoSignals(), Finetuning._step, 0
+
+    def counted(training: Finetuning, module: torch.nn.Module) -> tuple[torch.Tensor, float, bool]:
+        nonlocal done
+        done += 1
+        if done == steps:
+            stop.signal = signal.SIGTERM
+        return step(training, module)
+
+    with mock.patch.object(Finetuning, "_step", counted):
+        assert run_toy(ALONE, config, saved, stop) is None
+
+
+def test_stopped_and_resumed_is_the_straight_run(saved: SavedModel, tmp_path: Path) -> None:
+    """Bit for bit, with dropout, in the midst of an epoch, at an evaluation, and right at the end of a seed."""
+    valid = {"en": str(write_task(tmp_path / "v", "en", 40, 9))}
+    straight, stopped = (toy_config(tmp_path, n, seeds=[4, 2], dropout=0.1, valid=valid) for n in ("a", "b"))
+    expected = run_toy(ALONE, straight, saved)
+    for steps in (13, 7, 20):
+        stop_after(steps, stopped, saved)
+    assert run_toy(ALONE, stopped, saved) == expected
+    for seed in (4, 2):
+        assert result(stopped, seed) == result(straight, seed)
+        assert weights(stopped, 40, seed) == weights(straight, 40, seed)
+
+
+def test_more_seeds_go_on_where_fewer_ended(saved: SavedModel, tmp_path: Path) -> None:
+    first = run_toy(ALONE, toy_config(tmp_path, epochs=1), saved)
+    both = run_toy(ALONE, toy_config(tmp_path, epochs=1, seeds=[0, 1]), saved)
+    assert first is not None
+    assert both is not None
+    assert both["de"][0] == first["de"][0]
+    assert weights(toy_config(tmp_path), 10, 0) != weights(toy_config(tmp_path), 10, 1)
+
+
+def test_the_best_weights_are_tested_and_patience_ends_it(saved: SavedModel, tmp_path: Path) -> None:
+    """A rate far too high destroys what the first epochs learned."""
+    valid = {"en": str(write_task(tmp_path / "v", "en", 40, 9))}
+    config = toy_config(tmp_path, valid=valid, epochs=30, lr=0.02, warmup_steps=0, patience=2, score=Score.f1)
+    run_toy(ALONE, config, saved)
+    found = result(config)
+    assert found["steps"] == found["best_step"] + 2 * 10 < 300
+    again = replace(config, run=str(tmp_path / "again"), train=replace(config.train, epochs=found["best_step"] / 10))
+    # The schedule hangs on the warm-up alone, so the run that ends at the best step has the best one's weights.
+    run_toy(ALONE, again, saved)
+    assert result(again)["test"] == found["test"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(saved: SavedModel, tmp_path: Path) -> None:
+    alone, together = toy_config(tmp_path, "alone"), toy_config(tmp_path, "together")
+    expected = run_toy(ALONE, alone, saved)
+    first, second = run_processes(2, run_toy, tmp_path, together, saved)
+    assert first == second == expected
+    ours, theirs = ([r["train/loss"] for r in records(Path(c.run) / "seed-0")] for c in (alone, together))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert ours[-1] < ours[0] / 2
+
+
+def test_another_fine_tuning_is_not_mixed_in(saved: SavedModel, tiny_dataset: Path, tmp_path: Path) -> None:
+    config = toy_config(tmp_path, epochs=1)
+    run_toy(ALONE, config, saved)
+    with pytest.raises(ConfigError, match=r"began otherwise:\n  optim.lr: 0.005 -> 0.02\n"):
+        run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02), saved)
+    with pytest.raises(ConfigError, match="model_sha256"):
+        run_toy(ALONE, config, toy_model(tiny_dataset, aligned=False))
+    write_task(tmp_path / "train.en.tsv", "en", 160, 77)
+    with pytest.raises(ConfigError, match="data_sha256"):
+        run_toy(ALONE, config, saved)
+    fresh = run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02, fresh=True), saved)
+    assert fresh is not None
+    with pytest.raises(ConfigError, match="there is a model or prepared data in it"):
+        run_toy(ALONE, replace(config, run=str(tiny_dataset)), saved)
+
+
+def test_a_gradient_that_is_not_finite_ends_it(saved: SavedModel, tmp_path: Path) -> None:
+    broken = {**saved.weights, "encoder.blocks.1.ffn.outer.bias": torch.full((32,), torch.nan)}
+    with pytest.raises(NumericalError, match="step 1 of seed 0"):
+        run_toy(ALONE, toy_config(tmp_path), replace(saved, weights=broken))
+
+
+@pytest.mark.slow
+def test_a_hugging_face_model_gives_the_same_result(saved: SavedModel, tmp_path: Path) -> None:
+    write_hugging_face(saved, tmp_path / "hf")
+    config = toy_config(tmp_path, epochs=1)
+    other = toy_config(tmp_path, "other", epochs=1)
+    assert run_toy(ALONE, config, saved) == run_toy(ALONE, other, read_hugging_face(tmp_path / "hf"))

@@ -1,0 +1,97 @@
+"""Examples as ids, and batches of them.
+
+A text is read as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with positions that run on, as the ancestor
+reads XNLI's. All of a row is in one language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from xlmtrain.data.batch import Batch, make_batch
+from xlmtrain.data.permutation import permute
+from xlmtrain.data.rows import sentence_rows
+from xlmtrain.errors import ConfigError
+from xlmtrain.export.saved import SavedModel
+from xlmtrain.finetune.examples import Example
+from xlmtrain.runtime.random import generator
+from xlmtrain.text.vocab import EOS
+
+EVALUATION_TOKENS = 8192
+"""Tokens in a forward pass of evaluation, padding included."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One file's examples: ``ids``, each ending with EOS; ``labels`` (N,) int64; the language's id."""
+
+    ids: list[np.ndarray]
+    labels: np.ndarray
+    language: int
+
+
+def encode(
+    files: Mapping[str, Sequence[Example]], saved: SavedModel, labels: Sequence[str], max_tokens: int
+) -> dict[str, Encoded]:
+    """Every language's examples as the model reads them, each text cut to ``max_tokens`` subwords, and a pair's two
+    so that both fit into the model's positions.
+
+    Raises ConfigError for a language that the model does not know.
+    """
+    text, number = saved.pipeline(), {label: i for i, label in enumerate(labels)}
+    encoded = {}
+    for language, examples in files.items():
+        if language not in saved.languages:
+            raise ConfigError(f"task: {language} is none of the model's languages, {', '.join(saved.languages)}")
+        parts = len(examples[0].texts)
+        longest = min(max_tokens, (saved.config.max_positions - 1) // parts - 1)
+        ids = [
+            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
+            for example in examples
+        ]
+        targets = np.array([number[example.label] for example in examples])
+        encoded[language] = Encoded(ids, targets, saved.languages.index(language))
+    return encoded
+
+
+def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, rank: int, world_size: int) -> Batch:
+    """This process's share of step ``step``'s examples: every ``world_size``-th of ``size``.
+
+    The examples of all files follow one another in an order of each epoch's own, from one epoch into the next.
+    """
+    starts = np.cumsum([0, *(len(file.ids) for file in files)])
+    epochs, places = np.divmod(np.arange(step * size + rank, (step + 1) * size, world_size), starts[-1])
+    chosen = []
+    for epoch in np.unique(epochs):
+        shuffled = permute(places[epochs == epoch], int(starts[-1]), generator(seed, "examples", int(epoch)))
+        which = np.searchsorted(starts, shuffled, side="right") - 1
+        chosen += [(files[file], int(index - starts[file])) for file, index in zip(which, shuffled)]
+    return _batch(chosen, (rank, 0))
+
+
+def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Batch]:
+    """This process's share of a file's batches, examples of similar length together."""
+    waiting: list[int] = []
+    groups: list[list[int]] = []
+    for index in np.argsort([len(ids) for ids in file.ids], kind="stable"):
+        if waiting and (len(file.ids[index]) + 1) * (len(waiting) + 1) > EVALUATION_TOKENS:
+            groups.append(waiting)
+            waiting = []
+        waiting.append(int(index))
+    groups.append(waiting)
+    for group in groups[rank::world_size]:
+        yield _batch([(file, index) for index in group], (0, 0))
+
+
+def _batch(chosen: Sequence[tuple[Encoded, int]], key: tuple[int, int]) -> Batch:
+    rows = sentence_rows([file.ids[index] for file, index in chosen], 0)
+    languages = np.array([file.language for file, _ in chosen])
+    rows = replace(rows, languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
+    first = np.zeros(rows.tokens.shape, dtype=bool)
+    first[:, 0] = True
+    labels = torch.from_numpy(np.array([file.labels[index] for file, index in chosen]))
+    return replace(make_batch("classification", rows, rows.tokens, first, key=key), targets=labels)
