@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from report.pages import check_page
 from tiny import tiny_config
 from training import records, train_alone
 
@@ -189,7 +192,8 @@ def test_a_refusal_of_the_program(run: Path) -> None:
 
 def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
     printed = call("report", f"run={run}", "words=6")
-    assert (run / "report.md").read_text(encoding="utf-8") + "\n" == printed
+    assert printed.endswith(f"report: {run / 'report.html'}\n")
+    check_page((run / "report.html").read_text(encoding="utf-8"))
     lines = printed.splitlines()
     assert lines[0] == "# animals"
     assert lines[3].startswith("30 steps, ")
@@ -209,7 +213,7 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
     lines = call("report", f"run={run}", "words=6", f"hidden={hidden}").splitlines()
     first = lines.index("## A hidden word and its translation")
     assert lines[first + 2].startswith("One word was hidden in each of 6 validation sentences.")
-    rows = [line.strip("| ").split(" | ") for line in lines[first + 6 :] if line]
+    rows = [line.strip("| ").split(" | ") for line in lines[first + 6 :] if line.startswith("|")]
     assert len(rows) == 6
     valid = {pair[hidden == "en"].replace(".", " ."): pair[hidden == "de"].replace(".", " .") for pair in PAIRS[3::4]}
     for sentence, translation, truth, _, _ in rows:
@@ -220,17 +224,36 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, run, words"),
+        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, output, run, words"),
         (["words=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: words"),
         (["more"], 2, "not understood: more"),
         (["run=nowhere"], 4, "nowhere"),
-        (["run=???"], 2, "these settings have no value yet: run=..."),
+        (["output=nowhere/report.html"], 2, "output=nowhere/report.html: cannot be written"),
+        (["hidden=fr"], 2, "hidden=fr: the model knows de, en"),
     ],
 )
 def test_report_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
-    (run / "report.md").unlink(missing_ok=True)
+    (run / "report.html").unlink(missing_ok=True)
     assert message in call("report", f"run={run}", *arguments, code=code)
-    assert not (run / "report.md").exists()
+    assert not (run / "report.html").exists()
+
+
+def test_report_wants_a_run(call: Tool) -> None:
+    assert "run=: which run directory?" in call("report", code=2)
+
+
+def test_report_compares_runs(call: Tool, run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    settings = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    settings["optim"]["lr"] = 0.5
+    (other / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    printed = call("report", f"run={run}", f"run={other}", f"output={tmp_path / 'both.html'}", "words=6")
+    assert [line for line in printed.splitlines() if line.startswith("# ")] == ["# animals", "# other"]
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    check_page(page)
+    assert "<tr><td>optim.lr</td><td>0.01</td><td>0.5</td></tr>" in page
+    assert page.count("<details>") >= 2
 
 
 def show_settings(prepared: Path) -> list[str]:
@@ -342,7 +365,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
             "fill_mask",
             ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
         ),
-        ("report", ["run=???", "hidden=de", "words=200"]),
+        ("report", ["run=[]", "output=null", "hidden=de", "words=200"]),
         ("show_data", ["step=0", "rows=2"]),
         (
             "prepare",

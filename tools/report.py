@@ -1,6 +1,7 @@
-"""Report on a run: prints it, and writes ``report.md`` into the run directory.
+"""Report on runs: one HTML file that needs no network, and a summary on the terminal.
 
-python tools/report.py run=runs/quickstart
+python tools/report.py run=runs/quickstart                              runs/quickstart/report.html
+python tools/report.py run=runs/a run=runs/b output=comparison.html     several side by side
 """
 
 import os
@@ -8,24 +9,26 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmtrain.config.load import arguments, user_errors
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.recovery import Recovery, recover_words
-from xlmtrain.evaluate.report import report
-from xlmtrain.export.api import load
-from xlmtrain.runtime.files import read_json
+from xlmtrain.errors import ConfigError
+from xlmtrain.report.record import RunRecord
+from xlmtrain.report.report import report
+from xlmtrain.report.summary import summary
+from xlmtrain.report.views import view
 
 
 @dataclass
 class ReportOptions:
     """The settings of this tool."""
 
-    run: str = "???"
-    """Run directory."""
+    run: list[str] = field(default_factory=list)
+    """Run directory; given several times, the runs are compared."""
+
+    output: str | None = None
+    """HTML file to write; null: report.html in the (first) run directory."""
 
     hidden: str = "de"
     """Language whose words are hidden."""
@@ -34,29 +37,28 @@ class ReportOptions:
     """How many."""
 
     def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError("run=: which run directory?")
         if self.words < 1:
             raise ConfigError(f"words: {self.words} is less than 1")
 
 
 def main(argv: list[str]) -> None:
-    """Hide ``words`` words of the language ``hidden`` in the validation pairs, and report."""
+    """Hide ``words`` words of the language ``hidden`` in the validation pairs, look at the rest, and report."""
     options, others = arguments(ReportOptions, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
-    run, model = Path(options.run), load(options.run)
-    if options.hidden not in model.languages:
-        raise ConfigError(f"hidden={options.hidden}: the model knows {', '.join(model.languages)}")
-    data = read_json(run / "config.json")["data"]
-    recovered: list[Recovery] = []
-    for pair in data["tlm"]:
-        dataset = Dataset(data["path"])
-        if dataset.fingerprint != read_json(run / "dataset.json").get("fingerprint"):
-            raise DataError(f"{data['path']}: this is no longer the data that {run} was trained on")
-        if options.hidden in pair.split("-") and dataset.has(f"valid.{pair}.{options.hidden}"):
-            recovered += recover_words(model.model, dataset, "valid", pair, options.hidden, options.words)
-    text = report(run, recovered)
-    (run / "report.md").write_text(text, encoding="utf-8")
-    print(text)
+    records = [RunRecord(Path(run)) for run in options.run]
+    runs = [(record, view(record, options.hidden, options.words)) for record in records]
+    text = report(runs)
+    for record, views in runs:
+        print(summary(record.path, views.recovered))
+    output = Path(options.output) if options.output else records[0].path / "report.html"
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from None
+    print(f"report: {output}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.recovery import Recovery, recover_words
-from xlmtrain.evaluate.report import report
 from xlmtrain.objective import LanguageModel
+from xlmtrain.report.summary import summary
 from xlmtrain.text.vocab import EOS, MASK, Vocab
 
 WORDS = {"Katze": "cats", "Hund": "dogs", "Straße": "street", "schläft": "sleeps", "Nacht": "night", "Öfen": "ovens"}
@@ -221,7 +221,7 @@ def section(text: str) -> list[str]:
 
 
 def test_report_counts_the_recovered(run: Path) -> None:
-    lines = section(report(run, recoveries(16, alone=2, together=12)))
+    lines = section(summary(run, recoveries(16, alone=2, together=12)))
     assert lines[2] == (
         "One word was hidden in each of 16 validation sentences. The model's first guess was right 12 times (75.0%) "
         "with the translation in view, 2 times (12.5%) without. Some that only the translation gave away come first."
@@ -229,7 +229,7 @@ def test_report_counts_the_recovered(run: Path) -> None:
 
 
 def test_report_shows_those_the_translation_gave_away_first(run: Path) -> None:
-    lines = section(report(run, recoveries(16, alone=1, together=2), shown=3))
+    lines = section(summary(run, recoveries(16, alone=1, together=2), shown=3))
     assert lines[4:] == [
         "| sentence | translation | hidden | guess without | guess with |",
         "| --- | --- | --- | --- | --- |",
@@ -240,7 +240,7 @@ def test_report_shows_those_the_translation_gave_away_first(run: Path) -> None:
 
 
 def test_report_of_the_run_itself(run: Path) -> None:
-    text = report(run, [])
+    text = summary(run, [])
     assert "hidden word" not in text
     assert text.splitlines() == [
         "# some-run",

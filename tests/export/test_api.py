@@ -16,8 +16,8 @@ from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
-from xlmtrain.evaluate.report import report
 from xlmtrain.export.api import Pooling, Pretrained, load
+from xlmtrain.report.summary import summary
 from xlmtrain.text.vocab import MASK
 
 
@@ -167,7 +167,7 @@ def test_best_and_last(run: Path) -> None:
 
 
 def test_report_has_every_evaluation(run: Path) -> None:
-    text = report(run, [])
+    text = summary(run, [])
     assert text.startswith("# run\n")
     assert "150 steps" in text
     assert [line.split()[1] for line in text.splitlines() if line.startswith("| ") and line.split()[1].isdigit()] == [

@@ -75,7 +75,8 @@ def program(name: str, body: Callable[[Any], None]) -> None:
 def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
     """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
-    ``--help`` prints the fields' docstrings and ends the program. ``more``: keys that the tool does not have are among
+    ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
+    entries. ``more``: keys that the tool does not have are among
     the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
     if {"--help", "-h"} & set(argv):
@@ -90,7 +91,11 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
     try:
         for pair in pairs:
             key, _, value = pair.partition("=")
-            config[key] = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
+            value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
+            if OmegaConf.is_list(config._get_node(key)):
+                config[key].append(value)
+            else:
+                config[key] = value
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
     return _to_dataclass(config), [argument for argument in argv if argument not in pairs]

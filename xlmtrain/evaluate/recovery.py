@@ -43,7 +43,7 @@ def recover_words(
     for number in range(len(sides[hidden])):
         corpora = sides[hidden], sides[other]
         sentence, translation = (corpus.sentence(number).astype(np.int64) for corpus in corpora)
-        words = list(_whole_words(sentence, vocab))
+        words = list(whole_words(sentence, vocab))
         if words and max(len(sentence), len(translation)) < longest:
             place = words[generator(0, "recovery", number).integers(len(words))]
             ids = (dataset.language_id(hidden), dataset.language_id(other))
@@ -79,7 +79,8 @@ def _best(model: LanguageModel, rows: Rows) -> int:
     return int(model.logits(make_batch("mlm", rows, rows.tokens, rows.tokens == MASK)).argmax())
 
 
-def _whole_words(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
+def whole_words(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
+    """Places of the tokens in ``sentence`` (with its EOS) that are words to hide."""
     words = [vocab.word(token) for token in sentence]
     for place, word in enumerate(words[:-1]):
         if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):

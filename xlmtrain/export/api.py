@@ -116,19 +116,28 @@ class Pretrained:
         if layer is not None and not 0 <= layer <= last:
             raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
         chosen = last if layer is None else layer
-        return self._embed(sentences, lang, [Pooling(pooling)], range(chosen, chosen + 1))[0, 0]
+        ids = self._all_ids(sentences, lang)
+        return self._embed(ids, lang, [Pooling(pooling)], range(chosen, chosen + 1))[0, 0]
 
     def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
         """What :meth:`embed` gives for every layer, (layers + 1, sentences, dim), in one pass for both poolings."""
-        layers = range(len(self.model.encoder.blocks) + 1)
-        return dict(zip(Pooling, self._embed(sentences, lang, list(Pooling), layers)))
+        return self.embed_ids(self._all_ids(sentences, lang), lang)
 
-    @torch.no_grad()
-    def _embed(self, sentences: Sequence[str], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
-        """(poolings, layers, sentences, dim)"""
+    def embed_ids(self, ids: Sequence[np.ndarray], lang: str) -> dict[Pooling, np.ndarray]:
+        """:meth:`embed_layers` of prepared sentences: ids of the model's vocabulary, each ending with EOS."""
+        layers = range(len(self.model.encoder.blocks) + 1)
+        return dict(zip(Pooling, self._embed(ids, lang, list(Pooling), layers)))
+
+    def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
         if isinstance(sentences, str):
             raise ConfigError("sentences: a list of sentences is needed, not one string")
-        language, ids = self._language(lang), [self._ids(sentence, lang) for sentence in sentences]
+        self._language(lang)
+        return [self._ids(sentence, lang) for sentence in sentences]
+
+    @torch.no_grad()
+    def _embed(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
+        """(poolings, layers, sentences, dim)"""
+        language = self._language(lang)
         dim = self.model.encoder.token_embeddings.embedding_dim
         vectors = np.zeros((len(poolings), len(layers), len(ids), dim), dtype=np.float32)
         for chosen in _by_length([len(sentence) + 1 for sentence in ids]):
@@ -150,9 +159,7 @@ class Pretrained:
 
         A sentence of n subwords costs n forward passes of it. The delimiters are not scored.
         """
-        if isinstance(sentences, str):
-            raise ConfigError("sentences: a list of sentences is needed, not one string")
-        language, ids = self._language(lang), [self._ids(sentence, lang) for sentence in sentences]
+        language, ids = self._language(lang), self._all_ids(sentences, lang)
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         totals = np.zeros(len(ids))
         for chosen in _by_length([len(ids[i]) + 1 for i, _ in copies]):

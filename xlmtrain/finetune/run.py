@@ -20,6 +20,7 @@ import numpy as np
 
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
+from xlmtrain.config.presets import flat
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.finetune.batches import Encoded, encode
@@ -168,7 +169,7 @@ class _Directory:
                 shutil.rmtree(place)
             before.unlink(missing_ok=True)
         if before.is_file():
-            old, new = _flat(read_json(before)), _flat(begun)
+            old, new = flat(read_json(before)), flat(begun)
             changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             refused = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not _may_change(key)]
             if refused:
@@ -183,10 +184,3 @@ class _Directory:
 
 def _may_change(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -1,4 +1,4 @@
-"""A run in one page of Markdown: what it was, how it went, what it predicts."""
+"""A run in a page of Markdown, for the terminal: what it was, how it went, what it predicts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xlmtrain.metrics.sinks import read_records
 from xlmtrain.runtime.files import read_json
 
 
-def report(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
-    """The report of the run directory ``run``; ``recovered``: words that were hidden in its validation pairs."""
+def summary(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
+    """The summary of the run directory ``run``; ``recovered``: words that were hidden in its validation pairs."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; is this a run directory?")

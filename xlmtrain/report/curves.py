@@ -1,0 +1,92 @@
+"""The curves of runs, alone or compared, with the preset's own as a reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmtrain.report.charts import Line, line_chart
+from xlmtrain.report.record import RunRecord
+
+_TOKENS = "tokens"
+_DIRECTORY = Path(__file__).parent / "reference"
+# Figure -> title, of the ones that every run has once.
+_SINGLE = {
+    "train/lr": "Learning rate",
+    "train/grad_norm": "Gradient norm, before clipping",
+    "speed/tokens_per_second": "Tokens per second",
+}
+# What the reference curves hold.
+_KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
+
+
+def charts(runs: Sequence[RunRecord], preset: str) -> list[str]:
+    """A chart for each kind of figure with a line for each language and objective; of several runs a chart for each
+    figure with a line for each run."""
+    made = list(_of_one(runs[0], reference(preset)) if len(runs) == 1 else _compared(runs))
+    for name, title in _SINGLE.items():
+        lines = [_line(run, name, run.name if len(runs) > 1 else title) for run in runs]
+        floor = 0.0 if name != "train/grad_norm" else None
+        made.append(line_chart(title, lines, _TOKENS, floor=floor))
+    return made
+
+
+def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
+    losses = run.names("train/", "_loss")
+    lines = [_line(run, name, _short(name, "_loss")) for name in losses]
+    lines += [_past(past, name, f"{_short(name, '_loss')}, preset") for name in losses if name in past]
+    end = run.curve("train/loss")[0]
+    if end:
+        lines.append(Line("frequencies alone", [0.0, end[-1]], [run.entropy] * 2, reference=True))
+    yield line_chart("Training loss (nats a token)", lines, _TOKENS)
+    for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
+        names = [name for name in run.names("valid/", suffix) if name.count("_") > 1]
+        drawn = [_line(run, name, _short(name, suffix)) for name in names]
+        drawn += [_past(past, name, f"{_short(name, suffix)}, preset") for name in names if name in past]
+        yield line_chart(title, drawn, _TOKENS, log)
+
+
+def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
+    for prefix, suffix, log in (("train/", "_loss", False), ("valid/", "_ppl", True), ("valid/", "_acc", False)):
+        names = dict.fromkeys(name for run in runs for name in run.names(prefix, suffix))
+        for name in names:
+            what = {"_loss": "training loss", "_ppl": "validation perplexity", "_acc": "validation accuracy (%)"}[
+                suffix
+            ]
+            if prefix == "train/" or name.count("_") > 1:
+                lines = [_line(run, name, run.name) for run in runs]
+                yield line_chart(f"{_short(name, suffix)}: {what}", lines, _TOKENS, log)
+
+
+def reference(preset: str) -> dict[str, list[list[float]]]:
+    """Figure -> (tokens, value) points of a run of the preset that ships with the program; empty if none does."""
+    path = _DIRECTORY / f"{preset}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["curves"] if path.is_file() else {}
+
+
+def reference_of(run: RunRecord, preset: str, command: str, points: int = 24) -> dict[str, Any]:
+    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve."""
+    curves = {}
+    for name in run.names("", ""):
+        if name.startswith(_KEPT):
+            xs, ys = run.curve(name)
+            every = max(1, len(xs) // points)
+            kept = sorted({*range(0, len(xs), every), len(xs) - 1})
+            curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
+    return {"preset": preset, "command": command, "data": run.header.fingerprint, "curves": curves}
+
+
+def _line(run: RunRecord, name: str, label: str) -> Line:
+    return Line(label, *run.curve(name))
+
+
+def _past(past: dict[str, list[list[float]]], name: str, label: str) -> Line:
+    return Line(label, [x for x, _ in past[name]], [y for _, y in past[name]], reference=True)
+
+
+def _short(name: str, suffix: str) -> str:
+    """``valid/de_mlm_ppl`` -> ``de MLM``."""
+    *key, objective = name.partition("/")[2].removesuffix(suffix).split("_")
+    return " ".join(["_".join(key), objective.upper()]).strip()

@@ -1,0 +1,111 @@
+"""What a run left behind, read for a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from xlmtrain.config.presets import flat
+from xlmtrain.errors import CheckpointError
+from xlmtrain.evaluate.diagnosis import Finding, diagnose, unigram_entropy
+from xlmtrain.metrics.sinks import read_records
+from xlmtrain.runtime.files import read_json
+from xlmtrain.text.binarize import Header
+from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
+
+_SAMPLES = "samples/"
+_TEXT = "/text_summary"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A word of a masked sentence; ``guess``: what the model put there, None where nothing was hidden."""
+
+    word: str
+    guess: str | None = None
+
+
+class RunRecord:
+    """A run directory. Raises CheckpointError for a directory that no training wrote."""
+
+    def __init__(self, path: Path) -> None:
+        metrics = path / "metrics.jsonl"
+        if not metrics.is_file():
+            raise CheckpointError(f"{metrics}: missing; is this a run directory?")
+        self.path, self.name = path, path.name
+        self.records = read_records(metrics)
+        self.nested = read_json(path / "config.json")
+        self.settings = flat(self.nested)
+        self.environment = read_json(path / "environment.json")
+        self.status = read_json(path / "status.json")
+        self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
+        self.entropy = unigram_entropy(self.vocab.counts)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The figures of the last steps; empty before the first."""
+        return next((record for record in reversed(self.records) if "train/loss" in record), {})
+
+    def names(self, prefix: str, suffix: str) -> list[str]:
+        """The figures so named that occur, in the order of their first appearance."""
+        found = {key: None for record in self.records for key in record}
+        return [key for key in found if key.startswith(prefix) and key.endswith(suffix)]
+
+    def curve(self, name: str) -> tuple[list[float], list[float]]:
+        """A figure over the tokens that the run had seen."""
+        xs, ys = [], []
+        for record in self.records:
+            if name in record:
+                xs.append(self._tokens(record["step"]))
+                ys.append(record[name])
+        return xs, ys
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the run."""
+        found = diagnose(self.records, self.settings, self.entropy)
+        if self.status.get("status") == "failed":
+            found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
+        return found
+
+    @cached_property
+    def samples(self) -> dict[str, list[tuple[int, list[list[Piece]]]]]:
+        """Validation set -> (step, its masked sentences with the guesses of that step), oldest first."""
+        board = EventAccumulator(str(self.path / "tensorboard"), size_guidance={"tensors": 0})
+        board.Reload()
+        found = {}
+        for tag in board.Tags()["tensors"]:
+            if tag.startswith(_SAMPLES):
+                events = board.Tensors(tag)
+                texts = [(event.step, event.tensor_proto.string_val[0].decode()) for event in events]
+                found[tag.removeprefix(_SAMPLES).removesuffix(_TEXT)] = [(step, pieces(text)) for step, text in texts]
+        return found
+
+    @cached_property
+    def _tokens_at(self) -> dict[int, float]:
+        return {0: 0.0} | {r["step"]: r["progress/tokens"] for r in self.records if "progress/tokens" in r}
+
+    def _tokens(self, step: int) -> float:
+        """Every evaluation comes right after a line of training figures."""
+        return self._tokens_at.get(step, float(step))
+
+
+def pieces(markdown: str) -> list[list[Piece]]:
+    """What :mod:`xlmtrain.evaluate.samples` wrote: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
+    sentences = []
+    for line in markdown.splitlines():
+        text = unescape(line.partition(". ")[2])
+        sentences.append([_piece(match) for match in re.finditer(r"\*\*\[(\S+)\]\*\*|\[(\S+) > (\S+)\]|(\S+)", text)])
+    return sentences
+
+
+def _piece(match: re.Match[str]) -> Piece:
+    right, truth, guess, word = (text and text.replace(SPECIALS[MASK], "<mask>") for text in match.groups())
+    if right is not None:
+        return Piece(right, right)
+    return Piece(word) if truth is None else Piece(truth, guess)
