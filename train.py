@@ -27,6 +27,7 @@ from xlmtrain import __version__
 from xlmtrain.config.load import program
 from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.export.initialize import set_first_weights
@@ -65,10 +66,16 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     """Everything is built, and so checked, before the run directory is touched."""
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
+    check_vocabulary(len(dataset.vocab), config.model)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
     distributed.agree(json.dumps(settings_as_json(config)), "settings")
     distributed.agree(f"{__version__} {torch.__version__} {dataset.fingerprint}", "version or data")
+
+    found = []
+    if distributed.is_main:  # the others wait for it when the model is shared
+        dataset.verify_training()
+        found = list(doubts(dataset, config.model))
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
@@ -83,6 +90,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
+        for doubt in found:
+            log.warning("WARNING: %s", doubt)
         run.status("running")
         loop = TrainingLoop(
             config=config,

@@ -18,7 +18,7 @@ from xlmtrain.text.work import Task
 try:
     import ray
 except ImportError:
-    ray = None
+    ray = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
