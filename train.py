@@ -15,6 +15,7 @@ import os
 # On shared cores a spinning OpenMP thread keeps its neighbour from working; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import faulthandler
 import json
 import logging
 import signal
@@ -51,6 +52,7 @@ log = logging.getLogger("xlmtrain")
 
 def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
+    faulthandler.enable()  # a mapped file that is cut or cannot be read kills the process; say at least where
     stop = StopRequest()
     distributed = initialize(config.train.device)
     set_up_logging(distributed.rank)

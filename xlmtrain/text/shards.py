@@ -219,7 +219,7 @@ def assemble(
             counted.append(begin - len(lengths))
             unknown.append(sum(map(len, places)))
             sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(places), side="right"))
-            unknown_words.look(work.part("tokenize", tokens) / f"{language}.tokens.zst", sentences)
+            unknown_words.look(work.part("tokenize", tokens), language, sentences)
         header = writer.finish(sources)
     most = unknown_words.counts.most_common(UNKNOWN_WORDS)
     return {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
@@ -232,20 +232,25 @@ class _UnknownWords:
         self._codes, self._vocab = codes, vocab
         self.counts: Counter[str] = Counter()
 
-    def look(self, tokens: Path, sentences: np.ndarray) -> None:
-        """Count those in the given sentences of a shard, rising numbers."""
+    def look(self, tokens: Path, language: str, sentences: np.ndarray) -> None:
+        """Count those in the given sentences of a tokenized shard, rising numbers."""
         if not len(sentences):
             return
-        wanted, words = set(sentences.tolist()), Counter[str]()
-        with open_bytes(tokens) as file:
-            for number, line in enumerate(file):
-                if number in wanted:
-                    words.update(line.decode().removesuffix("\n").split(" "))
+        words = _words_of(tokens, language, sentences)
         for word, subwords in zip(words, _bpe(self._codes).segment_all(list(words))):
             if any(self._vocab.id(subword) == UNK for subword in subwords):
                 self.counts[word] += words[word]
         if len(self.counts) > _UNKNOWN_AT_ONCE:
             self.counts = Counter(dict(self.counts.most_common(_UNKNOWN_AT_ONCE // 2)))
+
+
+def _words_of(tokens: Path, language: str, sentences: np.ndarray) -> Counter[str]:
+    wanted, words = set(sentences.tolist()), Counter[str]()
+    with open_bytes(tokens / f"{language}.tokens.zst") as file:
+        for number, line in enumerate(file):
+            if number in wanted:
+                words.update(line.decode().removesuffix("\n").split(" "))
+    return words
 
 
 def _sentences(path: Path, lengths: np.ndarray, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray]]:
