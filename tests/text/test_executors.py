@@ -214,8 +214,8 @@ def same_files(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
-    prepare(settings(tmp_path / "here", Executor.LOCAL, 1))
-    prepare(settings(tmp_path / "there", Executor.SLURM, 2))
+    prepare(settings(tmp_path / "here", Executor.local, 1))
+    prepare(settings(tmp_path / "there", Executor.slurm, 2))
     same_files(tmp_path / "here", tmp_path / "there")
     assert len(jobs(cluster)) == 4  # cut, tokenize, encode, assemble
 

@@ -130,8 +130,8 @@ def settings(output: Path, executor: Executor) -> PrepareConfig:
 
 def test_two_workers_prepare_the_same_bytes(cluster: RayCluster, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    prepare(settings(here, Executor.LOCAL))
-    prepare(settings(there, Executor.RAY))
+    prepare(settings(here, Executor.local))
+    prepare(settings(there, Executor.ray))
     assert {path.name: path.read_bytes() for path in here.iterdir()} == {
         path.name: path.read_bytes() for path in there.iterdir()
     }

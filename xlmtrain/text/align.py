@@ -59,6 +59,8 @@ def _shift_begins(one: np.ndarray, other: np.ndarray, shift: int) -> int | None:
         return None
     places = np.arange(max(shift, 0), len(one) + min(shift, 0))
     evidence = np.abs(one - other)[places] - np.abs(one[places] - other[places - shift]) - _DRIFT
+    # An empty line fits no other, so it says nothing.
+    evidence[(one[places] == 0) | (other[places] == 0) | (other[places - shift] == 0)] = 0.0
     total = np.concatenate([[0.0], np.cumsum(evidence)])
     rise = total - np.minimum.accumulate(total)
     if rise.max() < _ENOUGH:
