@@ -40,7 +40,7 @@ def survey(dataset: Dataset, rows: int, words: int, width: int) -> Iterator[str]
             yield from _lengths(corpus)
             yield from _words(dataset, corpus, words)
             if corpus.name in unknown:
-                yield from _filled("unknown words", listed(unknown[corpus.name][:words]) or "none")
+                yield from _filled("most frequent unknown words", listed(unknown[corpus.name][:words]) or "none")
     yield ""
     if statistics is None:
         yield "What was dropped and which words are unknown is not known: the data was not made by tools/prepare.py."

@@ -35,6 +35,7 @@ UNKNOWN_WORDS = 100
 """So many of a corpus are told."""
 
 _UNKNOWN_AT_ONCE = 1 << 16
+_LOOKED_AT = 2000
 _IDS_AT_ONCE = 1 << 22
 _LENGTH_DTYPE = np.dtype("<i4")
 
@@ -226,7 +227,8 @@ def assemble(
 
 
 class _UnknownWords:
-    """Which words have an unknown subword in them; ``counts``: the most frequent ones, rare ones perhaps too low."""
+    """Which words have an unknown subword in them; ``counts``: the most frequent ones. Of a shard at most
+    ``_LOOKED_AT`` sentences are looked at: all that have one, unless the vocabulary leaves out much of the text."""
 
     def __init__(self, codes: Path, vocab: Vocab) -> None:
         self._codes, self._vocab = codes, vocab
@@ -236,7 +238,7 @@ class _UnknownWords:
         """Count those in the given sentences of a tokenized shard, rising numbers."""
         if not len(sentences):
             return
-        words = _words_of(tokens, language, sentences)
+        words = _words_of(tokens, language, sentences[:: -(-len(sentences) // _LOOKED_AT)])
         for word, subwords in zip(words, _bpe(self._codes).segment_all(list(words))):
             if any(self._vocab.id(subword) == UNK for subword in subwords):
                 self.counts[word] += words[word]
