@@ -15,6 +15,7 @@ import os
 # On shared cores a spinning OpenMP thread keeps its neighbour from working; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import faulthandler
 import json
 import logging
 import signal
@@ -27,6 +28,7 @@ from xlmtrain import __version__
 from xlmtrain.config.load import program
 from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.export.initialize import set_first_weights
@@ -50,6 +52,7 @@ log = logging.getLogger("xlmtrain")
 
 def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
+    faulthandler.enable()  # a mapped file that is cut or cannot be read kills the process; say at least where
     stop = StopRequest()
     distributed = initialize(config.train.device)
     set_up_logging(distributed.rank)
@@ -65,10 +68,16 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     """Everything is built, and so checked, before the run directory is touched."""
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
+    check_vocabulary(len(dataset.vocab), config.model)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
     distributed.agree(json.dumps(settings_as_json(config)), "settings")
     distributed.agree(f"{__version__} {torch.__version__} {dataset.fingerprint}", "version or data")
+
+    found = []
+    if distributed.is_main:  # the others wait for it when the model is shared
+        dataset.verify_training()
+        found = list(doubts(dataset, config.model))
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
@@ -83,6 +92,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
+        for doubt in found:
+            log.warning("WARNING: %s", doubt)
         run.status("running")
         loop = TrainingLoop(
             config=config,

@@ -26,7 +26,11 @@ ALLOWED = {
     "xlmtrain.data": (
         "xlmtrain.config.schema",
         "xlmtrain.text.vocab",
+        "xlmtrain.text.align",
         "xlmtrain.text.binarize",
+        "xlmtrain.text.doubts",
+        "xlmtrain.text.languages",
+        "xlmtrain.text.statistics",
         "xlmtrain.runtime.random",
     ),
     "xlmtrain.model": ("xlmtrain.config.schema",),

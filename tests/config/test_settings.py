@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,20 @@ def test_settings_of_preparation_too() -> None:
         compose("prepare", ["output=there"])
     with pytest.raises(ConfigError, match="outptu"):
         compose("prepare", [*given, "outptu=there"])
+    chosen = compose("prepare", [*given, "executor=ray", "clean.mismatch=drop", "clean.invalid_utf8=drop"])
+    assert (chosen.executor.value, chosen.clean.mismatch.value, chosen.clean.invalid_utf8.value) == (
+        "ray",
+        "drop",
+        "drop",
+    )
+
+
+@pytest.mark.parametrize("module", [xlmtrain.config.schema, xlmtrain.config.prepare])
+def test_choices_are_written_as_they_are_documented(module: Any) -> None:
+    """Hydra goes by a member's name, messages and stored settings by its value."""
+    choices = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Enum) and c is not Enum]
+    assert choices
+    assert all(member.name == member.value for choice in choices for member in choice)
 
 
 @pytest.mark.parametrize("module", [xlmtrain.config.schema, xlmtrain.config.prepare])
