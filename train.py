@@ -33,6 +33,7 @@ from xlmtrain.export.initialize import set_first_weights
 from xlmtrain.metrics.sinks import MetricsWriter
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.log import set_up_logging
 from xlmtrain.runtime.precision import choose_precision
@@ -63,6 +64,7 @@ def main(config: Config) -> None:
 
 def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcome:
     """Everything is built, and so checked, before the run directory is touched."""
+    faults.reach("start")
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
@@ -79,7 +81,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = Stepper(config, model, optimizer, precision, distributed)
 
+    faults.reach("open")
     with RunDirectory(config, dataset, distributed) as run:
+        faults.reach("resume")
         progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)

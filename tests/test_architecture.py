@@ -32,7 +32,7 @@ ALLOWED = {
     "xlmtrain.model": ("xlmtrain.config.schema",),
     "xlmtrain.objective": ("xlmtrain.config.schema", "xlmtrain.model", "xlmtrain.data.batch", "xlmtrain.text.vocab"),
     "xlmtrain.optim": ("xlmtrain.config.schema",),
-    "xlmtrain.metrics": ("xlmtrain.config.schema",),
+    "xlmtrain.metrics": ("xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
         "xlmtrain.config.schema",
         "xlmtrain.data",

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast
 
@@ -46,6 +47,7 @@ def _count(
     hits = torch.zeros((), dtype=torch.float64, device=distributed.device)
     targets = 0
     for batch in chosen.batches(distributed.rank, distributed.world_size):
+        faults.reach("evaluate")
         batch = batch.to(distributed.device)
         with autocast(precision, distributed.device):
             logits = model.logits(batch)

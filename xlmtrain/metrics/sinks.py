@@ -12,6 +12,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from xlmtrain.runtime import faults
+
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +32,7 @@ class MetricsWriter:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One record: ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
+        faults.reach("metrics")
         self._stream.write(json.dumps({"step": step, **values}) + "\n")
         self._stream.flush()
         for name, value in values.items():

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xlmtrain.errors import CheckpointError
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.files import read_json, sha256_of, sync_file, write_json
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,15 @@ class CheckpointStore:
         for remains in self._directory.glob(".*.partial"):  # of a save that was killed
             shutil.rmtree(remains, ignore_errors=True)
         try:
+            faults.reach("save-open")
             temporary.mkdir(parents=True)
             for name, tensors in (("model", model), ("optimizer", optimizer)):
                 save_file(
                     {key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors"
                 )
+                faults.reach("save-write")
             write_json(temporary / "state.json", state)
+            faults.reach("save-sync")
             files = sorted(temporary.iterdir())
             for file in files:
                 shutil.copymode(temporary / "state.json", file)  # safetensors lets nobody else read what it writes
@@ -63,8 +67,10 @@ class CheckpointStore:
             sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
             write_json(temporary / "manifest.json", sums)
             sync_file(temporary)
+            faults.reach("save-rename")
             shutil.rmtree(final, ignore_errors=True)  # left by a run that was resumed from before it
             os.replace(temporary, final)
+            faults.reach("save-renamed")
             sync_file(self._directory)
         except Exception as error:  # safetensors reports a full disk as an error of its own
             shutil.rmtree(temporary, ignore_errors=True)
@@ -77,6 +83,7 @@ class CheckpointStore:
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Point ``best.json`` at the checkpoint of ``step``."""
+        faults.reach("save-best")
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
@@ -93,6 +100,7 @@ class CheckpointStore:
         keep = {*[saved for saved in steps if saved <= step][-self._keep_last :], self.best_step()}
         for saved in steps:
             if saved not in keep:
+                faults.reach("prune")
                 try:
                     shutil.rmtree(self.path(saved))
                 except OSError as error:  # somebody reads it, say: the next save tries again

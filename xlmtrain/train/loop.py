@@ -20,6 +20,7 @@ from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.meters import Stopwatch, duration
 from xlmtrain.metrics.sinks import Console, MetricsWriter
 from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.train.checkpoint import CheckpointStore
@@ -85,6 +86,7 @@ class TrainingLoop:
         self.watch.reset()
         for data in self.loader.steps(progress.step, config.steps, progress.cursors):
             self.watch.data_ready()
+            faults.reach("step")
             stopping = self._step(data)
             if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
                 self._log()

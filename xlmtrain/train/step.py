@@ -16,6 +16,7 @@ from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.random import torch_seed
@@ -98,7 +99,7 @@ class Stepper:
             wait = isinstance(self._module, DistributedDataParallel) and not last
             with self._module.no_sync() if wait else nullcontext():  # type: ignore[operator]
                 with autocast(self.precision, device):
-                    loss = self._module(batch.to(device))
+                    loss = faults.distort("loss", self._module(batch.to(device)))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             losses[objective] += loss.detach()
