@@ -70,12 +70,12 @@ def tiny_config(run: Path | str, data: Path | str, changes: dict[str, Any] | Non
     return Config(run=str(run), seed=values.get("seed", 0), **sections)
 
 
-def write_tiny_dataset(directory: Path) -> Path:
+def write_tiny_dataset(directory: Path, seed: int = 1) -> Path:
     """Prepared text in which a word says much about the next one, and an English sentence is the German word by word.
 
     A word is one letter, from a to t in German and from u to N in English. Sentences have up to 12, some have none.
     """
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     vocab = Vocab([(letter, 4000 // (i + 1)) for i, letter in enumerate(string.ascii_letters[: 2 * WORDS])])
     directory.mkdir()
     vocab.write(directory / "vocab")

@@ -5,6 +5,7 @@ By default a quick selection runs, with ``-m slow`` more, with ``-m faults`` all
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -49,6 +50,14 @@ def tries(request: pytest.FixtureRequest) -> Tries:
     return Tries(_records.setdefault(row.args[0], Record()), row.kwargs[_tier(request.config)])
 
 
+@pytest.fixture
+def xlmtrain_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package logs, as ``caplog``."""
+    caplog.set_level(logging.INFO, "xlmtrain")
+    logging.getLogger("xlmtrain").propagate = True
+    return caplog
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     counter = pyfuncitem.funcargs.get("tries")
@@ -81,11 +90,11 @@ def _preface() -> list[str]:
     return [
         "# What a run survives",
         "",
-        "Written by `make test-faults`, which runs one or more tests for each row; the seeds of what is random are fixed.",
+        "Written by `make test-faults`, which runs one or more tests for each row; all seeds are fixed.",
         f"This run took {minutes:.0f} minutes on {os.cpu_count()} shared cores ({platform.machine()}, Python "
         f"{platform.python_version()}); the load average was {os.getloadavg()[2]:.1f}.",
-        '"Identical" means one SHA-256 over weights, moments, loss scale, progress, and the records of (step, ids of the',
-        "batch, loss): that of the run that was never disturbed.",
+        '"Identical" means one SHA-256 over weights, moments, loss scale, progress, and the records of (step, ids of',
+        "the batch, loss): that of the run that was never disturbed.",
         "",
     ]
 
