@@ -77,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     path = config.getoption("--fault-table", None)
     if _tier(config) != "full" or not _records:
         return
-    lines = markdown(_records)
+    lines = markdown(_records, every=path is not None)
     terminalreporter.section("faults")
     for line in lines:
         terminalreporter.write_line(line)
