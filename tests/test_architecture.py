@@ -46,6 +46,7 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config.schema",
         "xlmtrain.data",
+        "xlmtrain.evaluate.perplexity",
         "xlmtrain.evaluate.validator",
         "xlmtrain.metrics",
         "xlmtrain.objective",
@@ -67,6 +68,7 @@ ALLOWED = {
         "xlmtrain.runtime",
         "xlmtrain.text",
         "xlmtrain.train.checkpoint",
+        "xlmtrain.train.checkpoint_files",
     ),
 }
 TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text", "xlmtrain.download")

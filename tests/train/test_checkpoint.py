@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-import xlmtrain.train.checkpoint
+import xlmtrain.train.checkpoint_files
 from xlmtrain.errors import CheckpointError
-from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint_files import read_checkpoint
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -167,7 +168,7 @@ def test_a_failed_save_leaves_the_one_before_and_no_remains(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xlmtrain.train.checkpoint, broken, full)
+    monkeypatch.setattr(xlmtrain.train.checkpoint_files, broken, full)
     with pytest.raises(
         CheckpointError, match=r"step-00000002: not written \(.*No space left.*\); it needs 72 bytes, [\d,]+"
     ):

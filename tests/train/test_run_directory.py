@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_ends_the_run_with_its_checkpoints_whole(
 
         def save(self: CheckpointStore, step: int, *rest: Any) -> Path:
             if step == 10:
-                patch.setattr("xlmtrain.train.checkpoint.save_file", full)
+                patch.setattr("xlmtrain.train.checkpoint_files.save_file", full)
             return original(self, step, *rest)
 
         patch.setattr(CheckpointStore, "save", save)

@@ -11,10 +11,10 @@ enospc, eio, erofs, estale, edquot      OSError of that number
 nan, large          ``distort`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
-Points, in the order of a run: start (settings known, nothing built), open (run directory about to be opened), resume,
-data (a step's data asked for), step (before it), loss (of a micro-batch, ``distort``), weights (after a step,
-``distort``), evaluate (before each batch), snapshot, save-open, save-write (in the midst of each file), save-sync,
-save-rename, save-renamed, save-best, prune (in the midst of deleting), metrics (a record about to be written).
+Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
+resume, step (before it), loss (of a micro-batch, ``distort``), evaluate (before each batch), snapshot, save-open,
+save-write (between the files), save-sync, save-rename, save-renamed, save-best, prune (in the midst of deleting),
+metrics (a record about to be written).
 """
 
 from __future__ import annotations
