@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -204,3 +205,13 @@ def test_remains_of_a_killed_save_are_no_checkpoint_and_go_with_the_next(
     assert store.steps() == [1]
     save(store, 3)
     assert names(tmp_path / "checkpoints") == ["step-00000001", "step-00000003"]
+
+
+def test_a_manifest_that_fits_a_file_of_another_kind(store: CheckpointStore) -> None:
+    path = save(store, 1)
+    (path / "model.safetensors").write_bytes(b"something else")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    entry = {"bytes": 14, "sha256": hashlib.sha256(b"something else").hexdigest()}
+    (path / "manifest.json").write_text(json.dumps({**manifest, "model.safetensors": entry}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a safetensors file"):
+        read_checkpoint(path)

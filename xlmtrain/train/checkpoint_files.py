@@ -107,10 +107,17 @@ def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
         _check(path, (MODEL, *([OPTIMIZER] if optimizer else []), STATE))
         return Checkpoint(
             path,
-            load_file(path / MODEL),
-            load_file(path / OPTIMIZER) if optimizer else {},
+            _load(path / MODEL),
+            _load(path / OPTIMIZER) if optimizer else {},
             read_json(path / STATE),
         )
+
+
+def _load(file: Path) -> Tensors:
+    try:
+        return load_file(file)
+    except SafetensorError as error:  # the manifest fits, but somebody wrote both
+        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
 
 
 def verify_checkpoint(path: Path) -> None:
