@@ -47,7 +47,7 @@ class Tries:
         self._attempted = True
         try:
             yield
-        except Exception as error:
+        except (Exception, pytest.fail.Exception) as error:
             self.failures.append(f"{what}: {type(error).__name__}: {error}")
         else:
             self.record.survived += count
@@ -64,7 +64,7 @@ class Tries:
     def settle(self, error: BaseException | None) -> None:
         """The test is over, by ``error`` if any; fail it if a try failed, or nothing was tried."""
         self.record.seconds += time.monotonic() - self._begun
-        if isinstance(error, Exception) and not isinstance(error, pytest.skip.Exception):
+        if error is not None and not isinstance(error, pytest.skip.Exception):
             self.record.tried += not self._attempted
             self.record.reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:200])
         self.record.reasons += [failure.splitlines()[0][:200] for failure in self.failures[:3]]
