@@ -6,6 +6,7 @@ under torchrun, and are processes of their own, with the program's exit codes.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -116,8 +117,10 @@ class Forked:
             process.join(max(deadline - time.monotonic(), 0.0))
         hung = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
         if hung:
+            self.signal(signal.SIGUSR2)  # where does it stand?
+            time.sleep(1)
             self.kill()
-            raise AssertionError(f"rank {hung} did not end within {timeout:.0f} s")
+            raise AssertionError(f"rank {hung} did not end within {timeout:.0f} s: {self.printed()[-3000:]}")
         return [process.exitcode or 0 for process in self.processes]
 
     def until(self, happened: Callable[[], bool], what: str, pause: float = 0.002) -> None:
@@ -161,6 +164,7 @@ def _rank(config: Config, environment: dict[str, str]) -> None:
     errors = Path(config.run).with_name(f"{name}.err").open("a", encoding="utf-8")
     os.dup2(errors.fileno(), 2)
     sys.stderr = errors
+    faulthandler.register(signal.SIGUSR2, file=errors)
     torch.set_num_threads(1)
     _record_ids(Path(config.run).with_name(f"{name}.ids"))
     with user_errors():
