@@ -39,6 +39,7 @@ from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.random import torch_seed
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.runtime.slurm import job_id, requeue
+from xlmtrain.runtime.watch import GRACE
 from xlmtrain.train.background import BackgroundSaver
 from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.loop import Outcome, TrainingLoop
@@ -54,7 +55,7 @@ def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
     stop = StopRequest()
     job = job_id() if config.train.requeue is Requeue.slurm else None
-    distributed = initialize(config.train.device, config.train.timeout)
+    distributed = initialize(config.train.device, config.train.timeout + GRACE)
     set_up_logging(distributed.rank)
     try:
         outcome = train(config, distributed, stop)

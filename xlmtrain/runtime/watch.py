@@ -16,6 +16,8 @@ HUNG = 6
 """Exit code of a process that made no progress."""
 BEAT = 10.0
 """Seconds between two signs of life."""
+GRACE = 2.0
+"""Seconds by which the time limits of the processes' talk are longer, so that this one, which tells more, is first."""
 _LOOK = 0.5
 """Seconds between two looks."""
 

@@ -7,7 +7,9 @@ saves; storage that is slower than that would fall behind for ever if it did not
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -27,6 +29,8 @@ PAUSES = (1.0, 3.0)
 """Seconds before the second and the third try of a save."""
 FAILURES = 3
 """So many saves in a row that failed end the run."""
+# In an error's text, as safetensors has no numbers for it.
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Best:
 class BackgroundSaver:
     """Saves, marks the best and prunes, in that order, in a thread of its own.
 
-    A save is tried three times, after the first with only what must be kept left on the disk. One that fails all the
-    same is a warning, and the run goes on; after FAILURES of them in a row, :meth:`settle` raises CheckpointError.
+    A save is tried three times, on a full disk with only what must be kept left on it. One that fails all the same is
+    a warning, and the run goes on; after FAILURES of them in a row, :meth:`settle` raises CheckpointError.
     """
 
     def __init__(self, store: CheckpointStore) -> None:
@@ -119,8 +123,9 @@ class BackgroundSaver:
                 return
             except CheckpointError as error:
                 log.info("trying again in %.0f s: %s", pause, error)
-                with suppress(OSError):
-                    self._store.prune(step, keep_last=1)
+                if any(text in str(error) for text in _FULL):
+                    with suppress(OSError):
+                        self._store.prune(step, keep_last=1)
                 time.sleep(pause)
         self._store.save(step, model, optimizer, state)
 

@@ -101,7 +101,6 @@ class TrainingLoop:
         self.clock.reset()
         for data in self.loader.steps(progress.step, config.steps, progress.cursors):
             self.clock.data_ready()
-            faults.reach("step")
             stopping = self._step_or_explain(data)
             if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
                 self._log()
@@ -126,6 +125,7 @@ class TrainingLoop:
 
     def _step_or_explain(self, data: StepData) -> bool:
         try:
+            faults.reach("step")
             return self._step(data)
         except UserError:
             raise
@@ -225,7 +225,8 @@ class TrainingLoop:
         self._log()
         if self.saved == self._state_mark():
             return
-        self.guard.compare()
+        if self.config.train.compare_every:
+            self.guard.compare()
         self._wait_for_saver()
         if self.writer is not None:
             self.writer.flush()

@@ -167,7 +167,7 @@ class RunDirectory:
             return
         for remark in [] if alone else sorted(self.path.glob(".failed-rank-*")):
             with suppress(OSError):
-                reason = f"{remark.name.removeprefix('.failed-')}: {remark.read_text(encoding='utf-8')}\n{reason}"
+                reason = f"rank {remark.name.rpartition('-')[2]}: {remark.read_text(encoding='utf-8')}\n{reason}"
         self.status("failed", reason)
 
     def _empty(self) -> None:
