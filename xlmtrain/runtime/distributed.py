@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,10 @@ import torch.distributed as dist
 
 from xlmtrain.config.schema import Device
 from xlmtrain.errors import ConfigError
+
+_LET_GO = 0.2
+"""Seconds for gloo's threads to let go of the last tensors that were sent. They need the interpreter's lock for that,
+and torch, with the lock in hand, waits for them when it destroys the group: then the process never ends (torch 2.13)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Distributed:
     def close(self) -> None:
         """Leave the process group."""
         if dist.is_initialized():
+            time.sleep(_LET_GO)
             dist.destroy_process_group()
 
 
