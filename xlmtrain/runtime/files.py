@@ -47,7 +47,9 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(
+            1 << 24
+        ):  # large: a thread that hashes asks the busy ones for Python's lock each time
             digest.update(block)
     return digest.hexdigest()
 
