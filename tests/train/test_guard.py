@@ -68,6 +68,15 @@ def test_nan_for_ever_ends_the_run_all_the_same(tiny_dataset: Path, tmp_path: Pa
         train_alone(config)
 
 
+def test_only_steps_in_a_row_count(tiny_dataset: Path, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", tiny_dataset, {"train.on_non_finite": OnNonFinite.skip})
+    first, last = 2 * MICRO_BATCHES, 18 * MICRO_BATCHES
+    good = 10 * MICRO_BATCHES  # step 11
+    faults.arm(f"loss:{first + 1}-{good}:0:nan,loss:{good + MICRO_BATCHES + 1}-{last}:0:nan", rank=0)
+    assert train_alone(config).status == "done"
+    assert state(config.run, 20)["progress"]["skipped"] == 15 > MOST_SKIPS
+
+
 @pytest.mark.parametrize("where", ["encoder.blocks.0", "head"])
 def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """A weight became infinite, as by a flipped bit."""

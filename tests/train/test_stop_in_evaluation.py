@@ -70,6 +70,19 @@ def test_it_ends_at_once_and_is_made_up_for(
         assert [event.value for event in board.Scalars(name)] == pytest.approx(values, rel=1e-6)
 
 
+def test_an_evaluation_that_was_made_up_for_is_saved(tiny_dataset: Path, tmp_path: Path) -> None:
+    """Also where it found nothing better, as with a learning rate of almost nothing."""
+    changes = {"optim.lr": 1e-30, "optim.warmup_init_lr": 0.0}
+    straight, stopped = (tiny_config(tmp_path / name, tiny_dataset, changes) for name in ("straight", "stopped"))
+    train_alone(straight)
+    faults.arm(f"evaluate:{4 * batches(tiny_dataset, tmp_path) + 2}:0:term", rank=0)
+    assert train(stopped, ALONE, StopRequest()).status == "preempted"
+    faults.arm(None, rank=0)
+    train_alone(stopped)
+    assert state(stopped.run, 20)["progress"]["evaluated"] == 20
+    assert_same_run(straight.run, stopped.run, 20)
+
+
 def stop_one(distributed: Distributed, config: Config) -> tuple[Outcome, int]:
     """A signal reaches rank 1 alone, in its second batch of the first evaluation."""
     faults.arm("evaluate:2:1:term,never:1:0:raise", distributed.rank)  # what is not armed does not count
