@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean, pstdev
+from statistics import fmean
 
 WINDOW = 128
 """Losses that a new one is compared with, at most,"""
@@ -23,14 +23,18 @@ class SpikeDetector:
         """The loss above which the next one is a spike; None before there is enough to compare with."""
         if len(self._window) < ENOUGH:
             return None
-        mean = fmean(self._window)
-        # Losses that are all the same would make a spike of any rounding.
-        return mean + SIGMAS * max(pstdev(self._window, mean), 1e-6 * abs(mean))
+        mean, sigma = self._mean_and_sigma()
+        return mean + SIGMAS * sigma
 
     def sigmas(self, loss: float) -> float:
         """How many standard deviations ``loss`` is above the mean of the window."""
+        mean, sigma = self._mean_and_sigma()
+        return (loss - mean) / sigma
+
+    def _mean_and_sigma(self) -> tuple[float, float]:
         mean = fmean(self._window)
-        return (loss - mean) / max(pstdev(self._window, mean), 1e-6 * abs(mean))
+        sigma = math.sqrt(fmean((loss - mean) ** 2 for loss in self._window))
+        return mean, max(sigma, 1e-6 * abs(mean))  # losses that are all the same would make a spike of any rounding
 
     def add(self, loss: float) -> None:
         """Remember a loss; a spike as no more than the limit, or it would hide the next one."""

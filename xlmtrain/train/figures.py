@@ -73,7 +73,7 @@ def progress_line(figures: dict[str, float], progress: Progress, steps: int) -> 
     """How far a run of ``steps`` steps is, for people."""
     step = progress.step
     losses = " ".join(f"{o} {figures[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in figures)
-    norm = f"{figures['train/grad_norm']:.2f}" if "train/grad_norm" in figures else "overflow"
+    norm = f"{figures['train/grad_norm']:.2f}" if "train/grad_norm" in figures else "skipped"
     left = progress.seconds / max(step, 1) * (steps - step)
     return (
         f"step {step}/{steps} | loss {losses} | lr {figures['train/lr']:.2e} | "

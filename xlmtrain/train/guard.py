@@ -99,7 +99,7 @@ class Guard:
                     one.loss,
                     self._spikes.sigmas(one.loss),
                     where(data),
-                    "; the weights were left as they are" if one.skipped else "",
+                    "; the weights were left as they were" if one.skipped else "",
                 )
         self._spikes.add(one.loss)
         self._set_limit()
@@ -121,7 +121,7 @@ class Guard:
         found = f"the gradient is not finite in {where(data)}: {self._culprits(data, local)}"
         if train.on_non_finite is OnNonFinite.skip and self._in_a_row <= MOST_SKIPS:
             if self._distributed.is_main:
-                log.warning("%s; the weights were left as they are", found)
+                log.warning("%s; the weights were left as they were", found)
             return
         times = f", as in the {MOST_SKIPS} steps before it" if train.on_non_finite is OnNonFinite.skip else ""
         raise NumericalError(
