@@ -93,3 +93,16 @@ def test_training_learns(tiny_dataset: Path, tmp_path: Path) -> None:
     first, last = (record for record in records(tmp_path / "run") if "valid/mlm_ppl" in record)
     for name in ("mlm", "clm", "tlm"):
         assert last[f"valid/{name}_ppl"] < 0.6 * first[f"valid/{name}_ppl"]
+
+
+def test_a_directory_that_cannot_be_written_is_said(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xlmtrain.train.run.write_json", full)
+    with pytest.raises(ConfigError, match=r"run=.*/run: cannot be used \(\[Errno 28\] No space left on device\)"):
+        train_alone(tiny_config(tmp_path / "run", tiny_dataset))
+    monkeypatch.undo()
+    assert train_alone(tiny_config(tmp_path / "run", tiny_dataset), stop_after=1).status == "preempted"

@@ -86,6 +86,8 @@ class RunDirectory:
                 self._open(config, dataset, distributed)
             except UserError as error:
                 problem = error
+            except OSError as error:  # a full disk, say
+                problem = ConfigError(f"run={self.path}: cannot be used ({error})")
         failed = distributed.sum([float(problem is not None)])[0] > 0
         if problem is not None:
             raise problem
@@ -102,6 +104,13 @@ class RunDirectory:
         except OSError as error:
             raise ConfigError(f"run={self.path}: cannot make this directory ({error.strerror})") from None
         self._lock = lock_directory(self.path)
+        try:
+            self._fill(config, dataset, distributed)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _fill(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
         sync_file(self.path.absolute().parent)
         settings = settings_as_json(config)
         if config.train.fresh:
