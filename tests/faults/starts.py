@@ -75,6 +75,8 @@ class Forked:
             "XLMT_FAULT": fault,
             "CUDA_VISIBLE_DEVICES": "",
         }
+        self._logs = [self.run.with_name(f"{self.run.name}.{rank}.err") for rank in range(ranks)]
+        self._begins = [log.stat().st_size if log.exists() else 0 for log in self._logs]
         context = forkserver()
         self.processes = [
             context.Process(
@@ -143,10 +145,10 @@ class Forked:
         self.until(lambda: _state(self.processes[rank].pid) == "T", f"stop of rank {rank}")
 
     def printed(self, rank: int | None = None) -> str:
-        """What one rank, or all, have printed since the run began."""
+        """What one rank, or all, have printed since this start began."""
         ranks = range(self.ranks) if rank is None else (rank,)
-        files = [self.run.with_name(f"{self.run.name}.{rank}.err") for rank in ranks]
-        return "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+        files = [(self._logs[rank], self._begins[rank]) for rank in ranks if self._logs[rank].exists()]
+        return "".join(file.read_bytes()[begin:].decode(errors="replace") for file, begin in files)
 
 
 def finish(config: Config, ranks: int = 1, fault: str = "") -> Forked:
