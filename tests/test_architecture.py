@@ -36,7 +36,7 @@ ALLOWED = {
     "xlmtrain.model": ("xlmtrain.config.schema",),
     "xlmtrain.objective": ("xlmtrain.config.schema", "xlmtrain.model", "xlmtrain.data.batch", "xlmtrain.text.vocab"),
     "xlmtrain.optim": ("xlmtrain.config.schema",),
-    "xlmtrain.metrics": ("xlmtrain.config.schema",),
+    "xlmtrain.metrics": ("xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
         "xlmtrain.config.schema",
         "xlmtrain.data",
@@ -50,6 +50,7 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config.schema",
         "xlmtrain.data",
+        "xlmtrain.evaluate.perplexity",
         "xlmtrain.evaluate.validator",
         "xlmtrain.metrics",
         "xlmtrain.objective",
@@ -71,6 +72,7 @@ ALLOWED = {
         "xlmtrain.runtime",
         "xlmtrain.text",
         "xlmtrain.train.checkpoint",
+        "xlmtrain.train.checkpoint_files",
     ),
 }
 TORCH_FREE = ("xlmtrain.errors", "xlmtrain.config", "xlmtrain.text", "xlmtrain.download")
