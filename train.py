@@ -15,7 +15,7 @@ import os
 # On shared cores a spinning OpenMP thread keeps its neighbour from working; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import json
+import faulthandler
 import logging
 import signal
 import sys
@@ -25,23 +25,28 @@ import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.load import program
-from xlmtrain.config.schema import Config
+from xlmtrain.config.schema import Config, Requeue
 from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.export.initialize import set_first_weights
 from xlmtrain.metrics.sinks import MetricsWriter
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.log import set_up_logging
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.random import torch_seed
 from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.slurm import job_id, requeue
+from xlmtrain.runtime.watch import GRACE
+from xlmtrain.train.background import BackgroundSaver
 from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.resume import resume
-from xlmtrain.train.run import RunDirectory, settings_as_json
+from xlmtrain.train.run import RunDirectory, code_fingerprint, flatten, settings_as_json
 from xlmtrain.train.step import Stepper
 from xlmtrain.train.summary import summarize
 
@@ -50,40 +55,56 @@ log = logging.getLogger("xlmtrain")
 
 def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
+    faulthandler.enable()  # a mapped file that is cut or cannot be read kills the process; say at least where
     stop = StopRequest()
-    distributed = initialize(config.train.device)
+    job = job_id() if config.train.requeue is Requeue.slurm else None
+    distributed = initialize(config.train.device, config.train.timeout + GRACE)
     set_up_logging(distributed.rank)
     try:
         outcome = train(config, distributed, stop)
     finally:
         distributed.close()
     if outcome.status == "preempted":
+        if job is not None and distributed.is_main and outcome.signal != signal.SIGINT:
+            requeue(job)
         sys.exit(128 + (outcome.signal or signal.SIGTERM))
 
 
 def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcome:
     """Everything is built, and so checked, before the run directory is touched."""
+    faults.reach("start")
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
+    check_vocabulary(len(dataset.vocab), config.model)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
-    distributed.agree(json.dumps(settings_as_json(config)), "settings")
-    distributed.agree(f"{__version__} {torch.__version__} {dataset.fingerprint}", "version or data")
+    versions = {"xlmtrain": __version__, "torch": torch.__version__, "the code": code_fingerprint()}
+    distributed.agree(
+        {**versions, "the data": dataset.fingerprint, **flatten(settings_as_json(config))}, "settings, data or versions"
+    )
+
+    found = []
+    if distributed.is_main:  # the others wait for it when the model is shared
+        dataset.verify_training()
+        found = list(doubts(dataset, config.model))
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-    store = CheckpointStore(Path(config.run) / "checkpoints", config.train.keep_last)
+    store = CheckpointStore(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     begins = config.train.fresh or not store.steps()
     first = set_first_weights(config.init, config.model, model, dataset) if begins else []
     model.to(distributed.device)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = Stepper(config, model, optimizer, precision, distributed)
 
+    faults.reach("open")
     with RunDirectory(config, dataset, distributed) as run:
-        progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
+        faults.reach("resume")
+        progress = run.progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
-        run.status("running")
+        for doubt in found:
+            log.warning("WARNING: %s", doubt)
         loop = TrainingLoop(
             config=config,
             distributed=distributed,
@@ -92,12 +113,14 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             stepper=stepper,
             loader=loader,
             validator=validator if validator.sets else None,
-            store=store if run.is_main else None,
-            writer=MetricsWriter(run.path, progress.step) if run.is_main else None,
+            saver=BackgroundSaver(store) if run.is_main else None,
+            writer=MetricsWriter(run.path, progress.step, progress.evaluated) if run.is_main else None,
             stop=stop,
+            watch=run.watch,
             progress=progress,
         )
         outcome = loop.run()
+        run.watch.stop()
         run.status(outcome.status, outcome.reason)
         log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
     return outcome

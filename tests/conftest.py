@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import write_tiny_dataset
 
+from xlmtrain.runtime import faults
+
 REPOSITORY = Path(__file__).parents[1]
 torch.set_num_threads(1)  # tests share few cores, and sums over threads would differ between machines
 
@@ -69,7 +71,7 @@ def own_dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace() -> Iterator[None]:
-    """Signal handlers and log handlers are the process's: put them back."""
+    """Signal handlers, log handlers and faults are the process's: put them back."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     logger = logging.getLogger("xlmtrain")
@@ -82,3 +84,4 @@ def _leave_no_trace() -> Iterator[None]:
         handler.close()
     logger.setLevel(level)
     logger.propagate = propagate
+    faults.arm(None, rank=0)

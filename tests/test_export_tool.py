@@ -179,7 +179,9 @@ def test_a_full_disk_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
-@pytest.mark.parametrize(("form", "last"), [("run", "xlmtrain.train.checkpoint.sync_file"), ("xlm", "torch.save")])
+@pytest.mark.parametrize(
+    ("form", "last"), [("run", "xlmtrain.train.checkpoint_files.sync_file"), ("xlm", "torch.save")]
+)
 def test_ctrl_c_leaves_nothing_behind(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, last: str
 ) -> None:

@@ -317,11 +317,28 @@ def test_show_data_shows_masks_and_where_the_translation_begins(call: Tool, prep
     assert all(row == [f"{row[0][:2]}:{i}" for i in range(16)] for row in alone)
 
 
+def test_show_data_shows_a_prepared_data_set(call: Tool, prepared: Path) -> None:
+    shown = call("show_data", f"data={prepared}", "rows=3", "words=4")
+    corpora = Dataset(prepared).header.corpora
+    for name, corpus in corpora.items():
+        assert re.search(rf"^{re.escape(name)} +{corpus.sentences:,} +{corpus.tokens:,} ", shown, re.MULTILINE)
+        assert f"sentences of {name} by their tokens:" in shown
+    assert "== train.de-en.de | train.de-en.en\n" in shown
+    refused = call("show_data", "data=nowhere", code=3)
+    assert "nowhere/dataset.json: No such file or directory; is nowhere made by tools/prepare.py?" in refused
+
+
+def test_beside_settings_of_training_data_is_one_of_them(call: Tool, prepared: Path) -> None:
+    settings = [setting for setting in show_settings(prepared) if not setting.startswith(("data.mlm", "data.tlm"))]
+    assert "== mlm." in call("show_data", *settings, "data=mlm")
+    assert "tlm" not in call("show_data", *settings, "data=mlm")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["step=-1"], 2, "step is 0 or more"),
-        (["rows=0"], 2, "rows 1 or more"),
+        (["rows=0"], 2, "rows and words 1 or more"),
         (["step=soon"], 2, "Value 'soon' of type 'str' could not be converted to Integer\n  full_key: step"),
         (["stpe=1"], 2, "stpe"),
         (["optim.rate=1"], 2, "optim.rate"),
@@ -366,7 +383,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
             ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
         ),
         ("report", ["run=[]", "output=null", "hidden=de", "words=200"]),
-        ("show_data", ["step=0", "rows=2"]),
+        ("show_data", ["step=0", "rows=2", "words=30", "data=null"]),
         (
             "prepare",
             ["output=???", "train.mono={}", "test.pairs={}", "bpe.merges=60000", "vocab.path=null", "workers=0"],

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from datetime import timedelta
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,12 @@ def tiny_config(run: Path | str, data: Path | str, changes: dict[str, Any] | Non
     return Config(run=str(run), seed=values.get("seed", 0), **sections)
 
 
-def write_tiny_dataset(directory: Path) -> Path:
+def write_tiny_dataset(directory: Path, seed: int = 1) -> Path:
     """Prepared text in which a word says much about the next one, and an English sentence is the German word by word.
 
     A word is one letter, from a to t in German and from u to N in English. Sentences have up to 12, some have none.
     """
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     vocab = Vocab([(letter, 4000 // (i + 1)) for i, letter in enumerate(string.ascii_letters[: 2 * WORDS])])
     directory.mkdir()
     vocab.write(directory / "vocab")
@@ -117,15 +118,21 @@ def _sentence(rng: np.random.Generator) -> list[int]:
     return words
 
 
+def forkserver() -> ForkServerContext:
+    """Where processes are forked that have everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    # torch imports the last, with all of sympy, in the first optimizer step: two seconds of each process's life.
+    context.set_forkserver_preload(["xlmtrain.evaluate.validator", "xlmtrain.train.loop", "train", "torch._dynamo"])
+    return context
+
+
 def run_processes(count: int, function: Callable[..., Any], directory: Path, *arguments: Any) -> list[Any]:
     """``function(distributed, *arguments)`` on ``count`` processes that share a gloo group; what each returned.
 
     ``function`` must be at the top of a module. ``directory``: where the processes find each other.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xlmtrain.evaluate.validator", "xlmtrain.train.loop"])  # imports once for all
     meeting = directory / f"meeting-{len(list(directory.iterdir()))}"
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(count, mp_context=forkserver()) as pool:
         jobs = [pool.submit(_run_one, rank, count, meeting, function, arguments) for rank in range(count)]
         return [job.result(timeout=120) for job in jobs]
 

@@ -78,5 +78,6 @@ def assert_same_run(a: Path | str, b: Path | str, step: int) -> None:
 
 
 def status(run: Path | str) -> dict[str, str]:
-    """``status.json``."""
-    return json.loads((Path(run) / "status.json").read_text(encoding="utf-8"))
+    """What ``status.json`` says, without who said it when."""
+    found = json.loads((Path(run) / "status.json").read_text(encoding="utf-8"))
+    return {key: found[key] for key in ("status", "reason")}

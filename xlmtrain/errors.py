@@ -28,6 +28,6 @@ class CheckpointError(UserError):
 
 
 class NumericalError(UserError):
-    """The loss or the gradient is no longer a finite number."""
+    """The loss or the gradient is no longer a finite number, or not the same number on all processes."""
 
     exit_code = 5

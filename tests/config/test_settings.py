@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tiny import tiny_config
 
 import xlmtrain.config.prepare
 import xlmtrain.config.schema
-from xlmtrain.config.load import compose
+from xlmtrain.config.load import compose, from_json
 from xlmtrain.config.schema import Activation, Config, Precision, Schedule
 from xlmtrain.errors import ConfigError
 
@@ -172,6 +173,20 @@ def test_settings_of_preparation_too() -> None:
         compose("prepare", ["output=there"])
     with pytest.raises(ConfigError, match="outptu"):
         compose("prepare", [*given, "outptu=there"])
+    chosen = compose("prepare", [*given, "executor=ray", "clean.mismatch=drop", "clean.invalid_utf8=drop"])
+    assert (chosen.executor.value, chosen.clean.mismatch.value, chosen.clean.invalid_utf8.value) == (
+        "ray",
+        "drop",
+        "drop",
+    )
+
+
+@pytest.mark.parametrize("module", [xlmtrain.config.schema, xlmtrain.config.prepare])
+def test_choices_are_written_as_they_are_documented(module: Any) -> None:
+    """Hydra goes by a member's name, messages and stored settings by its value."""
+    choices = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Enum) and c is not Enum]
+    assert choices
+    assert all(member.name == member.value for choice in choices for member in choice)
 
 
 @pytest.mark.parametrize("module", [xlmtrain.config.schema, xlmtrain.config.prepare])
@@ -197,3 +212,13 @@ def test_every_setting_has_its_explanation_under_it(module: Any) -> None:
 def test_the_key_that_was_meant_is_named(override: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=rf"did you mean {re.escape(meant)}\?"):
         compose("config", ["run=x", "data.path=y", override])
+
+
+@pytest.mark.parametrize("value", ["${oc.env:TOKEN}", "${oc.env:TOKEN,x}", "a/${oc.env:TOKEN}"])
+def test_what_is_outside_the_settings_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Else a secret in the environment would end in ``config.json`` of the run, or be sent for by a foreign one."""
+    monkeypatch.setenv("TOKEN", "secret")
+    assert refusal(f"run={value}").startswith(f"run: {value} asks for something outside the settings")
+    with pytest.raises(ConfigError, match=r"^run: .* asks for something outside the settings"):
+        from_json(Config, {"run": value})
+    assert train_config("run=${data.path}").run == "somewhere"

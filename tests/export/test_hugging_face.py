@@ -24,6 +24,7 @@ from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.export import hf_check, release
 from xlmtrain.export.formats import read_model
 from xlmtrain.export.hugging_face import write_hugging_face
+from xlmtrain.export.original import write_original
 from xlmtrain.export.saved import History, SavedModel
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.bpe import Code
@@ -222,15 +223,21 @@ def test_the_tool_compares_and_says_so(run: Path, tmp_path: Path, capsys: pytest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own", "own.de", "own.en"]
 
 
-def test_every_way_gives_the_same_guesses(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_gives_the_same_guesses(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours, transformers', and the original's file after XLM -> ours -> Hugging Face -> ours -> XLM."""
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
     own_pipeline = __import__("fill_mask").XLMFillMask
+    write_original(read_model(folder), tmp_path / "model.pth")
+    models = [xlmtrain.load(folder), xlmtrain.load(tmp_path / "model.pth", codes=run / "codes")]
     for lang, sentence in (("de", "a <mask> k d"), ("en", "u <mask>, v!")):
         expected = [(guess.word, guess.probability) for guess in xlmtrain.load(run).fill_mask(sentence, lang)[0]]
-        again = [(guess.word, guess.probability) for guess in xlmtrain.load(folder).fill_mask(sentence, lang)[0]]
-        assert [word for word, _ in again] == [word for word, _ in expected]
-        assert [p for _, p in again] == pytest.approx([p for _, p in expected], rel=1e-5)
+        for model in models:
+            again = [(guess.word, guess.probability) for guess in model.fill_mask(sentence, lang)[0]]
+            assert [word for word, _ in again] == [word for word, _ in expected]
+            assert [p for _, p in again] == pytest.approx([p for _, p in expected], rel=1e-5)
         pipelines = (
             transformers.pipeline("fill-mask", model=str(folder / lang), top_k=5),
             own_pipeline.of(str(folder), lang, top_k=5),

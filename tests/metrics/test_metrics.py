@@ -89,7 +89,7 @@ def lines(directory: Path) -> list[dict[str, float]]:
 
 
 def write(directory: Path, at: int, steps: range, value: float) -> None:
-    writer = MetricsWriter(directory, at)
+    writer = MetricsWriter(directory, at, at)
     for step in steps:
         writer.scalars(step, {"train/loss": value + step, "train/lr": 0.1})
     writer.text(steps[0], "samples/en", "a [b > c]")
@@ -117,7 +117,7 @@ def test_figures_of_a_resumed_run_stand_once(tmp_path: Path) -> None:
 
 
 def test_records_are_on_disk_at_once(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path, 0)
+    writer = MetricsWriter(tmp_path, 0, -1)
     writer.scalars(1, {"train/loss": 2.0})
     assert lines(tmp_path) == [{"step": 1, "train/loss": 2.0}]
     writer.close()

@@ -15,9 +15,13 @@ from xlmtrain.runtime.distributed import Distributed, initialize
 
 def talk(distributed: Distributed) -> tuple[list[float], str | None, bool]:
     total = distributed.sum([distributed.rank + 1.0, 2.0**60 + distributed.rank, 0.1])
-    distributed.agree("the same everywhere", "settings")
+    assert distributed.gather("ä" * distributed.rank) == ["", "ä", "ää"]
+    distributed.agree({"seed": 1, "text": "the same everywhere"}, "settings")
     try:
-        distributed.agree(f"seed={min(distributed.rank, 1)}", "settings")
+        distributed.agree(
+            {"seed": min(distributed.rank, 1), "lr": 0.1, **({"new": True} if distributed.rank == 2 else {})},
+            "settings",
+        )
     except ConfigError as error:
         return total, str(error), distributed.is_main
     return total, None, distributed.is_main
@@ -27,14 +31,19 @@ def test_processes_add_up_and_agree(tmp_path: Path) -> None:
     found = run_processes(3, talk, tmp_path)
     for total, message, _ in found:
         assert total == pytest.approx([6.0, 3 * 2.0**60 + 3, 0.3], rel=1e-15)
-        assert message == "settings: rank 1, 2 has others than rank 0"  # each of them knows
+        assert message == (  # each of them knows
+            "settings: not the same on all processes:\n"
+            "  new: null on rank 0, 1; true on rank 2\n"
+            "  seed: 0 on rank 0; 1 on rank 1, 2"
+        )
     assert [main for *_, main in found] == [True, False, False]
 
 
 def test_alone() -> None:
     assert ALONE.is_main
     assert ALONE.sum([1, 2.5]) == [1.0, 2.5]
-    ALONE.agree("anything", "settings")
+    ALONE.agree({"seed": 1}, "settings")
+    assert ALONE.gather("ä") == ["ä"]
     ALONE.close()
 
 

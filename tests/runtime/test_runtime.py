@@ -15,7 +15,8 @@ import pytest
 
 import xlmtrain.runtime.files
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.files import lock_directory, sha256_of, write_json
+from xlmtrain.runtime.files import sha256_of, write_json
+from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.log import log_to_file, set_up_logging
 from xlmtrain.runtime.random import generator, torch_seed
 
@@ -83,7 +84,7 @@ def test_sha256(tmp_path: Path) -> None:
 
 def test_a_directory_is_locked_until_its_holder_ends(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from xlmtrain.runtime.files import lock_directory\n"
+        "import sys; from pathlib import Path; from xlmtrain.runtime.lock import lock_directory\n"
         "lock = lock_directory(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -26,7 +26,7 @@ def pairs() -> tuple[list[bytes], list[bytes]]:
     return german, english
 
 
-def cut_pairs(directory: Path, sides: tuple[list[bytes], list[bytes]], mismatch: OnError = OnError.STOP) -> dict:
+def cut_pairs(directory: Path, sides: tuple[list[bytes], list[bytes]], mismatch: OnError = OnError.stop) -> dict:
     """What cutting makes of two files."""
     for language, lines in zip(LANGUAGES, sides):
         (directory / f"x.{language}").write_bytes(b"\n".join(lines) + b"\n")
@@ -42,6 +42,15 @@ def test_good_pairs_pass(pairs: tuple[list[bytes], list[bytes]], tmp_path: Path)
     assert cut_pairs(tmp_path, (unlike[0], unlike[1]))["dropped"] == {}
 
 
+def test_empty_lines_are_no_evidence(pairs: tuple[list[bytes], list[bytes]], tmp_path: Path) -> None:
+    for seed in range(5):
+        rng = random.Random(seed)
+        sides = (list(pairs[0]), list(pairs[1]))
+        for line in rng.sample(range(3000), 1500):
+            sides[rng.randrange(2)][line] = b""
+        assert cut_pairs(tmp_path, sides)["dropped"] == {}
+
+
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize(("place", "lost"), [(0, 1), (500, 1), (1800, 2), (2500, 3)])
 def test_a_lost_line_is_found_near_its_place(
@@ -55,14 +64,14 @@ def test_a_lost_line_is_found_near_its_place(
     assert f"are {lost} {'ahead of' if side == 0 else 'behind'}" in message
     line = int(message.partition("x.de:")[2].partition(":")[0])
     assert abs(line - (place + 1)) < 60
-    dropped = cut_pairs(tmp_path, sides, OnError.DROP)["dropped"]["mismatch"]
+    dropped = cut_pairs(tmp_path, sides, OnError.drop)["dropped"]["mismatch"]
     assert abs(dropped - (3000 - lost - place)) < 250
 
 
 def test_swapped_files_are_found(pairs: tuple[list[bytes], list[bytes]], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.de:1: .* reads like en, .* swapped with .*x\.en; mend"):
         cut_pairs(tmp_path, (pairs[1], pairs[0]))
-    assert cut_pairs(tmp_path, (pairs[1], pairs[0]), OnError.DROP)["dropped"] == {"mismatch": 3000}
+    assert cut_pairs(tmp_path, (pairs[1], pairs[0]), OnError.drop)["dropped"] == {"mismatch": 3000}
 
 
 def test_few_lines_and_equal_lines_are_no_evidence() -> None:

@@ -17,7 +17,7 @@ from xlmtrain.text import cut as cut_module
 from xlmtrain.text.cut import cut, cut_task, line_digest, read_digests, shard_file
 from xlmtrain.text.files import RawText, find_texts, open_bytes
 
-DROP: dict[str, Any] = {"invalid_utf8": OnError.DROP, "mismatch": OnError.DROP}
+DROP: dict[str, Any] = {"invalid_utf8": OnError.drop, "mismatch": OnError.drop}
 
 
 class Cutter:

@@ -214,8 +214,8 @@ def same_files(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
-    prepare(settings(tmp_path / "here", Executor.LOCAL, 1))
-    prepare(settings(tmp_path / "there", Executor.SLURM, 2))
+    prepare(settings(tmp_path / "here", Executor.local, 1))
+    prepare(settings(tmp_path / "there", Executor.slurm, 2))
     same_files(tmp_path / "here", tmp_path / "there")
     assert len(jobs(cluster)) == 4  # cut, tokenize, encode, assemble
 
@@ -227,46 +227,3 @@ def test_a_missing_ray_says_how_to_install_it(work: Work, tasks: list[Task], mon
     monkeypatch.setattr(ray, "ray", None)
     with pytest.raises(ConfigError, match="pip install ray"):
         list(ray.run_on_ray(work.directory, tasks, 1))
-
-
-@pytest.fixture
-def two_workers() -> Iterator[None]:
-    """A Ray cluster of this machine with two workers."""
-    cluster = pytest.importorskip("ray")
-    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", Path(__file__).parent)))
-    environment = {"env_vars": {"PYTHONPATH": path}}
-    cluster.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    yield
-    cluster.shutdown()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("two_workers")
-def test_a_real_ray_cluster_prepares_the_same_bytes(tmp_path: Path) -> None:
-    prepare(settings(tmp_path / "here", Executor.LOCAL, 1))
-    prepare(settings(tmp_path / "there", Executor.RAY, 0))
-    same_files(tmp_path / "here", tmp_path / "there")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("two_workers")
-def test_ray_tells_mistakes_and_outlives_a_killed_worker(
-    work: Work, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "run_task", _die_once)
-    (tmp_path / "work" / "die").touch()
-    assert len(list(run_tasks(lambda d, left: ray.run_on_ray(d, left, 2), work, tasks))) == 8
-    assert not (tmp_path / "work" / "die").exists()
-    monkeypatch.undo()
-    broken = tmp_path / "broken.de"
-    broken.write_bytes(b"\xff\n")
-    task = cut_task(RawText("train", ("de",), (broken,)), PrepareConfig("out", SplitConfig(mono={"de": ["x"]})))
-    with pytest.raises(DataError, match=r"broken\.de:1: not UTF-8"):
-        list(ray.run_on_ray(work.directory, [task], 2))
-
-
-def _die_once(directory: Path, task: Task) -> str:
-    if (directory / "die").exists():
-        (directory / "die").unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return local.run_task(directory, task)

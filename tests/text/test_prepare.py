@@ -210,6 +210,21 @@ def test_only_training_text_makes_codes_and_vocabulary(work: Workplace) -> None:
     assert re.search(r"WARNING: valid\.en: \d+\.\d% of the subwords are not in the vocabulary", str(statistics))
 
 
+def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.write("mono.en", [*(["The cat ☃ sleeps."] * 30), *(["The ★ cat ☃ ★ sleeps."] * 10), "The cat sleeps."])
+    valid = SplitConfig(mono={"en": [f"{work.directory}/mono.en"]})
+    statistics = work.prepare(train=work.pairs(), valid=valid)
+    assert statistics.unknown_words["valid.en"] == [["☃", 40], ["★", 20]]
+    assert statistics.unknown_words["train.de-en.de"] == []
+    assert "unknown in valid.en: ☃ 40 | ★ 20" in str(statistics)
+    assert Statistics.read(work.output / "statistics.json") == statistics
+    monkeypatch.setattr(shards, "_LOOKED_AT", 20)  # every other sentence
+    again = work.prepare(train=work.pairs(), valid=valid, overwrite=True)
+    assert again.unknown_words["valid.en"] == [["☃", 20], ["★", 10]]
+    limited = work.prepare(vocab=VocabConfig(max_size=30), overwrite=True)
+    assert "Dächern" in dict(limited.unknown_words["train.de"])
+
+
 def test_the_statistics_count_tokens(work: Workplace) -> None:
     statistics = work.prepare()
     (german,) = [file for file in statistics.files if file.language == "de" and file.pair is None]
@@ -382,6 +397,16 @@ PARTS = {"cut": 3, "tokenize": 3, "encode": 3, "assemble": 4}
 def test_a_second_job_for_the_same_output_is_refused(work: Workplace) -> None:
     with work_for(work.output), pytest.raises(DataError, match="another process is preparing it"):
         work.prepare()
+
+
+def test_lines_in_another_language_are_counted(work: Workplace) -> None:
+    pytest.importorskip("py3langid", reason="what identifies languages is an extra")
+    english = "The dog sleeps on the sofa and the cat is sitting next to it."
+    work.write("pairs.de", ["Der Hund schläft auf dem Sofa und die Katze sitzt daneben.", english])
+    work.write("pairs.en", [english, english])
+    statistics = work.prepare(train=work.pairs(), clean=CleanConfig(identify=0.9))
+    assert [dropped(file) for file in statistics.files] == [{"language": 1}] * 2
+    assert len(work.text("train.de-en.en")) == 1
 
 
 def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:

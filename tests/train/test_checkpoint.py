@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import re
 import resource
 import shutil
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-import xlmtrain.train.checkpoint
+import xlmtrain.train.checkpoint_files
 from xlmtrain.errors import CheckpointError
-from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+from xlmtrain.runtime import faults
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint_files import read_checkpoint
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -59,6 +63,16 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
     save(store, 3)
     store.save(3, tensors(9), {}, {})
     assert store.latest().model["a"][0, 0] == 9  # type: ignore[union-attr]
+
+
+def test_a_manifest_that_fits_a_file_of_another_kind(store: CheckpointStore) -> None:
+    path = save(store, 1)
+    (path / "model.safetensors").write_bytes(b"something else")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    entry = {"bytes": 14, "sha256": hashlib.sha256(b"something else").hexdigest()}
+    (path / "manifest.json").write_text(json.dumps({**manifest, "model.safetensors": entry}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a safetensors file"):
+        read_checkpoint(path)
 
 
 def damages(path: Path) -> dict[str, Path]:
@@ -167,7 +181,7 @@ def test_a_failed_save_leaves_the_one_before_and_no_remains(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xlmtrain.train.checkpoint, broken, full)
+    monkeypatch.setattr(xlmtrain.train.checkpoint_files, broken, full)
     with pytest.raises(
         CheckpointError, match=r"step-00000002: not written \(.*No space left.*\); it needs 72 bytes, [\d,]+"
     ):
@@ -203,3 +217,100 @@ def test_remains_of_a_killed_save_are_no_checkpoint_and_go_with_the_next(
     assert store.steps() == [1]
     save(store, 3)
     assert names(tmp_path / "checkpoints") == ["step-00000001", "step-00000003"]
+
+
+def test_multiples_are_kept_for_ever(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep_last=1, keep_every=4)
+    for step in range(1, 11):
+        save(store, step)
+        store.prune(step)
+    assert store.steps() == [4, 8, 10]
+    store.prune(10, keep_last=1)
+    assert store.steps() == [4, 8, 10]
+
+
+def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointStore, tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 5):
+        save(store, step)
+    for step in (3, 4, 5):
+        (store.path(step) / "model.safetensors").write_bytes(b"")
+    store.mark_best(3, "valid/mlm_ppl", 1.0)
+    assert store.prune(5) == [1]  # 4 and 5 are the last, 3 the best; none of them is sound
+    assert store.latest().state == {"progress": {"step": 2}}  # type: ignore[union-attr]
+
+
+def test_a_best_json_that_cannot_be_read_deletes_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(store, step)
+    (tmp_path / "checkpoints" / "best.json").write_text("{", encoding="utf-8")
+    assert store.prune(3) == []
+    assert store.steps() == [1, 2, 3]
+
+
+def test_what_is_being_read_is_not_deleted(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2, 3):
+        save(store, step)
+    load_file, deleted = xlmtrain.train.checkpoint_files.load_file, []
+
+    def prune_meanwhile(path: Path) -> dict[str, torch.Tensor]:
+        deleted.append(store.prune(3))
+        return load_file(path)
+
+    monkeypatch.setattr(xlmtrain.train.checkpoint_files, "load_file", prune_meanwhile)
+    assert read_checkpoint(store.path(1)).state == {"progress": {"step": 1}}
+    assert deleted == [[], []]
+    assert store.prune(3) == [1]
+
+
+@pytest.mark.parametrize("point", ["save-open", "save-write", "save-sync", "save-rename", "save-renamed"])
+def test_a_checkpoint_is_replaced_whole(tmp_path: Path, point: str) -> None:
+    """The process is killed while it saves a step that is there already: one of the two is whole."""
+    directory = tmp_path / "checkpoints"
+    save(CheckpointStore(directory, keep_last=1), 3)
+    child = os.fork()
+    if child == 0:
+        faults.arm(f"{point}:1:0:kill", rank=0)
+        CheckpointStore(directory, keep_last=1).save(3, tensors(9), {}, {"progress": {"step": 3}})
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    store = CheckpointStore(directory, keep_last=1)
+    assert store.steps() == [3]
+    assert store.latest().model["a"][0, 0] == (9 if point == "save-renamed" else 3)  # type: ignore[union-attr]
+    save(store, 4)
+    assert store.steps() == [3, 4]
+    assert names(directory) == ["step-00000003", "step-00000004"]
+
+
+def test_between_the_two_renames_the_old_one_is_found(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store, 3)
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if str(source).endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        store.save(3, tensors(9), {}, {})
+    monkeypatch.undo()
+    assert store.steps() == [3]
+    assert store.latest().model["a"][0, 0] == 3  # type: ignore[union-attr]
+    save(store, 4)
+    assert store.path(3).name == "step-00000003"
+
+
+def test_killed_while_deleting(tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    store = CheckpointStore(directory, keep_last=1)
+    for step in (1, 2):
+        save(store, step)
+    child = os.fork()
+    if child == 0:
+        faults.arm("prune:1:0:kill", rank=0)
+        store.prune(2)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert store.steps() == [2]
+    save(store, 3)
+    assert names(directory) == ["step-00000002", "step-00000003"]

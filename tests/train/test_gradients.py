@@ -18,6 +18,8 @@ from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.guard import Guard
+from xlmtrain.train.state import Progress
 from xlmtrain.train.step import Stepper
 
 STEP = 3
@@ -148,17 +150,21 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     stepper = Stepper(config, model, optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
-    stepper.check(stepper(data, [100.0, 100.0, 100.0]), data.draws)
+    guard = Guard(config, model, stepper, ALONE, Progress(data.cursors))
+    guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
     moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
     hook = model.head.bias.register_hook(lambda grad: grad * float("nan"))
-    result = stepper(loader.make(1, data.cursors), [100.0, 100.0, 100.0])
-    hook.remove()
+    following = loader.make(1, data.cursors)
+    result = stepper(following, [100.0, 100.0, 100.0])
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     assert all(torch.equal(a, optimizer.state[p]["exp_avg"]) for a, p in zip(moments, model.parameters()))
     with pytest.raises(NumericalError) as caught:
-        stepper.check(result, [("mlm.en", 2, 31), ("tlm.de-en", 0, 4)])
+        guard.read([(result, following)])
+    hook.remove()
     assert caught.value.exit_code == 5
-    assert "not finite in step 2, made of mlm.en epoch 2 draw 31, tlm.de-en epoch 0 draw 4;" in str(caught.value)
+    name, epoch, draw = following.draws[0]
+    assert f"not finite in step 2, made of {name} epoch {epoch} draw {draw}, " in str(caught.value)
+    assert "(tools/show_data.py step=1 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
-    stepper.check(stepper(data, [100.0, 100.0, 100.0]), data.draws)  # and it can go on
+    guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

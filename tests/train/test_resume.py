@@ -279,7 +279,7 @@ def test_resuming_in_another_precision(tiny_dataset: Path, tmp_path: Path) -> No
 
 
 def test_two_processes_at_once_in_a_directory(tiny_dataset: Path, tmp_path: Path) -> None:
-    from xlmtrain.runtime.files import lock_directory
+    from xlmtrain.runtime.lock import lock_directory
 
     (tmp_path / "run").mkdir()
     lock = lock_directory(tmp_path / "run")

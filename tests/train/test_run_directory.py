@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from tiny import ALONE, tiny_config
-from training import records, status, train_alone
+from training import checkpoint, records, state, status, train_alone
 
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.runtime import faults
+from xlmtrain.train import background
 from xlmtrain.train.run import RunDirectory
 
 
@@ -54,28 +55,35 @@ def test_status_is_kept_up_to_date(tiny_dataset: Path, tmp_path: Path) -> None:
     assert status(config.run) == {"status": "failed", "reason": "ZeroDivisionError: why"}
 
 
-def test_a_disk_that_is_full_ends_the_run_with_its_checkpoints_whole(
+def test_a_disk_that_stays_full_ends_the_run_with_its_checkpoints_whole(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(tmp_path / "run", tiny_dataset, {"evaluate.every": 0})
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        original = CheckpointStore.save
-
-        def save(self: CheckpointStore, step: int, *rest: Any) -> Path:
-            if step == 10:
-                patch.setattr("xlmtrain.train.checkpoint.save_file", full)
-            return original(self, step, *rest)
-
-        patch.setattr(CheckpointStore, "save", save)
-        with pytest.raises(CheckpointError, match="No space left"):
-            train_alone(config)
+    monkeypatch.setattr(background, "PAUSES", (0.0, 0.0))
+    config = tiny_config(tmp_path / "run", tiny_dataset, {"evaluate.every": 0, "train.steps": 40})
+    faults.arm("save-write:3-:0:enospc", rank=0)  # from the save of step 10 on
+    with pytest.raises(CheckpointError, match="No space left"):
+        train_alone(config)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
     assert status(config.run)["status"] == "failed"
+    assert "3 saves in a row failed" in status(config.run)["reason"]
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert log.count("checkpoint not saved, training goes on") == 2
+    faults.arm(None, rank=0)
     assert train_alone(config).status == "done"
+
+
+def test_figures_that_cannot_be_written_change_nothing(tiny_dataset: Path, tmp_path: Path) -> None:
+    for name, armed in (("straight", None), ("full", "metrics:7-12:0:enospc")):
+        faults.arm(armed, rank=0)
+        train_alone(tiny_config(tmp_path / name, tiny_dataset))
+    log = (tmp_path / "full" / "log.txt").read_text(encoding="utf-8")
+    assert log.count("figures are missing from") == 1
+    assert "No space left on device" in log
+    straight, full = (checkpoint(tmp_path / name, 20) / "model.safetensors" for name in ("straight", "full"))
+    assert straight.read_bytes() == full.read_bytes()
+    assert state(tmp_path / "straight", 20) == state(tmp_path / "full", 20)
+    there = records(tmp_path / "straight")
+    assert records(tmp_path / "full") == there[:6] + there[12:]
 
 
 def test_training_learns(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -85,3 +93,16 @@ def test_training_learns(tiny_dataset: Path, tmp_path: Path) -> None:
     first, last = (record for record in records(tmp_path / "run") if "valid/mlm_ppl" in record)
     for name in ("mlm", "clm", "tlm"):
         assert last[f"valid/{name}_ppl"] < 0.6 * first[f"valid/{name}_ppl"]
+
+
+def test_a_directory_that_cannot_be_written_is_said(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xlmtrain.train.run.write_json", full)
+    with pytest.raises(ConfigError, match=r"run=.*/run: cannot be used \(\[Errno 28\] No space left on device\)"):
+        train_alone(tiny_config(tmp_path / "run", tiny_dataset))
+    monkeypatch.undo()
+    assert train_alone(tiny_config(tmp_path / "run", tiny_dataset), stop_after=1).status == "preempted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +16,14 @@ _ABOVE_ZERO = {
     "mask": "rate",
     "data": "sequence_length draw_tokens max_sentence_length",
     "optim": "lr eps",
-    "train": "steps batch_tokens initial_loss_scale loss_scale_window min_loss_scale log_every save_every keep_last",
+    "train": "steps batch_tokens initial_loss_scale loss_scale_window min_loss_scale log_every save_every keep_last "
+    "timeout",
     "evaluate": "batch_tokens pairs_per_batch",
 }
 _NOT_NEGATIVE = {
     "mask": "frequency_alpha",
     "optim": "warmup_steps warmup_init_lr min_lr decay_steps weight_decay clip_grad_norm",
-    "train": "micro_batch_tokens",
+    "train": "micro_batch_tokens keep_every compare_every",
     "evaluate": "every max_tokens patience samples",
 }
 _SHARES = {
@@ -48,6 +50,11 @@ def problems_of(config: Config) -> Iterator[tuple[str, str]]:
     for key, beta in (("optim.beta1", config.optim.beta1), ("optim.beta2", config.optim.beta2)):
         if beta == 1:
             yield key, f"{beta} never forgets; it must be below 1"
+    if ".." in Path(config.run).parts:
+        yield "run", f"{config.run} leads out of a directory with ..; give its path from / on"
+    train = config.train
+    if train.save_every > 0 and train.keep_every % train.save_every:
+        yield "train.keep_every", f"{train.keep_every} is no multiple of train.save_every={train.save_every}"
     if config.seed < 0:
         yield "seed", f"{config.seed} is negative"
     if not config.evaluate.metric.endswith(("_ppl", "_acc")):

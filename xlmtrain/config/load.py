@@ -31,6 +31,7 @@ from xlmtrain.errors import ConfigError, UserError
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
 T = TypeVar("T")
+_RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your config", "Config search path", "provider=", "See https:", "reference_type", "object_type")
 
@@ -147,6 +148,7 @@ def _open_mappings(node: DictConfig) -> None:
 
 
 def _to_dataclass(config: Any) -> Any:
+    _refuse_resolvers(OmegaConf.to_container(config, resolve=False))
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -158,6 +160,18 @@ def _to_dataclass(config: Any) -> Any:
     if unknown:
         raise ConfigError("there are no such settings: " + ", ".join(unknown))
     return result
+
+
+def _refuse_resolvers(value: Any, key: str = "") -> None:
+    """Settings may refer to each other, to nothing else: ``${oc.env:TOKEN}`` would write a secret into the run."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_resolvers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _refuse_resolvers(inner, f"{key}.{number}")
+    elif isinstance(value, str) and _RESOLVER.search(value):
+        raise ConfigError(f"{key}: {value} asks for something outside the settings; give the value itself")
 
 
 def _suggestion(error: BaseException, schema: type) -> str:

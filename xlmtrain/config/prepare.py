@@ -53,21 +53,21 @@ class TextConfig:
 class OnError(str, Enum):
     """What to do about text that is wrong."""
 
-    STOP = "stop"
-    DROP = "drop"
+    stop = "stop"
+    drop = "drop"
 
 
 @dataclass
 class CleanConfig:
     """What is left out of the text, each with its count in the report. Of a pair, both sides go."""
 
-    invalid_utf8: OnError = OnError.STOP
+    invalid_utf8: OnError = OnError.stop
     """A line that is not UTF-8: stop and name it, or drop it."""
 
     max_chars: int = 1000000
     """Drop lines of more characters than this; 0 keeps every line, and lets memory grow with the longest."""
 
-    mismatch: OnError = OnError.STOP
+    mismatch: OnError = OnError.stop
     """Sides of a pair that do not belong together: unequal numbers of lines, lengths that fit when one side is shifted
     by some lines, or each side in the other's language (German and English). Stop and name the first such line, or drop
     what looks so. Found in stretches of some hundred lines, so a single wrong pair is not."""
@@ -133,9 +133,9 @@ class VocabConfig:
 class Executor(str, Enum):
     """What runs the pieces of a preparation."""
 
-    LOCAL = "local"
-    RAY = "ray"
-    SLURM = "slurm"
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
 
 
 @dataclass
@@ -169,7 +169,7 @@ class PrepareConfig:
     shard_mb: int = 16
     """Megabytes of raw text in a shard, the piece of work that is done at once, and again after an interruption."""
 
-    executor: Executor = Executor.LOCAL
+    executor: Executor = Executor.local
     """Where the shards are worked on: processes of this machine, a Ray cluster (``pip install ray``; the one of
     RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same checkout, the raw text
     and the output on storage that all share."""

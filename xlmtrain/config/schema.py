@@ -187,6 +187,27 @@ class OptimConfig:
     """``apex`` takes NVIDIA apex's FusedAdam (CUDA only)."""
 
 
+class OnNonFinite(str, Enum):
+    """End the run; or leave the weights as they are and go on, ten times in a row at most."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class OnSpike(str, Enum):
+    """Say so; or leave the weights as they are as well."""
+
+    log = "log"
+    skip = "skip"
+
+
+class Requeue(str, Enum):
+    """Who starts the job again after a signal."""
+
+    never = "never"
+    slurm = "slurm"
+
+
 @dataclass
 class TrainConfig:
     """How long, how large, how precise, how safe."""
@@ -225,6 +246,27 @@ class TrainConfig:
 
     keep_last: int = 2
     """Checkpoints to keep, besides the best one."""
+
+    keep_every: int = 0
+    """Checkpoints of steps that are a multiple of this are kept for ever; 0: none for that."""
+
+    on_non_finite: OnNonFinite = OnNonFinite.stop
+    """When the loss or the gradient is no finite number (which fp16 expects, and answers with a lower loss scale)."""
+
+    on_spike: OnSpike = OnSpike.log
+    """When a step's loss is more than 6 standard deviations above the mean of the 128 before it. ``skip`` waits for the
+    device in every step."""
+
+    compare_every: int = 1000
+    """Steps between comparisons of the weights that the processes have, which must be the same; they are compared
+    before every checkpoint, too. 0: never."""
+
+    timeout: float = 600.0
+    """Seconds without progress after which a process prints where it stands and ends; more than the longest step, batch
+    of evaluation or reading of a checkpoint takes."""
+
+    requeue: Requeue = Requeue.never
+    """``slurm``: a job that a signal ended has itself started again by ``scontrol requeue``."""
 
     fresh: bool = False
     """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming. Give it

@@ -113,6 +113,12 @@ class Dataset:
                 f"{self.path / header.offsets.file}: damaged: not what was prepared; prepare the data again"
             )
 
+    def verify_training(self) -> None:
+        """The same for all that training and its evaluations read."""
+        for name in self.header.corpora:
+            if not name.startswith("test."):
+                self.verify(name)
+
     def _map(self, stored: StoredFile, dtype: np.dtype) -> np.ndarray:
         path = self.path / stored.file
         if not path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -10,24 +11,42 @@ from torch.nn import functional as F
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast
 
 
+class Interrupted(Exception):
+    """The evaluation was asked to stop before its end."""
+
+
+def _go_on() -> bool:
+    return False
+
+
 def evaluate(
-    model: LanguageModel, sets: list[ValidationSet], precision: Precision, distributed: Distributed
+    model: LanguageModel,
+    sets: list[ValidationSet],
+    precision: Precision,
+    distributed: Distributed,
+    stop: Callable[[], bool] = _go_on,
 ) -> dict[str, float]:
     """``{split}/{key}_{objective}_ppl`` and ``_acc`` of each set, and their means over the sets of an objective.
 
     ppl = exp(summed negative log-likelihood / targets); acc = 100 * targets whose most likely token is the right one /
-    targets. The mean over languages is the arithmetic one, as the ancestor's.
+    targets. The mean over languages is the arithmetic one, as the ancestor's. ``stop`` is asked before every batch; if
+    it says so on any process, all of them raise Interrupted at the end of the set at hand.
     """
     figures: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
     was_training = model.training
     model.eval()
     for chosen in sets:
-        loss, hits, targets = distributed.sum(_count(model, chosen, precision, distributed))
+        counts = _count(model, chosen, precision, distributed, stop)
+        loss, hits, targets, stopped = distributed.sum([*counts, float(stop())])
+        if stopped:
+            model.train(was_training)
+            raise Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
         for what, value in values.items():
             figures[f"{chosen.name}_{what}"] = value
@@ -39,13 +58,20 @@ def evaluate(
 
 @torch.no_grad()
 def _count(
-    model: LanguageModel, chosen: ValidationSet, precision: Precision, distributed: Distributed
+    model: LanguageModel,
+    chosen: ValidationSet,
+    precision: Precision,
+    distributed: Distributed,
+    stop: Callable[[], bool],
 ) -> tuple[float, float, float]:
     """Summed loss, hits and targets over this process's batches."""
     loss = torch.zeros((), dtype=torch.float64, device=distributed.device)
     hits = torch.zeros((), dtype=torch.float64, device=distributed.device)
     targets = 0
     for batch in chosen.batches(distributed.rank, distributed.world_size):
+        faults.reach("evaluate")
+        if stop():
+            break
         batch = batch.to(distributed.device)
         with autocast(precision, distributed.device):
             logits = model.logits(batch)

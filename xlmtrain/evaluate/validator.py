@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.validation import validation_sets
@@ -26,9 +28,11 @@ class Validator:
         if self.sets and config.evaluate.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
 
-    def __call__(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, float]:
-        """The figures, the same on every process."""
-        return evaluate(model, self.sets, precision, distributed)
+    def __call__(
+        self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
+    ) -> dict[str, float]:
+        """The figures, the same on every process. ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
+        return evaluate(model, self.sets, precision, distributed, stop)
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
         """Set -> its first sentences, masked, with the model's predictions, as Markdown."""

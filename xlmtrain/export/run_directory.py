@@ -17,7 +17,8 @@ from xlmtrain.runtime.files import read_json, sha256_of, write_json
 from xlmtrain.text.binarize import Header, fingerprint, id_dtype
 from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.vocab import Vocab
-from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint_files import read_checkpoint
 
 
 class Which(str, Enum):

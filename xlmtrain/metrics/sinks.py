@@ -7,47 +7,74 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from xlmtrain.runtime import faults
+
 log = logging.getLogger(__name__)
 
 
 class MetricsWriter:
-    """Writes the figures of a run that stands at ``step``; what the files hold of later steps is dropped.
+    """Writes the figures of a run that stands at ``step`` and was last evaluated at ``evaluated``; what the files hold
+    of later is dropped.
 
-    Of a run at step 0 they hold nothing yet: what is there was left by a start that saved no checkpoint.
+    Of a run at step 0 they hold nothing yet: what is there was left by a start that saved no checkpoint. Figures are
+    not worth a run: what cannot be written is left out, with one warning.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, evaluated: int) -> None:
         self._path = directory / "metrics.jsonl"
+        self._mute = False
         step = step or -1
-        _drop_after(self._path, step)
+        again = _drop_after(self._path, step, evaluated)
         self._stream = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        # From purge_step on the curves are cut: there, too, if the last step is evaluated anew, whose other figures are
+        # then drawn again.
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + (not again))
+        for name, value in again.items():
+            self._board.add_scalar(name, value, step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One record: ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._as_far_as_possible():
+            faults.reach("metrics")
+            self._stream.write(json.dumps({"step": step, **values}) + "\n")
+            self._stream.flush()
+        with self._as_far_as_possible():
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def text(self, step: int, name: str, markdown: str) -> None:
         """A text on TensorBoard."""
-        self._board.add_text(name, markdown, step)
+        with self._as_far_as_possible():
+            self._board.add_text(name, markdown, step)
 
     def flush(self) -> None:
         """Hand everything to the system, as a checkpoint is about to say that it happened."""
-        self._stream.flush()
-        self._board.flush()
+        with self._as_far_as_possible():
+            self._stream.flush()
+        with self._as_far_as_possible():
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        self._stream.close()
-        self._board.close()
+        with self._as_far_as_possible():
+            self._stream.close()
+        with self._as_far_as_possible():
+            self._board.close()
+
+    @contextlib.contextmanager
+    def _as_far_as_possible(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._mute:
+                log.warning("figures are missing from %s or TensorBoard: %s", self._path, error)
+            self._mute = True
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -59,14 +86,25 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keep the records up to ``step``."""
+def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
+    """Keep the records up to ``step``, and of evaluations those up to ``evaluated``.
+
+    If one was dropped from ``step`` itself, the figures that are left there.
+    """
     if not path.is_file():
-        return
-    kept = [json.dumps(record) + "\n" for record in read_records(path) if record["step"] <= step]
+        return {}
+    records = [record for record in read_records(path) if record["step"] <= step]
+    kept = [record for record in records if record["step"] <= evaluated or not _is_evaluation(record)]
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(temporary, path)
+    if len(kept) == len(records):
+        return {}
+    return {key: value for record in kept if record["step"] == step for key, value in record.items() if key != "step"}
+
+
+def _is_evaluation(record: dict[str, Any]) -> bool:
+    return any(key.startswith("valid/") for key in record)
 
 
 class Console:

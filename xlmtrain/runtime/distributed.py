@@ -6,17 +6,25 @@ must not wait for the GPU.
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from xlmtrain.config.schema import Device
 from xlmtrain.errors import ConfigError
+
+_LET_GO = 0.2
+"""Seconds for gloo's threads to let go of the last tensors that were sent. They need the interpreter's lock for that,
+and torch, with the lock in hand, waits for them when it destroys the group: then the process never ends (torch 2.13).
+"""
 
 
 @dataclass(frozen=True)
@@ -40,25 +48,43 @@ class Distributed:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def agree(self, value: str, what: str) -> None:
-        """Raise ConfigError on every process if ``value`` is not the same on all of them."""
+    def gather(self, text: str) -> list[str]:
+        """The text of every process, by rank."""
         if self.world_size == 1:
-            return
-        mine = torch.tensor(list(hashlib.sha256(value.encode()).digest()), dtype=torch.uint8)
-        every = [torch.empty_like(mine) for _ in range(self.world_size)]
-        dist.all_gather(every, mine)
-        others = [rank for rank, other in enumerate(every) if not torch.equal(other, every[0])]
-        if others:
-            raise ConfigError(f"{what}: rank {', '.join(map(str, others))} has others than rank 0")
+            return [text]
+        mine = np.frombuffer(text.encode(), dtype=np.uint8)
+        sizes = [torch.empty(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(mine)]))
+        longest = max(int(size) for size in sizes)
+        every = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)]
+        dist.all_gather(every, torch.from_numpy(np.pad(mine, (0, longest - len(mine)))))
+        return [bytes(other[: int(size)].tolist()).decode() for other, size in zip(every, sizes)]
+
+    def agree(self, values: Mapping[str, Any], what: str) -> None:
+        """Raise ConfigError on every process, with each key that differs, if ``values`` are not the same on all."""
+        every = [json.loads(text) for text in self.gather(json.dumps(values))]
+        lines = []
+        for key in sorted(set().union(*every)):
+            ranks: dict[str, list[str]] = {}
+            for rank, theirs in enumerate(every):
+                ranks.setdefault(json.dumps(theirs.get(key)), []).append(str(rank))
+            if len(ranks) > 1:
+                having = "; ".join(f"{value} on rank {', '.join(some)}" for value, some in ranks.items())
+                lines.append(f"{key}: {having}")
+        if lines:
+            raise ConfigError(f"{what}: not the same on all processes:\n  " + "\n  ".join(lines))
 
     def close(self) -> None:
         """Leave the process group."""
         if dist.is_initialized():
+            time.sleep(_LET_GO)
             dist.destroy_process_group()
 
 
-def initialize(wanted: Device) -> Distributed:
+def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
     """Join the processes torchrun started, or stand alone.
+
+    ``timeout``: seconds after which waiting for another process is an error.
 
     Raises ConfigError if the device asked for is not there.
     """
@@ -75,5 +101,5 @@ def initialize(wanted: Device) -> Distributed:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if world_size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=10))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
     return Distributed(rank, world_size, device)

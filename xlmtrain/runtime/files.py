@@ -1,8 +1,7 @@
-"""Files that are either whole or not there, and the run directory's lock."""
+"""Files that are either whole or not there."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from xlmtrain.errors import CheckpointError, ConfigError, DataError
+from xlmtrain.errors import CheckpointError, DataError
 
 
 def sync_file(path: Path) -> None:
@@ -25,11 +24,12 @@ def sync_file(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` with ``value`` as JSON, atomically."""
+    """Replace ``path`` with ``value`` as JSON, atomically and for good."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
     sync_file(temporary)
     os.replace(temporary, path)
+    sync_file(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,23 +47,10 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        # Large blocks: beside busy threads each one waits for Python's lock.
+        while block := stream.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()
-
-
-def lock_directory(directory: Path) -> TextIO:
-    """Hold ``directory`` for this process; the lock goes with the returned file, or with the process.
-
-    Raises ConfigError if another process holds it.
-    """
-    lock = (directory / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise ConfigError(f"run={directory}: another process is training in this directory") from None
-    return lock
 
 
 @contextmanager

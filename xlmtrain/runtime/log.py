@@ -19,7 +19,18 @@ def set_up_logging(rank: int) -> None:
 
 def log_to_file(path: Path) -> None:
     """Write what is logged to ``path`` too, after what it holds."""
-    _add(logging.getLogger("xlmtrain"), logging.FileHandler(path, encoding="utf-8"), "")
+    _add(logging.getLogger("xlmtrain"), _File(path, encoding="utf-8"), "")
+
+
+class _File(logging.FileHandler):
+    """Leaves out what it cannot write, and says so once on the terminal."""
+
+    _mute = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._mute:
+            print(f"{self.baseFilename}: lines are missing ({sys.exc_info()[1]})", file=sys.stderr)
+        self._mute = True
 
 
 def _add(logger: logging.Logger, handler: logging.Handler, prefix: str) -> None:

@@ -31,12 +31,26 @@ def first_mismatch(
     one, other = languages
     if reads_like_another(one, words[0]) == other and reads_like_another(other, words[1]) == one:
         return 0, f"this reads like {other}, and what should be {other} like {one}: was it swapped with"
-    left, right = (np.log(np.array([len(line) for line in side]) + 1.0) for side in lines)
+    lengths = [np.array([len(line) for line in side], np.int64) for side in lines]
+    if found := shifted(lengths[0], lengths[1]):
+        return found[0], f"{lines_shifted(found[1])} those of"
+    return None
+
+
+def shifted(one: np.ndarray, other: np.ndarray) -> tuple[int, int] | None:
+    """About the index of the first line from which two sides' lengths, (lines,) each, fit better when one side is
+    shifted, and by how many lines; None if they do not. Lengths may be counted in anything."""
+    left, right = np.log(one + 1.0), np.log(other + 1.0)
     found = {start: shift for shift in _SHIFTS if (start := _shift_begins(left, right, shift)) is not None}
     if not found:
         return None
     start = min(found)
-    return start, f"its lines are {abs(found[start])} {'ahead of' if found[start] < 0 else 'behind'} those of"
+    return start, found[start]
+
+
+def lines_shifted(shift: int) -> str:
+    """In words."""
+    return f"its lines are {abs(shift)} {'ahead of' if shift < 0 else 'behind'}"
 
 
 def _shift_begins(one: np.ndarray, other: np.ndarray, shift: int) -> int | None:
@@ -45,6 +59,8 @@ def _shift_begins(one: np.ndarray, other: np.ndarray, shift: int) -> int | None:
         return None
     places = np.arange(max(shift, 0), len(one) + min(shift, 0))
     evidence = np.abs(one - other)[places] - np.abs(one[places] - other[places - shift]) - _DRIFT
+    # An empty line fits no other, so it says nothing.
+    evidence[(one[places] == 0) | (other[places] == 0) | (other[places - shift] == 0)] = 0.0
     total = np.concatenate([[0.0], np.cumsum(evidence)])
     rise = total - np.minimum.accumulate(total)
     if rise.max() < _ENOUGH:

@@ -89,7 +89,7 @@ class _Checks:
                 self.segmented += sum(1 for side in chunk.lines for line in side if b"@@ " in line)
                 yield chunk
         except UnequalLengths as error:
-            if self._clean.mismatch == OnError.STOP:
+            if self._clean.mismatch == OnError.stop:
                 raise
             self.lines += error.surplus
             self.dropped["mismatch"] += error.surplus
@@ -112,7 +112,7 @@ class _Checks:
                 continue
             for i, line in enumerate(side):
                 if error := _decoding_error(line):
-                    if self._clean.invalid_utf8 == OnError.STOP:
+                    if self._clean.invalid_utf8 == OnError.stop:
                         raise DataError(
                             f"{path}:{chunk.first + i}: not UTF-8 ({error.reason}); convert the file, e.g. with "
                             "iconv, remove the line, or drop such lines with clean.invalid_utf8=drop"
@@ -129,7 +129,7 @@ class _Checks:
         if found is None:
             return chunk
         index, why = found
-        if self._clean.mismatch == OnError.STOP:
+        if self._clean.mismatch == OnError.stop:
             path, other = self._text.paths
             raise DataError(
                 f"{path}:{chunk.first + index}: from about this line on, {why} {other}; mend the files, or drop what "

@@ -46,9 +46,9 @@ from xlmtrain.text.executors.run import Runner
 from xlmtrain.text.files import RawText, find_texts
 from xlmtrain.text.languages import reads_like_another
 from xlmtrain.text.reduce import count_vocab, cut_vocab, learn_codes, list_subwords, take_codes, take_subwords
-from xlmtrain.text.statistics import FileStatistics, Statistics, raw_warnings
+from xlmtrain.text.statistics import STATISTICS, FileStatistics, Statistics, raw_warnings
 from xlmtrain.text.tokenizer import has_rules
-from xlmtrain.text.vocab import Vocab
+from xlmtrain.text.vocab import CONTINUATION, Vocab
 from xlmtrain.text.work import Task, Work, finish, link, remove_finished, work_for
 
 
@@ -88,7 +88,7 @@ def prepare(config: PrepareConfig) -> Statistics:
         subwords = job.list_subwords(tokens, codes)
         encoded = job.encode(tokens, codes, subwords)
         vocab = job.count_vocab(encoded, subwords)
-        corpora = job.assemble(encoded, subwords, vocab)
+        corpora = job.assemble(encoded, codes, subwords, vocab)
         statistics = job.describe(codes, vocab, corpora)
         finish(work, job.output, output)
     return statistics
@@ -110,6 +110,7 @@ class _Job:
             for language in self._languages
             if not has_rules(language)
         ]
+        self._unknown_words: dict[str, list[tuple[str, int]]] = {}
         self.output = work.directory / "output"
 
     def cut(self) -> list[_Shard]:
@@ -243,7 +244,7 @@ class _Job:
         train = [task.key for shard, task in encoded.items() if _is_train(shard)]
         return self._runner.make(Task("vocab", {**arguments, "encoded": train}), count_vocab)
 
-    def assemble(self, encoded: dict[_Shard, Task], subwords: str, vocab: str) -> dict[str, Task]:
+    def assemble(self, encoded: dict[_Shard, Task], codes: str, subwords: str, vocab: str) -> dict[str, Task]:
         """Corpus -> the task that put it together."""
         parts: dict[str, list[list[str]]] = {}
         sources: dict[str, list[str]] = {}
@@ -256,12 +257,14 @@ class _Job:
                 owners.setdefault(name, [])
                 for shard, task in encoded.items():
                     if shard.text == text:
-                        parts[name].append([task.key, language])
+                        parts[name].append([task.key, task.arguments["tokens"], language])
                         owners[name].append(file)
         tasks = {}
         for name, shards in parts.items():
-            arguments = {"name": name, "shards": shards, "subwords": subwords, "vocab": vocab, "sources": sources[name]}
-            size = sum((self._work.part("encode", key) / f"{language}.ids").stat().st_size for key, language in shards)
+            made = {"codes": codes, "subwords": subwords, "vocab": vocab}
+            arguments = {"name": name, "shards": shards, **made, "sources": sources[name]}
+            paths = [self._work.part("encode", key) / f"{language}.ids" for key, _, language in shards]
+            size = sum(path.stat().st_size for path in paths)
             tasks[name] = Task("assemble", arguments, size)
         self._runner.run("assemble", list(tasks.values()))
         for name, task in tasks.items():
@@ -269,6 +272,7 @@ class _Job:
             for file, counted, unknown in zip(owners[name], result["subwords"], result["unknown"]):
                 file.subwords += counted
                 file.unknown += unknown
+            self._unknown_words[name] = result["unknown_words"]
         return tasks
 
     def describe(self, codes: str, vocab: str, corpora: dict[str, Task]) -> Statistics:
@@ -284,8 +288,8 @@ class _Job:
             headers[name] = corpus_header(self._work.load("assemble", task.key)["header"])
         words = Vocab.read(self.output / "vocab")
         write_header(self.output, self._languages, words, asdict(self._config.text), headers)
-        statistics = self._statistics(len(words), len(read_codes(self.output / "codes")))
-        statistics.write(self.output / "statistics.json")
+        statistics = self._statistics(words, len(read_codes(self.output / "codes")))
+        statistics.write(self.output / STATISTICS)
         return statistics
 
     def _sample_rates(self, shards: Sequence[_Shard]) -> dict[str, float]:
@@ -294,8 +298,12 @@ class _Job:
             lines.update(dict.fromkeys(shard.text.languages, shard.lines))
         return sample_rates(lines, self._config.bpe.sample, self._config.bpe.balance_alpha)
 
-    def _statistics(self, vocab_size: int = 0, codes: int = 0) -> Statistics:
-        return Statistics([file for files in self._files.values() for file in files], vocab_size, codes, self._notes)
+    def _statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
+        """Of what is known so far."""
+        files = [file for files in self._files.values() for file in files]
+        words = vocab.words if vocab is not None else []
+        parts = sum(word.endswith(CONTINUATION) for word in words)
+        return Statistics(files, len(words), codes, parts, self._notes, self._unknown_words)
 
 
 def _is_train(shard: _Shard) -> bool:

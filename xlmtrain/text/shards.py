@@ -20,16 +20,22 @@ import zstandard
 
 from xlmtrain.config.prepare import CleanConfig, TextConfig
 from xlmtrain.text.binarize import CorpusWriter, id_dtype
+from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.clean import line_checks
 from xlmtrain.text.counts import write_counts
 from xlmtrain.text.cut import CHUNK_BYTES, cut, line_digest, read_digests, shard_file
 from xlmtrain.text.duplicates import held_out, read_duplicates
-from xlmtrain.text.files import Chunk, RawText, read_chunks
+from xlmtrain.text.files import Chunk, RawText, open_bytes, read_chunks
 from xlmtrain.text.stages import EncodeChunk, TokenizeChunk, read_tokens
 from xlmtrain.text.vocab import UNK, Vocab
 from xlmtrain.text.work import Task, Work
 
 TOKEN_CHUNK_BYTES = 1 << 20
+UNKNOWN_WORDS = 100
+"""So many of a corpus are told."""
+
+_UNKNOWN_AT_ONCE = 1 << 16
+_LOOKED_AT = 2000
 _IDS_AT_ONCE = 1 << 22
 _LENGTH_DTYPE = np.dtype("<i4")
 
@@ -178,31 +184,75 @@ def encode(
 
 
 def assemble(
-    work: Work, out: Path, name: str, shards: list[list[str]], subwords: str, vocab: str, sources: list[str]
+    work: Work,
+    out: Path,
+    name: str,
+    shards: list[list[str]],
+    codes: str,
+    subwords: str,
+    vocab: str,
+    sources: list[str],
 ) -> dict[str, Any]:
-    """The ``shards`` (part, language) of a corpus one after the other, numbered by the vocabulary: ``{name}.ids`` and
-    ``{name}.offsets``.
+    """The ``shards`` (part, tokens, language) of a corpus one after the other, numbered by the vocabulary:
+    ``{name}.ids`` and ``{name}.offsets``.
 
-    Returns the corpus's header, and for each shard the numbers of subwords and of unknown ones.
+    Returns the corpus's header, for each shard the numbers of subwords and of unknown ones, and the most frequent words
+    with an unknown one in them, with their counts.
     """
     possible = Vocab.read(work.part("subwords", subwords) / "subwords")
     final = Vocab.read(work.part("vocab", vocab) / "vocab")
     dtype = id_dtype(len(final))
     renumbered = np.array([final.id(word) for word in possible.words], dtype)
     counted, unknown = [], []
+    unknown_words = _UnknownWords(work.part("codes", codes) / "codes", final)
     with CorpusWriter(out, name, dtype) as writer:
-        for part, language in shards:
-            unknown.append(0)
+        for part, tokens, language in shards:
             path = work.part("encode", part) / f"{language}.ids"
             lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)
+            places = [np.empty(0, np.int64)]
+            begin = 0
             for ids, some in _sentences(path, lengths, id_dtype(len(possible))):
                 numbers = renumbered[ids]
                 writer.append(numbers, some)
-                unknown[-1] += int(np.count_nonzero(numbers == UNK))
+                places.append(begin + np.flatnonzero(numbers == UNK))
+                begin += len(numbers)
             writer.end_shard()
-            counted.append(int(lengths.sum()) - len(lengths))
+            counted.append(begin - len(lengths))
+            unknown.append(sum(map(len, places)))
+            sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(places), side="right"))
+            unknown_words.look(work.part("tokenize", tokens), language, sentences)
         header = writer.finish(sources)
-    return {"header": asdict(header), "subwords": counted, "unknown": unknown}
+    most = unknown_words.counts.most_common(UNKNOWN_WORDS)
+    return {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
+
+
+class _UnknownWords:
+    """Which words have an unknown subword in them; ``counts``: the most frequent ones. Of a shard at most
+    ``_LOOKED_AT`` sentences are looked at: all that have one, unless the vocabulary leaves out much of the text."""
+
+    def __init__(self, codes: Path, vocab: Vocab) -> None:
+        self._codes, self._vocab = codes, vocab
+        self.counts: Counter[str] = Counter()
+
+    def look(self, tokens: Path, language: str, sentences: np.ndarray) -> None:
+        """Count those in the given sentences of a tokenized shard, rising numbers."""
+        if not len(sentences):
+            return
+        words = _words_of(tokens, language, sentences[:: -(-len(sentences) // _LOOKED_AT)])
+        for word, subwords in zip(words, _bpe(self._codes).segment_all(list(words))):
+            if any(self._vocab.id(subword) == UNK for subword in subwords):
+                self.counts[word] += words[word]
+        if len(self.counts) > _UNKNOWN_AT_ONCE:
+            self.counts = Counter(dict(self.counts.most_common(_UNKNOWN_AT_ONCE // 2)))
+
+
+def _words_of(tokens: Path, language: str, sentences: np.ndarray) -> Counter[str]:
+    wanted, words = set(sentences.tolist()), Counter[str]()
+    with open_bytes(tokens / f"{language}.tokens.zst") as file:
+        for number, line in enumerate(file):
+            if number in wanted:
+                words.update(line.decode().removesuffix("\n").split(" "))
+    return words
 
 
 def _sentences(path: Path, lengths: np.ndarray, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -222,6 +272,12 @@ def _sentences(path: Path, lengths: np.ndarray, dtype: np.dtype) -> Iterator[tup
 def _tokenizer(text: str, languages: tuple[str, ...]) -> TokenizeChunk:
     """Costly to build, so kept by a process for its next shards."""
     return TokenizeChunk(TextConfig(**json.loads(text)), list(languages))
+
+
+@lru_cache(maxsize=1)
+def _bpe(codes: Path) -> Bpe:
+    """The same."""
+    return Bpe(codes)
 
 
 @lru_cache(maxsize=1)

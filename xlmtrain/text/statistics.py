@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from xlmtrain.errors import DataError
 from xlmtrain.runtime.files import write_json
 from xlmtrain.text.clean import REASONS
+from xlmtrain.text.doubts import unknown_doubts, vocabulary_doubts
 
-UNKNOWN_WARNING = 0.01
+STATISTICS = "statistics.json"
 COLUMNS = ("sentences", "subwords", "per word", "unknown")
-VOCAB_WARNING = 200_000
 SUBWORDS_PER_WORD_WARNING = 3.0
 SEGMENTED_WARNING = 0.01
+UNKNOWN_WORDS_SHOWN = 10
 
 
 @dataclass
@@ -48,12 +51,16 @@ class FileStatistics:
 
 @dataclass
 class Statistics:
-    """The whole job. ``notes``: what the user should know about it; ``warnings``: what may be wrong with it."""
+    """The whole job. ``vocab_parts``: entries of the vocabulary that do not end a word. ``notes``: what the user should
+    know about it; ``warnings``: what may be wrong with it. ``unknown_words``: corpus -> the most frequent words with a
+    subword that is not in the vocabulary, with their counts in up to 2,000 such sentences of each shard."""
 
     files: list[FileStatistics]
     vocab_size: int
     codes: int
+    vocab_parts: int = 0
     notes: list[str] = field(default_factory=list)
+    unknown_words: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def totals(self) -> list[FileStatistics]:
         """Sums per split, language and pair."""
@@ -64,39 +71,57 @@ class Statistics:
 
     def warnings(self) -> list[str]:
         """What is so unlikely in good data that the user should look before training on it."""
-        found = list(raw_warnings(self.files))
+        found = list(self.raw_doubts())
+        for total in self.totals():
+            found += unknown_doubts(total.file, total.unknown_rate)
+        found += vocabulary_doubts(self.vocab_size, self.vocab_parts)
+        return found
+
+    def raw_doubts(self) -> Iterator[str]:
+        """Those that the prepared data does not show by itself."""
+        yield from raw_warnings(self.files)
         for total in self.totals():
             if overlap := total.dropped["overlap"]:
-                found.append(
-                    f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
-                )
-            if total.unknown_rate > UNKNOWN_WARNING:
-                found.append(
-                    f"{total.file}: {total.unknown_rate:.1%} of the subwords are not in the vocabulary; were codes and "
-                    f"vocabulary made from text like this?"
-                )
+                yield f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
             if total.subwords > SUBWORDS_PER_WORD_WARNING * total.words:
-                found.append(
+                yield (
                     f"{total.file}: {total.subwords / total.words:.1f} subwords a word; were the codes learned from "
                     f"text like this, and enough of them?"
                 )
-        if self.vocab_size > VOCAB_WARNING:
-            found.append(
-                f"a vocabulary of {self.vocab_size:,}: the embeddings of a model of 1024 dimensions alone would have "
-                f"{self.vocab_size * 1024 / 1e6:,.0f} million parameters; take fewer bpe.merges, or vocab.max_size"
-            )
-        return found
 
     def write(self, path: Path) -> None:
         """Write it all as JSON."""
         totals = [asdict(total) for total in self.totals()]
         write_json(path, {**asdict(self), "totals": totals, "warnings": self.warnings()})
 
-    def __str__(self) -> str:
+    @classmethod
+    def read(cls, path: Path) -> Statistics | None:
+        """What was written there, by this version or one that wrote less; None if there is no such file.
+
+        Raises DataError if it is damaged.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+            known = {field.name for field in fields(cls)} & set(content)
+            values = {name: content[name] for name in known - {"files"}}
+            return cls(files=[FileStatistics(**file) for file in content["files"]], **values)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not statistics as this program writes them ({error!r})") from error
+
+    def table(self) -> list[str]:
+        """A line a file, and a line for the sum of each corpus."""
         reasons = [reason for reason in REASONS if any(file.dropped[reason] for file in self.files)]
         columns = ["file", "lines", *(reason.replace("_", " ") for reason in reasons), *COLUMNS]
         rows = [columns, *(_row(file, reasons) for file in [*self.files, *self.totals()])]
-        lines = _table(rows, rules=(0, len(self.files)))
+        return table(rows, rules=(0, len(self.files)))
+
+    def __str__(self) -> str:
+        lines = self.table()
+        for corpus, words in self.unknown_words.items():
+            if words:
+                lines.append(f"unknown in {corpus}: {listed(words[:UNKNOWN_WORDS_SHOWN])}")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"WARNING: {warning}" for warning in self.warnings()]
         return "\n".join([*lines, f"{self.codes:,} BPE codes, vocabulary of {self.vocab_size:,}"])
@@ -131,7 +156,12 @@ def _row(file: FileStatistics, reasons: Iterable[str]) -> tuple[str, ...]:
     return (file.file, *(f"{count:,}" for count in counts), per_word, f"{file.unknown_rate:.3%}")
 
 
-def _table(rows: Sequence[Sequence[str]], rules: Iterable[int]) -> list[str]:
+def listed(words: Iterable[tuple[str, int]]) -> str:
+    """Words with their counts."""
+    return " | ".join(f"{word} {count:,}" for word, count in words)
+
+
+def table(rows: Sequence[Sequence[str]], rules: Iterable[int]) -> list[str]:
     """Left-aligned first column, right-aligned others, a rule after the rows of the given indices."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

@@ -1,8 +1,6 @@
-"""Checkpoints that are whole or not there, and that are read only after every byte was checked.
+"""The checkpoints of a run: ``checkpoints/step-00001000/``, and ``checkpoints/best.json``, which names the best one.
 
-``checkpoints/step-00001000/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and
-``manifest.json`` with the SHA-256 of the others. It is written under another name, synced to the disk, then renamed.
-``checkpoints/best.json`` names the best one.
+What each of them is made of: ``checkpoint_files.py``.
 """
 
 from __future__ import annotations
@@ -11,72 +9,58 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime.files import read_json, sha256_of, sync_file, write_json
+from xlmtrain.runtime import faults
+from xlmtrain.runtime.files import read_json, write_json
+from xlmtrain.train.checkpoint_files import (
+    Checkpoint,
+    Tensors,
+    read_checkpoint,
+    remove_checkpoint,
+    replaced_name,
+    verify_checkpoint,
+    write_checkpoint,
+)
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"step-(\d{8,})")
-
-
-@dataclass
-class Checkpoint:
-    """One checkpoint as read: the two files' tensors by name, and the state."""
-
-    path: Path
-    model: dict[str, torch.Tensor]
-    optimizer: dict[str, torch.Tensor]
-    state: dict[str, Any]
+_NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
 
 
 class CheckpointStore:
-    """The checkpoints of one run. One process writes."""
+    """The checkpoints of one run. One process writes.
 
-    def __init__(self, directory: Path, keep_last: int) -> None:
-        self._directory, self._keep_last = directory, keep_last
+    It keeps the last ``keep_last``, the best one, and for ever those of steps that are a multiple of ``keep_every``
+    (0: none is kept for that).
+    """
 
-    def save(
-        self, step: int, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], state: dict[str, Any]
-    ) -> Path:
+    def __init__(self, directory: Path, keep_last: int, keep_every: int = 0) -> None:
+        self._directory, self._keep_last, self._keep_every = directory, keep_last, keep_every
+
+    def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> Path:
         """Write the checkpoint of ``step``. Raises CheckpointError if it cannot be written; older ones stay."""
-        final = self.path(step)
-        temporary = self._directory / f".{final.name}.partial"
-        for remains in self._directory.glob(".*.partial"):  # of a save that was killed
-            shutil.rmtree(remains, ignore_errors=True)
+        path = self._directory / f"step-{step:08d}"
         try:
-            temporary.mkdir(parents=True)
-            for name, tensors in (("model", model), ("optimizer", optimizer)):
-                save_file(
-                    {key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors"
-                )
-            write_json(temporary / "state.json", state)
-            files = sorted(temporary.iterdir())
-            for file in files:
-                shutil.copymode(temporary / "state.json", file)  # safetensors lets nobody else read what it writes
-                sync_file(file)
-            sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
-            write_json(temporary / "manifest.json", sums)
-            sync_file(temporary)
-            shutil.rmtree(final, ignore_errors=True)  # left by a run that was resumed from before it
-            os.replace(temporary, final)
-            sync_file(self._directory)
-        except Exception as error:  # safetensors reports a full disk as an error of its own
-            shutil.rmtree(temporary, ignore_errors=True)
-            free = shutil.disk_usage(self._directory.parent).free
-            need = sum(t.numel() * t.element_size() for tensors in (model, optimizer) for t in tensors.values())
-            raise CheckpointError(
-                f"{final}: not written ({error}); it needs {need:,} bytes, {free:,} are free"
-            ) from error
-        return final
+            self._clear_remains()
+        except OSError as error:
+            raise CheckpointError(f"{path}: not written ({error})") from error
+        write_checkpoint(path, model, optimizer, state)
+        return path
+
+    def _clear_remains(self) -> None:
+        """Take away what a killed process left half done."""
+        for remains in self._directory.glob(".step-*"):
+            final = self._directory / remains.name.split(".")[1]
+            if remains == replaced_name(final) and not final.exists():
+                os.replace(remains, final)
+            else:
+                shutil.rmtree(remains, ignore_errors=True)
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Point ``best.json`` at the checkpoint of ``step``."""
+        faults.reach("save-best")
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
@@ -84,25 +68,48 @@ class CheckpointStore:
         path = self._directory / "best.json"
         return read_json(path).get("step") if path.is_file() else None
 
-    def prune(self, step: int) -> None:
-        """Delete all but the last few up to ``step``, where the run stands, and the best.
+    def prune(self, step: int, keep_last: int | None = None) -> list[int]:
+        """Delete what need not be kept when the run stands at ``step``; returns the steps deleted.
 
-        Later ones were passed over as damaged when the run was resumed: they must not count as the last.
+        Later ones were passed over as damaged when the run was resumed: they must not count as the last. If none of
+        those to keep is sound, the newest sound one is kept as well. What somebody reads is left for the next time.
+        ``keep_last``: another number than the store's.
         """
-        steps = self.steps()
-        keep = {*[saved for saved in steps if saved <= step][-self._keep_last :], self.best_step()}
-        for saved in steps:
-            if saved not in keep:
-                try:
-                    shutil.rmtree(self.path(saved))
-                except OSError as error:  # somebody reads it, say: the next save tries again
-                    log.warning("%s: not deleted (%s)", self.path(saved), error)
+        try:
+            best = self.best_step()
+        except CheckpointError as error:
+            log.warning("nothing is deleted before it is known which checkpoint is the best: %s", error)
+            return []
+        steps, keep_last = self.steps(), keep_last or self._keep_last
+        keep = {*[saved for saved in steps if saved <= step][-keep_last:], best}
+        keep |= {saved for saved in steps if self._keep_every and saved % self._keep_every == 0}
+        doomed = [saved for saved in steps if saved not in keep]
+        if doomed and not any(self._sound(saved) for saved in reversed(steps) if saved in keep):
+            spared = next((saved for saved in reversed(doomed) if self._sound(saved)), None)
+            log.warning("none of the checkpoints to keep is sound; the one of step %s is kept, too", spared)
+            doomed = [saved for saved in doomed if saved != spared]
+        return [saved for saved in doomed if self._remove(saved)]
+
+    def _sound(self, step: int) -> bool:
+        try:
+            verify_checkpoint(self.path(step))
+        except CheckpointError as error:
+            log.warning("damaged checkpoint: %s", error)
+            return False
+        return True
+
+    def _remove(self, step: int) -> bool:
+        try:
+            return remove_checkpoint(self.path(step))
+        except OSError as error:  # the next save tries again
+            log.warning("%s: not deleted (%s)", self.path(step), error)
+            return False
 
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, rising; whether it is sound is not looked at."""
         paths = self._directory.iterdir() if self._directory.is_dir() else ()
         found = (_NAME.fullmatch(path.name) for path in paths if path.is_dir())
-        return sorted(int(match[1]) for match in found if match)
+        return sorted({int(match[1] or match[2]) for match in found if match})
 
     def latest(self, optimizer: bool = True) -> Checkpoint | None:
         """The newest sound checkpoint, None if there is no checkpoint at all. ``optimizer`` as in read_checkpoint.
@@ -110,9 +117,8 @@ class CheckpointStore:
         Passes over damaged ones with a warning. Raises CheckpointError if all are damaged: to begin anew by itself
         would throw the run away.
         """
-        steps = self.steps()
         damage = []
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.path(step), optimizer)
             except CheckpointError as error:
@@ -127,27 +133,6 @@ class CheckpointStore:
 
     def path(self, step: int) -> Path:
         """The directory of the checkpoint of ``step``."""
-        return self._directory / f"step-{step:08d}"
-
-
-def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
-    """Read a checkpoint's directory after checking every file's size and SHA-256 against its manifest.
-
-    ``optimizer``: its tensors too, which are twice the model's and of use to training only. Raises CheckpointError that
-    names the first file that is missing or different.
-    """
-    manifest = read_json(path / "manifest.json")
-    for name in ("model.safetensors", *(["optimizer.safetensors"] if optimizer else []), "state.json"):
-        entry, file = manifest.get(name), path / name
-        if not isinstance(entry, dict) or not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != entry.get("bytes"):
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
-        if sha256_of(file) != entry.get("sha256"):
-            raise CheckpointError(f"{file}: its SHA-256 is not the manifest's")
-    return Checkpoint(
-        path,
-        load_file(path / "model.safetensors"),
-        load_file(path / "optimizer.safetensors") if optimizer else {},
-        read_json(path / "state.json"),
-    )
+        path = self._directory / f"step-{step:08d}"
+        replaced = replaced_name(path)
+        return replaced if replaced.is_dir() and not path.is_dir() else path

@@ -6,23 +6,25 @@ It is given everything it works with, and knows neither files of text nor how a 
 from __future__ import annotations
 
 import logging
-import math
-import resource
 from dataclasses import dataclass, field
 
 import torch
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import Loader, StepData
-from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.errors import CheckpointError, UserError
+from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.metrics.flops import flops_per_token, peak_flops
-from xlmtrain.metrics.meters import Stopwatch, duration
+from xlmtrain.metrics.meters import Stopwatch
 from xlmtrain.metrics.sinks import Console, MetricsWriter
 from xlmtrain.objective import LanguageModel
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.runtime.watch import Watch
+from xlmtrain.train.background import BackgroundSaver, Best
+from xlmtrain.train.figures import progress_line, speed_figures, training_figures
+from xlmtrain.train.guard import Guard, Measured, where
 from xlmtrain.train.state import Progress, optimizer_tensors
 from xlmtrain.train.step import Stepper, StepResult
 
@@ -42,7 +44,7 @@ class Outcome:
 class TrainingLoop:
     """Trains from ``progress`` on to ``config.train.steps``.
 
-    ``validator``: None where there is no validation text. ``store`` and ``writer``: None on all processes but the
+    ``validator``: None where there is no validation text. ``saver`` and ``writer``: None on all processes but the
     main one.
     """
 
@@ -53,47 +55,64 @@ class TrainingLoop:
     stepper: Stepper
     loader: Loader
     validator: Validator | None
-    store: CheckpointStore | None
+    saver: BackgroundSaver | None
     writer: MetricsWriter | None
     stop: StopRequest
+    watch: Watch
     progress: Progress
     console: Console = field(init=False, default_factory=Console)
-    watch: Stopwatch = field(init=False, default_factory=Stopwatch)
-    # Steps whose figures nobody has looked at yet, with the draws they were made of.
-    pending: list[tuple[StepResult, list[tuple[str, int, int]]]] = field(init=False, default_factory=list)
+    clock: Stopwatch = field(init=False, default_factory=Stopwatch)
+    # Steps whose figures are still on the device, and those whose figures are in no line of metrics yet.
+    unread: list[tuple[StepResult, StepData]] = field(init=False, default_factory=list)
+    unlogged: list[Measured] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.saved = self.progress.step
+        self.guard = Guard(self.config, self.model, self.stepper, self.distributed, self.progress)
+        self.saved = self._state_mark()
 
     def run(self) -> Outcome:
         """Train; returns when the steps are done, the metric no longer improves, or a signal came.
 
-        Raises NumericalError if the loss or the gradient is no longer finite.
+        Raises NumericalError if the loss or the gradient is no longer finite, or the processes' weights differ;
+        CheckpointError if no checkpoint can be written any more.
         """
-        self._mark_best()
         try:
-            outcome = self._stopped() or self._evaluate_if_due() or self._out_of_patience() or self._train()
+            outcome = self._begin() or self._train()
+            self._wait_for_saver()
+            if self.saver is not None:
+                self.saver.finish()
         finally:
             self.console.clear()
+            if self.saver is not None:
+                self.saver.close()
             if self.writer is not None:
                 self.writer.close()
         return outcome or Outcome("done", f"{self.progress.step} steps")
 
+    def _begin(self) -> Outcome | None:
+        """What the start before may not have come to."""
+        if self.saver is not None:
+            self.saver.mark(self._best())
+        return self._stopped() or self._evaluate_if_due() or self._out_of_patience()
+
     def _train(self) -> Outcome | None:
         config, progress = self.config.train, self.progress
         self.model.train()
-        self.watch.reset()
+        self.clock.reset()
         for data in self.loader.steps(progress.step, config.steps, progress.cursors):
-            self.watch.data_ready()
-            stopping = self._step(data)
+            self.clock.data_ready()
+            stopping = self._step_or_explain(data)
             if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
                 self._log()
+            if config.compare_every and progress.step % config.compare_every == 0:
+                self.guard.compare()
             outcome = self._preempted() if stopping else self._evaluate_if_due()
             if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
                 self._save()
             if outcome:
                 return outcome
-            self.watch.resume()
+            self.watch.progress()
+            self.clock.resume()
         return None
 
     def _stopped(self) -> Outcome | None:
@@ -104,82 +123,53 @@ class TrainingLoop:
         reason = f"signal {self.stop.signal}" if self.stop.signal else "signal to another process"
         return Outcome("preempted", reason, self.stop.signal)
 
+    def _step_or_explain(self, data: StepData) -> bool:
+        try:
+            faults.reach("step")
+            return self._step(data)
+        except UserError:
+            raise
+        except Exception as error:
+            rank, run = self.distributed.rank, self.config.run
+            log.error("rank %d of run=%s failed in %s: %s: %s", rank, run, where(data), type(error).__name__, error)
+            raise
+
     def _step(self, data: StepData) -> bool:
         """Train on one global batch; whether any process was asked to stop."""
-        *targets, tokens, positions, stopping = self.distributed.sum(
-            [*data.targets, data.tokens, data.positions, float(self.stop.signal is not None)]
+        broken = self.saver is not None and self.saver.broken()
+        *targets, tokens, positions, stopping, unsafe = self.distributed.sum(
+            [*data.targets, data.tokens, data.positions, float(self.stop.signal is not None), float(broken)]
         )
-        self.pending.append((self.stepper(data, targets), data.draws))
+        if unsafe:
+            self._wait_for_saver()
+        self.unread.append((self.stepper(data, targets), data))
         self.progress.step = data.step + 1
         self.progress.cursors = data.cursors
         self.progress.tokens += int(tokens)
-        if self.distributed.device.type == "cpu":
-            self.stepper.check(*self.pending[-1])  # reading a figure costs nothing here, so a bad step is named at once
-        self.watch.step_done(tokens, positions, sum(targets))
+        if self.guard.at_once:
+            self._read()
+        self.clock.step_done(tokens, positions, sum(targets))
         return stopping > 0
+
+    def _read(self) -> None:
+        unread, self.unread = self.unread, []
+        self.unlogged += self.guard.read(unread)
 
     def _log(self) -> None:
         """Write the figures of the steps since the last time."""
-        for pending in self.pending:
-            self.stepper.check(*pending)
-        results = [result for result, _ in self.pending]
-        if not results:
+        self._read()
+        steps, self.unlogged = self.unlogged, []
+        if not steps:
             return
-        self.watch.step_done(0, 0, 0)  # reading the figures waited for the device to finish the steps
-        self.pending = []
-        losses = self.distributed.sum(torch.stack([result.losses for result in results]).sum(dim=0).tolist())
-        targets = [sum(result.targets[i] for result in results) for i in range(len(OBJECTIVES))]
-        self.progress.skipped += int(sum(result.skipped.item() for result in results))
-        self.progress.seconds += self.watch.seconds
-        figures = {"train/loss": sum(losses) / max(sum(targets), 1.0)}
-        for objective, loss, count in zip(OBJECTIVES, losses, targets):
-            if count:
-                figures[f"train/{objective}_loss"] = loss / count
-                figures[f"train/{objective}_ppl"] = math.exp(min(loss / count, 700.0))
-        norms = [result.grad_norm.item() for result in results if not result.skipped.item()]
-        if norms:
-            figures["train/grad_norm"] = sum(norms) / len(norms)
-        figures |= {
-            "train/lr": results[-1].learning_rate,
-            "progress/tokens": self.progress.tokens,
-            "progress/seconds": self.progress.seconds,
-        }
-        if self.stepper.scaler.is_enabled():
-            figures |= {"train/loss_scale": self.stepper.scaler.get_scale(), "train/skipped": self.progress.skipped}
-        figures |= self._speed()
+        self.clock.step_done(0, 0, 0)  # reading the figures waited for the device to finish the steps
+        self.progress.seconds += self.clock.seconds
+        figures = training_figures(steps, self.progress, self.stepper)
+        device, world_size = self.distributed.device, self.distributed.world_size
+        figures |= speed_figures(self.clock, self.config, self.model, self.stepper, device, world_size)
         if self.writer is not None:
             self.writer.scalars(self.progress.step, figures)
-            self.console.progress(self._line(figures))
-        self.watch.reset()
-
-    def _speed(self) -> dict[str, float]:
-        """Tokens per second, the share of the time that went into waiting for data, memory, utilization."""
-        watch, device = self.watch, self.distributed.device
-        per_second = watch.tokens / max(watch.seconds, 1e-9)
-        speed = {
-            "speed/tokens_per_second": per_second,
-            "speed/data_wait": watch.waiting / max(watch.seconds, 1e-9),
-            "speed/unpadded": watch.tokens / max(watch.positions, 1.0),
-            "speed/memory_gb": _peak_memory(device) / 1e9,
-        }
-        peak = peak_flops(device, self.stepper.precision)
-        if peak is not None:
-            length, scored = self.config.data.sequence_length, watch.targets / max(watch.tokens, 1.0)
-            vocab = self.model.encoder.token_embeddings.num_embeddings
-            useful = per_second * flops_per_token(self.config.model, vocab, length, scored)
-            speed["speed/mfu"] = useful / (peak * self.distributed.world_size)
-        return speed
-
-    def _line(self, figures: dict[str, float]) -> str:
-        steps, step = self.config.train.steps, self.progress.step
-        losses = " ".join(f"{o} {figures[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in figures)
-        norm = f"{figures['train/grad_norm']:.2f}" if "train/grad_norm" in figures else "overflow"
-        left = self.progress.seconds / max(step, 1) * (steps - step)
-        return (
-            f"step {step}/{steps} | loss {losses} | lr {figures['train/lr']:.2e} | "
-            f"grad {norm} | {figures['speed/tokens_per_second']:,.0f} tokens/s | "
-            f"wait {figures['speed/data_wait']:.1%} | ETA {duration(left)}"
-        )
+            self.console.progress(progress_line(figures, self.progress, self.config.train.steps))
+        self.clock.reset()
 
     def _evaluate_if_due(self) -> Outcome | None:
         """Evaluate at the first and last step and every so often; an Outcome if the metric has stopped improving."""
@@ -188,7 +178,10 @@ class TrainingLoop:
         if self.validator is None or not due or self.progress.evaluated == step:
             return None
         self._log()
-        figures = self.validator(self.model, self.stepper.precision, self.distributed)
+        try:
+            figures = self.validator(self.model, self.stepper.precision, self.distributed, self._between_batches)
+        except Interrupted:  # the next start evaluates
+            return self._preempted()
         self.progress.evaluated = step
         value, rising = figures[config.metric], config.metric.endswith("_acc")
         best = self.progress.best
@@ -203,9 +196,13 @@ class TrainingLoop:
             for name, text in self.validator.samples(self.model, self.stepper.precision, self.distributed).items():
                 self.writer.text(step, f"samples/{name}", text)
             self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
-        if improved and step > 0:
+        if step > 0 and (improved or self.saved[0] == step):  # else a checkpoint of this step does not know of it
             self._save()
         return self._out_of_patience() or self._stopped()
+
+    def _between_batches(self) -> bool:
+        self.watch.progress()
+        return self.stop.signal is not None
 
     def _out_of_patience(self) -> Outcome | None:
         config = self.config.evaluate
@@ -213,30 +210,41 @@ class TrainingLoop:
             return Outcome("done", f"{config.metric} has not improved in {config.patience} evaluations")
         return None
 
-    def _mark_best(self) -> None:
-        """Let ``best.json`` say what the progress says; it is behind if a kill came between a save and this."""
+    def _best(self) -> Best | None:
         progress = self.progress
-        if self.store is not None and progress.best is not None and progress.best_step in self.store.steps():
-            self.store.mark_best(progress.best_step, self.config.evaluate.metric, progress.best)
+        if progress.best is None:
+            return None
+        return Best(progress.best_step, self.config.evaluate.metric, progress.best)
+
+    def _state_mark(self) -> tuple[int, int]:
+        """What tells one state of the run from another."""
+        return self.progress.step, self.progress.evaluated
 
     def _save(self) -> None:
-        """Write a checkpoint of the step, once."""
+        """Have a checkpoint of the step written, once."""
         self._log()
-        progress = self.progress
-        if self.store is not None:
-            if self.saved != progress.step:
-                state = {"progress": progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
-                moments = optimizer_tensors(self.optimizer, self.model)
-                self.store.save(progress.step, self.model.state_dict(), moments, state)
-            self._mark_best()
-            self.store.prune(progress.step)
+        if self.saved == self._state_mark():
+            return
+        if self.config.train.compare_every:
+            self.guard.compare()
+        self._wait_for_saver()
         if self.writer is not None:
             self.writer.flush()
-        self.saved = progress.step
+        if self.saver is not None:
+            state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
+            moments = optimizer_tensors(self.optimizer, self.model)
+            self.saver.save(self.progress.step, self.model.state_dict(), moments, state, self._best())
+        self.saved = self._state_mark()
 
+    def _wait_for_saver(self) -> None:
+        """Until what is being written is on the disk; the other processes wait for the main one, who alone knows.
 
-def _peak_memory(device: torch.device) -> float:
-    """Bytes: the most that torch had allocated on a GPU, or that this process had resident."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        They hear from it every second, so that no time limit of theirs is in the way. Raises what the saver ended with.
+        """
+        while self.distributed.sum([float(self.saver is not None and self.saver.busy(patience=1.0))])[0]:
+            self.watch.progress()
+        broken = self.saver is not None and self.saver.broken()
+        if self.distributed.sum([float(broken)])[0]:
+            if self.saver is not None:
+                self.saver.settle()
+            raise CheckpointError("the main process cannot write checkpoints, and says why")

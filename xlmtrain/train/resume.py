@@ -30,7 +30,7 @@ def resume(
     """
     checkpoint = store.latest()
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
-    distributed.agree(str(step), "checkpoints (the run directory must be on shared storage)")
+    distributed.agree({"newest step": step}, "checkpoints (the run directory must be on shared storage)")
     if checkpoint is None:
         return Progress(cursors=start)
     check_fit(model, checkpoint.model, str(checkpoint.path))

@@ -1,6 +1,6 @@
 """The run directory: everything that a run leaves behind, and enough of the data to use the model without it.
 
-config.json         the settings, complete          status.json     running, done, preempted or failed, and why
+config.json         the settings, complete          status.json     running, done, preempted or failed: why, who, when
 environment.json    versions, device, processes      log.txt         what was printed
 metrics.jsonl       every figure, a record a line    tensorboard/    the same as curves
 dataset.json codes vocab   copies from the prepared data
@@ -9,12 +9,16 @@ checkpoints/        see train/checkpoint.py
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import platform
 import shutil
+import socket
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,11 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.files import lock_directory, read_json, write_json
+from xlmtrain.runtime.files import read_json, sha256_of, sync_file, write_json
+from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.log import log_to_file
+from xlmtrain.runtime.watch import Watch
+from xlmtrain.train.state import Progress
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +48,15 @@ _MUST_STAY = (
 )
 
 
+def code_fingerprint() -> str:
+    """Of the source files of this package."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def settings_as_json(config: Config) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return json.loads(json.dumps(asdict(config)))
@@ -49,7 +65,8 @@ def settings_as_json(config: Config) -> dict[str, Any]:
 class RunDirectory:
     """The directory of one run. The main process writes it, the others only know where it is.
 
-    As a context it keeps ``status.json``, ``failed`` if an exception goes through it, and lets go of the lock.
+    As a context it keeps ``status.json``, ``failed`` if an exception goes through it, and lets go of the lock; and it
+    watches over the process, which is to tell ``watch`` that it gets on.
     """
 
     def __init__(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
@@ -58,13 +75,19 @@ class RunDirectory:
         Raises ConfigError if it belongs to a run with other settings or other data, or another process holds it.
         """
         self.path = Path(config.run)
-        self.is_main = distributed.is_main
+        self.is_main, self._rank = distributed.is_main, distributed.rank
+        self.progress: Progress | None = None
+        """How far the run is, once it is known."""
+        self._mute = False
+        self.watch = Watch(config.train.timeout, self._beat, self._failed)
         problem: UserError | None = None
         if self.is_main:
             try:
                 self._open(config, dataset, distributed)
             except UserError as error:
                 problem = error
+            except OSError as error:  # a full disk, say
+                problem = ConfigError(f"run={self.path}: cannot be used ({error})")
         failed = distributed.sum([float(problem is not None)])[0] > 0
         if problem is not None:
             raise problem
@@ -81,6 +104,14 @@ class RunDirectory:
         except OSError as error:
             raise ConfigError(f"run={self.path}: cannot make this directory ({error.strerror})") from None
         self._lock = lock_directory(self.path)
+        try:
+            self._fill(config, dataset, distributed)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _fill(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
+        sync_file(self.path.absolute().parent)
         settings = settings_as_json(config)
         if config.train.fresh:
             self._empty()
@@ -96,25 +127,62 @@ class RunDirectory:
             os.replace(copy, self.path / name)
         write_json(self.path / "config.json", settings)
         write_json(self.path / "environment.json", _environment(distributed))
+        for remark in self.path.glob(".failed-rank-*"):
+            remark.unlink(missing_ok=True)
+        self.status("running")
 
     def __enter__(self) -> RunDirectory:
+        self.watch.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.watch.stop()
         if error is not None:
-            self.status("failed", f"{type(error).__name__}: {error}")
+            self._failed(f"{type(error).__name__}: {error}", alone=isinstance(error, UserError))
         if self.is_main:
             self._lock.close()
 
     def status(self, status: str, reason: str = "") -> None:
-        """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``."""
-        if self.is_main:
-            write_json(self.path / "status.json", {"status": status, "reason": reason})
+        """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``, why, which process and when."""
+        if not self.is_main:
+            return
+        content = {
+            "status": status,
+            "reason": reason,
+            "step": self.progress.step if self.progress else None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        }
+        try:
+            write_json(self.path / "status.json", content)
+        except OSError as error:  # a full disk does not end a run for that
+            if not self._mute:
+                log.warning("status.json is not up to date: %s", error)
+            self._mute = True
+
+    def _beat(self) -> None:
+        self.status("running")
+
+    def _failed(self, reason: str, alone: bool = False) -> None:
+        """Leave ``reason`` in ``status.json``. Other processes leave theirs beside it, for the main one to report.
+
+        What ends the main process may be that another one is gone, whose reason is then the true one; unless it stands
+        ``alone``.
+        """
+        if not self.is_main:
+            with suppress(OSError):
+                self.path.joinpath(f".failed-rank-{self._rank}").write_text(reason, encoding="utf-8")
+            return
+        for remark in [] if alone else sorted(self.path.glob(".failed-rank-*")):
+            with suppress(OSError):
+                reason = f"rank {remark.name.rpartition('-')[2]}: {remark.read_text(encoding='utf-8')}\n{reason}"
+        self.status("failed", reason)
 
     def _empty(self) -> None:
         for name in ("checkpoints", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("config.json", "metrics.jsonl", "log.txt", "dataset.json", "codes", "vocab"):
+        for name in ("config.json", "status.json", "metrics.jsonl", "log.txt", "dataset.json", "codes", "vocab"):
             (self.path / name).unlink(missing_ok=True)
 
     def _changes(self, settings: dict[str, Any], dataset: Dataset) -> list[str]:
@@ -122,7 +190,7 @@ class RunDirectory:
         before = self.path / "config.json"
         if not before.is_file():
             return []
-        old, new = _flatten(read_json(before)), _flatten(settings)
+        old, new = flatten(read_json(before)), flatten(settings)
         if "imported" in old:
             raise ConfigError(
                 f"run={self.path}: an imported model is in this directory; start from it with init.model={self.path} "
@@ -144,11 +212,12 @@ class RunDirectory:
         return list(lines.values())
 
 
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Key path -> value."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -158,6 +227,7 @@ def _environment(distributed: Distributed) -> dict[str, Any]:
     device = distributed.device
     return {
         "xlmtrain": __version__,
+        "code": code_fingerprint(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,

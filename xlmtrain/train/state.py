@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ class Progress:
 
     ``tokens``: positions trained on, padding left out. ``seconds``: time spent in steps. ``evaluated``: step of the
     last evaluation, -1 before the first. ``best``: value of the metric at its best, ``best_step`` when;
-    ``without_best``: evaluations since. ``skipped``: steps that fp16 skipped.
+    ``without_best``: evaluations since. ``skipped``: steps that left the weights as they were. ``losses``: of the last
+    steps, as :class:`~xlmtrain.metrics.spikes.SpikeDetector` keeps them; ``spikes``: how many were far above.
     """
 
     cursors: Cursors
@@ -30,6 +31,8 @@ class Progress:
     best: float | None = None
     best_step: int = -1
     without_best: int = 0
+    losses: list[float] = field(default_factory=list)
+    spikes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

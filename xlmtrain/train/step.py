@@ -13,9 +13,9 @@ from xlmtrain.config.schema import Config, FusedAdam, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepData
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.random import torch_seed
@@ -26,7 +26,8 @@ class StepResult:
     """What a step measured. Tensors are on the device, so that reading them can wait until they are logged.
 
     ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) the global batch's targets;
-    ``grad_norm``: () before clipping; ``skipped``: () 1 if a gradient was not finite and the weights did not move.
+    ``grad_norm``: () before clipping; ``skipped``: () 1 if the weights did not move, as a gradient was not finite or
+    the loss above the limit.
     """
 
     step: int
@@ -60,6 +61,8 @@ class Stepper:
             self._settle_buckets()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
+        self.limit: float | None = None
+        """A step with more loss per target than this leaves the weights as they are; None: none does."""
 
     def _settle_buckets(self) -> None:
         """Run one batch through the module and forget its gradient.
@@ -82,6 +85,9 @@ class Stepper:
         clip = self._config.optim.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf"))
         skipped = (~torch.isfinite(norm)).to(torch.float32)
+        if self.limit is not None:
+            loss = sum(self._distributed.sum(losses.tolist())) / max(sum(targets), 1.0)
+            skipped.fill_(max(float(skipped), float(loss > self.limit)))
         self._move_weights(skipped)
         self._optimizer.zero_grad()
         return StepResult(data.step, losses, targets, norm, skipped, rate)
@@ -98,16 +104,17 @@ class Stepper:
             wait = isinstance(self._module, DistributedDataParallel) and not last
             with self._module.no_sync() if wait else nullcontext():  # type: ignore[operator]
                 with autocast(self.precision, device):
-                    loss = self._module(batch.to(device))
+                    loss = faults.distort("loss", self._module(batch.to(device)))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             losses[objective] += loss.detach()
         return losses
 
     def _move_weights(self, skipped: torch.Tensor) -> None:
-        """Step the optimizer unless the gradient is not finite; the host does not wait to know."""
+        """Step the optimizer unless ``skipped``; the host does not wait to know."""
         if self.precision is Precision.fp16:
-            self.scaler.step(self._optimizer)
+            if self.limit is None or not skipped.item():
+                self.scaler.step(self._optimizer)
             self.scaler.update()
         elif self._config.optim.fused is FusedAdam.torch:
             # torch's fused kernels leave weights and moments alone where this flag is set; GradScaler uses it too.
@@ -115,23 +122,3 @@ class Stepper:
             self._optimizer.step()
         elif not skipped.item():
             self._optimizer.step()
-
-    def check(self, result: StepResult, draws: list[tuple[str, int, int]]) -> None:
-        """Raise NumericalError if the step's gradient was not finite, or fp16 ran out of loss scale.
-
-        Waits for the device. fp16 may skip steps: that is how the loss scale finds its level.
-        """
-        if not result.skipped.item():
-            return
-        where = f"step {result.step + 1}, made of " + ", ".join(f"{n} epoch {e} draw {d}" for n, e, d in draws)
-        if self.precision is not Precision.fp16:
-            raise NumericalError(
-                f"the gradient is not finite in {where}; that step did not move the weights, and the same command goes "
-                "on from the last checkpoint. A lower optim.lr, a longer optim.warmup_steps or a smaller "
-                "optim.clip_grad_norm is the usual cure"
-            )
-        if self.scaler.get_scale() < self._config.train.min_loss_scale:
-            raise NumericalError(
-                f"fp16 overflows at every loss scale down to train.min_loss_scale="
-                f"{self._config.train.min_loss_scale} in {where}; lower optim.lr or take train.precision=fp32"
-            )

@@ -1,8 +1,12 @@
-"""A Ray cluster: that of RAY_ADDRESS, else one of this machine's cores, started for the purpose."""
+"""A Ray cluster: that of RAY_ADDRESS, else one of this machine's cores, started for the purpose and ended with it.
+
+Ray tells its makers about its use unless it is asked not to: it is, here and in the processes started here.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,7 +18,7 @@ from xlmtrain.text.work import Task
 try:
     import ray
 except ImportError:
-    ray = None
+    ray = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,9 @@ def run_on_ray(directory: Path, tasks: Sequence[Task], workers: int) -> Iterator
         raise ConfigError("executor=ray needs the package ray; install it with: pip install ray")
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray itself would also take a cluster that somebody else happens to have on this machine.
+        ray.init(os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, log_to_driver=False)
     try:
         run = ray.remote(max_retries=2)(run_task)
         at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)

@@ -52,11 +52,11 @@ class Runner:
 
 def _executor(config: PrepareConfig) -> Execute:
     match config.executor:
-        case Executor.LOCAL:
+        case Executor.local:
             return partial(run_local, workers=config.workers)
-        case Executor.RAY:
+        case Executor.ray:
             return partial(run_on_ray, workers=config.workers)
-        case Executor.SLURM:
+        case Executor.slurm:
             return partial(run_on_slurm, workers=config.workers, options=config.slurm_options)
 
 

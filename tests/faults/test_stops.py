@@ -1,0 +1,106 @@
+"""Runs that are asked to stop: by SIGTERM to torchrun or to one rank, by Ctrl-C once and twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fault_table import Tries
+from starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
+from training import checkpoint, records, status
+
+STEPS = 30
+MOMENTS = {  # fault point, and the step after which the run stands there
+    "a step": ("step:7", 6),
+    "the first step": ("step:1", 0),
+    "an evaluation": ("evaluate:9", 10),
+    "a save": ("save-write:1", 5),
+    "start-up": ("open:1", 0),
+}
+
+
+@pytest.mark.row(4, slow=2, full=20)
+def test_sigterm_to_torchrun(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """It arrives while rank 0 is held at the moment, so that the moment is not left to chance."""
+    straight(tmp_path, tiny_dataset, STEPS)
+    longest = 0.0
+    cases = [(moment, number) for number in range(4) for moment in MOMENTS]
+    for moment, number in cases[: tries.count]:
+        with tries.attempt(f"{moment}, {number}"):
+            config = settings(tmp_path / f"{moment.replace(' ', '-')}-{number}", tiny_dataset, STEPS)
+            point, stands = MOMENTS[moment]
+            with Torchrun(config, fault=f"{point}:0:stop") as start:
+                held = start.until_stopped(0)
+                start.process.send_signal(signal.SIGTERM)
+                started = time.monotonic()
+                pause(random.Random(number), 0.3)
+                os.kill(held, signal.SIGCONT)
+                start.wait()
+                took = time.monotonic() - started
+            assert took <= 10, f"it took {took:.1f} s"
+            longest = max(longest, took)
+            assert status(config.run)["status"] == "preempted"
+            reached = last_step(start.run)
+            assert stands <= reached <= stands + 2  # the step at hand, and at most the one after the signal
+            assert reached == 0 or checkpoint(config.run, reached).is_dir()
+            finish(config, 2)
+            assert digest(config.run, STEPS, 0) == digest(tmp_path / "straight", STEPS, 0)
+    tries.figure(f"torchrun ended {longest:.1f} s after the signal at most")
+
+
+@pytest.mark.row(5, quick=1, slow=4, full=10)
+def test_sigterm_to_one_rank(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    expected = straight(tmp_path, tiny_dataset, STEPS)
+    rng = random.Random(5)
+    for number in range(tries.count):
+        with tries.attempt(f"try {number}"):
+            config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS)
+            with Forked(config, 2) as start:
+                start.until_step(rng.randint(1, STEPS - 10))
+                pause(rng, 0.05)
+                before = last_step(start.run)
+                start.signal(signal.SIGTERM, [number % 2])
+                assert start.wait() == [128 + signal.SIGTERM] * 2
+            assert status(config.run)["status"] == "preempted"
+            reached = last_step(start.run)
+            assert reached <= before + 4  # what was under way while the signal travelled
+            assert checkpoint(config.run, reached).is_dir()
+            finish(config, 2)
+            assert digest(config.run, STEPS, 2) == expected
+
+
+HELD = ("step:7", "evaluate:9", "save-write:1", "step:1", "save-rename:2")
+
+
+@pytest.mark.row(7, quick=2, slow=4, full=10)
+def test_a_second_signal(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """A second SIGTERM, which launchers pass on, changes nothing; a second Ctrl-C ends all at once, whole."""
+    expected = straight(tmp_path, tiny_dataset, STEPS)
+    for number in range(tries.count):
+        place, twice = HELD[number // 2], (signal.SIGINT, signal.SIGTERM)[number % 2]
+        with tries.attempt(f"{place}, {twice.name}"):
+            config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS)
+            seconds = 60 if twice == signal.SIGINT else 1
+            with Forked(config, 2, fault=f"{place}:0:stop,{place}:*:sleep={seconds}") as start:
+                start.until_stopped(0)
+                start.signal(signal.SIGCONT)
+                began, sent = time.monotonic(), 0
+                while start.alive and (sent < 2 or (twice == signal.SIGINT and sent < 20)):
+                    start.signal(twice)
+                    sent += 1
+                    time.sleep(0.25)
+                codes = start.wait()
+                if twice == signal.SIGINT:
+                    assert time.monotonic() - began < 10, "it waited"
+                    assert set(codes) <= {-signal.SIGINT, 128 + signal.SIGINT}
+                else:
+                    assert codes == [128 + signal.SIGTERM] * 2
+                    assert status(config.run)["status"] == "preempted"
+                    assert checkpoint(config.run, last_step(start.run)).is_dir()
+            finish(config, 2)
+            assert digest(config.run, STEPS, 2) == expected
+            assert [r["step"] for r in records(config.run) if "train/loss" in r] == list(range(1, STEPS + 1))

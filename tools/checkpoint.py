@@ -1,0 +1,158 @@
+"""Look after the checkpoints of a run.
+
+    python tools/checkpoint.py list run=runs/small_cpu                      step, size, sound or damaged, best, metric
+    python tools/checkpoint.py verify run=runs/small_cpu                    every SHA-256; exit code 4 if one is damaged
+    python tools/checkpoint.py average run=runs/small_cpu last=3 output=runs/averaged
+    python tools/checkpoint.py average run=runs/small_cpu steps=1000,1500 output=runs/averaged
+    python tools/checkpoint.py prune run=runs/small_cpu keep_last=1         the best and keep_every= stay as well
+
+``average`` writes the mean of the weights as a run directory, for xlmtrain.load, tools/evaluate.py, tools/export.py and
+init.model=.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.errors import CheckpointError, ConfigError
+from xlmtrain.export.average import average_checkpoints
+from xlmtrain.export.run_directory import write_run
+from xlmtrain.metrics.sinks import read_records
+from xlmtrain.runtime.files import new_directory, read_json
+from xlmtrain.runtime.lock import lock_directory
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint_files import verify_checkpoint
+
+
+@dataclass
+class Checkpoints:
+    """The settings of this tool; before them, what to do: list, verify, average or prune."""
+
+    run: str = "???"
+    """Run directory."""
+
+    last: int = 0
+    """average: so many of the last checkpoints."""
+
+    steps: str | None = None
+    """average: the checkpoints of these steps, with commas between, instead."""
+
+    output: str | None = None
+    """average: the run directory to write; it must not exist yet."""
+
+    keep_last: int = 0
+    """prune: checkpoints to keep, besides the best one; 0: as in the run's settings."""
+
+    keep_every: int = -1
+    """prune: the checkpoints of steps that are a multiple of this stay, too; -1: as in the run's settings."""
+
+
+def main(argv: list[str]) -> None:
+    """Do one thing."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options, others = arguments(Checkpoints, argv)
+    if len(others) != 1 or others[0] not in _ACTIONS:
+        raise ConfigError(f"what to do is missing or not one of {', '.join(_ACTIONS)}: {' '.join(others)}")
+    run = Path(options.run)
+    store = CheckpointStore(run / "checkpoints", options.keep_last or 1)
+    if not store.steps():
+        raise CheckpointError(f"run={run}: no checkpoint there")
+    _ACTIONS[others[0]](options, run, store)
+
+
+def _list(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+    print(f"{'step':>10}{'bytes':>18}  {'':8} {'':4}  {_metric(run)}")
+    values = dict(_values(run))
+    for step in store.steps():
+        path, best = store.path(step), store.best_step() == step
+        size = sum(file.stat().st_size for file in path.iterdir())
+        sound = "damaged" if _damage(path) else "sound"
+        value = f"{values[step]:.4f}" if step in values else "-"
+        print(f"{step:10}{size:18,}  {sound:8} {'best' if best else '':4}  {value}")
+
+
+def _verify(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+    damages = []
+    for step in store.steps():
+        damage = _damage(store.path(step))
+        print(f"{store.path(step)}: {'damaged' if damage else 'sound'}")
+        damages += [damage] if damage else []
+    if damages:
+        raise CheckpointError(f"{len(damages)} of {len(store.steps())} damaged:\n  " + "\n  ".join(damages))
+
+
+def _average(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+    if options.output is None:
+        raise ConfigError("output=...: needed, the run directory to write")
+    steps = _chosen(options, store)
+    with new_directory(Path(options.output)) as directory:
+        write_run(average_checkpoints([store.path(step) for step in steps]), directory)
+    print(f"{options.output}: the mean of steps {', '.join(map(str, steps))}")
+
+
+def _chosen(options: Checkpoints, store: CheckpointStore) -> list[int]:
+    there = store.steps()
+    if (options.last > 0) == (options.steps is not None):
+        raise ConfigError("last=... or steps=...,...: one of them is needed, it says which checkpoints to average")
+    if options.steps is None:
+        if options.last > len(there):
+            raise ConfigError(f"last={options.last}: there are {len(there)} checkpoints")
+        return there[-options.last :]
+    words = [word.strip() for word in options.steps.split(",")]
+    missing = [word for word in words if not word.isdecimal() or int(word) not in there]
+    if missing:
+        raise ConfigError(f"steps: no checkpoint of {', '.join(missing)}; there are {', '.join(map(str, there))}")
+    return sorted({int(word) for word in words})
+
+
+def _prune(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+    settings = read_json(run / "config.json").get("train", {})
+    keep_last = options.keep_last or settings.get("keep_last", 1)
+    keep_every = options.keep_every if options.keep_every >= 0 else settings.get("keep_every", 0)
+    if keep_last < 1:
+        raise ConfigError(f"keep_last={keep_last}: at least 1 is kept")
+    with lock_directory(run):
+        deleted = CheckpointStore(run / "checkpoints", keep_last, keep_every).prune(store.steps()[-1])
+    print(f"deleted: {', '.join(map(str, deleted)) or 'none'}; kept: {', '.join(map(str, store.steps()))}")
+
+
+def _damage(path: Path) -> str:
+    try:
+        verify_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _metric(run: Path) -> str:
+    """What the best is chosen by."""
+    settings = run / "config.json"
+    return str(read_json(settings).get("evaluate", {}).get("metric", "")) if settings.is_file() else ""
+
+
+def _values(run: Path) -> Iterator[tuple[int, float]]:
+    """Step and metric of every evaluation."""
+    metrics, name = run / "metrics.jsonl", _metric(run)
+    for record in read_records(metrics) if metrics.is_file() else []:
+        if name in record:
+            yield record["step"], record[name]
+
+
+_ACTIONS: dict[str, Callable[[Checkpoints, Path, CheckpointStore], None]] = {
+    "list": _list,
+    "verify": _verify,
+    "average": _average,
+    "prune": _prune,
+}
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

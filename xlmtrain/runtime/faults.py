@@ -1,0 +1,106 @@
+"""Faults on purpose, to test that a run survives them; nothing happens unless ``XLMT_FAULT`` says so.
+
+``XLMT_FAULT=<point>:<n-th>:<rank>:<action>``, several of them with commas between. The fault strikes when the process
+of that rank (``*``: of each) comes to the point for the n-th time, or in the n-th to the last (``3-``) or the m-th time
+(``3-5``). A process that a launcher started again is spared. Actions:
+
+kill, stop          the process gets SIGKILL, SIGSTOP
+term, int, usr1     it gets that signal
+raise               RuntimeError
+enospc, eio, erofs, estale, edquot      OSError of that number
+nan, large          ``distort`` gives NaN, or a thousand times the value
+sleep=<seconds>     the process waits, interruptibly
+
+Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
+resume, step (before it), loss (of a micro-batch, ``distort``), evaluate (before each batch), snapshot, save-open,
+save-write (between the files), save-sync, save-rename, save-renamed, save-best, prune (in the midst of deleting),
+metrics (a record about to be written).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "usr1": signal.SIGUSR1,
+}
+_ERRORS = {name: getattr(errno, name.upper()) for name in ("enospc", "eio", "erofs", "estale", "edquot")}
+_FACTORS = {"nan": float("nan"), "large": 1000.0}
+
+
+@dataclass(frozen=True)
+class _Fault:
+    point: str
+    first: int
+    last: float
+    action: str
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, _Fault]:
+        """The rank it is for, and the fault."""
+        point, times, rank, action = text.split(":")
+        first, dash, last = times.partition("-")
+        action, _, seconds = action.partition("=")
+        if action not in {*_SIGNALS, *_ERRORS, *_FACTORS, "raise", "sleep"}:
+            raise ValueError(f"XLMT_FAULT: no action {action!r}")
+        end = float(last or "inf") if dash else float(first)
+        return rank, cls(point, int(first), end, action, float(seconds or 0))
+
+    def strike(self) -> None:
+        """Do it; NaN and its like are left to ``distort``."""
+        if self.action in _SIGNALS:
+            os.kill(os.getpid(), _SIGNALS[self.action])
+        elif self.action in _ERRORS:
+            number = _ERRORS[self.action]
+            raise OSError(number, os.strerror(number))
+        elif self.action == "raise":
+            raise RuntimeError(f"a fault on purpose: {self.point}")
+        elif self.action == "sleep":
+            time.sleep(self.seconds)
+
+
+_armed: list[_Fault] | None = None
+_reached: Counter[str] = Counter()
+
+
+def arm(text: str | None, rank: int) -> None:
+    """Make the faults in ``text`` strike in this process; None or empty: none. Counting begins anew."""
+    global _armed
+    faults = [_Fault.parse(part) for part in (text or "").split(",") if part]
+    _armed = [fault for wanted, fault in faults if wanted in ("*", str(rank))]
+    _reached.clear()
+
+
+def reach(point: str) -> None:
+    """This process has come to ``point``."""
+    for fault in _due(point):
+        fault.strike()
+
+
+def distort(point: str, value: Any) -> Any:
+    """``value`` as it passes ``point``: itself, or times NaN or 1000."""
+    for fault in _due(point):
+        fault.strike()
+        value = value * _FACTORS.get(fault.action, 1.0)
+    return value
+
+
+def _due(point: str) -> list[_Fault]:
+    if _armed is None:
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        arm(None if again else os.environ.get("XLMT_FAULT"), int(os.environ.get("RANK", 0)))
+    if not _armed:
+        return []
+    _reached[point] += 1
+    return [fault for fault in _armed or () if fault.point == point and fault.first <= _reached[point] <= fault.last]
