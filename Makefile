@@ -1,5 +1,6 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
 # make test    the tests; make test-slow the slow ones; make lint the style and the types
+# make test-faults   every fault of the table as often as it says (half an hour), written to benchmarks/faults.md
 # All of them install what they need into .venv first.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-gpu lint clean
+.PHONY: train test test-slow test-faults test-gpu lint clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -29,6 +30,9 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(PYTEST) -m slow
+
+test-faults: $(VENV)/ready
+	$(PYTEST) -m faults --fault-table=benchmarks/faults.md
 
 test-gpu: $(VENV)/ready
 	$(PYTEST) -m gpu

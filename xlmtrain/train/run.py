@@ -124,6 +124,7 @@ class RunDirectory:
                 continue  # imported data may come without codes
             copy = self.path / f".{name}.tmp"
             shutil.copyfile(dataset.path / name, copy)
+            sync_file(copy)
             os.replace(copy, self.path / name)
         write_json(self.path / "config.json", settings)
         write_json(self.path / "environment.json", _environment(distributed))
