@@ -25,7 +25,7 @@ import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.load import program
-from xlmtrain.config.schema import Config, Requeue
+from xlmtrain.config.schema import Config, Requeue, flat
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
@@ -46,7 +46,7 @@ from xlmtrain.train.background import BackgroundSaver
 from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.resume import resume
-from xlmtrain.train.run import RunDirectory, code_fingerprint, flatten, settings_as_json
+from xlmtrain.train.run import RunDirectory, code_fingerprint, settings_as_json
 from xlmtrain.train.step import Stepper
 from xlmtrain.train.summary import summarize
 
@@ -80,7 +80,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     validator = Validator(config, dataset)
     versions = {"xlmtrain": __version__, "torch": torch.__version__, "the code": code_fingerprint()}
     distributed.agree(
-        {**versions, "the data": dataset.fingerprint, **flatten(settings_as_json(config))}, "settings, data or versions"
+        {**versions, "the data": dataset.fingerprint, **flat(settings_as_json(config))}, "settings, data or versions"
     )
 
     found = []

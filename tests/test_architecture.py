@@ -78,6 +78,7 @@ ALLOWED = {
     "xlmtrain.report": (
         "xlmtrain",
         "xlmtrain.config.presets",
+        "xlmtrain.config.schema",
         "xlmtrain.data",
         "xlmtrain.evaluate",
         "xlmtrain.export.api",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from xlmtrain.config.load import CONFIG_DIR, compose
+from xlmtrain.config.schema import flat
 
 # Where a run is and what it reads is its own, not a preset's.
 _OWN = ("run", "data.path", "seed")
@@ -28,11 +29,3 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     """(key, first's value, second's) where two flat settings differ, beyond names and places."""
     keys = [key for key in sorted(first.keys() | second.keys()) if key not in _OWN]
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by key path."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return result

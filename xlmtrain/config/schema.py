@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from xlmtrain.config.check import problems_of
 from xlmtrain.errors import ConfigError
@@ -334,3 +336,11 @@ class Config:
         problems = [f"{key}: {complaint}" for key, complaint in problems_of(self)]
         if problems:
             raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by key path."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result

@@ -83,7 +83,9 @@ class Finetuning:
     def run(self) -> dict[str, Any] | None:
         """Train and test; the result as plain JSON values, or None if a signal came before the end."""
         self._resume()
-        writer = MetricsWriter(self.directory, self.standing.step) if self.distributed.is_main else None
+        writer = (
+            MetricsWriter(self.directory, self.standing.step, self.standing.step) if self.distributed.is_main else None
+        )
         try:
             finished = self._train(writer)
         finally:
@@ -211,7 +213,7 @@ class Finetuning:
     def _resume(self) -> None:
         checkpoint = self.store.latest()
         step = checkpoint.state["progress"]["step"] if checkpoint else 0
-        self.distributed.agree(str(step), "checkpoints (the run directory must be on shared storage)")
+        self.distributed.agree({"step": step}, "checkpoints (the run directory must be on shared storage)")
         if checkpoint is None:
             return
         check_fit(self.model, checkpoint.model, str(checkpoint.path))

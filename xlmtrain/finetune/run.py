@@ -20,7 +20,7 @@ import numpy as np
 
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.presets import flat
+from xlmtrain.config.schema import flat
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.finetune.batches import Encoded, encode
@@ -28,7 +28,8 @@ from xlmtrain.finetune.examples import labels_of, read_examples
 from xlmtrain.finetune.loop import Finetuning
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.files import lock_directory, read_json, write_json
+from xlmtrain.runtime.files import read_json, write_json
+from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.log import log_to_file
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.signals import StopRequest
@@ -54,7 +55,7 @@ def finetune(
     for line in _summary(labels, splits):
         log.info(line)
     begun = _settings(config, saved, splits)
-    distributed.agree(json.dumps(begun), "settings, model or data")
+    distributed.agree(flat(begun), "settings, model or data")
     with _Directory(config, begun, distributed) as path:
         results = []
         for seed in config.seeds:

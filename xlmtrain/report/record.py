@@ -11,7 +11,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from xlmtrain.config.presets import flat
+from xlmtrain.config.schema import flat
 from xlmtrain.errors import CheckpointError
 from xlmtrain.evaluate.diagnosis import Finding, diagnose, unigram_entropy
 from xlmtrain.metrics.sinks import read_records

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from xlmtrain import __version__
-from xlmtrain.config.schema import Config
+from xlmtrain.config.schema import Config, flat
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.runtime.distributed import Distributed
@@ -191,7 +191,7 @@ class RunDirectory:
         before = self.path / "config.json"
         if not before.is_file():
             return []
-        old, new = flatten(read_json(before)), flatten(settings)
+        old, new = flat(read_json(before)), flat(settings)
         if "imported" in old:
             raise ConfigError(
                 f"run={self.path}: an imported model is in this directory; start from it with init.model={self.path} "
@@ -211,17 +211,6 @@ class RunDirectory:
                 "give the old values to resume it, another run=... for a new run, or train.fresh=true to replace it"
             )
         return list(lines.values())
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Key path -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _environment(distributed: Distributed) -> dict[str, Any]:
