@@ -57,14 +57,21 @@ def straight(directory: Path, data: Path, steps: int, ranks: int = 2, **changes:
 
 
 class Forked:
-    """One start of ``train.py`` on ``ranks`` processes, forked.
+    """One start of ``train.py`` on ``ranks`` processes, forked, with more ``variables`` in their environment.
 
-    ``fault``: XLMT_FAULT. ``configs``: settings of single ranks that differ from the others'.
+    ``fault``: XLMT_FAULT. ``configs``: settings of single ranks that differ from the others'. ``before``: what each
+    rank does first, given its number.
     What the ranks print goes to ``<run>.<rank>.err``; the ids of what they train on to ``<run>.<rank>.ids``.
     """
 
     def __init__(
-        self, config: Config, ranks: int = 1, fault: str = "", configs: dict[int, Config] | None = None
+        self,
+        config: Config,
+        ranks: int = 1,
+        fault: str = "",
+        configs: dict[int, Config] | None = None,
+        before: Callable[[int], None] | None = None,
+        **variables: str,
     ) -> None:
         self.config, self.ranks = config, ranks
         self.run = Path(config.run)
@@ -74,6 +81,7 @@ class Forked:
             "MASTER_PORT": str(free_port()),
             "XLMT_FAULT": fault,
             "CUDA_VISIBLE_DEVICES": "",
+            **variables,
         }
         self._logs = [self.run.with_name(f"{self.run.name}.{rank}.err") for rank in range(ranks)]
         self._begins = [log.stat().st_size if log.exists() else 0 for log in self._logs]
@@ -81,7 +89,11 @@ class Forked:
         self.processes = [
             context.Process(
                 target=_rank,
-                args=((configs or {}).get(rank, config), {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}),
+                args=(
+                    (configs or {}).get(rank, config),
+                    {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    before,
+                ),
             )
             for rank in range(ranks)
         ]
@@ -159,9 +171,11 @@ def finish(config: Config, ranks: int = 1, fault: str = "") -> Forked:
     return start
 
 
-def _rank(config: Config, environment: dict[str, str]) -> None:
+def _rank(config: Config, environment: dict[str, str], before: Callable[[int], None] | None) -> None:
     """One process of the program."""
     os.environ.update(environment)
+    if before is not None:
+        before(int(environment["RANK"]))
     name = f"{Path(config.run).name}.{environment['RANK']}"
     errors = Path(config.run).with_name(f"{name}.err").open("a", encoding="utf-8")
     os.dup2(errors.fileno(), 2)

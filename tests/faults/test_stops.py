@@ -1,4 +1,4 @@
-"""Runs that are asked to stop: by SIGTERM to torchrun or to one rank, by Ctrl-C once and twice."""
+"""Runs that are asked to stop: by SIGTERM to torchrun or to one rank, by SLURM, by Ctrl-C once and twice."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from fault_table import Tries
 from starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
 from training import checkpoint, records, status
+
+from xlmtrain.config.schema import Requeue
 
 STEPS = 30
 MOMENTS = {  # fault point, and the step after which the run stands there
@@ -71,6 +73,59 @@ def test_sigterm_to_one_rank(tries: Tries, tiny_dataset: Path, tmp_path: Path) -
             assert checkpoint(config.run, reached).is_dir()
             finish(config, 2)
             assert digest(config.run, STEPS, 2) == expected
+
+
+def fake_scontrol(directory: Path) -> Path:
+    """Put a ``scontrol`` there that notes who called it with which arguments, one a line; where it notes that."""
+    program, said = directory / "scontrol", directory / "said"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "rank $RANK" "$@" >> "{said}"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return said
+
+
+@pytest.mark.row(6, slow=1, full=5)
+def test_a_job_is_queued_again(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """SIGUSR1 to torchrun, which is told to pass it on; ``scontrol`` is the one on PATH."""
+    straight(tmp_path, tiny_dataset, STEPS)
+    said = fake_scontrol(tmp_path)
+    job = {"SLURM_JOB_ID": "4711_3", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for moment in list(MOMENTS)[: tries.count]:
+        with tries.attempt(moment):
+            name, (point, stands) = moment.replace(" ", "-"), MOMENTS[moment]
+            config = settings(tmp_path / name, tiny_dataset, STEPS, train__requeue=Requeue.slurm)
+            passed_on = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+            with Torchrun(config, passed_on, fault=f"{point}:0:stop", **job) as start:
+                held = start.until_stopped(0)
+                start.process.send_signal(signal.SIGUSR1)
+                os.kill(held, signal.SIGCONT)
+                start.wait()
+            assert said.read_text(encoding="utf-8") == "rank 0\nrequeue\n4711_3\n", start.printed()
+            said.unlink()
+            assert status(config.run)["status"] == "preempted"
+            assert stands <= last_step(start.run) <= stands + 2
+            with Torchrun(config, passed_on, **job) as start:
+                assert start.wait() == 0
+            assert not said.exists(), "queued again although it is done"
+            assert digest(config.run, STEPS, 0) == digest(tmp_path / "straight", STEPS, 0)
+
+
+NO_JOBS = ("1;touch harm", "$(touch harm)", "-1", "1 2", "")
+
+
+@pytest.mark.row(6, quick=1, slow=2, full=5)
+def test_what_is_no_job_is_refused(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """Before anything is done: nobody has to find out at the end of the job."""
+    said = fake_scontrol(tmp_path)
+    config = settings(tmp_path / "run", tiny_dataset, STEPS, train__requeue=Requeue.slurm)
+    for job in NO_JOBS[: tries.count]:
+        with tries.attempt(repr(job)):
+            with Forked(config, 2, SLURM_JOB_ID=job, PATH=f"{tmp_path}:{os.environ['PATH']}") as start:
+                assert start.wait() == [2, 2]
+            assert f"error: train.requeue=slurm: SLURM_JOB_ID={job!r} is no job of SLURM's" in start.printed(0)
+            assert not said.exists()
+            assert not start.run.exists()
+            assert not list(Path.cwd().glob("harm*"))
+    tries.figure(f"{tries.count} that are no job's number refused")
 
 
 HELD = ("step:7", "evaluate:9", "save-write:1", "step:1", "save-rename:2")

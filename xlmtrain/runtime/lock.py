@@ -82,4 +82,6 @@ def _name(holder: dict[str, Any]) -> str:
         heard = f"{max(silent.total_seconds(), 0):.0f} s ago"
     except (KeyError, TypeError, ValueError):
         heard = "at an unknown time"
-    return f"process {holder['pid']} on {holder.get('host')}, at step {holder.get('step')}, last heard of {heard}"
+    step = holder.get("step")
+    stands = "just begun" if step is None else f"at step {step}"
+    return f"process {holder['pid']} on {holder.get('host')}, {stands}, last heard of {heard}"

@@ -52,8 +52,11 @@ def training_figures(steps: list[Measured], progress: Progress, stepper: Stepper
 def speed_figures(
     watch: Stopwatch, config: Config, model: LanguageModel, stepper: Stepper, device: torch.device, world_size: int
 ) -> dict[str, float]:
-    """Tokens per second, the share of the time that went into waiting for data, memory, utilization."""
-    per_second = watch.tokens / max(watch.seconds, 1e-9)
+    """Tokens per second, the share of the time that went into waiting for data, memory, utilization.
+
+    A clock that stood still says nothing about speed: 0.
+    """
+    per_second = watch.tokens / watch.seconds if watch.seconds > 0 else 0.0
     speed = {
         "speed/tokens_per_second": per_second,
         "speed/data_wait": watch.waiting / max(watch.seconds, 1e-9),
