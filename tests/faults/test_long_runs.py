@@ -18,13 +18,15 @@ from unittest import mock
 import pytest
 from fault_table import Tries
 from starts import Forked, finish, last_step, settings
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # what TensorBoard shows
+from tensorboard.util.tensor_util import make_ndarray
 from test_kills import kill_at_random
 from training import records, train_alone
 
 from xlmtrain.data.loader import StepData
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics import meters
+from xlmtrain.report.record import RunRecord
 from xlmtrain.train.background import BackgroundSaver
 from xlmtrain.train.step import Stepper
 
@@ -33,7 +35,7 @@ SEED = 47
 
 @pytest.mark.row(47, slow=1, full=5)
 def test_curves_of_a_run_that_was_killed(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
-    """Five kills a run. TensorBoard's own reader: each step once on each curve, with the value in metrics.jsonl."""
+    """Five kills a run. TensorBoard's reader and the report: each step once, with the value in metrics.jsonl."""
     rng, steps, points = random.Random(SEED), 60, 0
     for number in range(tries.count):
         with tries.attempt(f"run {number}, seed {SEED}"):
@@ -44,19 +46,24 @@ def test_curves_of_a_run_that_was_killed(tries: Tries, tiny_dataset: Path, tmp_p
             finish(config)
             written = [path for path in (start.run / "tensorboard").rglob("*") if path.is_file()]
             assert {path.parent for path in written} == {start.run / "tensorboard"}  # one run to TensorBoard
-            board = EventAccumulator(str(start.run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
+            board = EventAccumulator(str(start.run / "tensorboard"), size_guidance={"tensors": 0})
             board.Reload()
-            names = {name for record in records(config.run, timed=True) for name in record} - {"step"}
-            assert set(board.Tags()["scalars"]) == names
-            for name in sorted(names):
-                curve = [(event.step, event.value) for event in board.Scalars(name)]
-                told = [(r["step"], r[name]) for r in records(config.run, timed=True) if name in r]
-                assert [step for step, _ in curve] == [step for step, _ in told], name
-                assert [value for _, value in curve] == pytest.approx([value for _, value in told]), name
+            shown = {name: board.Tensors(name) for name in board.Tags()["tensors"]}
+            told = records(config.run, timed=True)
+            samples = {name for name in shown if name.endswith("text_summary")}
+            assert shown.keys() - samples == {name for record in told for name in record} - {"step"}
+            for name in shown.keys() - samples:
+                curve = [(event.step, float(make_ndarray(event.tensor_proto))) for event in shown[name]]
+                expected = [(r["step"], r[name]) for r in told if name in r]
+                assert [step for step, _ in curve] == [step for step, _ in expected], name
+                assert dict(curve) == pytest.approx(dict(expected)), name
                 points += len(curve)
-            assert [event.step for event in board.Scalars("train/loss")] == list(range(1, steps + 1))
-            for name in board.Tags()["tensors"]:
-                assert [event.step for event in board.Tensors(name)] == list(range(0, steps + 1, 10)), name
+            assert [event.step for event in shown["train/loss"]] == list(range(1, steps + 1))
+            report = {f"samples/{name}/text_summary": found for name, found in RunRecord(start.run).samples.items()}
+            assert report.keys() == samples
+            for name, found in report.items():
+                assert [event.step for event in shown[name]] == list(range(0, steps + 1, 10)), name
+                assert [step for step, _ in found] == list(range(0, steps + 1, 10)), name
     tries.figure(f"{points:,} points on curves")
 
 

@@ -9,7 +9,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+# The one that TensorBoard shows, which leaves out the texts that a resumed run has written anew.
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from xlmtrain.config.schema import flat
 from xlmtrain.errors import CheckpointError
