@@ -36,13 +36,13 @@ SEED = 47
 @pytest.mark.row(47, slow=1, full=5)
 def test_curves_of_a_run_that_was_killed(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     """Five kills a run. TensorBoard's reader and the report: each step once, with the value in metrics.jsonl."""
-    rng, steps, points = random.Random(SEED), 60, 0
+    rng, steps, points = random.Random(SEED), 400, 0
     for number in range(tries.count):
         with tries.attempt(f"run {number}, seed {SEED}"):
             config = settings(tmp_path / f"run{number}", tiny_dataset, steps)
             for _ in range(5):
                 with Forked(config) as start:
-                    kill_at_random(start, rng, steps // 7)
+                    kill_at_random(start, rng, 30)
             finish(config)
             written = [path for path in (start.run / "tensorboard").rglob("*") if path.is_file()]
             assert {path.parent for path in written} == {start.run / "tensorboard"}  # one run to TensorBoard
@@ -75,7 +75,7 @@ def test_many_steps(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     small = {"model__dim": 16, "train__batch_tokens": 64, "evaluate__max_tokens": 200}
     config = settings(tmp_path / "run", tiny_dataset, steps, **often, **small)
     seen: list[tuple[int, int]] = []
-    with tries.attempt(f"{steps} steps", steps), Forked(config) as start:
+    with tries.attempt(f"{steps} steps"), Forked(config) as start:
         place = Path(f"/proc/{start.processes[0].pid}")
         for step in range(steps // 10, steps, steps // 100):
             start.until(lambda step=step: last_step(start.run) >= step, f"step {step}", pause=0.05)  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """Writing checkpoints while the steps go on: a copy is taken between two steps, and one thread writes it.
 
 A save that is due while the one before it is still being written waits for it. So there is one copy in memory, the
-steps at which there are checkpoints do not depend on the clock, and a crash never costs more than the steps between two
-saves; storage that is slower than that would fall behind for ever if it did not make the steps wait.
+steps at which there are checkpoints do not depend on the clock, and a crash never costs more than twice the steps
+between two saves; storage that is slower than that would fall behind for ever if it did not make the steps wait.
 """
 
 from __future__ import annotations
