@@ -98,50 +98,182 @@ def markdown(records: dict[int, Record], every: bool) -> list[str]:
 
 def breaks() -> list[str]:
     """How each row's test was seen to fail: the product was broken on purpose."""
-    return [f"* {number}: {broken}" for number, (_, _, broken) in ROWS.items() if broken]
+    return [f"* {number}: {broken}." for number, (_, _, broken) in ROWS.items() if broken]
 
 
 # number -> (group, fault and what must come of it, how the product was broken to see the test fail)
 ROWS: dict[int, tuple[str, str, str]] = {
-    1: ("Processes", "SIGKILL of all ranks at random moments: resumes by itself, identical", ""),
-    2: ("Processes", "SIGKILL in each phase of a save, of either rank: the old or the new checkpoint is whole", ""),
-    3: ("Processes", "power loss: every prefix of the file operations, unsynced writes dropped or cut", ""),
-    4: ("Processes", "SIGTERM to torchrun in five moments: saved, `preempted`, resume identical", ""),
-    5: ("Processes", "SIGTERM to one rank only: all stop after the same step", ""),
-    6: ("Processes", "SLURM: SIGUSR1, a checkpoint, requeued once", ""),
-    7: ("Processes", "second signal, Ctrl-C twice: the first saves, the second ends at once, nothing broken", ""),
-    8: ("Processes", "exception on one rank: named, the others end too; `--max-restarts` goes on, identical", ""),
-    9: ("Processes", "hung rank: noticed within the timeout, stacks of all ranks, exit code not 0", ""),
-    10: ("Processes", "one rank with another config, data or code: refused at start-up, the key named", ""),
-    11: ("Processes", "resume with other numbers of processes, 2, 4, 1, 2: the same batches", ""),
-    12: ("Processes", "other micro-batches and processes: the same global batches", ""),
-    13: ("Processes", "a global batch that the processes cannot share: refused, allowed numbers listed", ""),
+    1: (
+        "Processes",
+        "SIGKILL of all ranks at random moments: resumes by itself, identical",
+        "Adam's moments were not put back when a run was resumed",
+    ),
+    2: (
+        "Processes",
+        "SIGKILL in each phase of a save, of either rank: the old or the new checkpoint is whole",
+        "the checkpoints before were deleted before the new one was written",
+    ),
+    3: (
+        "Processes",
+        "power loss: every prefix of the file operations, unsynced writes dropped or cut",
+        "the directories were not synced after a checkpoint was renamed",
+    ),
+    4: (
+        "Processes",
+        "SIGTERM to torchrun in five moments: saved, `preempted`, resume identical",
+        "a signal ended the run without a checkpoint",
+    ),
+    5: (
+        "Processes",
+        "SIGTERM to one rank only: all stop after the same step",
+        "a signal was not told to the other processes",
+    ),
+    6: ("Processes", "SLURM: SIGUSR1, a checkpoint, requeued once", "every process asked for the requeue"),
+    7: (
+        "Processes",
+        "second signal, Ctrl-C twice: the first saves, the second ends at once, nothing broken",
+        "a second Ctrl-C was no more than the first",
+    ),
+    8: (
+        "Processes",
+        "exception on one rank: named, the others end too; `--max-restarts` goes on, identical",
+        "an exception in a step was raised without naming the step",
+    ),
+    9: (
+        "Processes",
+        "hung rank: noticed within the timeout, stacks of all ranks, exit code not 0",
+        "nobody watched the process",
+    ),
+    10: (
+        "Processes",
+        "one rank with another config, data or code: refused at start-up, the key named",
+        "the processes did not compare settings, data and versions",
+    ),
+    11: (
+        "Processes",
+        "resume with other numbers of processes, 2, 4, 1, 2: the same batches",
+        "what is drawn depended on the number of processes",
+    ),
+    12: (
+        "Processes",
+        "other micro-batches and processes: the same global batches",
+        "words were hidden micro-batch by micro-batch, not draw by draw",
+    ),
+    13: (
+        "Processes",
+        "a global batch that the processes cannot share: refused, allowed numbers listed",
+        "the number of processes was not looked at",
+    ),
     14: ("Processes", "two hosts: one dies and comes back, one goes on alone, the network is cut", ""),
-    15: ("Processes", "two jobs on one run directory: the second is refused, a dead one's lock taken over", ""),
-    16: ("Storage", "disk full in a save: the checkpoint before is whole, training goes on, tries again", ""),
-    17: ("Storage", "disk full for metrics, TensorBoard and log: training unharmed", ""),
-    18: ("Storage", "one flipped bit in any file of a checkpoint: found, the one before is used", ""),
-    19: ("Storage", "a file of a checkpoint cut, empty or missing: found, the one before is used", ""),
-    20: ("Storage", "all checkpoints bad: refused with what is broken, exit code 4", ""),
-    21: ("Storage", "directory read-only, quota, EIO, ESTALE: tried again, then as 16", ""),
-    22: ("Storage", "slow storage: saved in the background, steps go on, SIGTERM waits for it", ""),
-    23: ("Storage", "keep-last, keep-every, keep-best, killed in the midst: never without a good one", ""),
-    24: ("Storage", "a checkpoint of each release: loads, and goes on", ""),
-    25: ("Storage", "resume with changed settings: harmful ones refused with a difference, others logged", ""),
-    26: ("Numbers", "NaN on one rank: all learn of it in the same step, weights stay finite", ""),
-    27: ("Numbers", "fp16 overflows: scale halved, skipped, resume identical; stop at the floor", ""),
-    28: ("Numbers", "loss spikes: flagged, with the batch's ids; few false alarms", ""),
-    29: ("Numbers", "batches without a maskable token, of padding, of length 1: finite loss", ""),
-    30: ("Numbers", "ranks whose weights differ: found, the rank named", ""),
-    31: ("Numbers", "the loss is weighted by tokens, however the batch is cut and shared out", ""),
-    41: ("Security", "evil pickles: nothing executed, refused", ""),
-    42: ("Security", "evil archives: nothing outside the target", ""),
-    43: ("Security", "bad downloads: refused or resumed, never used unverified", ""),
-    44: ("Security", "hostile settings: refused, no secret written down", ""),
-    45: ("Security", "odd file names, and no shell anywhere", ""),
-    46: ("Security", "servers listen on this machine only", ""),
-    47: ("Monitoring, long runs", "TensorBoard after five kills: each step exactly once", ""),
-    48: ("Monitoring, long runs", "20,000 tiny steps: memory and open files constant", ""),
-    49: ("Monitoring, long runs", "clock jumps, no throughput, resumed runs: sane speed and ETA", ""),
-    50: ("Monitoring, long runs", "all of it at random: ends identical", ""),
+    15: (
+        "Processes",
+        "two jobs on one run directory: the second is refused, a dead one's lock taken over",
+        "the directory was not locked",
+    ),
+    16: (
+        "Storage",
+        "disk full in a save: the checkpoint before is whole, training goes on, tries again",
+        "a save that failed ended the run at once",
+    ),
+    17: (
+        "Storage",
+        "disk full for metrics, TensorBoard and log: training unharmed",
+        "figures that cannot be written were an error",
+    ),
+    18: (
+        "Storage",
+        "one flipped bit in any file of a checkpoint: found, the one before is used",
+        "sizes were compared, checksums not",
+    ),
+    19: (
+        "Storage",
+        "a file of a checkpoint cut, empty or missing: found, the one before is used",
+        "files were not compared with the manifest",
+    ),
+    20: (
+        "Storage",
+        "all checkpoints bad: refused with what is broken, exit code 4",
+        "a run without a sound checkpoint began anew by itself",
+    ),
+    21: (
+        "Storage",
+        "directory read-only, quota, EIO, ESTALE: tried again, then as 16",
+        "an error of the storage ended the run",
+    ),
+    22: (
+        "Storage",
+        "slow storage: saved in the background, steps go on, SIGTERM waits for it",
+        "the steps waited for each save",
+    ),
+    23: (
+        "Storage",
+        "keep-last, keep-every, keep-best, killed in the midst: never without a good one",
+        "pruning did not look whether what it keeps is sound",
+    ),
+    24: (
+        "Storage",
+        "a checkpoint of each release: loads, and goes on",
+        "settings that the release did not have counted as changed",
+    ),
+    25: (
+        "Storage",
+        "resume with changed settings: harmful ones refused with a difference, others logged",
+        "harmful changes were logged like the others",
+    ),
+    26: (
+        "Numbers",
+        "NaN on one rank: all learn of it in the same step, weights stay finite",
+        "a gradient that is not finite moved the weights",
+    ),
+    27: (
+        "Numbers",
+        "fp16 overflows: scale halved, skipped, resume identical; stop at the floor",
+        "the loss scale was not put back when a run was resumed",
+    ),
+    28: (
+        "Numbers",
+        "loss spikes: flagged, with the batch's ids; few false alarms",
+        "a spike counted in full for the losses after it",
+    ),
+    29: (
+        "Numbers",
+        "batches without a maskable token, of padding, of length 1: finite loss",
+        "the loss was the mean over a batch's targets, of which there may be none",
+    ),
+    30: ("Numbers", "ranks whose weights differ: found, the rank named", "the weights were not compared"),
+    31: (
+        "Numbers",
+        "the loss is weighted by tokens, however the batch is cut and shared out",
+        "the loss was a mean of the micro-batches' means",
+    ),
+    41: ("Security", "evil pickles: nothing executed, refused", "a file that torch refuses was given to pickle"),
+    42: ("Security", "evil archives: nothing outside the target", "links and devices in an archive were let through"),
+    43: (
+        "Security",
+        "bad downloads: refused or resumed, never used unverified",
+        "a download's checksum was not compared",
+    ),
+    44: (
+        "Security",
+        "hostile settings: refused, no secret written down",
+        "settings could ask for what is in the environment",
+    ),
+    45: ("Security", "odd file names, and no shell anywhere", "the report opened its page by a shell"),
+    46: ("Security", "servers listen on this machine only", "the README's TensorBoard listened to all"),
+    47: (
+        "Monitoring, long runs",
+        "TensorBoard after five kills: each step exactly once",
+        "TensorBoard was not told where a resumed run begins",
+    ),
+    48: (
+        "Monitoring, long runs",
+        "20,000 tiny steps: memory and open files constant",
+        "the batch of every step was kept",
+    ),
+    49: (
+        "Monitoring, long runs",
+        "clock jumps, no throughput, resumed runs: sane speed and ETA",
+        "the stopwatch went by the time of day",
+    ),
+    50: ("Monitoring, long runs", "all of it at random: ends identical", "a resumed run began its data anew"),
 }
