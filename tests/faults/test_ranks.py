@@ -173,7 +173,7 @@ def test_ranks_that_differ(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
     tries.figure(f"refused {longest:.1f} s after the start at most")
 
 
-@pytest.mark.row(15, quick=2, slow=3, full=20)
+@pytest.mark.row(15, slow=3, full=20)
 def test_two_jobs_in_one_directory(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     """A second one comes later; both begin at once; the first was killed, on this machine or, so it says, on another.
 
