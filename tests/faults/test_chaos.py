@@ -84,8 +84,9 @@ class Chaos:
         content[place] ^= 1 << self.rng.randrange(8)
         file.write_bytes(content if change == "flip" else content[:place])
         with self.start() as start:
-            start.until_step(before + self.rng.randint(1, 8))
+            start.until(lambda: resumed_from(start) > 0, "resume")
             assert resumed_from(start) == before
+            start.until_step(before + self.rng.randint(1, 8))
             self.stop(start)
 
     def fault_1(self) -> None:
