@@ -173,7 +173,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     16: (
         "Storage",
         "disk full in a save: the checkpoint before is whole, training goes on, tries again",
-        "a save that failed ended the run at once",
+        "the first save that failed ended the run",
     ),
     17: (
         "Storage",
@@ -213,7 +213,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     24: (
         "Storage",
         "a checkpoint of each release: loads, and goes on",
-        "settings that the release did not have counted as changed",
+        "a run's state had to have all that today's has",
     ),
     25: (
         "Storage",
