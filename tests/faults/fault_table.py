@@ -247,7 +247,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
         "the loss was a mean of the micro-batches' means",
     ),
     41: ("Security", "evil pickles: nothing executed, refused", "a file that torch refuses was given to pickle"),
-    42: ("Security", "evil archives: nothing outside the target", "links and devices in an archive were let through"),
+    42: ("Security", "evil archives: nothing outside the target", "names that lead out of the target were let through"),
     43: (
         "Security",
         "bad downloads: refused or resumed, never used unverified",
