@@ -161,7 +161,7 @@ STORIES = [
 ]
 
 
-@pytest.mark.row(49, quick=3, slow=10, full=10)
+@pytest.mark.row(49, quick=3, slow=5, full=10)
 def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: pytest.LogCaptureFixture) -> None:
     """Speed and time left are those of the steps alone, of all starts; never negative, never no number."""
     for number, story in enumerate(STORIES[: tries.count]):

@@ -189,8 +189,9 @@ def test_two_jobs_in_one_directory(tries: Tries, tiny_dataset: Path, tmp_path: P
                 if kind == "at once":
                     with Forked(config, 2, fault=f"step:{3 + number}:0:stop") as two:
                         one.until(lambda: not (one.alive and two.alive), "refusal")
-                        for start in (one, two):
-                            start.signal(signal.SIGCONT)
+                        winner = one if one.alive else two
+                        winner.until_stopped(0)
+                        winner.signal(signal.SIGCONT)
                         assert sorted([one.wait(), two.wait()]) == [[0, 0], [2, 2]]
                     assert refused in one.printed()
                 elif kind == "later":
