@@ -116,6 +116,20 @@ def test_figures_of_a_resumed_run_stand_once(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(0, 30.0), (1, 31.0)]
 
 
+def test_curves_of_a_run_that_is_resumed_by_an_earlier_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files in the order of their names, which begin with the time of day."""
+    now = [2e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    for start, back in enumerate((0.0, 0.0, 3600.0, 1.0)):  # the second within the same second as the first
+        now[0] -= back
+        write(tmp_path, 3 * start, range(3 * start + 1, 3 * start + 6), 10.0 * start)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    expected = [(step, 10.0 * min((step - 1) // 3, 3) + step) for step in range(1, 15)]
+    assert [(event.step, event.value) for event in board.Scalars("train/loss")] == expected
+    assert [(line["step"], line["train/loss"]) for line in lines(tmp_path)] == expected
+
+
 def test_records_are_on_disk_at_once(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, 0, -1)
     writer.scalars(1, {"train/loss": 2.0})

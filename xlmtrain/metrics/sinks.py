@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from xlmtrain.runtime import faults
 
 log = logging.getLogger(__name__)
+
+_EVENTS = "events.out.tfevents."
 
 
 class MetricsWriter:
@@ -32,6 +35,7 @@ class MetricsWriter:
         step = step or -1
         again = _drop_after(self._path, step, evaluated)
         self._stream = self._path.open("a", encoding="utf-8")
+        _make_older(directory / "tensorboard")
         # From purge_step on the curves are cut: there, too, if the last step is evaluated anew, whose other figures are
         # then drawn again.
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + (not again))
@@ -101,6 +105,19 @@ def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
     if len(kept) == len(records):
         return {}
     return {key: value for record in kept if record["step"] == step for key, value in record.items() if key != "step"}
+
+
+def _make_older(board: Path) -> None:
+    """Have TensorBoard read the files that are there before the one that is going to be written.
+
+    It goes by their names, which begin with the second they were made in: the clock may have been put back since, or be
+    another machine's.
+    """
+    latest = int(time.time())
+    for path in sorted(board.glob(f"{_EVENTS}[0-9]*"), reverse=True):
+        second, dot, rest = path.name.removeprefix(_EVENTS).partition(".")
+        latest = min(int(second), latest - 1)
+        path.rename(path.with_name(f"{_EVENTS}{latest:010d}{dot}{rest}"))
 
 
 def _is_evaluation(record: dict[str, Any]) -> bool:
