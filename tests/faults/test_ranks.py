@@ -79,19 +79,20 @@ def test_torchrun_starts_it_again(tries: Tries, tiny_dataset: Path, tmp_path: Pa
 
 
 TIMEOUT = 5.0
-GRACE = 10
-"""Seconds that torchrun gives processes to end, then it kills them: ``--shutdown-timeout``."""
+GRACE = 30
+"""Seconds that torchrun gives the others to end when a process has failed, then it kills them: ``--shutdown-timeout`` is
+for signals to torchrun only (torch 2.13)."""
 
 
 @pytest.mark.row(9, slow=1, full=4)
 def test_a_rank_that_hangs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
-    """One that was stopped (SIGSTOP), and one that waits for ever; each in the midst of the run and in the first step.
+    """One that was stopped (SIGSTOP), and one that waits for ever.
 
     A process that the system has stopped cannot say where it stands: all others do.
     """
     straight(tmp_path, tiny_dataset, STEPS)
     longest = 0.0
-    cases = [("sleep=600", 1, 7), ("stop", 1, 9), ("stop", 0, 4), ("sleep=600", 0, 1)]
+    cases = [("sleep=600", 1, 7), ("stop", 1, 9), ("stop", 0, 4), ("sleep=600", 0, 2)]
     for action, rank, step in cases[: tries.count]:
         with tries.attempt(f"{action}, rank {rank}, step {step}"):
             name = f"{action.partition('=')[0]}-{rank}"
