@@ -80,8 +80,8 @@ def test_torchrun_starts_it_again(tries: Tries, tiny_dataset: Path, tmp_path: Pa
 
 TIMEOUT = 5.0
 GRACE = 30
-"""Seconds that torchrun gives the others to end when a process has failed, then it kills them: ``--shutdown-timeout`` is
-for signals to torchrun only (torch 2.13)."""
+"""Seconds that torchrun gives the others to end when a process has failed, then it kills them; ``--shutdown-timeout``
+is for signals to torchrun only (torch 2.13)."""
 
 
 @pytest.mark.row(9, slow=1, full=4)
