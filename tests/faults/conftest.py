@@ -102,8 +102,8 @@ def _preface() -> list[str]:
 def _afterword() -> list[str]:
     return [
         "Rows 32 to 40, on text and its preparation, are in `data_faults.md`. What is not shown: a process that the",
-        "system has stopped (row 9) cannot say where it stands, only the others do; row 50 lasts minutes, not hours, and",
-        "loses no power, as row 3 does.",
+        "system has stopped (row 9) cannot say where it stands, only the others do; row 50 lasts minutes, not hours,",
+        "and loses no power, as row 3 does.",
         "",
         "Each row's test was seen to fail when the product was broken on purpose:",
         "",
