@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,11 +14,12 @@ from xlmtrain.config.schema import Config, FusedAdam, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepData
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.precision import autocast, make_scaler
+from xlmtrain.runtime.precision import HALF, autocast, make_scaler
 from xlmtrain.runtime.random import torch_seed
 
 
@@ -42,7 +44,8 @@ class Stepper:
     """Computes the gradient of a global batch and steps the optimizer.
 
     The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
-    whole global batch: over all micro-batches of all processes, not a mean of their means.
+    whole global batch: over all micro-batches of all processes, not a mean of their means. Raises ConfigError if
+    gradients are to be compressed and the precision is fp32.
     """
 
     def __init__(
@@ -56,8 +59,17 @@ class Stepper:
         self._config, self._optimizer, self._distributed = config, optimizer, distributed
         self.precision = precision
         self._module: nn.Module = model
+        compress = config.train.compress_gradients
+        if compress and precision not in HALF:
+            raise ConfigError(
+                f"train.compress_gradients=true: with train.precision={precision.value} there is no smaller format to "
+                "send gradients in; take bf16 or fp16, or leave it out"
+            )
         if distributed.world_size > 1:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            if compress:
+                # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
+                self._module.register_comm_hook(HALF[precision], lambda dtype, bucket: _mean_in(dtype, bucket))
             self._settle_buckets()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
@@ -122,3 +134,11 @@ class Stepper:
             self._optimizer.step()
         elif not skipped.item():
             self._optimizer.step()
+
+
+def _mean_in(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket of gradients over the processes, sent as ``dtype``."""
+    gradients = bucket.buffer()
+    sent = (gradients / dist.get_world_size()).to(dtype)  # divided first, as fp16 overflows early
+    done = dist.all_reduce(sent, async_op=True).get_future()
+    return done.then(lambda result: gradients.copy_(result.value()[0]))
