@@ -10,7 +10,7 @@ import torch
 from conftest import REPOSITORY
 from torch.autograd.graph import saved_tensors_hooks
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.data.batch import Batch
 from xlmtrain.metrics.gpus import gpu_named
 from xlmtrain.objective import LanguageModel
@@ -139,3 +139,16 @@ def test_refused(arguments: list[str], complaint: str) -> None:
     result = plan(*arguments)
     assert result.returncode == 2
     assert complaint in result.stderr
+
+
+def test_shared_weights() -> None:
+    """In a host they cost little; over a slow network ``full`` pays for every micro-batch, ``hybrid`` much less."""
+    seconds = {
+        (gpus, how): step_time(RELEASED, PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", gpus), 4, how).waiting
+        for gpus in (8, 64)
+        for how in Sharding
+    }
+    assert seconds[8, Sharding.full] == seconds[8, Sharding.hybrid] == 0.0
+    assert seconds[64, Sharding.full] > seconds[64, Sharding.hybrid]
+    result = plan("vocab_size=64699", "gpu=V100", "gpus=64", "train.sharding=full")
+    assert "weights 0.0, gradients 0.0, moments 0.0" in result.stdout

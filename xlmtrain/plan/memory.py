@@ -31,7 +31,7 @@ class Memory:
     gradients: float
     moments: float
     copies: float
-    """Of the weights in half precision, while a micro-batch is computed."""
+    """Of the weights in half precision, while a micro-batch is computed; of shared weights, those that are together."""
     activations: float
     logits: float
     libraries: float = LIBRARIES
@@ -50,12 +50,13 @@ def memory_of(
 
     ``parameters``: P. ``shards``: over how many GPUs weights, gradients and moments are shared out.
     """
+    together = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, a block and the one put together ahead
     kept = model.layers * (ACTIVATIONS + (DROPOUT if model.dropout else 0)) + 4 + 4  # and the embeddings and their norm
     return Memory(
         weights=4 * parameters / shards,
         gradients=4 * parameters / shards,
         moments=8 * parameters / shards,
-        copies=2 * parameters / shards,
+        copies=2 * parameters if shards == 1 else 6 * together,
         activations=micro_batch * model.dim * kept,
         logits=targets * vocab_size * LOGITS,
     )

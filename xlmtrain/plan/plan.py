@@ -77,8 +77,10 @@ def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, to
         -(-tokens // micro_batch),
         cluster,
         2 if half else 4,
+        config.train.sharding,
     )
-    memory = memory_of(config.model, parameters, vocab_size, micro_batch, micro_batch * scored)
+    shards = cluster.shards(config.train.sharding)
+    memory = memory_of(config.model, parameters, vocab_size, micro_batch, micro_batch * scored, shards)
     useful = flops_per_token(config.model, vocab_size, length, scored)
     return Plan(cluster, parameters, tokens, micro_batch, total_tokens, useful, memory, time)
 
@@ -95,7 +97,7 @@ def describe(plan: Plan, price: float) -> list[str]:
         f"memory: {memory.total / 1e9:.1f} of {cluster.gpu.memory / 1e9:.0f} GB ({verdict}): "
         + ", ".join(f"{part} {getattr(memory, part) / 1e9:.1f}" for part in parts),
         f"step: {time.total * 1e3:.0f} ms: computing {time.computing * 1e3:.0f}, optimizer {time.optimizer * 1e3:.0f}, "
-        f"waiting for gradients {time.waiting * 1e3:.0f} (their reduction takes {time.reduction * 1e3:.0f})",
+        f"waiting for others {time.waiting * 1e3:.0f} (what goes between them takes {time.reduction * 1e3:.0f})",
         f"speed: {plan.tokens_per_second:,.0f} tokens/s, {plan.utilization:.0%} of the peak, "
         f"{time.scaling:.0%} of {cluster.gpus} times one GPU's",
         f"{plan.total_tokens / 1e9:,.1f} billion tokens: {plan.days:,.2f} days, {plan.gpu_hours:,.0f} GPU hours{cost}",

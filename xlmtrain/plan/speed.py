@@ -7,9 +7,10 @@ released model's shape on an H200 (6 layers of 1024, 32,768 tokens), and hold fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.metrics.flops import flops_per_token
 from xlmtrain.metrics.gpus import Gpu
 
@@ -36,21 +37,34 @@ BACKWARD = 2 / 3
 
 @dataclass(frozen=True)
 class Cluster:
-    """``gpus`` of a kind, up to ``per_host`` to a host, hosts joined by ``network`` Gb/s each."""
+    """``gpus`` of a kind, up to ``per_host`` to a host, hosts joined by ``network`` Gb/s each, 0: as usual."""
 
     gpu: Gpu
     gpus: int
     per_host: int = 8
     network: float = 0.0
 
+    @property
+    def between_hosts(self) -> float:
+        """Bytes/s that a host sends."""
+        return NETWORK * (self.network or self.gpu.network) * 1e9 / 8
+
     def reduction_seconds(self, size: float) -> float:
         """To add up ``size`` bytes over all GPUs in a ring: each link carries 2 (n - 1) / n of them."""
-        if self.gpus == 1:
-            return 0.0
-        slowest = self.gpu.neighbours
-        if self.gpus > self.per_host:
-            slowest = min(slowest, NETWORK * (self.network or self.gpu.network) * 1e9 / 8)
+        slowest = min(self.gpu.neighbours, self.between_hosts if self.gpus > self.per_host else math.inf)
         return 2 * (self.gpus - 1) / self.gpus * size / slowest
+
+    def shards(self, sharding: Sharding) -> int:
+        """Over how many GPUs the weights are shared out."""
+        return {Sharding.none: 1, Sharding.full: self.gpus, Sharding.hybrid: min(self.gpus, self.per_host)}[sharding]
+
+    def sharing_seconds(self, weights: float, gradients: float, sharding: Sharding) -> float:
+        """To put together ``weights`` bytes twice, for the way forth and back, and to add up and share out
+        ``gradients`` bytes: what shared weights need for every micro-batch."""
+        count = self.shards(sharding)
+        within = Cluster(self.gpu, count, self.per_host, self.network)
+        hosts = Cluster(replace(self.gpu, neighbours=self.between_hosts), self.gpus // count)
+        return within.reduction_seconds(2 * weights + gradients) / 2 + hosts.reduction_seconds(gradients)
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,13 @@ def step_time(
     micro_batches: int,
     cluster: Cluster,
     gradient_bytes: int = 4,
+    sharding: Sharding = Sharding.none,
 ) -> StepTime:
     """A step of ``tokens`` tokens on each GPU, in so many micro-batches of sequences of ``length``.
 
     ``scored``: share of the tokens to predict. ``gradient_bytes``: of one gradient on the wire. All gradients but the
     token embeddings', which are complete only when the backward pass is, are reduced during the last micro-batch's
-    backward pass.
+    backward pass; shared weights and their gradients go to and fro beside all of the computing.
     """
     gpu, width = cluster.gpu, model.dim
     attention = 12 * model.layers * width * length
@@ -97,7 +112,10 @@ def step_time(
     moved = ELEMENTWISE * model.layers * width + CROSS_ENTROPY * scored * vocab_size
     computing = tokens * (products / PRODUCTS + attention / ATTENTION) / gpu.flops
     computing += tokens * moved / (TRAFFIC * gpu.bandwidth)
-    optimizer = OPTIMIZER * parameters / (TRAFFIC * gpu.bandwidth) + LAUNCHES
+    optimizer = OPTIMIZER * parameters / cluster.shards(sharding) / (TRAFFIC * gpu.bandwidth) + LAUNCHES
+    if sharding is not Sharding.none:
+        reduction = micro_batches * cluster.sharing_seconds(4 * parameters, gradient_bytes * parameters, sharding)
+        return StepTime(computing, optimizer, max(reduction - computing, 0.0), reduction)
     last = cluster.reduction_seconds(gradient_bytes * vocab_size * width)
     reduction = cluster.reduction_seconds(gradient_bytes * parameters)
     waiting = last + max(reduction - last - BACKWARD * computing / micro_batches, 0.0)
