@@ -94,6 +94,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     store = CheckpointStore(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     begins = config.train.fresh or not store.steps()
     first = set_first_weights(config.init, config.model, model, dataset) if begins else []
+    if config.train.compile:
+        for block in model.encoder.blocks:
+            block.compile()
     if config.train.sharding is Sharding.none or distributed.world_size == 1:
         model.to(distributed.device)
     else:

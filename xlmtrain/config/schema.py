@@ -239,6 +239,9 @@ class TrainConfig:
     device: Device = Device.auto
     """``auto``: CUDA where there is one."""
 
+    compile: bool = False
+    """Compile each block with torch.compile, which takes a minute at the start. For GPUs; on CPUs it does not pay."""
+
     sharding: Sharding = Sharding.none
     """Share out weights, gradients and moments, for models that do not fit one device: ``full``, over all processes, or
     ``hybrid``, over those of each host, which sends less between hosts. Checkpoints are the same."""
