@@ -25,7 +25,7 @@ import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.load import program
-from xlmtrain.config.schema import Config, Requeue, flat
+from xlmtrain.config.schema import Config, Requeue, Sharding, flat
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
@@ -47,6 +47,7 @@ from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.resume import resume
 from xlmtrain.train.run import RunDirectory, code_fingerprint, settings_as_json
+from xlmtrain.train.sharding import shard
 from xlmtrain.train.step import Stepper
 from xlmtrain.train.summary import summarize
 
@@ -93,7 +94,13 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     store = CheckpointStore(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     begins = config.train.fresh or not store.steps()
     first = set_first_weights(config.init, config.model, model, dataset) if begins else []
-    model.to(distributed.device)
+    if config.train.compile:
+        for block in model.encoder.blocks:
+            block.compile()
+    if config.train.sharding is Sharding.none or distributed.world_size == 1:
+        model.to(distributed.device)
+    else:
+        shard(model, config.train, precision, distributed)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = Stepper(config, model, optimizer, precision, distributed)
 

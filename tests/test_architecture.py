@@ -58,6 +58,7 @@ ALLOWED = {
         "xlmtrain.optim",
         "xlmtrain.runtime",
     ),
+    "xlmtrain.plan": ("xlmtrain.config.schema", "xlmtrain.metrics", "xlmtrain.objective"),
     "xlmtrain.download": (
         "xlmtrain",
         "xlmtrain.runtime.files",

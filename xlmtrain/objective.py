@@ -25,6 +25,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, languages: int) -> None:
         super().__init__()
+        self.config, self.vocab_size, self.languages = config, vocab_size, languages
         self.encoder = Encoder(config, vocab_size, languages, PAD)
         self.head = Head(config.dim, vocab_size, config.tie_embeddings)
 

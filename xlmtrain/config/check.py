@@ -55,6 +55,8 @@ def problems_of(config: Config) -> Iterator[tuple[str, str]]:
     train = config.train
     if train.save_every > 0 and train.keep_every % train.save_every:
         yield "train.keep_every", f"{train.keep_every} is no multiple of train.save_every={train.save_every}"
+    if train.sharding.value != "none" and config.optim.fused.value == "apex":
+        yield "train.sharding", f"{train.sharding.value} is beyond optim.fused=apex; take optim.fused=torch"
     if config.seed < 0:
         yield "seed", f"{config.seed} is negative"
     if not config.evaluate.metric.endswith(("_ppl", "_acc")):

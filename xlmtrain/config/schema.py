@@ -189,6 +189,14 @@ class OptimConfig:
     """``apex`` takes NVIDIA apex's FusedAdam (CUDA only)."""
 
 
+class Sharding(str, Enum):
+    """What a process holds: all weights; its share of them; or its share among the processes of its host."""
+
+    none = "none"
+    full = "full"
+    hybrid = "hybrid"
+
+
 class OnNonFinite(str, Enum):
     """End the run; or leave the weights as they are and go on, ten times in a row at most."""
 
@@ -230,6 +238,17 @@ class TrainConfig:
 
     device: Device = Device.auto
     """``auto``: CUDA where there is one."""
+
+    compile: bool = False
+    """Compile each block with torch.compile, which takes a minute at the start. For GPUs; on CPUs it does not pay."""
+
+    sharding: Sharding = Sharding.none
+    """Share out weights, gradients and moments, for models that do not fit one device: ``full``, over all processes, or
+    ``hybrid``, over those of each host, which sends less between hosts. Checkpoints are the same."""
+
+    compress_gradients: bool = False
+    """Processes add up their gradients in the precision of the matrix products, bf16 or fp16, instead of fp32: half as
+    many bytes between them."""
 
     initial_loss_scale: float = 65536.0
     """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` good steps."""

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 
 from xlmtrain.config.schema import ModelConfig, Precision
-
-# Dense peaks in FLOP/s from NVIDIA's data sheets (SXM parts), by what the device's name holds; most specific first.
-_PEAKS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "V100": 125e12,
-}
+from xlmtrain.metrics.gpus import gpu_named
 
 
 def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float) -> float:
@@ -30,5 +23,5 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
     """The device's half-precision peak in FLOP/s; None where it is not known, or the run does not use it."""
     if device.type != "cuda" or precision is Precision.fp32:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in _PEAKS.items() if key in name), None)
+    gpu = gpu_named(torch.cuda.get_device_name(device))
+    return gpu.flops if gpu is not None else None

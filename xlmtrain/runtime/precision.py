@@ -7,7 +7,8 @@ import torch
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import ConfigError
 
-_DTYPES = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
+HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
+"""The formats of two bytes."""
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
@@ -27,7 +28,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """A context in which matrix products run in ``precision``; weights, norms and losses stay fp32."""
-    dtype = _DTYPES.get(precision)
+    dtype = HALF.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 

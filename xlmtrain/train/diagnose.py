@@ -15,6 +15,7 @@ from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.random import torch_seed
 
 
+@torch.compiler.set_stance("force_eager")  # hooks do not reach into what is compiled
 def first_non_finite(model: LanguageModel, data: StepData, precision: Precision, seed: int) -> str | None:
     """The module whose output, or else the gradient of whose output or weight, was the first that is not finite.
 

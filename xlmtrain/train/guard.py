@@ -17,6 +17,7 @@ from xlmtrain.metrics.spikes import SpikeDetector
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.diagnose import first_non_finite
+from xlmtrain.train.sharding import local, replicas, whole_model
 from xlmtrain.train.state import Progress
 from xlmtrain.train.step import Stepper, StepResult
 
@@ -133,7 +134,7 @@ class Guard:
     def _culprits(self, data: StepData, local: list[float]) -> str:
         """Which ranks, and where in the network."""
         loss = sum(local)
-        mine = first_non_finite(self._model, data, self._stepper.precision, self._config.seed)
+        mine = first_non_finite(whole_model(self._model), data, self._stepper.precision, self._config.seed)
         if mine is None and not math.isfinite(loss):
             mine = f"the loss was {loss}, but is finite when computed again"
         ranks = [(rank, text) for rank, text in enumerate(self._distributed.gather(mine or "")) if text]
@@ -143,21 +144,30 @@ class Guard:
 
     def compare(self) -> None:
         """Raise NumericalError if the processes do not have the same weights, to the last bit."""
-        if self._distributed.world_size == 1:
+        groups = replicas(self._config.train.sharding, self._distributed.world_size)
+        if len(groups[0]) == 1:
             return
         names = [name for name, _ in self._model.named_parameters()]
-        sums = torch.stack([_checksum(parameter.detach()) for parameter in self._model.parameters()]).tolist()
-        every = [json.loads(text) for text in self._distributed.gather(json.dumps(sums))]
+        sums = torch.stack([_checksum(local(parameter.detach())) for parameter in self._model.parameters()]).tolist()
+        found = [json.loads(text) for text in self._distributed.gather(json.dumps(sums))]
+        for ranks in groups:
+            self._same({rank: found[rank] for rank in ranks}, names)
+
+    def _same(self, found: dict[int, list[int]], names: list[str]) -> None:
+        """Raise NumericalError if the ranks' checksums, of the weights ``names``, differ."""
+        every = list(found.values())
         usual = max(every, key=every.count)  # the first of several that are as frequent
         lines = [
             f"rank {rank}: {names[next(i for i, (a, b) in enumerate(zip(other, usual)) if a != b)]}"
-            for rank, other in enumerate(every)
+            for rank, other in found.items()
             if other != usual
         ]
         if lines:
             raise NumericalError(
                 f"after step {self._progress.step} the weights are not the same on all processes; these differ from "
-                f"{'most' if every.count(usual) > 1 else 'rank 0'}, first in\n  " + "\n  ".join(lines) + "\n"
+                f"{'most' if every.count(usual) > 1 else f'rank {min(found)}'}, first in\n  "
+                + "\n  ".join(lines)
+                + "\n"
                 "a device or its memory errs, or one process runs other code; the same command goes on from the last "
                 "checkpoint"
             )

@@ -25,6 +25,7 @@ from xlmtrain.runtime.watch import Watch
 from xlmtrain.train.background import BackgroundSaver, Best
 from xlmtrain.train.figures import progress_line, speed_figures, training_figures
 from xlmtrain.train.guard import Guard, Measured, where
+from xlmtrain.train.sharding import whole_model, whole_tensors
 from xlmtrain.train.state import Progress, optimizer_tensors
 from xlmtrain.train.step import Stepper, StepResult
 
@@ -178,8 +179,9 @@ class TrainingLoop:
         if self.validator is None or not due or self.progress.evaluated == step:
             return None
         self._log()
+        model = whole_model(self.model)
         try:
-            figures = self.validator(self.model, self.stepper.precision, self.distributed, self._between_batches)
+            figures = self.validator(model, self.stepper.precision, self.distributed, self._between_batches)
         except Interrupted:  # the next start evaluates
             return self._preempted()
         self.progress.evaluated = step
@@ -193,7 +195,7 @@ class TrainingLoop:
         if self.writer is not None:
             self.writer.scalars(step, figures)
             shown = "  ".join(f"{name.partition('/')[2]} {figure:.2f}" for name, figure in figures.items())
-            for name, text in self.validator.samples(self.model, self.stepper.precision, self.distributed).items():
+            for name, text in self.validator.samples(model, self.stepper.precision, self.distributed).items():
                 self.writer.text(step, f"samples/{name}", text)
             self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
         if step > 0 and (improved or self.saved[0] == step):  # else a checkpoint of this step does not know of it
@@ -230,10 +232,11 @@ class TrainingLoop:
         self._wait_for_saver()
         if self.writer is not None:
             self.writer.flush()
+        weights = whole_tensors(self.model.state_dict(), self.distributed.is_main)
+        moments = whole_tensors(optimizer_tensors(self.optimizer, self.model), self.distributed.is_main)
         if self.saver is not None:
             state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
-            moments = optimizer_tensors(self.optimizer, self.model)
-            self.saver.save(self.progress.step, self.model.state_dict(), moments, state, self._best())
+            self.saver.save(self.progress.step, weights, moments, state, self._best())
         self.saved = self._state_mark()
 
     def _wait_for_saver(self) -> None:

@@ -10,6 +10,7 @@ from xlmtrain.data.sampling import Cursors
 from xlmtrain.objective import LanguageModel, check_fit
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.sharding import load_weights
 from xlmtrain.train.state import Progress, load_optimizer_tensors
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def resume(
     if checkpoint is None:
         return Progress(cursors=start)
     check_fit(model, checkpoint.model, str(checkpoint.path))
-    model.load_state_dict(checkpoint.model)
+    load_weights(model, checkpoint.model)
     load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
     if scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
         window = scaler.get_growth_interval()

@@ -10,6 +10,7 @@ import torch
 from xlmtrain.data.sampling import Cursors
 from xlmtrain.errors import CheckpointError
 from xlmtrain.objective import LanguageModel
+from xlmtrain.train.sharding import share_of
 
 
 @dataclass
@@ -73,4 +74,4 @@ def load_optimizer_tensors(
         what, _, name = key.partition(".")
         if name not in parameters:
             raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
-        optimizer.state[parameters[name]][what] = tensor.to(parameters[name].device)
+        optimizer.state[parameters[name]][what] = share_of(tensor, parameters[name])

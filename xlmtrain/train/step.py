@@ -6,19 +6,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xlmtrain.config.schema import Config, FusedAdam, Precision
+from xlmtrain.config.schema import Config, FusedAdam, Precision, Sharding
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepData
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.precision import autocast, make_scaler
+from xlmtrain.runtime.precision import HALF, autocast, make_scaler
 from xlmtrain.runtime.random import torch_seed
+from xlmtrain.train.sharding import whole_number
 
 
 @dataclass
@@ -42,7 +45,8 @@ class Stepper:
     """Computes the gradient of a global batch and steps the optimizer.
 
     The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
-    whole global batch: over all micro-batches of all processes, not a mean of their means.
+    whole global batch: over all micro-batches of all processes, not a mean of their means. Raises ConfigError if
+    gradients are to be compressed and the precision is fp32.
     """
 
     def __init__(
@@ -56,8 +60,18 @@ class Stepper:
         self._config, self._optimizer, self._distributed = config, optimizer, distributed
         self.precision = precision
         self._module: nn.Module = model
-        if distributed.world_size > 1:
+        train = config.train
+        if train.compress_gradients and precision not in HALF:
+            raise ConfigError(
+                f"train.compress_gradients=true: with train.precision={precision.value} there is no smaller format to "
+                "send gradients in; take bf16 or fp16, or leave it out"
+            )
+        self._sharded = train.sharding is not Sharding.none and distributed.world_size > 1
+        if distributed.world_size > 1 and not self._sharded:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            if train.compress_gradients:
+                # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
+                self._module.register_comm_hook(HALF[precision], lambda dtype, bucket: _mean_in(dtype, bucket))
             self._settle_buckets()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
@@ -70,9 +84,7 @@ class Stepper:
         DistributedDataParallel arranges its buckets anew after its first batch, and sums of more than two processes
         depend on the arrangement: without this a resumed run's first step would differ in the last bits.
         """
-        one = torch.ones(1, 1, dtype=torch.int64)
-        batch = Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])
-        self._module(batch.to(self._distributed.device)).backward()
+        self._module(_one_token().to(self._distributed.device)).backward()
         self._module.zero_grad(set_to_none=True)
 
     def __call__(self, data: StepData, targets: list[float]) -> StepResult:
@@ -83,7 +95,7 @@ class Stepper:
         losses = self._backward(data, targets)
         self.scaler.unscale_(self._optimizer)
         clip = self._config.optim.clip_grad_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf"))
+        norm = whole_number(nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf")))
         skipped = (~torch.isfinite(norm)).to(torch.float32)
         if self.limit is not None:
             loss = sum(self._distributed.sum(losses.tolist())) / max(sum(targets), 1.0)
@@ -96,6 +108,7 @@ class Stepper:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self._distributed.device, self._distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
+        missing = self._missing(len(data.batches))
         for number, batch in enumerate(data.batches):
             objective = OBJECTIVES.index(batch.objective)
             weight = data.shares[batch.objective] / max(targets[objective], 1.0)
@@ -108,7 +121,16 @@ class Stepper:
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             losses[objective] += loss.detach()
+        for _ in range(missing):
+            (self._module(_one_token().to(device)) * 0.0).backward()
         return losses
+
+    def _missing(self, batches: int) -> int:
+        """Micro-batches that this process has fewer than another one, where each of them takes all processes: to put
+        shared weights together and to add their gradients up."""
+        if not self._sharded:
+            return 0
+        return max(int(count) for count in self._distributed.gather(str(batches))) - batches
 
     def _move_weights(self, skipped: torch.Tensor) -> None:
         """Step the optimizer unless ``skipped``; the host does not wait to know."""
@@ -122,3 +144,17 @@ class Stepper:
             self._optimizer.step()
         elif not skipped.item():
             self._optimizer.step()
+
+
+def _one_token() -> Batch:
+    """The smallest batch there is."""
+    one = torch.ones(1, 1, dtype=torch.int64)
+    return Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])
+
+
+def _mean_in(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket of gradients over the processes, sent as ``dtype``."""
+    gradients = bucket.buffer()
+    sent = (gradients / dist.get_world_size()).to(dtype)  # divided first, as fp16 overflows early
+    done = dist.all_reduce(sent, async_op=True).get_future()
+    return done.then(lambda result: gradients.copy_(result.value()[0]))

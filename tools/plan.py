@@ -1,0 +1,90 @@
+"""What a run would take on a cluster: memory, time of a step, communication, days and GPU hours.
+
+    python tools/plan.py experiment=mlm_ende_1024 vocab_size=64699                      a table of clusters
+    python tools/plan.py experiment=mlm_ende_1024 vocab_size=64699 gpu=V100 gpus=64     one of them in detail
+    python tools/plan.py ... tokens_per_gpu=16384 network=100 price=2.5                 other batch, network, cost
+
+Takes the settings of train.py. The figures are estimates; benchmarks/plan.md has them beside published measurements.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import arguments, compose, user_errors
+from xlmtrain.config.schema import Config
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.errors import ConfigError
+from xlmtrain.metrics.gpus import GPUS, gpu_named
+from xlmtrain.plan.plan import Plan, describe, make_plan, table
+from xlmtrain.plan.speed import Cluster
+
+TABLE = [(name, count) for name in ("V100", "A100", "H100") for count in (1, 8, 64, 256)]
+
+
+@dataclass
+class PlanOptions:
+    """The settings of this tool; every other argument is a setting of train.py."""
+
+    gpu: str | None = None
+    """V100, A100, H100 or H200; null: a table of several clusters."""
+
+    gpus: int = 1
+    """How many of them."""
+
+    per_host: int = 8
+    """GPUs of one host."""
+
+    network: float = 0.0
+    """Gb/s of each host's network; 0: what such hosts usually have."""
+
+    vocab_size: int = 0
+    """Entries of the vocabulary; 0: those of data.path."""
+
+    tokens_per_gpu: int = 0
+    """Tokens of a step on each GPU; 0: train.batch_tokens shared out, a draw at least."""
+
+    tokens: float = 0.0
+    """Tokens of the whole run; 0: train.steps * train.batch_tokens."""
+
+    price: float = 0.0
+    """Of a GPU for an hour, in any currency."""
+
+    def __post_init__(self) -> None:
+        if self.gpu is not None and gpu_named(self.gpu) is None:
+            raise ConfigError(f"gpu={self.gpu}: known are {', '.join(gpu.name for gpu in GPUS)}")
+        if min(self.gpus, self.per_host) < 1 or min(self.network, self.tokens_per_gpu, self.tokens, self.price) < 0:
+            raise ConfigError("gpus and per_host are 1 or more; network, tokens_per_gpu, tokens and price not negative")
+
+
+def main(argv: list[str]) -> None:
+    """Print the plan, or the table."""
+    options, overrides = arguments(PlanOptions, argv, more=True)
+    config = compose("config", overrides)
+    vocab_size = options.vocab_size or _vocab_size(config)
+    if options.gpu is None:
+        print("\n".join(table([_plan(options, config, vocab_size, name, count) for name, count in TABLE])))
+    else:
+        print("\n".join(describe(_plan(options, config, vocab_size, options.gpu, options.gpus), options.price)))
+
+
+def _vocab_size(config: Config) -> int:
+    if not Path(config.data.path).is_dir():
+        raise ConfigError(
+            f"data.path={config.data.path} is not prepared yet; give the size of its vocabulary, vocab_size="
+        )
+    return len(Dataset(config.data.path).vocab)
+
+
+def _plan(options: PlanOptions, config: Config, vocab_size: int, name: str, gpus: int) -> Plan:
+    gpu = gpu_named(name)
+    assert gpu is not None
+    cluster = Cluster(gpu, gpus, options.per_host, options.network)
+    share = max(config.train.batch_tokens // gpus, config.data.draw_tokens)
+    total = options.tokens or float(config.train.steps) * config.train.batch_tokens
+    return make_plan(config, vocab_size, cluster, options.tokens_per_gpu or share, total)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])
