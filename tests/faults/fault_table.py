@@ -116,7 +116,12 @@ ROWS: dict[int, tuple[str, str, str]] = {
     11: ("Processes", "resume with other numbers of processes, 2, 4, 1, 2: the same batches", ""),
     12: ("Processes", "other micro-batches and processes: the same global batches", ""),
     13: ("Processes", "a global batch that the processes cannot share: refused, allowed numbers listed", ""),
-    14: ("Processes", "two hosts: one dies and comes back, one goes on alone, the network is cut", ""),
+    14: (
+        "Processes",
+        "two hosts: one dies and comes back, one goes on alone, the network is cut",
+        "`tools/launch/host.sh` without its setting for torchrun's stores (the host that came back was never let in), "
+        "without its watch (the host that was cut off hung); `resume` that begins anew",
+    ),
     15: ("Processes", "two jobs on one run directory: the second is refused, a dead one's lock taken over", ""),
     16: ("Storage", "disk full in a save: the checkpoint before is whole, training goes on, tries again", ""),
     17: ("Storage", "disk full for metrics, TensorBoard and log: training unharmed", ""),
