@@ -2,7 +2,7 @@
 
     python train.py experiment=quickstart                                     one process
     torchrun --standalone --nproc-per-node=8 train.py experiment=...          eight GPUs of one machine
-    torchrun --nnodes=8 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29400 train.py experiment=...
+    HEAD=node1 HOSTS=8 tools/launch/host.sh experiment=...                    on each of eight machines
     python train.py experiment=small_cpu optim.lr=3e-4 train.steps=5000       any setting by its key
     python train.py --help                                                    the settings and their values
     python train.py experiment=small_cpu --cfg job                            the settings that result

@@ -164,7 +164,12 @@ ROWS: dict[int, tuple[str, str, str]] = {
         "a global batch that the processes cannot share: refused, allowed numbers listed",
         "the number of processes was not looked at",
     ),
-    14: ("Processes", "two hosts: one dies and comes back, one goes on alone, the network is cut", ""),
+    14: (
+        "Processes",
+        "two hosts: one dies and comes back, one goes on alone, the network is cut",
+        "`tools/launch/host.sh` without its setting for torchrun's stores (the host that came back was never let in), "
+        "without its watch (the host that was cut off hung); `resume` that begins anew",
+    ),
     15: (
         "Processes",
         "two jobs on one run directory: the second is refused, a dead one's lock taken over",

@@ -58,6 +58,13 @@ def diagnose(
     return findings
 
 
+def doubtful_settings(settings: Mapping[str, Any], tokens: float) -> list[Finding]:
+    """What is unlikely to go well, or could go better, in a run of so many ``tokens``; ``settings``: by key path."""
+    grave = [*_no_warmup(settings), *_rate_is_high(settings), *_rate_is_low(settings)]
+    light = [*_clipping_is_off(settings), *_long_sequences(settings, tokens), *_narrow_heads(settings)]
+    return [*(Finding(what) for what in grave), *(Finding(what, grave=False) for what in light)]
+
+
 def _levels(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """(last step, mean loss) of a tenth of the records each, from first to last."""
     size = max(len(curve) // _PART, 2)
@@ -95,7 +102,7 @@ def _on_plateau(
             *_no_warmup(settings),
             *_rate_is_high(settings),
             *_rate_is_low(settings),
-            *_repeated_lines(repeated),
+            *repeated_lines(repeated),
             *_long_sequences(settings, tokens),
             *_narrow_heads(settings),
         ]
@@ -132,7 +139,8 @@ def _clipping_is_off(settings: Mapping[str, Any]) -> Iterator[str]:
         yield "gradients are not clipped (optim.clip_grad_norm=0): a single batch can throw the weights off; 5 is usual"
 
 
-def _repeated_lines(repeated: float | None) -> Iterator[str]:
+def repeated_lines(repeated: float | None) -> Iterator[str]:
+    """Of a text of whose lines the share ``repeated``, if that is known, occurred before."""
     if repeated is not None and repeated > _REPEATED:
         yield f"{repeated:.0%} of the training lines occurred before: leave out duplicates when preparing the text"
 

@@ -33,13 +33,18 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
 
 
-def _apex_fused_adam(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
-    """apex.optimizers.FusedAdam, or a ConfigError that says what is in its way."""
+def another_apex() -> bool:
+    """Whether the installed package ``apex`` is PyPI's web toolkit of that name, not NVIDIA's."""
     try:
         summary = str(importlib.metadata.metadata("apex")["Summary"])
     except (importlib.metadata.PackageNotFoundError, KeyError):
-        summary = ""
-    if "pyramid" in summary.lower():
+        return False
+    return "pyramid" in summary.lower()
+
+
+def _apex_fused_adam(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
+    """apex.optimizers.FusedAdam, or a ConfigError that says what is in its way."""
+    if another_apex():
         raise ConfigError(
             "optim.fused=apex: the installed package `apex` is PyPI's web toolkit of that name, not NVIDIA's; "
             f"pip uninstall apex, then build NVIDIA apex from {APEX_SOURCE}, or set optim.fused=torch"

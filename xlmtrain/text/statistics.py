@@ -38,6 +38,9 @@ class FileStatistics:
     segmented: int = 0
     reads_like: str | None = None
 
+    def __post_init__(self) -> None:
+        self.dropped = {**dict.fromkeys(REASONS, 0), **self.dropped}  # an earlier version knew fewer reasons
+
     def drop(self, reasons: Mapping[str, int]) -> None:
         """Count lines that were dropped."""
         for reason, count in reasons.items():
@@ -80,14 +83,19 @@ class Statistics:
     def raw_doubts(self) -> Iterator[str]:
         """Those that the prepared data does not show by itself."""
         yield from raw_warnings(self.files)
+        yield from self.overlaps()
         for total in self.totals():
-            if overlap := total.dropped["overlap"]:
-                yield f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
             if total.subwords > SUBWORDS_PER_WORD_WARNING * total.words:
                 yield (
                     f"{total.file}: {total.subwords / total.words:.1f} subwords a word; were the codes learned from "
                     f"text like this, and enough of them?"
                 )
+
+    def overlaps(self) -> Iterator[str]:
+        """What was taken out of the training text, as the model is to be judged by it."""
+        for total in self.totals():
+            if overlap := total.dropped["overlap"]:
+                yield f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
 
     def write(self, path: Path) -> None:
         """Write it all as JSON."""
