@@ -74,7 +74,8 @@ class Bench:
         unknown = [name for name in self.contender if name not in CONTENDERS]
         if unknown or self.shape not in SHAPES:
             raise ConfigError(
-                f"shape is one of {', '.join(SHAPES)}, contender of {', '.join(CONTENDERS)}; not {unknown or self.shape}"
+                f"shape is one of {', '.join(SHAPES)}, contender of {', '.join(CONTENDERS)}; "
+                f"not {', '.join(unknown) or self.shape}"
             )
         if self.rounds < 3 or self.steps < 1:
             raise ConfigError("rounds is 3 or more, steps 1 or more")
@@ -154,7 +155,9 @@ def _report(
         speed = median(turn.tokens / turn.cpu for turn in own)
         flops = flops_per_token(model, vocab_size, shape.length, median(t.targets / t.tokens for t in own))
         cpu = sum(turn.cpu for turn in own)
-        shares = {part: sum(getattr(t, part) for t in own) / cpu for part in ("forward", "backward", "optimizer", "other")}
+        shares = {
+            part: sum(getattr(t, part) for t in own) / cpu for part in ("forward", "backward", "optimizer", "other")
+        }
         result = {
             "contender": name,
             "tokens_per_cpu_second": speed,

@@ -137,9 +137,7 @@ class Loop:
         self.model = AncestorModel(config.model, len(weights.head.bias), len(config.data.mlm))
         self.model.load_state_dict(to_original(weights.state_dict()))
         optim = config.optim
-        self.optimizer = AncestorAdam(
-            list(self.model.parameters()), optim.lr, (optim.beta1, optim.beta2), optim.eps
-        )
+        self.optimizer = AncestorAdam(list(self.model.parameters()), optim.lr, (optim.beta1, optim.beta2), optim.eps)
         self._clip, self._precision = optim.clip_grad_norm, config.train.precision
 
     def loss(self, batch: Batch) -> float:

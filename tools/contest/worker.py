@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from contest.shapes import SHAPES, settings
 from torch import nn
 
+from contest.shapes import SHAPES, settings
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.corpus import Dataset
@@ -42,7 +42,7 @@ class Trains(Protocol):
 
 @dataclass
 class Turn:
-    """Some optimizer steps, batches included. ``cpu`` and what it is made of, ``wall``, ``waited`` for batches: seconds.
+    """Some optimizer steps with their batches: ``cpu`` and its parts, ``wall``, ``waited`` for batches, in seconds.
 
     ``other``: gradients cleared, learning rate set, batches made. Clipping is a part of ``backward``.
     """

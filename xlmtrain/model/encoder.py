@@ -14,6 +14,7 @@ from torch import nn
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.model.block import LAYER_NORM_EPS, Block
+from xlmtrain.model.dropout import Dropout
 
 
 class Encoder(nn.Module):
@@ -31,7 +32,7 @@ class Encoder(nn.Module):
         marked = config.language_embeddings and languages > 1
         self.language_embeddings = nn.Embedding(languages, config.dim) if marked else None
         self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self._initialize(config, pad)
 
