@@ -10,6 +10,7 @@ from xlmtrain.data.loader import StepData
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.memory import keep_freed_memory
 from xlmtrain.train.step import Stepper
 
 CPU = torch.device("cpu")
@@ -19,6 +20,7 @@ class Loop:
     """Optimizer and step as train.py makes them."""
 
     def __init__(self, config: Config, weights: LanguageModel) -> None:
+        keep_freed_memory()
         self.model = weights
         self.optimizer = make_optimizer(config.optim, self.model, CPU)
         alone = Distributed(0, 1, CPU)
