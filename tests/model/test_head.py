@@ -66,7 +66,9 @@ def test_look_up_has_the_gradient_of_an_embedding() -> None:
     vectors, matrix = look_up(table, tokens)
     assert torch.equal(vectors, table(tokens))
     (found,) = torch.autograd.grad((vectors * to_vectors).sum() + (matrix * to_matrix).sum(), table.weight)
-    (expected,) = torch.autograd.grad((table(tokens) * to_vectors).sum() + (table.weight * to_matrix).sum(), table.weight)
+    (expected,) = torch.autograd.grad(
+        (table(tokens) * to_vectors).sum() + (table.weight * to_matrix).sum(), table.weight
+    )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     vectors, _ = look_up(table, tokens)
     (found,) = torch.autograd.grad((vectors * to_vectors).sum(), table.weight)  # the matrix not used
