@@ -26,6 +26,7 @@ from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.sinks import read_records
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.train.loop import Outcome
 
 SEEDS = (0, 1, 2)
 WAYS = {
@@ -64,15 +65,17 @@ def _last_fifth(run: tuple[list[float], float]) -> float:
     return mean(losses[-len(losses) // 5 :])
 
 
-def _run(train: Callable[..., object], base: Config, way: str, seed: int) -> tuple[list[float], float]:
+def _run(train: Callable[..., Outcome], base: Config, way: str, seed: int) -> tuple[list[float], float]:
     """The loss of every step, and the logarithm of the validation perplexity after the last."""
     precision, torchs = WAYS[way]
-    run = Path(base.run) / f"{way.replace(',', '').replace(' ', '-')}-{seed}"
+    run = Path(base.run) / f"{precision.value}{'-torchs-dropout' if torchs else ''}-{seed}"
     settings = replace(base.train, precision=precision, log_every=1)
     config = replace(base, run=str(run), seed=seed, train=settings)
     with mock.patch("xlmtrain.model.dropout.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
         with mock.patch("xlmtrain.model.attention.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
-            train(config, initialize(base.train.device, base.train.timeout), StopRequest())
+            outcome = train(config, initialize(base.train.device, base.train.timeout), StopRequest())
+    if outcome.status != "done":
+        raise SystemExit(f"stopped by {outcome.reason}; the same command goes on")
     records = list(read_records(run / "metrics.jsonl"))
     losses = [record["train/loss"] for record in records if "train/loss" in record]
     perplexity = next(record["valid/mlm_ppl"] for record in reversed(records) if "valid/mlm_ppl" in record)
