@@ -34,7 +34,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the batch's targets, in nats."""
-        return self.head.loss(*self._at_targets(batch), batch.targets)
+        return self.head(*self._at_targets(batch), batch.targets)
 
     def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states (N, D) of the targets, and the embeddings (V, D)."""

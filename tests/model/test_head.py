@@ -32,7 +32,7 @@ def test_loss_is_the_cross_entropy(monkeypatch: pytest.MonkeyPatch, count: int, 
     hidden = torch.randn(count, DIM, requires_grad=True)
     targets = torch.randint(WORDS, (count,))
     of = (hidden, layer.weight, layer.bias)
-    found = gradients(layer.loss(hidden, hidden, targets), *of)
+    found = gradients(layer(hidden, hidden, targets), *of)
     expected = gradients(F.cross_entropy(layer(hidden, hidden), targets, reduction="sum"), *of)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
@@ -45,7 +45,7 @@ def test_loss_in_bf16_is_the_cross_entropy_but_for_rounding() -> None:
     hidden, targets = torch.randn(400, DIM, requires_grad=True), torch.randint(WORDS, (400,))
     of = (hidden, layer.weight, layer.bias)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = layer.loss(hidden, hidden, targets)
+        loss = layer(hidden, hidden, targets)
         torchs = F.cross_entropy(layer(hidden, hidden).float(), targets, reduction="sum")
     assert loss.dtype == torch.float32
     found, inexact = gradients(loss, *of), gradients(torchs, *of)

@@ -25,16 +25,20 @@ class Head(nn.Module):
         self.weight = None if tied else nn.Parameter(torch.empty(vocab_size, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(vocab_size).uniform_(-bound, bound))
 
-    def forward(self, hidden: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Logits (N, V) of ``hidden`` (N, D); ``embeddings`` (V, D)."""
-        return F.linear(hidden, embeddings if self.weight is None else self.weight, self.bias)
+    def forward(
+        self, hidden: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (N, V) of ``hidden`` (N, D); ``embeddings`` (V, D).
 
-    def loss(self, hidden: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the logits with ``targets`` (N,), summed, in nats."""
+        With ``targets`` (N,) their cross-entropy instead, summed, in nats, fp32.
+        """
+        weight = embeddings if self.weight is None else self.weight
+        if targets is None:
+            return F.linear(hidden, weight, self.bias)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
         if hidden.device.type == "cpu" and torch.is_grad_enabled() and dtype in (torch.float32, torch.bfloat16):
-            return _Loss.apply(hidden, embeddings if self.weight is None else self.weight, self.bias, targets, dtype)
-        return F.cross_entropy(self(hidden, embeddings).float(), targets, reduction="sum")
+            return _Loss.apply(hidden, weight, self.bias, targets, dtype)
+        return F.cross_entropy(F.linear(hidden, weight, self.bias).float(), targets, reduction="sum")
 
 
 class _Loss(torch.autograd.Function):
