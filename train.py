@@ -37,6 +37,7 @@ from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.log import set_up_logging
+from xlmtrain.runtime.memory import keep_freed_memory
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.random import torch_seed
 from xlmtrain.runtime.signals import StopRequest
@@ -57,6 +58,7 @@ log = logging.getLogger("xlmtrain")
 def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
     faulthandler.enable()  # a mapped file that is cut or cannot be read kills the process; say at least where
+    keep_freed_memory()
     stop = StopRequest()
     job = job_id() if config.train.requeue is Requeue.slurm else None
     distributed = initialize(config.train.device, config.train.timeout + GRACE)

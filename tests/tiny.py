@@ -16,7 +16,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from xlmtrain.config.schema import Config, DataConfig, EvaluateConfig, MaskConfig, ModelConfig, OptimConfig, TrainConfig
+from xlmtrain.config.schema import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    Precision,
+    TrainConfig,
+)
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
@@ -40,6 +49,7 @@ _BASE: dict[str, Any] = {
     "data.max_sentence_length": 10,
     "optim.lr": 1e-2,
     "optim.warmup_steps": 5,
+    "train.precision": Precision.fp32,  # whatever the machine has
     "train.steps": 20,
     "train.batch_tokens": 256,
     "train.log_every": 1,

@@ -26,11 +26,13 @@ from xlmtrain.finetune.run import finetune
 from xlmtrain.finetune.scores import result_table
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.log import set_up_logging
+from xlmtrain.runtime.memory import keep_freed_memory
 from xlmtrain.runtime.signals import StopRequest
 
 
 def main(config: FinetuneConfig) -> None:
     """Print the table of results; a run that a signal ended exits with 128 + the signal's number."""
+    keep_freed_memory()
     stop = StopRequest()
     distributed = initialize(config.train.device)
     set_up_logging(distributed.rank)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import CheckpointError
+from xlmtrain.model.embedding import look_up
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.head import Head
 from xlmtrain.text.vocab import PAD
@@ -31,13 +31,17 @@ class LanguageModel(nn.Module):
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits (N, V) in fp32 at the batch's N targets, and nowhere else: the output layer is half of the work."""
-        hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
-        chosen = hidden.flatten(0, 1).index_select(0, batch.target_index)
-        return self.head(chosen, self.encoder.token_embeddings.weight).float()
+        return self.head(*self._at_targets(batch)).float()
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the batch's targets, in nats."""
-        return F.cross_entropy(self.logits(batch), batch.targets, reduction="sum")
+        return self.head(*self._at_targets(batch), batch.targets)
+
+    def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (N, D) of the targets, and the embeddings (V, D)."""
+        embedded, table = look_up(self.encoder.token_embeddings, batch.tokens)
+        hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal, embedded)
+        return hidden.flatten(0, 1).index_select(0, batch.target_index), table
 
 
 def check_fit(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:

@@ -85,10 +85,15 @@ def test_no_scale_left(tiny_dataset: Path, tmp_path: Path) -> None:
     assert not checkpoint(config.run, 4).exists()
 
 
-def test_number_formats_on_a_cpu() -> None:
-    assert choose_precision(Precision.auto, CPU) is Precision.fp32
+@pytest.mark.parametrize("native", [True, False])
+def test_number_formats_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, native: bool
+) -> None:
+    monkeypatch.setattr("xlmtrain.runtime.precision.has_bf16", lambda device: native)
+    assert choose_precision(Precision.auto, CPU) is (Precision.bf16 if native else Precision.fp32)
     for wanted in (Precision.fp32, Precision.bf16, Precision.fp16):
         assert choose_precision(wanted, CPU) is wanted
+    assert ("has neither AVX512-BF16 nor AMX" in caplog.text) is not native
     a = torch.ones(2, 2)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         with autocast(Precision(precision), CPU):

@@ -28,6 +28,7 @@ SETTINGS = (
     "data.max_sentence_length=10",
     "optim.lr=1e-2",
     "optim.warmup_steps=5",
+    "train.precision=fp32",
     "train.steps=20",
     "train.batch_tokens=256",
     "train.log_every=1",

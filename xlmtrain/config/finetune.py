@@ -67,7 +67,7 @@ class FinetuneTrainConfig:
     """Dropout in the model while it learns, and before the head."""
 
     precision: Precision = Precision.auto
-    """``auto``: bf16 on GPUs that have it, fp16 with dynamic loss scaling on older ones, fp32 on CPU."""
+    """``auto``: bf16 where the hardware has it, else fp16 with dynamic loss scaling on GPUs, fp32 on CPUs."""
 
     device: Device = Device.auto
     """``auto``: CUDA where there is one."""

@@ -234,7 +234,8 @@ class TrainConfig:
     draw at a time. Change it freely to fit the memory; the gradient stays the same, up to the dropout drawn."""
 
     precision: Precision = Precision.auto
-    """``auto``: bf16 on GPUs that have it, fp16 with dynamic loss scaling on older ones (Volta), fp32 on CPU."""
+    """``auto``: bf16 on GPUs and CPUs that have it (CPUs with AVX512-BF16 or AMX), fp16 with dynamic loss scaling on
+    older GPUs (Volta), fp32 on other CPUs."""
 
     device: Device = Device.auto
     """``auto``: CUDA where there is one."""

@@ -129,10 +129,16 @@ def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
 
     A run has at least one item even if that is longer than the budget.
     """
-    bounds = [0]
-    while bounds[-1] < len(lengths):
-        start = bounds[-1]
-        at_most = min(budget // int(lengths[start]), len(lengths) - start)
-        longest = int(lengths[start + max(at_most, 1) - 1])
-        bounds.append(start + max(1, min(at_most, budget // longest)))
-    return np.array(bounds)
+    bounds, start = [np.zeros(1, dtype=np.int64)], 0
+    while start < len(lengths):
+        length, left = int(lengths[start]), len(lengths) - start
+        at_once = max(1, min(budget // length, left))
+        alike = int(np.searchsorted(lengths, lengths[start], side="right")) - start
+        if alike >= at_once:  # runs of items of one length, all at once: there may be millions
+            runs = start + np.arange(at_once, alike + 1, at_once)
+        else:
+            longest = int(lengths[start + at_once - 1])
+            runs = np.array([start + max(1, min(at_once, budget // longest))])
+        bounds.append(runs)
+        start = int(runs[-1])
+    return np.concatenate(bounds)

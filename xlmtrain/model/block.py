@@ -7,6 +7,7 @@ from torch import nn
 
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.model.attention import SelfAttention
+from xlmtrain.model.dropout import Dropout
 
 LAYER_NORM_EPS = 1e-12
 
@@ -34,7 +35,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self.ffn = FeedForward(config.dim, config.activation)
         self.ffn_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, visible: torch.Tensor | None, causal: bool) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""

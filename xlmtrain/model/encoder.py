@@ -14,6 +14,7 @@ from torch import nn
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.model.block import LAYER_NORM_EPS, Block
+from xlmtrain.model.dropout import Dropout
 
 
 class Encoder(nn.Module):
@@ -31,7 +32,7 @@ class Encoder(nn.Module):
         marked = config.language_embeddings and languages > 1
         self.language_embeddings = nn.Embedding(languages, config.dim) if marked else None
         self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self._initialize(config, pad)
 
@@ -53,13 +54,15 @@ class Encoder(nn.Module):
         languages: torch.Tensor,
         lengths: torch.Tensor | None = None,
         causal: bool = False,
+        embedded: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states (B, T, D) for ``tokens``, ``positions``, ``languages`` (B, T).
 
         ``lengths`` (B,): tokens of each row before its padding, None if no row is padded; hidden states of padding
         are zero. ``causal``: a position sees only itself and what is before it; padding must then be on the right.
+        ``embedded`` (B, T, D): the tokens' embeddings, if they have been looked up already.
         """
-        return deque(self.states(tokens, positions, languages, lengths, causal), maxlen=1).pop()
+        return deque(self.states(tokens, positions, languages, lengths, causal, embedded), maxlen=1).pop()
 
     def states(
         self,
@@ -68,9 +71,12 @@ class Encoder(nn.Module):
         languages: torch.Tensor,
         lengths: torch.Tensor | None = None,
         causal: bool = False,
+        embedded: torch.Tensor | None = None,
     ) -> Iterator[torch.Tensor]:
         """The hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s."""
-        x = self.token_embeddings(tokens) + self.position_embeddings(positions)
+        if embedded is None:
+            embedded = self.token_embeddings(tokens)
+        x = embedded + self.position_embeddings(positions)
         if self.language_embeddings is not None:
             x = x + self.language_embeddings(languages)
         x = self.dropout(self.embedding_norm(x))

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import ConfigError
 
+log = logging.getLogger(__name__)
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 """The formats of two bytes."""
 
 
-def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """``wanted``, with ``auto`` settled: bf16 on GPUs that have it, fp16 on older ones such as Volta, fp32 on CPU.
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bf16: GPUs from Ampere on, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
-    Raises ConfigError for bf16 on a GPU without it.
+
+def choose_precision(wanted: Precision, device: torch.device) -> Precision:
+    """``wanted``, with ``auto`` settled: bf16 where the hardware has it; else fp16 on GPUs (Volta), fp32 on CPUs.
+
+    Raises ConfigError for bf16 on a GPU without it; on a CPU without it, it is slower than fp32, and a warning.
     """
-    has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
-    if wanted is Precision.bf16 and not has_bf16:
-        raise ConfigError(f"train.precision=bf16: {torch.cuda.get_device_name(device)} has no bf16; take fp16 or auto")
+    native = has_bf16(device)
+    if wanted is Precision.bf16 and not native:
+        if device.type != "cpu":
+            name = torch.cuda.get_device_name(device)
+            raise ConfigError(f"train.precision=bf16: {name} has no bf16; take fp16 or auto")
+        log.warning(
+            "WARNING: train.precision=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; "
+            "take fp32 or auto"
+        )
     if wanted is not Precision.auto:
         return wanted
-    if device.type == "cpu":
-        return Precision.fp32
-    return Precision.bf16 if has_bf16 else Precision.fp16
+    if native:
+        return Precision.bf16
+    return Precision.fp32 if device.type == "cpu" else Precision.fp16
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
