@@ -177,8 +177,9 @@ class _Job:
         self._runner.run("tokenize", list(tasks.values()))
         for shard, task in tasks.items():
             result = self._work.load(task.stage, task.key)
-            for file in self._files[shard.text]:
+            for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
+                file.words += words
                 file.drop(result["dropped"])
         for total in self._statistics().totals():
             if not total.sentences:
@@ -228,11 +229,8 @@ class _Job:
                 "subwords": subwords,
                 "count": count and _is_train(shard),
             }
-            tasks[shard] = Task("encode", arguments, self._work.load(task.stage, task.key)["bytes"])
+            tasks[shard] = Task("encode", arguments, shard.bytes)
         self._runner.run("encode", list(tasks.values()))
-        for shard, task in tasks.items():
-            for file, words in zip(self._files[shard.text], self._work.load(task.stage, task.key)["words"]):
-                file.words += words
         return tasks
 
     def count_vocab(self, encoded: dict[_Shard, Task], subwords: str) -> str:
