@@ -20,12 +20,11 @@ from xlmtrain.config.prepare import CleanConfig, TextConfig
 from xlmtrain.text.binarize import CorpusWriter, id_dtype
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.clean import line_checks
-from xlmtrain.text.counts import write_counts
 from xlmtrain.text.cut import CHUNK_BYTES, cut, line_digest, read_digests, shard_file
 from xlmtrain.text.duplicates import held_out, read_duplicates
 from xlmtrain.text.files import Chunk, RawText, read_chunks
 from xlmtrain.text.stages import Encoder, TokenizeChunk
-from xlmtrain.text.tokenized import LINE_END, occurring, read_numbers, read_words, write_tokenized
+from xlmtrain.text.tokenized import LINE_END, read_numbers, read_words, write_tokenized, write_word_counts
 from xlmtrain.text.vocab import UNK, Vocab
 from xlmtrain.text.work import Task, Work
 
@@ -73,9 +72,8 @@ def tokenize(
     """Raw lines of a shard -> tokens, as :mod:`xlmtrain.text.tokenized` describes.
 
     ``held_out``, ``duplicates``: parts that say which lines to leave out. ``sample``: for each language the share of
-    the text whose words are counted, in ``{language}.counts.zst``; empty if this is no text to learn from. Returns
-    sentences, words of each language, lines dropped by reason, and for text to learn from words counted and the
-    characters that occur.
+    the text whose words are counted; empty if this is no text to learn from. Returns sentences, words of each language,
+    lines dropped by reason, and for text to learn from words counted and the characters that occur.
     """
     make = _tokenizer(json.dumps(text), tuple(languages))
     cleaner = _Cleaner(work.part("cut", cut), shard, languages, CleanConfig(**clean))
@@ -105,12 +103,10 @@ def tokenize(
         words.append(int(np.count_nonzero(numbers != LINE_END)))
         written = write_tokenized(out, language, known, numbers)
         if sample:
-            present, counts = occurring(np.concatenate(chosen))
-            write_counts(
-                out / f"{language}.counts.zst", sorted((known[n], c) for n, c in zip(present.tolist(), counts.tolist()))
-            )
+            counts = np.bincount(np.concatenate(chosen), minlength=len(known))[written]
+            write_word_counts(out, language, counts)
             running.append(int(counts.sum()))
-            characters.update(*written)
+            characters.update(*(known[number] for number in written))
     return {
         "sentences": sentences,
         "words": words,

@@ -37,7 +37,7 @@ _DOUBTFUL = -1  # in a piece's place: it takes the neighbours, or the whole line
 
 _APOSTROPHES = "'`´‘’‚"  # what normalization makes an apostrophe of, and itself
 _QUOTES = _APOSTROPHES + '"„“”«»'
-_LETTERS = regex.compile(r"\p{L}+")
+_MARKS = ".,:;!?()-" + _QUOTES
 _RUN = regex.compile(r"\p{L}+|[0-9]+")
 # No rule looks beyond a word that begins and ends so. (A comma at the end is a token with or without a next word.)
 _FREE = regex.compile(r"[\p{L}0-9(](.*[\p{L}0-9,;:!?)])?")
@@ -131,17 +131,25 @@ class Tokenizer:
 
     def _tokens_alone(self, word: str) -> str:
         """The tokens of a word in which no neighbour has a part; nothing for others."""
-        if _LETTERS.fullmatch(word) and "DOTMULTI" not in word:
-            return " ".join(self._rules.finish([word]))
+        if word.isalpha() and "DOTMULTI" not in word:
+            return self._finish(word)
         return self._tokens_between(("A", word, "A")) if _FREE.fullmatch(word) else ""
 
     def _tokens_between(self, key: tuple[str, str, str]) -> str:
         """The tokens of a word between stand-ins for its neighbours; nothing if it takes the whole line to tell."""
         before, word, following = key
-        shape = _RUN.sub(lambda run: self._stand_ins[run.group()], word)
-        if not (template := self._templates[before, shape, following]):
-            return ""
-        return " ".join(self._rules.finish((template % tuple(_RUN.findall(word))).split()))
+        run = word.strip(_MARKS)
+        if run.isalpha():  # most words: there is but one run
+            left, _, right = word.partition(run)
+            runs, shape = (run,), left + self._stand_ins[run] + right
+        else:
+            runs = tuple(_RUN.findall(word))
+            shape = _RUN.sub(lambda run: self._stand_ins[run.group()], word)
+        template = self._templates[before, shape, following]
+        return self._finish(template % runs) if template else ""
+
+    def _finish(self, tokens: str) -> str:
+        return " ".join(self._rules.finish(tokens.split(" ")))
 
     def _template(self, key: tuple[str, str, str]) -> str:
         """The tokens of a shape, with ``%s`` for each run."""
