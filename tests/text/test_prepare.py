@@ -187,6 +187,7 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     monkeypatch.setattr(shards, "_NUMBERS_AT_ONCE", 100)
     monkeypatch.setattr(stages, "CACHED_WORDS", 10)
     monkeypatch.setattr(tokenizer, "REMEMBERED", 10)
+    monkeypatch.setattr(tokenizer, "KEPT", 5)
     monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
     for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)

@@ -18,7 +18,7 @@ of letters and of digits are replaced by stand-ins too: hundreds of thousands of
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -30,8 +30,10 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text.moses import RuleTokenizer
 from xlmtrain.text.tokenized import LINE_END
 
-REMEMBERED = 1 << 18
-"""So many words are kept for the texts to come."""
+REMEMBERED = 1 << 19
+"""When so many raw words were met, most of them are forgotten."""
+KEPT = 1 << 17
+"""So many are not: the ones met first, which are the most frequent."""
 
 _DOUBTFUL = -1  # in a piece's place: it takes the neighbours, or the whole line, to tell
 
@@ -74,7 +76,11 @@ class Tokenizer:
         self._alone: _Table[str, int] = _Table(lambda word: self._piece(self._tokens_alone(word)))
         self._between: _Table[tuple[str, str, str], int] = _Table(lambda key: self._piece(self._tokens_between(key)))
         self._numbers: _Table[str, int] = _Table(self._new_word)
-        self._forget()
+        self.words: list[str] = []
+        """The distinct tokens; the first is the line end."""
+        # The tokens of piece n are _tokens[_ends[n] : _ends[n + 1]].
+        self._tokens, self._ends = array("i"), array("i", [0])
+        self._alone["\n"] = self._piece("\n")
 
     def __call__(self, line: str) -> list[str]:
         """The tokens of one line."""
@@ -84,7 +90,7 @@ class Tokenizer:
     def start(self) -> None:
         """Forget the words if there are many; numbers given before mean nothing then."""
         if len(self._alone) + len(self._ends) > REMEMBERED:
-            self._forget()
+            self._forget_all_but(KEPT)
 
     def numbers(self, text: str) -> np.ndarray:
         """``text``, lines with an end each, as numbers of ``words``, int32: :data:`LINE_END` after every line."""
@@ -120,14 +126,11 @@ class Tokenizer:
         self.words.append(word)
         return len(self.words) - 1
 
-    def _forget(self) -> None:
-        for table in (self._alone, self._between, self._numbers):
-            table.clear()
-        self.words: list[str] = []
-        """The distinct tokens; the first is the line end."""
-        # The tokens of piece n are _tokens[_ends[n] : _ends[n + 1]].
-        self._tokens, self._ends = array("i"), array("i", [0])
-        self._alone["\n"] = self._piece("\n")
+    def _forget_all_but(self, pieces: int) -> None:
+        del self._ends[pieces + 1 :], self._tokens[self._ends[-1] :], self.words[max(self._tokens) + 1 :]
+        for table in (self._alone, self._between):
+            table.keep(range(pieces))
+        self._numbers.keep(range(len(self.words)))
 
     def _tokens_alone(self, word: str) -> str:
         """The tokens of a word in which no neighbour has a part; nothing for others."""
@@ -209,6 +212,12 @@ class _Table(dict[K, V]):
     def __missing__(self, key: K) -> V:
         value = self[key] = self._compute(key)
         return value
+
+    def keep(self, values: Container[V]) -> None:
+        """Forget the keys of all other values."""
+        kept = {key: value for key, value in self.items() if value in values}
+        self.clear()
+        self.update(kept)
 
 
 class _Memo(_Table[K, V]):
