@@ -134,6 +134,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     29: ("Numbers", "batches without a maskable token, of padding, of length 1: finite loss", ""),
     30: ("Numbers", "ranks whose weights differ: found, the rank named", ""),
     31: ("Numbers", "the loss is weighted by tokens, however the batch is cut and shared out", ""),
+    35: ("Data", "data that cannot be read while training: three tries, a checkpoint, the end; resume identical", ""),
     41: ("Security", "evil pickles: nothing executed, refused", ""),
     42: ("Security", "evil archives: nothing outside the target", ""),
     43: ("Security", "bad downloads: refused or resumed, never used unverified", ""),
