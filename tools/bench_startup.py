@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(
         f"{tokens:,} tokens of training text: data set and loader {opened - start:.2f} s, first batch "
-        f"{made - opened:.2f} s, {resident:,.0f} MB resident at most, mapped pages and libraries included"
+        f"{made - opened:.2f} s, {resident:,.0f} MB resident at most, libraries included"
     )
 
 

@@ -19,7 +19,7 @@ The stages over shards are done by worker processes, here or elsewhere (:mod:`xl
 are small. No stage holds more than a shard, the words to learn from (``bpe.max_words``), or the subwords in memory.
 
 The prepared corpus is one file of ids, not one for each shard: assembling is the step in which ids get their final
-numbers, so it costs no pass of its own, and every reader of the data can map one array. The shards stay visible in the
+numbers, so it costs no pass of its own, and every reader of the data reads one array. The shards stay visible in the
 header, each with its own checksum.
 """
 
