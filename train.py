@@ -57,7 +57,7 @@ log = logging.getLogger("xlmtrain")
 
 def main(config: Config) -> None:
     """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
-    faulthandler.enable()  # a mapped file that is cut or cannot be read kills the process; say at least where
+    faulthandler.enable()  # what kills the process in native code says at least where
     keep_freed_memory()
     stop = StopRequest()
     job = job_id() if config.train.requeue is Requeue.slurm else None

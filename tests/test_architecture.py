@@ -31,6 +31,7 @@ ALLOWED = {
         "xlmtrain.text.doubts",
         "xlmtrain.text.languages",
         "xlmtrain.text.statistics",
+        "xlmtrain.runtime.faults",
         "xlmtrain.runtime.random",
     ),
     "xlmtrain.model": ("xlmtrain.config.schema",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import string
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
@@ -26,6 +27,7 @@ from xlmtrain.config.schema import (
     Precision,
     TrainConfig,
 )
+from xlmtrain.data.stored import StoredArray
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
@@ -157,3 +159,10 @@ def _run_one(rank: int, count: int, meeting: Path, function: Callable[..., Any],
         return function(distributed, *arguments)
     finally:
         distributed.close()
+
+
+def stored(numbers: np.ndarray) -> StoredArray:
+    """Numbers in a file of which only the reader knows."""
+    with tempfile.NamedTemporaryFile() as file:
+        numbers.tofile(file.name)
+        return StoredArray(Path(file.name), numbers.dtype)

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(
         f"{tokens:,} tokens of training text: data set and loader {opened - start:.2f} s, first batch "
-        f"{made - opened:.2f} s, {resident:,.0f} MB resident at most, mapped pages and libraries included"
+        f"{made - opened:.2f} s, {resident:,.0f} MB resident at most, libraries included"
     )
     begin, unpadded, positions = time.process_time(), 0.0, 0.0
     while time.process_time() - begin < CPU_SECONDS:

@@ -1,4 +1,4 @@
-"""Raw text -> memory-mapped ids, with BPE codes and a vocabulary learned on the way or given.
+"""Raw text -> ids on disk, with BPE codes and a vocabulary learned on the way or given.
 
     python tools/prepare.py output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
         'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from conftest import Oracle
+from tiny import stored
 
 from xlmtrain.data.batch import make_batch, make_causal_batch
 from xlmtrain.data.rows import Rows, pair_rows, stream_rows, windows
@@ -37,7 +38,7 @@ def test_positions_stay_below_the_longest_side() -> None:
 
 
 def test_windows_wrap_around() -> None:
-    rows = windows(np.arange(10, dtype=np.uint16), np.array([0, 7]), 5, 1)
+    rows = windows(stored(np.arange(10, dtype=np.uint16)), np.array([0, 7]), 5, 1)
     assert rows.tokens.tolist() == [[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]]
     assert rows.tokens.dtype == np.int64
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_corpus, write_header
+from tiny import stored, write_corpus, write_header
 
 from xlmtrain.data.corpus import Corpus, Dataset
 from xlmtrain.data.sample import STRETCHES, Words, ids_of, stretches
@@ -55,7 +55,7 @@ def test_a_short_corpus_is_taken_whole_and_a_long_one_evenly(dataset: Dataset) -
 
 
 def test_nothing_is_no_trouble() -> None:
-    corpus = Corpus("train.de", np.empty(0, np.uint16), np.zeros(1, np.int64))
+    corpus = Corpus("train.de", stored(np.empty(0, np.uint16)), stored(np.zeros(1, np.int64)))
     words = Words(VOCAB)
     for some in stretches(corpus, 100):
         words.count(ids_of(corpus, some))

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tiny import stored
 
 import xlmtrain.data.sources
 from xlmtrain.data.corpus import Corpus
@@ -17,12 +18,12 @@ from xlmtrain.text.vocab import EOS, PAD
 
 def corpus_of(sentences: list[list[int]], name: str = "train.en") -> Corpus:
     ids = np.array([token for sentence in sentences for token in [*sentence, EOS]], dtype=np.uint16)
-    return Corpus(name, ids, np.cumsum([0] + [len(sentence) + 1 for sentence in sentences]))
+    return Corpus(name, stored(ids), stored(np.cumsum([0] + [len(sentence) + 1 for sentence in sentences])))
 
 
 def numbered(tokens: int) -> Corpus:
     """A text whose every token is its own place."""
-    return Corpus("train.en", np.arange(tokens, dtype=np.int32), np.array([0, tokens]))
+    return Corpus("train.en", stored(np.arange(tokens, dtype=np.int32)), stored(np.array([0, tokens])))
 
 
 def same(a: Rows, b: Rows) -> bool:

@@ -196,8 +196,9 @@ def _record_ids(path: Path) -> None:
         tokens = 0
         for batch in data.batches:
             tokens = zlib.crc32(batch.tokens.numpy().tobytes(), tokens)
-        stream.write(json.dumps([data.step, data.draws, tokens]) + "\n")
-        stream.flush()
+        if data.error is None:
+            stream.write(json.dumps([data.step, data.draws, tokens]) + "\n")
+            stream.flush()
         return original(loop, data)
 
     TrainingLoop._step = noted  # type: ignore[method-assign, assignment]

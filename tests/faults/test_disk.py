@@ -128,6 +128,34 @@ def test_storage_that_errs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
             assert not list((start.run / "checkpoints").glob(".step-*.partial"))
 
 
+@pytest.mark.row(35, quick=1, slow=4, full=10)
+def test_data_that_cannot_be_read(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """On one of two processes. Once or twice: tried again, nothing is lost. Thrice: every process ends at the same
+    step, the one before is saved, and the run goes on as if nothing had been."""
+    expected = straight(tmp_path, tiny_dataset, STEPS, 2)
+    for number in range(tries.count):
+        kind, rank, lasting = ("eio", "estale")[number // 2 % 2], number // 4 % 2, number % 2 == 1
+        first = 300 + 37 * number
+        with tries.attempt(f"{kind} from read {first} of rank {rank} on, {'lasting' if lasting else 'twice'}"):
+            config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS)
+            fault = f"read:{first}{'-' if lasting else f'-{first + 1}'}:{rank}:{kind}"
+            with Forked(config, 2, fault=fault) as start:
+                codes = start.wait()
+            assert "tried again in 1.0 s" in start.printed(rank), start.printed()[-2000:]
+            if lasting:
+                assert codes == [3, 3], start.printed()[-2000:]
+                assert re.search(r"(train|valid)\.\S+: .*, three times", start.printed(rank))
+                assert "another process cannot have its data" in start.printed(1 - rank)
+                assert status(config.run)["status"] == "failed"
+                newest = CheckpointStore(start.run / "checkpoints", 2).latest()
+                assert newest is not None
+                assert 0 < last_step(start.run) == newest.state["progress"]["step"] <= STEPS
+                finish(config, 2)
+            else:
+                assert codes == [0, 0], start.printed()[-2000:]
+            assert digest(config.run, STEPS, 2) == expected
+
+
 @pytest.mark.row(22, slow=1, full=5)
 def test_slow_storage(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     """A save takes seconds, in the background: the steps go on meanwhile, and SIGTERM waits for it to be whole."""

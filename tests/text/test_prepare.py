@@ -16,7 +16,7 @@ import pytest
 
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text import cut, reduce, shards
+from xlmtrain.text import cut, reduce, shards, stages, tokenizer
 from xlmtrain.text import prepare as prepare_module
 from xlmtrain.text.binarize import Header
 from xlmtrain.text.bpe import read_codes
@@ -184,9 +184,12 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     work.prepare()
     monkeypatch.setattr(cut, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(shards, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(shards, "TOKEN_CHUNK_BYTES", 700)
+    monkeypatch.setattr(shards, "_NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr(stages, "CACHED_WORDS", 10)
+    monkeypatch.setattr(tokenizer, "REMEMBERED", 10)
+    monkeypatch.setattr(tokenizer, "KEPT", 5)
     monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
-    for workers in (2, 4):
+    for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)
         assert contents(work.directory / "more") == contents(work.output)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import lzma
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.text import tokenizer as tokenizer_module
+from xlmtrain.text.moses import RuleTokenizer
 from xlmtrain.text.normalize import Normalizer
+from xlmtrain.text.tokenized import LINE_END
 from xlmtrain.text.tokenizer import Tokenizer
 
 # (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts
@@ -43,6 +48,32 @@ def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside() -> 
 def test_a_very_long_row_of_dots_takes_no_quadratic_time() -> None:
     dots = "." * 300_000
     assert Tokenizer("de", TextConfig())(f'Punkte{dots}" und {dots} mehr') == ["Punkte", '"', dots, "und", dots, "mehr"]
+
+
+ODD_WORDS = (
+    "Haus haus I's o'c 'tis 'S '.x x' x. Dr. z.B. 3. 3.5 5,300 ,x x, (x) :x % 5% x: « »x -x- x/y @-@ a.m. No. A. ä. "
+    "x\u00a0y x\ty x\u200by DOTMULTI 漢字 １２ don't 2'5 '95 l' „x“ “x.” ‚x‘ x?! <s> usw. x... …x … ' '' `x` x'' .x"
+)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("settings", [TextConfig(), TextConfig(lowercase=True, remove_accents=True)])
+def test_text_at_once_is_what_the_rules_make_of_each_line(
+    language: str, settings: TextConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands beside a word, at the ends of lines, and whatever was met and forgotten before."""
+    monkeypatch.setattr(tokenizer_module, "REMEMBERED", 100)
+    monkeypatch.setattr(tokenizer_module, "KEPT", 20)
+    rng, words = random.Random(3), [*ODD_WORDS.split(" "), '"x', 'x".', '."x', 'x"', '"']
+    tokenizer, rules = Tokenizer(language, settings), RuleTokenizer(language, settings)
+    for _ in range(4):
+        lines = [rng.choice([" ", "  "]).join(rng.choices(words, k=rng.randrange(7))) for _ in range(300)]
+        tokenizer.start()
+        numbers = tokenizer.numbers("".join(f"{line}\n" for line in lines))
+        sentences = np.split(numbers, np.flatnonzero(numbers == LINE_END) + 1)
+        assert not len(sentences.pop())
+        for line, sentence in zip(lines, sentences, strict=True):
+            assert [tokenizer.words[number] for number in sentence[:-1]] == rules(line)
 
 
 def test_lowercase_and_accents_are_separate_switches() -> None:

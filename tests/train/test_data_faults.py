@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -123,7 +122,7 @@ def test_doubts_are_in_the_log_before_the_first_step(tmp_path: Path) -> None:
     assert warning < log.index("preempted at step 1")
 
 
-# --- Files that go away while they are mapped
+# --- Files that go away while they are read
 
 STEPS = 400
 SETTINGS = [
@@ -178,11 +177,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("happens", [unlink, cut])
-def test_a_shard_that_goes_away_costs_the_steps_since_the_last_checkpoint_at_most(
+def test_a_shard_that_goes_away_costs_nothing(
     happens: Callable[[Path], None], undisturbed: list[dict[str, Any]], own_dataset: Path, tmp_path: Path
 ) -> None:
-    """A file without a name stays where it is mapped, and the run does not notice. One that is cut is a bus error, as
-    is one that the storage cannot read: the process ends as if it was killed, and says where."""
+    """A file without a name stays where it is, and the run does not notice. One that is cut, or that the storage cannot
+    read, ends the run after a checkpoint."""
     run = tmp_path / "run"
     good = tmp_path / "good"
     shutil.copytree(own_dataset, good)
@@ -194,9 +193,9 @@ def test_a_shard_that_goes_away_costs_the_steps_since_the_last_checkpoint_at_mos
         assert process.returncode == 0, said
         assert records(run) == undisturbed
         return
-    assert process.returncode == -signal.SIGBUS, said
-    assert "Fatal Python error: Bus error" in said
-    assert "xlmtrain/data/" in said
+    assert process.returncode == 3, said
+    assert "ids: cannot be read: it ends before byte" in said
+    assert "Traceback" not in said
     reached = step(run)
     assert reached < STEPS
     refused = start(run, own_dataset)
@@ -207,6 +206,5 @@ def test_a_shard_that_goes_away_costs_the_steps_since_the_last_checkpoint_at_mos
     again = start(run, own_dataset)
     said = again.communicate()[0]
     assert again.returncode == 0, said
-    kept = int(said.partition("checkpoints/step-")[2][:8])
-    assert reached - 10 <= kept <= reached
+    assert int(said.partition("checkpoints/step-")[2][:8]) == reached
     assert records(run) == undisturbed

@@ -140,7 +140,7 @@ class Executor(str, Enum):
 
 @dataclass
 class PrepareConfig:
-    """Raw text in, memory-mapped ids out."""
+    """Raw text in, ids out."""
 
     output: str = "???"
     """Directory to make. It appears only when everything in it is complete."""

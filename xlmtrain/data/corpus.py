@@ -1,4 +1,4 @@
-"""Prepared text, memory-mapped: every process shares the page cache, and start-up does not read the text.
+"""Prepared text, read where it lies: every process shares the page cache, and start-up does not read the text.
 
 The directory is written by ``tools/prepare.py``; ``dataset.json`` describes it.
 """
@@ -6,14 +6,18 @@ The directory is written by ``tools/prepare.py``; ``dataset.json`` describes it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from xlmtrain.data.stored import StoredArray
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.text.binarize import HEADER, OFFSET_DTYPE, Header, Shard, StoredFile
 from xlmtrain.text.vocab import EOS, Vocab
+
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,25 @@ class Corpus:
     """
 
     name: str
-    ids: np.ndarray
-    offsets: np.ndarray
+    ids: StoredArray
+    offsets: StoredArray
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def sentence(self, index: int) -> np.ndarray:
         """The ids of one sentence with its EOS."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+        return self.sentences([index])[0]
+
+    def sentences(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """The ids of several."""
+        starts = list(indices)
+        bounds = self.offsets.pieces(starts, [index + 2 for index in starts])
+        return self.ids.pieces(*zip(*(pair.tolist() for pair in bounds))) if starts else []
 
     def lengths(self) -> np.ndarray:
         """Tokens of every sentence without its EOS, (sentences,) int64."""
-        return np.diff(self.offsets) - 1
+        return np.diff(self.offsets[:]) - 1
 
 
 class Dataset:
@@ -73,8 +83,8 @@ class Dataset:
             there = ", ".join(sorted(self.header.corpora))
             raise DataError(f"data.path={self.path}: no corpus {name}; there are {there}")
         header = self.header.corpora[name]
-        ids = self._map(header.ids, np.dtype(self.header.dtype))
-        offsets = self._map(header.offsets, OFFSET_DTYPE)
+        ids = self._open(header.ids, np.dtype(self.header.dtype))
+        offsets = self._open(header.offsets, OFFSET_DTYPE)
         if len(offsets) != header.sentences + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
             raise DataError(f"{self.path / header.offsets.file}: does not describe {header.ids.file}")
         if len(ids) and ids[-1] != EOS:
@@ -99,8 +109,8 @@ class Dataset:
         begin = 0
         for shard in header.shards or [Shard(header.tokens, header.ids.sha256)]:
             end = begin + shard.tokens
-            if _sha256(corpus.ids[begin:end]) != shard.sha256:
-                size = corpus.ids.itemsize
+            if _sha256(corpus.ids, begin, end) != shard.sha256:
+                size = corpus.ids.dtype.itemsize
                 raise DataError(
                     f"{self.path / header.ids.file}: damaged between bytes {begin * size} and {end * size}: not what "
                     "was prepared; prepare the data again"
@@ -108,7 +118,7 @@ class Dataset:
             begin = end
         if begin != header.tokens:
             raise DataError(f"{self.path / HEADER}: damaged header: shards of {begin} tokens in {name}")
-        if _sha256(corpus.offsets) != header.offsets.sha256:
+        if _sha256(corpus.offsets, 0, len(corpus.offsets)) != header.offsets.sha256:
             raise DataError(
                 f"{self.path / header.offsets.file}: damaged: not what was prepared; prepare the data again"
             )
@@ -119,7 +129,7 @@ class Dataset:
             if not name.startswith("test."):
                 self.verify(name)
 
-    def _map(self, stored: StoredFile, dtype: np.dtype) -> np.ndarray:
+    def _open(self, stored: StoredFile, dtype: np.dtype) -> StoredArray:
         path = self.path / stored.file
         if not path.is_file():
             raise DataError(f"{path}: missing; prepare the data again")
@@ -127,12 +137,14 @@ class Dataset:
             raise DataError(f"{path}: {path.stat().st_size} bytes, dataset.json says {stored.bytes}")
         if stored.bytes % dtype.itemsize:
             raise DataError(f"{path}: {stored.bytes} bytes are no {dtype} numbers, as dataset.json says; prepare again")
-        # numpy cannot map an empty file
-        return np.memmap(path, dtype=dtype, mode="r") if stored.bytes else np.empty(0, dtype)
+        return StoredArray(path, dtype)
 
 
-def _sha256(content: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(content).view(np.uint8).data).hexdigest()
+def _sha256(numbers: StoredArray, begin: int, end: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(begin, end, _AT_ONCE):
+        digest.update(numbers[start : min(start + _AT_ONCE, end)].data)
+    return digest.hexdigest()
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:

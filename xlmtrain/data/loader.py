@@ -12,7 +12,7 @@ from xlmtrain.data.corpus import Dataset, check_ids
 from xlmtrain.data.mask import Masker
 from xlmtrain.data.rows import Rows
 from xlmtrain.data.sampling import OBJECTIVES, Cursors, Draw, Sampler, make_tasks
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.random import generator
 
 
@@ -21,7 +21,7 @@ class StepData:
     """This process's part of one global batch.
 
     ``shares``: objective -> share of the global batch's draws. ``draws``: all of the batch, as (task, epoch, draw).
-    ``cursors``: where the data stands after this step.
+    ``cursors``: where the data stands after this step. ``error``: why there is no data, all else being empty.
     """
 
     step: int
@@ -29,6 +29,7 @@ class StepData:
     shares: dict[str, float]
     draws: list[tuple[str, int, int]]
     cursors: Cursors
+    error: DataError | None = None
 
     @property
     def targets(self) -> list[float]:
@@ -95,14 +96,20 @@ class Loader:
         ]
 
     def steps(self, first: int, last: int, cursors: Cursors) -> Iterator[StepData]:
-        """The steps ``first`` to ``last - 1``, each made while the one before it is computed with."""
+        """The steps ``first`` to ``last - 1``, each made while the one before it is computed with. The last one
+        is without data, but with the error, if it cannot be made."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
             ahead = thread.submit(self.make, first, cursors) if first < last else None
             for step in range(first, last):
                 assert ahead is not None
-                data = ahead.result()
+                try:
+                    data = ahead.result()
+                except DataError as error:
+                    yield StepData(step, [], {}, [], cursors, error)
+                    return
                 if step + 1 < last:
                     ahead = thread.submit(self.make, step + 1, data.cursors)
+                cursors = data.cursors
                 yield data
 
     def _cut(self, rows: Rows) -> Iterator[tuple[Rows, slice]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xlmtrain.data.stored import StoredArray
 from xlmtrain.text.vocab import EOS, PAD
 
 
@@ -22,10 +23,12 @@ class Rows:
     lengths: np.ndarray
 
 
-def windows(ids: np.ndarray, starts: np.ndarray, length: int, language: int) -> Rows:
+def windows(ids: StoredArray, starts: np.ndarray, length: int, language: int) -> Rows:
     """Windows of running text, (len(starts), length), wrapping around at the end of the corpus. No padding."""
-    index = starts[:, None] + np.arange(length)
-    return stream_rows(ids[index % len(ids)].astype(np.int64), language)
+    begins = (starts % len(ids)).tolist()
+    rows = ids.pieces(begins, [min(begin + length, len(ids)) for begin in begins])
+    rows = [row if len(row) == length else np.concatenate([row, ids[: length - len(row)]]) for row in rows]
+    return stream_rows(np.concatenate(rows).reshape(len(rows), length).astype(np.int64), language)
 
 
 def stream_rows(tokens: np.ndarray, language: int) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,8 +22,8 @@ def stretches(corpus: Corpus, tokens: int) -> Iterator[range]:
         return
     for number in range(STRETCHES):
         begin = number * len(corpus.ids) // STRETCHES
-        first, last = np.searchsorted(corpus.offsets, [begin, begin + tokens // STRETCHES])
-        yield range(int(first), min(int(last), len(corpus)))
+        first, last = (bisect_left(corpus.offsets, place) for place in (begin, begin + tokens // STRETCHES))
+        yield range(first, min(last, len(corpus)))
 
 
 def ids_of(corpus: Corpus, sentences: range) -> np.ndarray:

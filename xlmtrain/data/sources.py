@@ -98,7 +98,7 @@ class PairSource:
         )
         start, end = self._bounds[place[0]], self._bounds[place[0] + 1]
         chosen = self._pairs[self._order[start:end]]
-        sides = [[side.sentence(i) for i in chosen] for side in self._sides]
+        sides = [side.sentences(chosen.tolist()) for side in self._sides]
         return pair_rows(sides[0], sides[1], self._languages)
 
     def _arrange(self, epoch: int) -> None:

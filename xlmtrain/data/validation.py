@@ -91,7 +91,7 @@ class ValidationSet:
         parts = max(1, -(-len(order) // self._config.evaluate.pairs_per_batch))
         for chosen in np.array_split(order, parts):
             if len(chosen):
-                sides = [[side.sentence(i) for i in chosen] for side in self._pair]
+                sides = [side.sentences(chosen.tolist()) for side in self._pair]
                 yield pair_rows(sides[0], sides[1], (self._languages[0], self._languages[1]))
 
     def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import Precision
+from xlmtrain.data.stored import lost_by
 from xlmtrain.data.validation import ValidationSet
+from xlmtrain.errors import DataError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
@@ -35,18 +37,23 @@ def evaluate(
 
     ppl = exp(summed negative log-likelihood / targets); acc = 100 * targets whose most likely token is the right one /
     targets. The mean over languages is the arithmetic one, as the ancestor's. ``stop`` is asked before every batch; if
-    it says so on any process, all of them raise Interrupted at the end of the set at hand.
+    it says so on any process, all of them raise Interrupted at the end of the set at hand. All of them raise DataError
+    if one cannot read its part.
     """
     figures: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
     was_training = model.training
     model.eval()
     for chosen in sets:
-        counts = _count(model, chosen, precision, distributed, stop)
-        loss, hits, targets, stopped = distributed.sum([*counts, float(stop())])
-        if stopped:
+        counts, error = (0.0, 0.0, 0.0), None
+        try:
+            counts = _count(model, chosen, precision, distributed, stop)
+        except DataError as caught:
+            error = caught
+        loss, hits, targets, stopped, lost = distributed.sum([*counts, float(stop()), float(error is not None)])
+        if lost or stopped:
             model.train(was_training)
-            raise Interrupted
+            raise lost_by(error) if lost else Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
         for what, value in values.items():
             figures[f"{chosen.name}_{what}"] = value

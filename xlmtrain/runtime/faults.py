@@ -12,9 +12,9 @@ nan, large          ``distort`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
 Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
-resume, step (before it), loss (of a micro-batch, ``distort``), evaluate (before each batch), snapshot, save-open,
-save-write (between the files), save-sync, save-rename, save-renamed, save-best, prune (in the midst of deleting),
-metrics (a record about to be written).
+resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch, ``distort``), evaluate
+(before each batch), snapshot, save-open, save-write (between the files), save-sync, save-rename, save-renamed,
+save-best, prune (in the midst of deleting), metrics (a record about to be written).
 """
 
 from __future__ import annotations

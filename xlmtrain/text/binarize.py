@@ -1,4 +1,4 @@
-"""The prepared data set on disk: a directory of memory-mappable ids and one JSON header.
+"""The prepared data set on disk: a directory of plain arrays of ids and one JSON header.
 
 ``<corpus>.ids``      the sentences one after the other, little-endian uint16 or int32, each ending with EOS
 ``<corpus>.offsets``  little-endian int64, sentences + 1 entries: where each sentence starts, counted in ids; the last

@@ -38,12 +38,12 @@ def read_counts(path: Path) -> Iterator[WordCount]:
             yield word, int(count)
 
 
-def merge_counts(files: Sequence[Path], scratch: Path) -> Iterator[WordCount]:
-    """The sums of files, sorted; sums of :data:`IN_MEMORY` words at a time go to ``scratch``, a directory."""
+def merge_counts(sources: Iterable[Iterable[WordCount]], scratch: Path) -> Iterator[WordCount]:
+    """The sums of ``sources``, sorted; sums of :data:`IN_MEMORY` words at a time go to ``scratch``, a directory."""
     runs: list[Path] = []
     counts: Counter[str] = Counter()
-    for path in files:
-        for word, count in read_counts(path):
+    for source in sources:
+        for word, count in source:
             counts[word] += count
         if len(counts) >= IN_MEMORY:
             runs.append(scratch / f"run-{len(runs)}.zst")

@@ -19,7 +19,7 @@ The stages over shards are done by worker processes, here or elsewhere (:mod:`xl
 are small. No stage holds more than a shard, the words to learn from (``bpe.max_words``), or the subwords in memory.
 
 The prepared corpus is one file of ids, not one for each shard: assembling is the step in which ids get their final
-numbers, so it costs no pass of its own, and every reader of the data can map one array. The shards stay visible in the
+numbers, so it costs no pass of its own, and every reader of the data reads one array. The shards stay visible in the
 header, each with its own checksum.
 """
 
@@ -177,8 +177,9 @@ class _Job:
         self._runner.run("tokenize", list(tasks.values()))
         for shard, task in tasks.items():
             result = self._work.load(task.stage, task.key)
-            for file in self._files[shard.text]:
+            for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
+                file.words += words
                 file.drop(result["dropped"])
         for total in self._statistics().totals():
             if not total.sentences:
@@ -228,11 +229,8 @@ class _Job:
                 "subwords": subwords,
                 "count": count and _is_train(shard),
             }
-            tasks[shard] = Task("encode", arguments, self._work.load(task.stage, task.key)["bytes"])
+            tasks[shard] = Task("encode", arguments, shard.bytes)
         self._runner.run("encode", list(tasks.values()))
-        for shard, task in tasks.items():
-            for file, words in zip(self._files[shard.text], self._work.load(task.stage, task.key)["words"]):
-                file.words += words
         return tasks
 
     def count_vocab(self, encoded: dict[_Shard, Task], subwords: str) -> str:

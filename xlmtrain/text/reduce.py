@@ -12,6 +12,7 @@ from xlmtrain.text.bpe import read_codes, split_by, write_codes
 from xlmtrain.text.counts import at_most, balance_factors, merge_counts, read_counts, scaled, sum_sorted
 from xlmtrain.text.learn import learn_bpe
 from xlmtrain.text.progress import ProgressBar
+from xlmtrain.text.tokenized import read_word_counts
 from xlmtrain.text.vocab import SPECIALS, Vocab
 from xlmtrain.text.work import Work
 
@@ -33,15 +34,16 @@ def learn_codes(
     scratch = out / "scratch"
     scratch.mkdir()
     counted = dict.fromkeys(rates, 0)
-    files: dict[str, list[Path]] = {language: [] for language in rates}
+    parts: dict[str, list[Path]] = {language: [] for language in rates}
     for part, languages in tokens:
         for language, words in zip(languages, work.load("tokenize", part)["counted"]):
             counted[language] += words
-            files[language].append(work.part("tokenize", part) / f"{language}.counts.zst")
+            parts[language].append(work.part("tokenize", part))
     sources = []
     for language, factor in balance_factors(counted, rates, balance_alpha).items():
         (scratch / language).mkdir()
-        sources.append(scaled(merge_counts(files[language], scratch / language), factor))
+        counts = (read_word_counts(part, language) for part in parts[language])
+        sources.append(scaled(merge_counts(counts, scratch / language), factor))
     path, words, least = at_most(sum_sorted(sources), max_words, scratch)
     with ProgressBar("learn codes", merges, "codes") as progress:
         codes = learn_bpe(read_counts(path), merges, lambda learned: progress.advance(1))

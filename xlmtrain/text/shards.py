@@ -9,34 +9,33 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
 
 from xlmtrain.config.prepare import CleanConfig, TextConfig
 from xlmtrain.text.binarize import CorpusWriter, id_dtype
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.clean import line_checks
-from xlmtrain.text.counts import write_counts
 from xlmtrain.text.cut import CHUNK_BYTES, cut, line_digest, read_digests, shard_file
 from xlmtrain.text.duplicates import held_out, read_duplicates
-from xlmtrain.text.files import Chunk, RawText, open_bytes, read_chunks
-from xlmtrain.text.stages import EncodeChunk, TokenizeChunk, read_tokens
+from xlmtrain.text.files import Chunk, RawText, read_chunks
+from xlmtrain.text.stages import Encoder, TokenizeChunk
+from xlmtrain.text.tokenized import LINE_END, read_numbers, read_words, write_tokenized, write_word_counts
 from xlmtrain.text.vocab import UNK, Vocab
 from xlmtrain.text.work import Task, Work
 
-TOKEN_CHUNK_BYTES = 1 << 20
 UNKNOWN_WORDS = 100
 """So many of a corpus are told."""
 
 _UNKNOWN_AT_ONCE = 1 << 16
 _LOOKED_AT = 2000
 _IDS_AT_ONCE = 1 << 22
+_NUMBERS_AT_ONCE = 1 << 17
+_NOTHING = np.empty(0, np.int32)
 _LENGTH_DTYPE = np.dtype("<i4")
 
 
@@ -70,12 +69,11 @@ def tokenize(
     duplicates: str | None,
     sample: list[float],
 ) -> dict[str, Any]:
-    """Raw lines of a shard -> tokens, ``{language}.tokens.zst``, a line a sentence.
+    """Raw lines of a shard -> tokens, as :mod:`xlmtrain.text.tokenized` describes.
 
     ``held_out``, ``duplicates``: parts that say which lines to leave out. ``sample``: for each language the share of
-    the text whose words are counted, in ``{language}.counts.zst``; empty if this is no text to learn from. Returns
-    sentences, bytes of tokens, lines dropped by reason, and for text to learn from words counted and the characters
-    that occur.
+    the text whose words are counted; empty if this is no text to learn from. Returns sentences, words of each language,
+    lines dropped by reason, and for text to learn from words counted and the characters that occur.
     """
     make = _tokenizer(json.dumps(text), tuple(languages))
     cleaner = _Cleaner(work.part("cut", cut), shard, languages, CleanConfig(**clean))
@@ -84,35 +82,37 @@ def tokenize(
     if duplicates:
         cleaner.leave_out_duplicates(work.part("duplicates", duplicates))
     paths = tuple(shard_file(work.part("cut", cut), shard, language) for language in languages)
-    counts: list[Counter[str]] = [Counter() for _ in languages]
-    characters: set[str] = set()
-    sentences = size = 0
-    with ExitStack() as stack:
-        files = [stack.enter_context(_compressed(out / f"{language}.tokens.zst")) for language in languages]
-        for chunk in read_chunks(RawText(split, tuple(languages), paths), CHUNK_BYTES):
-            if not (chunk := cleaner.cleaned(chunk)).lines[0]:
-                continue
-            result = make(chunk)
-            cleaner.dropped.update(result.dropped)
-            sentences += result.sentences
-            size += sum(map(len, result.text))
-            for file, content in zip(files, result.text):
-                file.write(content)
-            if sample:
-                characters.update(*(content.decode() for content in result.text))
+    make.start()
+    sentences = 0
+    found: list[list[np.ndarray]] = [[_NOTHING] for _ in languages]
+    counted: list[list[np.ndarray]] = [[_NOTHING] for _ in languages]
+    for chunk in read_chunks(RawText(split, tuple(languages), paths), CHUNK_BYTES):
+        if not (chunk := cleaner.cleaned(chunk)).lines[0]:
+            continue
+        result = make(chunk)
+        cleaner.dropped.update(result.dropped)
+        sentences += result.sentences
+        for side, numbers in enumerate(result.numbers):
+            found[side].append(numbers)
             # By content: the same words are counted wherever the file is, and whatever comes before.
-            chosen = [i for i, share in enumerate(sample) if line_digest(chunk.lines[i][0]) < share * 2**64]
-            for side, words in enumerate(result.word_counts if chosen else ()):
-                if side in chosen:
-                    counts[side].update(words)
-    for language, words in zip(languages, counts if sample else []):
-        write_counts(out / f"{language}.counts.zst", sorted(words.items()))
+            if sample and line_digest(chunk.lines[side][0]) < sample[side] * 2**64:
+                counted[side].append(numbers)
+    words, running, characters = [], [], set[str]()
+    for language, some, chosen in zip(languages, found, counted):
+        known, numbers = make.words(language), np.concatenate(some)
+        words.append(int(np.count_nonzero(numbers != LINE_END)))
+        written = write_tokenized(out, language, known, numbers)
+        if sample:
+            counts = np.bincount(np.concatenate(chosen), minlength=len(known))[written]
+            write_word_counts(out, language, counts)
+            running.append(int(counts.sum()))
+            characters.update(*(known[number] for number in written))
     return {
         "sentences": sentences,
-        "bytes": size,
+        "words": words,
         "dropped": {reason: count for reason, count in cleaner.dropped.items() if count},
-        "counted": [sum(words.values()) for words in counts],
-        "characters": "".join(sorted(characters - {" ", "\n"})),
+        "counted": running,
+        "characters": "".join(sorted(characters)),
     }
 
 
@@ -161,26 +161,26 @@ def encode(
     """Tokens of a shard -> numbers of subwords, ``{language}.ids``, and the sentences' lengths, ``{language}.lengths``.
 
     The numbers are those of all subwords that there can be (the part ``subwords``); which of them are words of the
-    vocabulary is known when all shards are counted, here in ``counts``, (subwords,) int64, if ``count``. Returns the
-    number of words of each language.
+    vocabulary is known when all shards are counted, here in ``counts``, (subwords,) int64, if ``count``.
     """
     encoder, size = _encoder(work.part("codes", codes) / "codes", work.part("subwords", subwords) / "subwords")
     counts = np.zeros(size, np.int64)
-    words = []
-    for side, language in enumerate(languages):
-        words.append(0)
-        source = work.part("tokenize", tokens) / f"{language}.tokens.zst"
-        with (out / f"{language}.ids").open("wb") as ids, (out / f"{language}.lengths").open("wb") as lengths:
-            for chunk in read_tokens(0, side, source, TOKEN_CHUNK_BYTES):
-                result = encoder(chunk)
-                ids.write(result.ids.tobytes())
-                lengths.write(result.lengths.astype(_LENGTH_DTYPE).tobytes())
-                words[side] += result.words
+    source = work.part("tokenize", tokens)
+    for language in languages:
+        rows = encoder.rows(read_words(source, language))
+        lengths, before = [np.empty(0, np.int64)], 0
+        with (out / f"{language}.ids").open("wb") as file:
+            for numbers in read_numbers(source, language, _NUMBERS_AT_ONCE):
+                ids, ends = encoder.ids(rows[numbers])
+                file.write(ids.tobytes())
+                lengths.append(before + ends[numbers == LINE_END])
+                before += len(ids)
                 if count:
-                    counts += np.bincount(result.ids, minlength=size)
+                    counts += np.bincount(ids, minlength=size)
+        np.diff(np.concatenate(lengths), prepend=0).astype(_LENGTH_DTYPE).tofile(out / f"{language}.lengths")
     if count:
         counts.tofile(out / "counts")
-    return {"words": words}
+    return {}
 
 
 def assemble(
@@ -247,11 +247,12 @@ class _UnknownWords:
 
 
 def _words_of(tokens: Path, language: str, sentences: np.ndarray) -> Counter[str]:
-    wanted, words = set(sentences.tolist()), Counter[str]()
-    with open_bytes(tokens / f"{language}.tokens.zst") as file:
-        for number, line in enumerate(file):
-            if number in wanted:
-                words.update(line.decode().removesuffix("\n").split(" "))
+    known, words, before = read_words(tokens, language), Counter[str](), 0
+    for numbers in read_numbers(tokens, language, _NUMBERS_AT_ONCE):
+        sentence = before + np.cumsum(numbers == LINE_END)
+        wanted = numbers[np.isin(sentence, sentences) & (numbers != LINE_END)]
+        words.update(known[number] for number in wanted.tolist())
+        before = int(sentence[-1])
     return words
 
 
@@ -281,11 +282,7 @@ def _bpe(codes: Path) -> Bpe:
 
 
 @lru_cache(maxsize=1)
-def _encoder(codes: Path, subwords: Path) -> tuple[EncodeChunk, int]:
+def _encoder(codes: Path, subwords: Path) -> tuple[Encoder, int]:
     """The same; and the number of subwords there can be."""
     size = len(Vocab.read(subwords))
-    return EncodeChunk(codes, subwords, id_dtype(size)), size
-
-
-def _compressed(path: Path) -> zstandard.ZstdCompressionWriter:
-    return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"))
+    return Encoder(codes, subwords, id_dtype(size)), size

@@ -12,7 +12,8 @@ import torch
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import Loader, StepData
-from xlmtrain.errors import CheckpointError, UserError
+from xlmtrain.data.stored import lost_by
+from xlmtrain.errors import CheckpointError, DataError, UserError
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics.meters import Stopwatch
@@ -75,7 +76,7 @@ class TrainingLoop:
         """Train; returns when the steps are done, the metric no longer improves, or a signal came.
 
         Raises NumericalError if the loss or the gradient is no longer finite, or the processes' weights differ;
-        CheckpointError if no checkpoint can be written any more.
+        CheckpointError if no checkpoint can be written any more; DataError if the data cannot be had.
         """
         try:
             outcome = self._begin() or self._train()
@@ -136,11 +137,19 @@ class TrainingLoop:
             raise
 
     def _step(self, data: StepData) -> bool:
-        """Train on one global batch; whether any process was asked to stop."""
+        """Train on one global batch; whether any process was asked to stop.
+
+        Where a process cannot have its data, all save what is done so far, and raise DataError.
+        """
         broken = self.saver is not None and self.saver.broken()
-        *targets, tokens, positions, stopping, unsafe = self.distributed.sum(
-            [*data.targets, data.tokens, data.positions, float(self.stop.signal is not None), float(broken)]
+        flags = [self.stop.signal is not None, broken, data.error is not None]
+        *targets, tokens, positions, stopping, unsafe, lost = self.distributed.sum(
+            [*data.targets, data.tokens, data.positions, *map(float, flags)]
         )
+        if lost:
+            self._save()
+            self._wait_for_saver()
+            raise lost_by(data.error)
         if unsafe:
             self._wait_for_saver()
         self.unread.append((self.stepper(data, targets), data))
@@ -184,6 +193,10 @@ class TrainingLoop:
             figures = self.validator(model, self.stepper.precision, self.distributed, self._between_batches)
         except Interrupted:  # the next start evaluates
             return self._preempted()
+        except DataError:
+            self._save()
+            self._wait_for_saver()
+            raise
         self.progress.evaluated = step
         value, rising = figures[config.metric], config.metric.endswith("_acc")
         best = self.progress.best
