@@ -45,6 +45,7 @@ _MUST_STAY = (
     "evaluate.metric",  # and what changes its value: the best so far could not be compared
     "evaluate.max_tokens",
     "evaluate.pairs_per_batch",
+    "evaluate.translations",
 )
 
 
