@@ -133,7 +133,7 @@ def test_sentences_found(theirs: Any, folder: Path, sentences: dict[str, Path], 
         assert row["mrr"] == pytest.approx((1 / ranks).mean(), abs=2e-3)
         checked.append(row["top1"])
     assert len(checked) == 2 * 5
-    assert 5 < max(checked)
+    assert max(checked) > 5
     assert min(checked) < 90
 
 
