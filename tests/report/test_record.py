@@ -15,7 +15,7 @@ from xlmtrain.config.load import compose
 from xlmtrain.config.presets import nearest_preset
 from xlmtrain.errors import CheckpointError
 from xlmtrain.report import curves
-from xlmtrain.report.curves import reference, reference_of
+from xlmtrain.report.curves import reference, reference_note, reference_of
 from xlmtrain.report.record import Piece, RunRecord, pieces
 from xlmtrain.report.report import report
 from xlmtrain.report.views import Views, view
@@ -88,11 +88,24 @@ def test_views_of_a_model(run: Path) -> None:
 
 def test_a_reference_is_made_of_a_run(run: Path) -> None:
     record = RunRecord(run)
-    made = reference_of(record, "tiny", "python train.py", points=3)
+    made = reference_of(record, "tiny", "python train.py", "letters", points=3)
     tokens, losses = record.curve("train/mlm_loss")
     assert made["curves"]["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
     assert made["curves"]["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
     assert reference("no_such_preset") == {}
+
+
+def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RunRecord(run)
+    monkeypatch.setattr(curves, "_DIRECTORY", tmp_path)
+    made = reference_of(record, "tiny", "python train.py", "letters")
+    assert reference_note(record, "tiny") == ""
+    for data, note in (
+        (made["data"], "Dashed: the preset tiny on the same text."),
+        ("other", "Dashed: the preset tiny on other text (letters), to be compared by shape, not by level."),
+    ):
+        (tmp_path / "tiny.json").write_text(json.dumps({**made, "data": data}), encoding="utf-8")
+        assert reference_note(record, "tiny") == note
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in Path(curves.__file__).with_name("reference").glob("*.json")])

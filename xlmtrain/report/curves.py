@@ -39,7 +39,7 @@ def charts(runs: Sequence[RunRecord], preset: str) -> list[str]:
 def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
     losses = run.names("train/", "_loss")
     lines = [_line(run, name, _short(name, "_loss")) for name in losses]
-    lines += [_past(past, name, f"{_short(name, '_loss')}, preset") for name in losses if name in past]
+    lines += [_past(past, name, _short(name, "_loss")) for name in losses if name in past]
     end = run.curve("train/loss")[0]
     if end:
         lines.append(Line("frequencies alone", [0.0, end[-1]], [run.entropy] * 2, reference=True))
@@ -47,7 +47,7 @@ def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
         names = [name for name in run.names("valid/", suffix) if name.count("_") > 1 and not _is_meeting(name, suffix)]
         drawn = [_line(run, name, _short(name, suffix)) for name in names]
-        drawn += [_past(past, name, f"{_short(name, suffix)}, preset") for name in names if name in past]
+        drawn += [_past(past, name, _short(name, suffix)) for name in names if name in past]
         yield line_chart(title, drawn, _TOKENS, log)
     yield from _meeting(run, past)
 
@@ -56,7 +56,7 @@ def _meeting(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str
     """Words found with and without the translation in view, sentences found by each layer, words found by vectors."""
     names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"{kind}_acc") if name.count("_") > 1]
     lines = [_line(run, name, _short(name, "_acc")) for name in names]
-    lines += [_past(past, name, f"{_short(name, '_acc')}, preset") for name in names if name in past]
+    lines += [_past(past, name, _short(name, "_acc")) for name in names if name in past]
     yield line_chart("Hidden words found, alone and aided by the translation (%)", lines, _TOKENS, floor=0.0)
     layers: dict[str, list[str]] = {}
     for name in run.names("retrieval/", "_cosine_top1"):
@@ -88,12 +88,29 @@ def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
 
 def reference(preset: str) -> dict[str, list[list[float]]]:
     """Figure -> (tokens, value) points of a run of the preset that ships with the program; empty if none does."""
+    return _reference(preset).get("curves", {})
+
+
+def reference_note(run: RunRecord, preset: str) -> str:
+    """What the dashed lines are; empty if there are none."""
+    past = _reference(preset)
+    if not past:
+        return ""
+    if past["data"] == run.header.fingerprint:
+        return f"Dashed: the preset {preset} on the same text."
+    return f"Dashed: the preset {preset} on other text ({past['text']}), to be compared by shape, not by level."
+
+
+def _reference(preset: str) -> dict[str, Any]:
     path = _DIRECTORY / f"{preset}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["curves"] if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def reference_of(run: RunRecord, preset: str, command: str, points: int = 24) -> dict[str, Any]:
-    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve."""
+def reference_of(run: RunRecord, preset: str, command: str, text: str, points: int = 24) -> dict[str, Any]:
+    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve.
+
+    ``text``: what it was trained on, in some words.
+    """
     curves = {}
     for name in run.names("", ""):
         if name.startswith(_KEPT):
@@ -101,7 +118,7 @@ def reference_of(run: RunRecord, preset: str, command: str, points: int = 24) ->
             every = max(1, len(xs) // points)
             kept = sorted({*range(0, len(xs), every), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
-    return {"preset": preset, "command": command, "data": run.header.fingerprint, "curves": curves}
+    return {"preset": preset, "command": command, "text": text, "data": run.header.fingerprint, "curves": curves}
 
 
 def _line(run: RunRecord, name: str, label: str) -> Line:
@@ -124,7 +141,9 @@ def _word_label(name: str) -> str:
 
 
 def _past(past: dict[str, list[list[float]]], name: str, label: str) -> Line:
-    return Line(label, [x for x, _ in past[name]], [y for _, y in past[name]], reference=True)
+    """What the preset's own run showed under the name of this run's line."""
+    xs, ys = zip(*past[name])
+    return Line(f"{label}, preset", xs, ys, reference=True, beside=label)
 
 
 def _short(name: str, suffix: str) -> str:
