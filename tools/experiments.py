@@ -1,7 +1,7 @@
 """Compare ways of training over several seeds: train, evaluate, fine-tune, and print a table of means and deviations.
 
-    python tools/experiments.py compare=objectives data=prepared/everyday output=runs/everyday 'seeds=[0,1,2]' \\
-        'retrieval=dev.{lang}' dictionary=en-de.tsv train.steps=3000
+    python tools/experiments.py compare=objectives data=prepared/everyday output=runs/everyday \\
+        'retrieval=dev.{lang}' dictionary=en-de.tsv data.draw_tokens=512 train.steps=3000
     python tools/experiments.py compare=precision ...                            or masking, or sampling
     python tools/experiments.py compare=objectives ... learn=train.en.tsv 'judge=test.{lang}.tsv' optim.lr=3e-4
 
@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -63,8 +63,8 @@ class Experiments:
     output: str = "???"
     """Where the runs are."""
 
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """A run of each variant for each."""
+    seeds: int = 3
+    """A run of each variant for each of so many seeds, from 0 up."""
 
     split: str = "valid"
     """Of ``data``: what perplexity is measured on."""
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("learn= and judge= need each other")
     variants = COMPARISONS[options.compare]
     figures: dict[str, list[Figures]] = {variant: [] for variant in variants}
-    for seed in options.seeds:
+    for seed in range(options.seeds):
         for variant in variants:
             made = _finetuned(options, variant, seed, others) if options.learn else _run(options, variant, seed, others)
             figures[variant].append(made)
@@ -145,25 +145,20 @@ def _finetuned(options: Experiments, variant: str, seed: int, others: list[str])
 
 
 def figures_of(evaluation: dict[str, Any]) -> Figures:
-    """The figures to compare, of what tools/evaluate.py wrote; of retrieval the layer's that finds most."""
-    figures: Figures = dict(evaluation.get("perplexity", {}))
+    """The figures to compare, of what tools/evaluate.py wrote; both directions of a search are one mean."""
+    figures = {name.partition("/")[2]: value for name, value in evaluation.get("perplexity", {}).items()}
     found = [row for row in evaluation.get("retrieval", {}).get("found", []) if row["pooling"] == "mean"]
-    if found:
-        layers = sorted({row["layer"] for row in found})
-        top1 = {layer: mean(r["top1"] for r in found if r["layer"] == layer) for layer in layers}
-        best = max(layers, key=top1.__getitem__)
-        figures |= {f"retrieval, layer {layer}, all top-1": value for layer, value in top1.items()}
-        for row in found:
-            if row["layer"] == best:
-                figures[f"retrieval, best layer, {row['direction']} {row['scoring']} top-1"] = row["top1"]
-                figures[f"retrieval, best layer, {row['direction']} {row['scoring']} MRR"] = row["mrr"]
+    for layer, scoring in dict.fromkeys((row["layer"], row["scoring"]) for row in found):
+        rows = [row for row in found if (row["layer"], row["scoring"]) == (layer, scoring)]
+        figures[f"sentences, layer {layer}, {scoring}: top-1"] = mean(row["top1"] for row in rows)
+        figures[f"sentences, layer {layer}, {scoring}: MRR"] = mean(row["mrr"] for row in rows)
     if "dictionary" in evaluation:
         words = evaluation["dictionary"]
-        figures |= {f"words, {name}": words[name] for name in ("known", "cosine", "random_cosine")}
-        for row in words["precision"]:
+        figures |= {"cosine of translations": words["cosine"], "of other words": words["random_cosine"]}
+        for among, scoring in dict.fromkeys((row["among"], row["scoring"]) for row in words["precision"]):
+            rows = [row for row in words["precision"] if (row["among"], row["scoring"]) == (among, scoring)]
             for most in (1, 5, 10):
-                name = f"words, {row['direction']} among {row['among']}, {row['scoring']} P@{most}"
-                figures[name] = row[f"p{most}"]
+                figures[f"words among {among}, {scoring}: P@{most}"] = mean(row[f"p{most}"] for row in rows)
     return figures
 
 
@@ -179,7 +174,7 @@ def table(figures: dict[str, list[Figures]]) -> Iterator[str]:
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
-    digits = 3 if max(map(abs, values)) < 1 else 1 if max(values) < 1000 else 0
+    digits = 3 if max(map(abs, values)) < 1 else 1
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):,.{digits}f}{deviation}"
 
