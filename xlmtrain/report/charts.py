@@ -95,7 +95,7 @@ def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int, 
     """``weights`` (T, T) from 0 to their greatest: rows look at columns. ``names``: of both; ``split``: where the
     second language begins, marked by a line; ``small``: without names."""
     count = len(names)
-    left = 4 if small else 8 + 6.2 * max(map(len, names))
+    left = 4 if small else 8 + 7.2 * max(map(len, names))
     cell = (WIDTH - left - 4) / count
     greatest = float(weights.max()) or 1.0
     marks = []
