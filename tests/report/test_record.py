@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from report.pages import check_page
@@ -15,6 +17,7 @@ from xlmtrain.config.load import compose
 from xlmtrain.config.presets import nearest_preset
 from xlmtrain.errors import CheckpointError
 from xlmtrain.report import curves
+from xlmtrain.report.charts import number
 from xlmtrain.report.curves import reference, reference_note, reference_of
 from xlmtrain.report.record import Piece, RunRecord, pieces
 from xlmtrain.report.report import report
@@ -24,7 +27,10 @@ from xlmtrain.report.views import Views, view
 @pytest.fixture(scope="module")
 def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "run"
-    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10}))
+    dictionary = path.with_name("en-de.tsv")
+    dictionary.write_text("".join(f"{a}\t{b}\n" for a, b in zip("abcd", "uvwx")), encoding="utf-8")
+    watched = {"evaluate.translations": 20, "evaluate.dictionary": str(dictionary)}
+    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10, **watched}))
     return path
 
 
@@ -84,6 +90,24 @@ def test_views_of_a_model(run: Path) -> None:
     assert views.pairs.points[0].shape == views.pairs.points[1].shape == (25, 2)
     assert 0 < views.pairs.share <= 1
     check_page(report([(record, views)]))
+
+
+def test_curves_of_languages_that_meet(run: Path) -> None:
+    """Both directions of a layer are one line, their mean."""
+    record = RunRecord(run)
+    drawn = {re.findall("<figcaption>(.*?)</figcaption>", chart)[0]: chart for chart in curves.charts([record], "")}
+    hidden = drawn["Hidden words found, alone and aided by the translation (%)"]
+    assert re.findall("</i>(.*?) <b>", hidden) == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
+    last = record.records[-1]
+    means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
+    found = re.findall("</i>(.*?) <b>(.*?)</b>", drawn["Translations found first, both ways (%)"])
+    assert found == [(f"layer {layer}", number(value)) for layer, value in enumerate(means)]
+    words = re.findall("</i>(.*?) <b>", drawn["Words translated by the embeddings (CSLS, %)"])
+    assert words == ["forward P@1", "backward P@1", "forward P@10", "backward P@10"]
+    assert "alone" not in drawn["Validation perplexity"]
+    page = report([(record, Views(step=10))])
+    check_page(page)
+    assert f"<b>{last['valid/aided_acc']:.2f}</b>hidden words found aided, %" in page
 
 
 def test_a_reference_is_made_of_a_run(run: Path) -> None:

@@ -61,7 +61,7 @@ def _meeting(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str
     layers: dict[str, list[str]] = {}
     for name in run.names("retrieval/", "_cosine_top1"):
         layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
-    lines = [_mean(run, some, layer) for layer, some in layers.items()]
+    lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
     yield line_chart("Translations found first, both ways (%)", lines, _TOKENS, floor=0.0)
     lines = [
         _line(run, name, _word_label(name))
