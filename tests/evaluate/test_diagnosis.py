@@ -113,6 +113,21 @@ def test_nothing_is_said_of_few_records() -> None:
 
 def test_entropy_of_frequencies() -> None:
     assert unigram_entropy(np.array([0, 5, 5])) == pytest.approx(math.log(2))
+    counts = np.array([0, 400, 100])
+    assert unigram_entropy(counts) == pytest.approx(-0.8 * math.log(0.8) - 0.2 * math.log(0.2))
+    # Masking that prefers rare words makes them more frequent among those to predict: 20 to 10.
+    assert unigram_entropy(counts, 0.5) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
+    assert unigram_entropy(counts, 1.0) == pytest.approx(math.log(2))
+
+
+def test_rare_words_are_harder_which_is_no_plateau() -> None:
+    counts = np.array([100_000 // rank for rank in range(1, 4000)])
+    plain, rare = unigram_entropy(counts), unigram_entropy(counts, 0.5)
+    level = 0.8 * rare
+    assert 0.85 * plain < level
+    run = curve(lambda n: level)
+    assert any("is stuck" in finding.what for finding in diagnose(run, WELL, plain))
+    assert diagnose(run, WELL, rare) == []
 
 
 @pytest.mark.parametrize(

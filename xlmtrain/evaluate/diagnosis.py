@@ -29,9 +29,14 @@ class Finding:
     grave: bool = True
 
 
-def unigram_entropy(counts: np.ndarray) -> float:
-    """The loss in nats of a model that knows how frequent each token is and nothing else; ``counts`` (V,)."""
-    shares = counts[counts > 0] / counts.sum()
+def unigram_entropy(counts: np.ndarray, frequency_alpha: float = 0.0) -> float:
+    """The loss in nats of a model that knows how frequent each token is and nothing else; ``counts`` (V,).
+
+    ``frequency_alpha``: of the masking, which hides a token with weight count^-alpha, so that of those to predict its
+    share is in proportion to count^(1 - alpha).
+    """
+    hidden = counts[counts > 0] ** (1.0 - frequency_alpha)
+    shares = hidden / hidden.sum()
     return float(-(shares * np.log(shares)).sum())
 
 
@@ -43,8 +48,8 @@ def diagnose(
 ) -> list[Finding]:
     """Divergence, plateau, overfitting, languages apart, waste in a run's ``metrics.jsonl``; nothing if it looks well.
 
-    ``settings``: by key path. ``entropy``: of the training text, :func:`unigram_entropy`. ``repeated``: share of its
-    lines that occurred before, if known.
+    ``settings``: by key path. ``entropy``: of the tokens to predict, :func:`unigram_entropy`. ``repeated``: share of
+    its lines that occurred before, if known.
     """
     findings: list[Finding] = []
     steps = [record for record in records if "train/loss" in record]
