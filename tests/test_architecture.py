@@ -69,6 +69,7 @@ ALLOWED = {
     "xlmtrain.export": (
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.evaluate.embedding",
         "xlmtrain.metrics.sinks",
         "xlmtrain.model",
         "xlmtrain.objective",

@@ -17,7 +17,7 @@ from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import validation_sets
+from xlmtrain.data.validation import hidden_sides, validation_sets
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.export.formats import read_model
@@ -30,8 +30,10 @@ from xlmtrain.text.vocab import SPECIALS, Vocab
 from xlmtrain.train.checkpoint import CheckpointStore
 
 # The run's own windows, share of masks and pairs in a batch are none of the tool's defaults.
-SETTINGS = {"train.steps": 20, "mask.rate": 0.3, "evaluate.pairs_per_batch": 4}
+SETTINGS = {"train.steps": 20, "mask.rate": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.translations": 100}
 OWN = ["sequence_length=16", "pairs_per_batch=4"]
+# Words of one side hidden, which the original does not evaluate.
+HIDDEN = {"de-en_alone", "de-en_aided", "en-de_alone", "en-de_aided", "alone", "aided"}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def test_the_originals_model_on_the_originals_data(
     tool.main([f"model={shared / 'reference' / name}", f"data={imported}", f"split={split}", *OWN])
     found, expected = table(capsys.readouterr().out), reference["evaluation"]
     names = {"de_mlm": "de_mlm", "en_mlm": "en_mlm", "de-en_tlm": "de_en_mlm", "mlm": "mlm", "tlm": "de_en_mlm"}
-    assert found.keys() == {f"{split}/{ours}" for ours in names}
+    assert found.keys() == {f"{split}/{ours}" for ours in names.keys() | HIDDEN}
     for ours, theirs in names.items():
         perplexity, accuracy = found[f"{split}/{ours}"]
         assert perplexity == pytest.approx(expected[f"{split}_{theirs}_ppl"], rel=2e-6)
@@ -105,7 +107,8 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
         found.append(table(capsys.readouterr().out))
         assert found[-1] == at(run, step)
     assert found[0] == found[2] != found[1] == found[3]
-    assert len(found[0]) == 5
+    assert found[0].keys() >= {f"valid/{name}" for name in HIDDEN}
+    assert len(found[0]) == 5 + len(HIDDEN)
 
 
 def test_windows_and_pairs_can_be_given(
@@ -124,7 +127,8 @@ def test_windows_and_pairs_can_be_given(
     ):
         sizes = {"data.draw_tokens": 960, "train.batch_tokens": 960}  # of no consequence, but a multiple of each length
         config = tiny_config("run", tiny_dataset, {**settings, **sizes, **given})
-        sets = validation_sets(config, Dataset(tiny_dataset))
+        dataset = Dataset(tiny_dataset)
+        sets = validation_sets(config, dataset) + hidden_sides(config, dataset)
         expected = shown(evaluate(saved.module(), sets, Precision.fp32, ALONE))
         arguments = [f"{key.partition('.')[2]}={value}" for key, value in given.items()]
         tool.main([f"model={model}", f"data={tiny_dataset}", *arguments])
@@ -141,8 +145,8 @@ def test_languages_are_found_by_name(
     for name in ("swapped", "as_it_is"):
         tool.main([f"model={tmp_path / name}.pth", f"data={tiny_dataset}"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 12
-    assert lines[:6] == lines[6:]
+    assert len(lines) == 24
+    assert lines[:12] == lines[12:]
 
 
 def test_data_of_one_language_without_pairs(run: Path, own_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,10 @@
     python tools/evaluate.py model=mlm_ende_1024.pth data=prepared/ende split=test
     python tools/evaluate.py model=runs/quickstart retrieval=dev.{lang}.gz dictionary=en-de.tsv output=figures.json
 
-``data``: perplexity and accuracy per language and pair. The masks are fixed, so the same model gets the same figures
-anywhere; a run's own windows and share of masked tokens are the defaults. Models compare on the same data, in windows
-of the same length, only.
+``data``: perplexity and accuracy per language and pair. ``de-en_alone`` and ``de-en_aided`` are words of the German
+sentences of pairs, without and with the English in view: what the translation tells the model. A model trained by CLM
+is judged by that, too. The masks are fixed, so the same model gets the same figures anywhere; a run's own windows and
+share of masked tokens are the defaults. Models compare on the same data, in windows of the same length, only.
 
 ``retrieval``: every sentence is looked for among all sentences of the other language, by every layer's vectors.
 ``dictionary``: every word is looked for in the embedding table. Models compare with the same vocabulary only.
@@ -26,7 +27,7 @@ from typing import Any
 from xlmtrain.config.load import arguments, user_errors
 from xlmtrain.config.schema import Config, DataConfig, Device, EvaluateConfig, MaskConfig, Precision, TrainConfig
 from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import validation_sets
+from xlmtrain.data.validation import hidden_sides, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
@@ -146,6 +147,8 @@ def _perplexity(options: Evaluate, data: str, saved: SavedModel, distributed: Di
     config = _settings(options, data, saved, keys)
     precision = choose_precision(options.precision, distributed.device)
     sets = validation_sets(config, dataset, options.split)
+    if not saved.causal:
+        sets += hidden_sides(config, dataset, options.split)
     return evaluate(saved.module(distributed.device), sets, precision, distributed)
 
 
@@ -168,13 +171,17 @@ def _settings(options: Evaluate, data: str, saved: SavedModel, keys: list[str]) 
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
     if pairs < 1:
         raise ConfigError(f"pairs_per_batch={pairs}: it is 1 or more")
+    running = {key: 1.0 for key in keys if "-" not in key}
+    if saved.causal and not running:
+        raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM alone is judged on running text")
     return Config(
         run="",
         model=saved.config,
         data=DataConfig(
             path=data,
-            mlm={key: 1.0 for key in keys if "-" not in key},
-            tlm={key: 1.0 for key in keys if "-" in key},
+            mlm={} if saved.causal else running,
+            tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
+            clm=running if any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
             draw_tokens=2 * length,  # nothing is drawn: sizes that allow any length
             max_sentence_length=1,

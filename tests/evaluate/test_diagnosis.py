@@ -113,3 +113,43 @@ def test_nothing_is_said_of_few_records() -> None:
 
 def test_entropy_of_frequencies() -> None:
     assert unigram_entropy(np.array([0, 5, 5])) == pytest.approx(math.log(2))
+    counts = np.array([0, 400, 100])
+    assert unigram_entropy(counts) == pytest.approx(-0.8 * math.log(0.8) - 0.2 * math.log(0.2))
+    # Masking that prefers rare words makes them more frequent among those to predict: 20 to 10.
+    assert unigram_entropy(counts, 0.5) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
+    assert unigram_entropy(counts, 1.0) == pytest.approx(math.log(2))
+
+
+def test_rare_words_are_harder_which_is_no_plateau() -> None:
+    counts = np.array([100_000 // rank for rank in range(1, 4000)])
+    plain, rare = unigram_entropy(counts), unigram_entropy(counts, 0.5)
+    level = 0.8 * rare
+    assert 0.85 * plain < level
+    run = curve(lambda n: level)
+    assert any("is stuck" in finding.what for finding in diagnose(run, WELL, plain))
+    assert diagnose(run, WELL, rare) == []
+
+
+@pytest.mark.parametrize(
+    ("aided", "changes", "cause"),
+    [
+        (12.0, {}, "no pairs are trained on: data.tlm={de-en: 1}"),
+        (12.0, {"data__tlm__de-en": 0.0}, "no pairs are trained on"),
+        (12.0, {"data__tlm__de-en": 1.0}, "too short a training so far: 50,000 steps"),
+        (35.0, {"data__tlm__de-en": 1.0}, None),
+    ],
+)
+def test_languages_that_have_not_met(aided: float, changes: dict[str, Any], cause: str | None) -> None:
+    records = curve(learning)
+    records.append({"step": 50_000, "valid/aided_acc": aided, "valid/alone_acc": 20.0})
+    findings = found(records, **changes)
+    assert [finding.grave for finding in findings] == [False] * (cause is not None)
+    if cause is not None:
+        assert "12.0 % of the hidden words are found with the translation in view, 20.0 % without" in findings[0].what
+        assert cause in findings[0].causes[0]
+
+
+def test_on_the_plateau_languages_have_nothing_to_meet_with() -> None:
+    records = curve(lambda n: 6.9)
+    records.append({"step": 50_000, "valid/aided_acc": 5.0, "valid/alone_acc": 5.0})
+    assert not any("have not met" in finding.what for finding in found(records))

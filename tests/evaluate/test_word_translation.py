@@ -257,8 +257,8 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["perplexity", "accuracy"]
     found = translate_words(weights["encoder.token_embeddings.weight"], vocab, entries)
-    assert lines[6:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
-    assert lines[7] == "3 of 4 entries are two different whole words of the vocabulary"
+    assert lines[12:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
+    assert lines[13] == "3 of 4 entries are two different whole words of the vocabulary"
     figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
     assert figures.keys() == {"model", "step", "perplexity", "dictionary"}
     assert figures["perplexity"]["valid/mlm_ppl"] > 10

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from report.pages import check_page
 from tiny import WORDS, tiny_config
 from training import train_alone
 
 import xlmtrain
+from tools import evaluate as evaluate_tool
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.export.api import Pooling, Pretrained, load
+from xlmtrain.report.record import RunRecord
+from xlmtrain.report.report import report
 from xlmtrain.report.summary import summary
+from xlmtrain.report.views import view
 from xlmtrain.text.vocab import MASK
 
 
@@ -115,7 +120,7 @@ def states(model: Pretrained, sentence: str, lang: str, layers: int | None = Non
 
 def test_embeddings_are_those_of_each_sentence_alone(model: Pretrained, monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = ["a b c d e f g", "k", "", "c d", "h i j k l m n o p q r s t"] * 3
-    monkeypatch.setattr("xlmtrain.export.api.BATCH_TOKENS", 24)  # several batches, of unequal lengths
+    monkeypatch.setattr("xlmtrain.evaluate.embedding.BATCH_TOKENS", 24)  # several batches, of unequal lengths
     for pooling, layer in (("mean", None), ("first", None), ("mean", 0), ("first", 1)):
         vectors = model.embed(sentences, "de", pooling, layer)
         assert vectors.shape == (15, 32)
@@ -136,7 +141,7 @@ def test_score_is_the_probability_of_each_word_given_the_others(
     model: Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sentences = ["a d k", "", "t", "a b c d e f g h i j"]
-    monkeypatch.setattr("xlmtrain.export.api.BATCH_TOKENS", 16)
+    monkeypatch.setattr("xlmtrain.evaluate.embedding.BATCH_TOKENS", 16)
     scores = model.score(sentences, "de")
     for sentence, score in zip(sentences, scores):
         words = sentence.split()
@@ -191,3 +196,57 @@ def test_batches_as_text(tiny_dataset: Path) -> None:
     assert first[0].strip() == "</s> de:0"
     assert sum(" en:0" in part for part in first) == 1  # where the second sentence begins
     assert sum(part.count("(") for part in first) == int((batch.target_index < length).sum())
+
+
+@pytest.fixture(scope="module")
+def causal(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of CLM alone."""
+    path = tmp_path_factory.mktemp("causal") / "run"
+    clm = {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0, "en": 1.0}, "evaluate.metric": "valid/clm_ppl"}
+    train_alone(tiny_config(path, tiny_dataset, {**clm, "train.steps": 30, "evaluate.every": 10}))
+    return path
+
+
+def test_a_causal_model_sees_what_is_before(causal: Path, model: Pretrained) -> None:
+    mine = load(causal)
+    assert mine.causal
+    assert not model.causal
+    first = mine.embed(["a b c", "d e"], "de", pooling="first")
+    assert (first[0] == first[1]).all()
+    whole, part = ([*mine.model.encoder.states(*inputs(mine, text), None, True)][-1] for text in ("a b c", "a b"))
+    assert torch.equal(whole[0, :3], part[0, :3])
+    assert mine.embed(["a b c"], "de")[0] == pytest.approx(whole[0].mean(dim=0).detach().numpy(), abs=1e-6)
+    seen = [*model.model.encoder.states(*inputs(model, "a b c"), None, False)][-1]
+    assert model.embed(["a b c"], "de")[0] == pytest.approx(seen[0].mean(dim=0).detach().numpy(), abs=1e-6)
+
+
+def inputs(model: Pretrained, text: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([[1, *model.text.ids(text, "de"), 1]])
+    return ids, torch.arange(ids.shape[1])[None], torch.zeros_like(ids)
+
+
+def test_a_causal_score_is_the_chain_rules(causal: Path) -> None:
+    mine = load(causal)
+    ids, positions, languages = inputs(mine, "a d k n")
+    states = [*mine.model.encoder.states(ids, positions, languages, None, True)][-1][0]
+    logits = mine.model.head(states, mine.model.encoder.token_embeddings.weight).log_softmax(dim=1)
+    expected = sum(logits[place, ids[0, place + 1]].item() for place in range(4))
+    score, nothing = mine.score(["a d k n", ""], "de")
+    assert (score.log_probability, score.tokens) == (pytest.approx(expected, rel=1e-5), 4)
+    assert (nothing.log_probability, nothing.tokens) == (0, 0)
+
+
+def test_a_causal_model_is_used_and_judged_by_what_it_learned(
+    causal: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="trained by CLM alone, which has no masks to fill"):
+        load(causal).fill_mask("a <mask>", "de")
+    evaluate_tool.main([f"model={causal}", f"data={tiny_dataset}"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["valid/de_clm", "valid/en_clm", "valid/clm"]
+    record = RunRecord(causal)
+    views = view(record, "de", 5)
+    assert views.recovered == []
+    assert views.attention is None
+    assert len(views.retrieval) == 4
+    check_page(report([(record, views)]))

@@ -45,6 +45,16 @@ def test_lines_share_an_axis_and_the_legend_has_the_last_values() -> None:
     assert chart.count("stroke-dasharray") == 1
 
 
+def test_a_reference_has_the_colour_of_its_line() -> None:
+    lines = [Line("a", [0, 1], [1.0, 2.0]), Line("b", [0, 1], [1.0, 2.0])]
+    lines += [Line("b, past", [0, 1], [2.0, 3.0], True, "b"), Line("level", [0, 1], [2.0, 2.0], True)]
+    chart = line_chart("t", lines, "x")
+    colors = re.findall(r'<polyline [^>]*stroke="(#\w+)"', chart)
+    assert len(set(colors)) == 3
+    assert colors[2] == colors[1]
+    assert colors[3] not in colors[:3]
+
+
 def test_what_is_not_finite_is_left_out() -> None:
     (line,) = polylines(line_chart("t", [Line("a", [0, 1, 2], [1.0, math.nan, 3.0]), Line("b", [0], [math.inf])], "x"))
     assert len(line) == 2

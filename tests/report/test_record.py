@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from report.pages import check_page
@@ -15,7 +17,8 @@ from xlmtrain.config.load import compose
 from xlmtrain.config.presets import nearest_preset
 from xlmtrain.errors import CheckpointError
 from xlmtrain.report import curves
-from xlmtrain.report.curves import reference, reference_of
+from xlmtrain.report.charts import number
+from xlmtrain.report.curves import reference, reference_note, reference_of
 from xlmtrain.report.record import Piece, RunRecord, pieces
 from xlmtrain.report.report import report
 from xlmtrain.report.views import Views, view
@@ -24,7 +27,10 @@ from xlmtrain.report.views import Views, view
 @pytest.fixture(scope="module")
 def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "run"
-    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10}))
+    dictionary = path.with_name("en-de.tsv")
+    dictionary.write_text("".join(f"{a}\t{b}\n" for a, b in zip("abcd", "uvwx")), encoding="utf-8")
+    watched = {"evaluate.translations": 20, "evaluate.dictionary": str(dictionary)}
+    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10, **watched}))
     return path
 
 
@@ -86,13 +92,44 @@ def test_views_of_a_model(run: Path) -> None:
     check_page(report([(record, views)]))
 
 
+def test_curves_of_languages_that_meet(run: Path) -> None:
+    """Both directions of a layer are one line, their mean."""
+    record = RunRecord(run)
+    drawn = {re.findall("<figcaption>(.*?)</figcaption>", chart)[0]: chart for chart in curves.charts([record], "")}
+    hidden = drawn["Hidden words found, alone and aided by the translation (%)"]
+    assert re.findall("</i>(.*?) <b>", hidden) == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
+    last = record.records[-1]
+    means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
+    found = re.findall("</i>(.*?) <b>(.*?)</b>", drawn["Translations found first, both ways (%)"])
+    assert found == [(f"layer {layer}", number(value)) for layer, value in enumerate(means)]
+    words = re.findall("</i>(.*?) <b>", drawn["Words translated by the embeddings (CSLS, %)"])
+    assert words == ["forward P@1", "backward P@1", "forward P@10", "backward P@10"]
+    assert "alone" not in drawn["Validation perplexity"]
+    page = report([(record, Views(step=10))])
+    check_page(page)
+    assert f"<b>{last['valid/aided_acc']:.2f}</b>hidden words found aided, %" in page
+
+
 def test_a_reference_is_made_of_a_run(run: Path) -> None:
     record = RunRecord(run)
-    made = reference_of(record, "tiny", "python train.py", points=3)
+    made = reference_of(record, "tiny", "python train.py", "letters", points=3)
     tokens, losses = record.curve("train/mlm_loss")
     assert made["curves"]["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
     assert made["curves"]["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
     assert reference("no_such_preset") == {}
+
+
+def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RunRecord(run)
+    monkeypatch.setattr(curves, "_DIRECTORY", tmp_path)
+    made = reference_of(record, "tiny", "python train.py", "letters")
+    assert reference_note(record, "tiny") == ""
+    for data, note in (
+        (made["data"], "Dashed: the preset tiny on the same text."),
+        ("other", "Dashed: the preset tiny on other text (letters), to be compared by shape, not by level."),
+    ):
+        (tmp_path / "tiny.json").write_text(json.dumps({**made, "data": data}), encoding="utf-8")
+        assert reference_note(record, "tiny") == note
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in Path(curves.__file__).with_name("reference").glob("*.json")])

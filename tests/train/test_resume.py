@@ -212,6 +212,21 @@ def test_each_setting_of_model_data_and_mask_is_held(
         train_alone(config)
 
 
+def test_an_evaluation_that_came_later_is_no_other_run(tiny_dataset: Path, tmp_path: Path) -> None:
+    """The presets of this version ask for one that the version did not have which a run began with."""
+    config = tiny_config(tmp_path / "run", tiny_dataset)
+    train_alone(config, stop_after=1)
+    file = tmp_path / "run" / "config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    del settings["evaluate"]["translations"]
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    config.evaluate.translations = 10
+    train_alone(config, stop_after=1)
+    config.evaluate.translations = 20
+    with pytest.raises(ConfigError, match=r"evaluate\.translations: 10 -> 20"):
+        train_alone(config)
+
+
 def test_other_data_is_refused(tiny_dataset: Path, own_dataset: Path, tmp_path: Path) -> None:
     train_alone(tiny_config(tmp_path / "run", tiny_dataset), stop_after=1)
     train_alone(tiny_config(tmp_path / "run", own_dataset), stop_after=1)  # moved, but the same

@@ -24,7 +24,13 @@ from xlmtrain.train.loop import TrainingLoop
 from xlmtrain.train.sharding import shard
 
 # Cut so that the processes have unlike numbers of micro-batches.
-CHANGES = {"data.clm": {"de": 1.0}, "model.layers": 2, "train.steps": 10, "train.micro_batch_tokens": 32}
+CHANGES = {
+    "train.precision": Precision.fp32,
+    "data.clm": {"de": 1.0},
+    "model.layers": 2,
+    "train.steps": 10,
+    "train.micro_batch_tokens": 32,
+}
 WHOLE = 10**6
 
 

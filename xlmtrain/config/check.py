@@ -24,7 +24,7 @@ _NOT_NEGATIVE = {
     "mask": "frequency_alpha",
     "optim": "warmup_steps warmup_init_lr min_lr decay_steps weight_decay clip_grad_norm",
     "train": "micro_batch_tokens keep_every compare_every",
-    "evaluate": "every max_tokens patience samples",
+    "evaluate": "every max_tokens translations patience samples",
 }
 _SHARES = {
     "model": "dropout attention_dropout",

@@ -311,6 +311,14 @@ class EvaluateConfig:
     max_tokens: int = 0
     """Read at most this much of each validation set; 0 reads all."""
 
+    translations: int = 0
+    """So many validation pairs show whether the languages have met: words of a sentence hidden with its translation in
+    view (``valid/aided_acc``) and without (``valid/alone_acc``), and each sentence's translation looked for among all
+    of them by every layer's vectors (``valid/retrieval_acc``). 0: none. 1,000 say enough."""
+
+    dictionary: str | None = None
+    """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
+
     metric: str = "valid/mlm_ppl"
     """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""
 

@@ -77,6 +77,11 @@ class Dataset:
         """Whether there is a corpus of that name, like ``valid.en``."""
         return name in self.header.corpora
 
+    def pairs(self, split: str) -> list[str]:
+        """The pairs that ``split`` has text of, like ``de-en``."""
+        names = (name.split(".") for name in self.header.corpora)
+        return list(dict.fromkeys(name[1] for name in names if name[0] == split and len(name) == 3))
+
     def corpus(self, name: str) -> Corpus:
         """The corpus ``{split}.{language}`` or ``{split}.{pair}.{language}``."""
         if not self.has(name):

@@ -12,7 +12,7 @@ import numpy as np
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.corpus import Corpus, Dataset, check_ids, corpus_names
-from xlmtrain.data.rows import Rows, pair_rows, stream_rows
+from xlmtrain.data.rows import Rows, pair_rows, sentence_rows, stream_rows
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
@@ -83,7 +83,11 @@ class ValidationSet:
             yield stream_rows(tokens.reshape(-1, length), self._languages[0])
 
     def _pair_rows(self) -> Iterator[Rows]:
-        """Pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer to a batch."""
+        for first, second in self._sides():
+            yield pair_rows(first, second, (self._languages[0], self._languages[1]))
+
+    def _sides(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+        """Both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer to a batch."""
         first, second = self._pair
         pairs = self._usable_pairs(first, second)
         row_lengths = first.lengths()[pairs] + second.lengths()[pairs] + 4
@@ -91,8 +95,7 @@ class ValidationSet:
         parts = max(1, -(-len(order) // self._config.evaluate.pairs_per_batch))
         for chosen in np.array_split(order, parts):
             if len(chosen):
-                sides = [side.sentences(chosen.tolist()) for side in self._pair]
-                yield pair_rows(sides[0], sides[1], (self._languages[0], self._languages[1]))
+                yield first.sentences(chosen.tolist()), second.sentences(chosen.tolist())
 
     def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
         lengths = np.stack([first.lengths(), second.lengths()])
@@ -100,6 +103,56 @@ class ValidationSet:
         if self._config.evaluate.max_tokens:
             usable &= np.cumsum(lengths.sum(axis=0)) <= self._config.evaluate.max_tokens
         return np.flatnonzero(usable)
+
+
+class HiddenSide(ValidationSet):
+    """The pairs of a split with words of one side hidden, the translation in view (``aided``) or not (``alone``).
+
+    Both objectives hide the same words, in batches of the same pairs, so that all they differ in is what the model
+    sees. ``hidden``: the language of that side; the key is like ``en-de`` for English words and German in view.
+    ``most``: take the first so many pairs; 0 takes all.
+    """
+
+    def __init__(
+        self, config: Config, dataset: Dataset, split: str, pair: str, hidden: str, aided: bool, most: int = 0
+    ) -> None:
+        self._most = most
+        super().__init__(config, dataset, split, "tlm", pair)
+        languages = pair.split("-")
+        self._side = languages.index(hidden)
+        self.objective, self.key = "aided" if aided else "alone", f"{hidden}-{languages[1 - self._side]}"
+        self.name = f"{split}/{self.key}_{self.objective}"
+
+    def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """As of any set."""
+        masks = np.random.RandomState(0)
+        for number, sides in enumerate(self._sides()):
+            rows = sentence_rows(sides[self._side], self._languages[self._side])
+            selected = self._select(rows, masks)
+            if number % world_size != rank:
+                continue
+            if self.objective == "aided":
+                # In the pair's row the second sentence begins where the first ends.
+                starts = np.array([self._side * (len(sentence) + 1) for sentence in sides[0]])
+                row, column = np.nonzero(selected)
+                rows = pair_rows(*sides, (self._languages[0], self._languages[1]))
+                selected = np.zeros(rows.tokens.shape, dtype=bool)
+                selected[row, starts[row] + column] = True
+            check_ids(rows.tokens, len(self._dataset.vocab), self.name)
+            yield make_batch(self.objective, rows, np.where(selected, MASK, rows.tokens), selected, self.name)
+
+    def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
+        return super()._usable_pairs(first, second)[: self._most or None]
+
+
+def hidden_sides(config: Config, dataset: Dataset, split: str = "valid", most: int = 0) -> list[ValidationSet]:
+    """Every side of every pair of ``split``, alone and aided; ``most`` as in :class:`HiddenSide`."""
+    return [
+        HiddenSide(config, dataset, split, pair, hidden, aided, most)
+        for pair in dataset.pairs(split)
+        for hidden in pair.split("-")
+        for aided in (False, True)
+    ]
 
 
 def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> list[ValidationSet]:

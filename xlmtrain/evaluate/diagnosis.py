@@ -29,9 +29,14 @@ class Finding:
     grave: bool = True
 
 
-def unigram_entropy(counts: np.ndarray) -> float:
-    """The loss in nats of a model that knows how frequent each token is and nothing else; ``counts`` (V,)."""
-    shares = counts[counts > 0] / counts.sum()
+def unigram_entropy(counts: np.ndarray, frequency_alpha: float = 0.0) -> float:
+    """The loss in nats of a model that knows how frequent each token is and nothing else; ``counts`` (V,).
+
+    ``frequency_alpha``: of the masking, which hides a token with weight count^-alpha, so that of those to predict its
+    share is in proportion to count^(1 - alpha).
+    """
+    hidden = counts[counts > 0] ** (1.0 - frequency_alpha)
+    shares = hidden / hidden.sum()
     return float(-(shares * np.log(shares)).sum())
 
 
@@ -41,10 +46,10 @@ def diagnose(
     entropy: float,
     repeated: float | None = None,
 ) -> list[Finding]:
-    """Divergence, plateau, overfitting and waste in a run's ``metrics.jsonl``; nothing if it looks well.
+    """Divergence, plateau, overfitting, languages apart, waste in a run's ``metrics.jsonl``; nothing if it looks well.
 
-    ``settings``: by key path. ``entropy``: of the training text, :func:`unigram_entropy`. ``repeated``: share of its
-    lines that occurred before, if known.
+    ``settings``: by key path. ``entropy``: of the tokens to predict, :func:`unigram_entropy`. ``repeated``: share of
+    its lines that occurred before, if known.
     """
     findings: list[Finding] = []
     steps = [record for record in records if "train/loss" in record]
@@ -54,6 +59,7 @@ def diagnose(
             findings += _diverged(objective, curve, settings)
             findings += _on_plateau(objective, curve, settings, entropy, repeated, steps[-1]["progress/tokens"])
     findings += _overfitting(records)
+    findings += _apart(records, settings, entropy)
     findings += _waste(steps, settings)
     return findings
 
@@ -178,6 +184,25 @@ def _overfitting(records: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
                 ["too little text for so many passes: more text, fewer steps, or dropout (model.dropout=0.1)"],
                 grave=False,
             )
+
+
+def _apart(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], entropy: float) -> Iterator[Finding]:
+    """A model that has left the plateau, but finds hidden words no better for having their translation in view."""
+    last: Mapping[str, Any] = next((record for record in reversed(records) if "valid/aided_acc" in record), {})
+    losses = [record["train/loss"] for record in records if "train/loss" in record]
+    if not last or not losses or losses[-1] > 0.85 * entropy:
+        return
+    aided, alone = last["valid/aided_acc"], last["valid/alone_acc"]
+    if aided <= alone + 1:
+        pairs = any(weight for key, weight in settings.items() if key.startswith("data.tlm."))
+        yield Finding(
+            f"The languages have not met: {aided:.1f} % of the hidden words are found with the translation in view, "
+            f"{alone:.1f} % without.",
+            [f"too short a training so far: {last['step']:,} steps"]
+            if pairs
+            else ["no pairs are trained on: data.tlm={de-en: 1}, or the pair of your languages"],
+            grave=False,
+        )
 
 
 def _waste(steps: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Iterator[Finding]:

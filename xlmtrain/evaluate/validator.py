@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import validation_sets
+from xlmtrain.data.validation import hidden_sides, validation_sets
 from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.alignment import Alignment
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.samples import sample_predictions
 from xlmtrain.objective import LanguageModel
@@ -15,7 +16,7 @@ from xlmtrain.runtime.distributed import Distributed
 
 
 class Validator:
-    """Evaluates a model on the validation sets of everything it is trained on.
+    """Evaluates a model on the validation sets of everything it is trained on, and on how far its languages have met.
 
     Raises ConfigError if ``evaluate.metric`` is none of the figures that come out.
     """
@@ -23,8 +24,12 @@ class Validator:
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.sets = validation_sets(config, dataset)
         self._samples, self._vocab = config.evaluate.samples, dataset.vocab
-        names = {chosen.name for chosen in self.sets} | {f"valid/{chosen.objective}" for chosen in self.sets}
-        metrics = sorted(f"{name}_{what}" for name in names for what in ("ppl", "acc"))
+        causal = not any([*config.data.mlm.values(), *config.data.tlm.values()])
+        most = 0 if causal else config.evaluate.translations
+        self._hidden = hidden_sides(config, dataset, most=most) if most else []
+        self._alignment = Alignment(config.evaluate, dataset, config.model.max_positions, causal)
+        names = {name for one in self.sets + self._hidden for name in (one.name, f"valid/{one.objective}")}
+        metrics = sorted([*(f"{name}_{what}" for name in names for what in ("ppl", "acc")), *self._alignment.metrics])
         if self.sets and config.evaluate.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
 
@@ -32,7 +37,8 @@ class Validator:
         self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
     ) -> dict[str, float]:
         """The figures, the same on every process. ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
-        return evaluate(model, self.sets, precision, distributed, stop)
+        figures = evaluate(model, [*self.sets, *self._hidden], precision, distributed, stop)
+        return figures | self._alignment(model, distributed, stop)
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
         """Set -> its first sentences, masked, with the model's predictions, as Markdown."""

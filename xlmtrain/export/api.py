@@ -8,10 +8,8 @@ model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +17,14 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.data.batch import Batch, make_batch
+from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.rows import Rows, pair_rows, sentence_rows
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.evaluate.embedding import Pooling, by_length, embed
 from xlmtrain.export.formats import read_model
 from xlmtrain.export.run_directory import Which
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.text.vocab import EOS, MASK
-
-BATCH_TOKENS = 8192
-"""Tokens in a forward pass, padding included."""
-
-
-class Pooling(str, Enum):
-    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
-
-    mean = "mean"
-    first = "first"
 
 
 @dataclass(frozen=True)
@@ -63,12 +52,13 @@ class Pretrained:
     """A model in evaluation mode, with the text pipeline it was trained with.
 
     Every method takes raw text and the name of its language, ``lang``. They raise ConfigError for a language that the
-    model does not have, and DataError for a sentence that is too long for it.
+    model does not have, and DataError for a sentence that is too long for it. ``causal``: the model was trained by CLM
+    alone, so that a state knows of what is before it only, the first of nothing; it fills no masks.
     """
 
     def __init__(self, saved: SavedModel, device: torch.device | str = "cpu") -> None:
         self.model, self.text = saved.module(device), saved.pipeline()
-        self.languages, self.step = saved.languages, saved.history.step
+        self.languages, self.step, self.causal = saved.languages, saved.history.step, saved.causal
         self.device = torch.device(device)
         self._longest = saved.config.max_positions
 
@@ -83,8 +73,10 @@ class Pretrained:
         """The ``k`` likeliest subwords at each ``<mask>`` of a raw sentence, likeliest first.
 
         ``translation``: (sentence, language) that the model sees too, as in TLM. Raises DataError for a sentence
-        without ``<mask>``.
+        without ``<mask>``, ConfigError for a causal model.
         """
+        if self.causal:
+            raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
         ids = self._ids(sentence, lang)
         if MASK not in ids:
             raise DataError(f"no <mask> in {sentence!r}")
@@ -134,35 +126,23 @@ class Pretrained:
         self._language(lang)
         return [self._ids(sentence, lang) for sentence in sentences]
 
-    @torch.no_grad()
     def _embed(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
         """(poolings, layers, sentences, dim)"""
-        language = self._language(lang)
-        dim = self.model.encoder.token_embeddings.embedding_dim
-        vectors = np.zeros((len(poolings), len(layers), len(ids), dim), dtype=np.float32)
-        for chosen in _by_length([len(sentence) + 1 for sentence in ids]):
-            rows = sentence_rows([ids[i] for i in chosen], language)
-            batch = self._batch(rows, rows.tokens, np.zeros(rows.tokens.shape, dtype=bool))
-            states = self.model.encoder.states(batch.tokens, batch.positions, batch.languages, batch.lengths)
-            for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
-                for pooling, place in zip(poolings, vectors):
-                    if pooling is Pooling.first:
-                        pooled = x[:, 0]
-                    else:
-                        pooled = x.sum(dim=1) / torch.from_numpy(rows.lengths).to(x)[:, None]
-                    place[number, chosen] = pooled.float().cpu().numpy()
-        return vectors
+        return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
 
     @torch.no_grad()
     def score(self, sentences: Sequence[str], lang: str) -> list[Score]:
         """Pseudo-log-likelihoods: each subword in turn is hidden and predicted from all others (Salazar et al. 2020).
 
-        A sentence of n subwords costs n forward passes of it. The delimiters are not scored.
+        A sentence of n subwords costs n forward passes of it. The delimiters are not scored. A causal model predicts
+        each from those before it, which makes log-likelihoods.
         """
         language, ids = self._language(lang), self._all_ids(sentences, lang)
+        if self.causal:
+            return [self._causal_score(sentence, language) for sentence in ids]
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         totals = np.zeros(len(ids))
-        for chosen in _by_length([len(ids[i]) + 1 for i, _ in copies]):
+        for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
             rows = sentence_rows([ids[copies[c][0]] for c in chosen], language)
             hidden = np.zeros(rows.tokens.shape, dtype=bool)
             hidden[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
@@ -170,6 +150,11 @@ class Pretrained:
             losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
             np.subtract.at(totals, [copies[c][0] for c in chosen], losses.double().cpu().numpy())
         return [Score(float(total), len(sentence) - 1) for total, sentence in zip(totals, ids)]
+
+    def _causal_score(self, sentence: np.ndarray, language: int) -> Score:
+        batch = make_causal_batch(sentence_rows([sentence], language)).to(self.device)
+        losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")[:-1]  # not of EOS
+        return Score(-float(losses.double().sum()), len(sentence) - 1)
 
     @torch.no_grad()
     def _logits(self, rows: Rows, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
@@ -209,15 +194,3 @@ def load(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Pretrained(read_model(path, Which(which), codes, text), device)
-
-
-def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices, shortest first, in batches of at most BATCH_TOKENS with padding (at least one each)."""
-    chosen: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if chosen and lengths[index] * (len(chosen) + 1) > BATCH_TOKENS:
-            yield chosen
-            chosen = []
-        chosen.append(index)
-    if chosen:
-        yield chosen

@@ -50,6 +50,13 @@ class SavedModel:
     codes: list[Code]
     history: History
 
+    @property
+    def causal(self) -> bool:
+        """Whether all of its training, as far as that is known, was causal: then so is its use."""
+        data = self.history.settings.get("data", {})
+        trained = {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())}
+        return trained == {"clm"}
+
     def check(self) -> None:
         """Raise CheckpointError if the parts do not fit together: a file can say anything."""
         config, where = self.config, self.history.source

@@ -1,5 +1,7 @@
 """A pretrained encoder with a classification head: dropout and a linear map on the first state, as in the paper.
 
+The first state sees the whole sentence, also of a model that CLM trained to see what is before it, as in the ancestor.
+
 Letters: B rows, T positions, D width, C labels.
 """
 

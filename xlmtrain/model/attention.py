@@ -41,7 +41,7 @@ def attend(qkv: torch.Tensor, heads: int, visible: torch.Tensor | None, causal: 
     """What scaled_dot_product_attention does, (B, T, 3 D) -> (B, T, D), for a CPU.
 
     torch has no kernel with dropout there, and puts it together from parts that compute in fp32 whatever the input; the
-    one without dropout is slow in bf16. Every position must see at least one.
+    one without dropout is slow in bf16. A position that may see none sees all.
     """
     hidden = None if visible is None else ~visible
     if causal:
@@ -62,7 +62,7 @@ class _Attend(torch.autograd.Function):
         q = q * q.shape[-1] ** -0.5
         scores = torch.bmm(q, k.mT)
         if hidden is not None:
-            scores.view(rows, heads, length, length).masked_fill_(hidden, float("-inf"))
+            scores.view(rows, heads, length, length).masked_fill_(hidden, torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, dim=-1, out=scores)
         if dropout:
             dropped = draw_dropped(weights, dropout)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 _LEVELS = 1 << 16
 _INTEGERS = {2: torch.int16, 4: torch.int32}
@@ -51,15 +50,11 @@ def _keep(x: torch.Tensor, kept: torch.Tensor, scale: float) -> torch.Tensor:
     return kept.bitwise_and(x.view(kept.dtype)).view(x.dtype) * scale
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Zeroes each number with chance ``p`` in training, and scales the others so that the mean stays."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape."""
-        if not self.training or self.p == 0.0:
-            return x
-        return _Dropped.apply(x, self.p) if has_own_kernel(x) else F.dropout(x, self.p)
+        if self.training and self.p > 0.0 and has_own_kernel(x):
+            return _Dropped.apply(x, self.p)
+        return super().forward(x)

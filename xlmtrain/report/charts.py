@@ -19,12 +19,16 @@ _MARKED = 24  # lines of so few points show them
 
 @dataclass(frozen=True)
 class Line:
-    """``xs`` and ``ys`` of the same length; points that are not finite are left out. ``reference``: drawn dashed."""
+    """``xs`` and ``ys`` of the same length; points that are not finite are left out.
+
+    ``reference``: drawn dashed, in the colour of the line named ``beside``, grey if there is none.
+    """
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
     reference: bool = False
+    beside: str = ""
 
 
 def line_chart(title: str, lines: Sequence[Line], x_name: str, log: bool = False, floor: float | None = None) -> str:
@@ -41,10 +45,11 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, log: bool = False
     low, high = min(ys), max(ys)
     room = 0.0 if log else 0.04 * (high - low or abs(high) or 1.0)
     up = _Axis(low - room if floor is None else floor, high + room, HEIGHT - _BOTTOM, _TOP, log)
-    colors = iter(COLORS * (1 + len(drawn) // len(COLORS)))
+    named = [line.name for line in lines if not line.reference]  # also those that are not drawn: a run keeps its colour
+    colors = dict(zip(named, COLORS * (1 + len(named) // len(COLORS))))
     marks, legend = [*_grid(across, up, x_name, all(float(x).is_integer() for x in xs))], []
     for line, points in drawn:
-        color = REFERENCE_COLOR if line.reference else next(colors)
+        color = colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR)
         marks += _polyline(across, up, points, color, line.reference)
         style = "border-top-style:dashed" if line.reference else ""
         legend.append(
@@ -90,7 +95,7 @@ def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int, 
     """``weights`` (T, T) from 0 to their greatest: rows look at columns. ``names``: of both; ``split``: where the
     second language begins, marked by a line; ``small``: without names."""
     count = len(names)
-    left = 4 if small else 8 + 6.2 * max(map(len, names))
+    left = 4 if small else 8 + 7.2 * max(map(len, names))
     cell = (WIDTH - left - 4) / count
     greatest = float(weights.max()) or 1.0
     marks = []

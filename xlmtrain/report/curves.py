@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.report.charts import Line, line_chart
 from xlmtrain.report.record import RunRecord
 
@@ -18,6 +19,8 @@ _SINGLE = {
     "train/grad_norm": "Gradient norm, before clipping",
     "speed/tokens_per_second": "Tokens per second",
 }
+# Figures of languages that meet or do not: charts of their own.
+_MEETING = ("_alone", "_aided", "_retrieval")
 # What the reference curves hold.
 _KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
 
@@ -36,16 +39,39 @@ def charts(runs: Sequence[RunRecord], preset: str) -> list[str]:
 def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
     losses = run.names("train/", "_loss")
     lines = [_line(run, name, _short(name, "_loss")) for name in losses]
-    lines += [_past(past, name, f"{_short(name, '_loss')}, preset") for name in losses if name in past]
+    lines += [_past(past, name, _short(name, "_loss")) for name in losses if name in past]
     end = run.curve("train/loss")[0]
     if end:
         lines.append(Line("frequencies alone", [0.0, end[-1]], [run.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats a token)", lines, _TOKENS)
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
-        names = [name for name in run.names("valid/", suffix) if name.count("_") > 1]
+        names = [name for name in run.names("valid/", suffix) if name.count("_") > 1 and not _is_meeting(name, suffix)]
         drawn = [_line(run, name, _short(name, suffix)) for name in names]
-        drawn += [_past(past, name, f"{_short(name, suffix)}, preset") for name in names if name in past]
+        drawn += [_past(past, name, _short(name, suffix)) for name in names if name in past]
         yield line_chart(title, drawn, _TOKENS, log)
+    yield from _meeting(run, past)
+
+
+def _meeting(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
+    """Words found with and without the translation in view, sentences found by each layer, words found by vectors."""
+    names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"{kind}_acc") if name.count("_") > 1]
+    lines = [_line(run, name, _short(name, "_acc")) for name in names]
+    lines += [_past(past, name, _short(name, "_acc")) for name in names if name in past]
+    yield line_chart("Hidden words found, alone and aided by the translation (%)", lines, _TOKENS, floor=0.0)
+    layers: dict[str, list[str]] = {}
+    for name in run.names("retrieval/", "_cosine_top1"):
+        layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
+    lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
+    yield line_chart("Translations found first, both ways (%)", lines, _TOKENS, floor=0.0)
+    lines = [
+        _line(run, name, _word_label(name))
+        for name in run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
+    ]
+    yield line_chart("Words translated by the embeddings (CSLS, %)", lines, _TOKENS, floor=0.0)
+
+
+def _is_meeting(name: str, suffix: str) -> bool:
+    return name.removesuffix(suffix).endswith(_MEETING)
 
 
 def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
@@ -62,12 +88,29 @@ def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
 
 def reference(preset: str) -> dict[str, list[list[float]]]:
     """Figure -> (tokens, value) points of a run of the preset that ships with the program; empty if none does."""
+    return _reference(preset).get("curves", {})
+
+
+def reference_note(run: RunRecord, preset: str) -> str:
+    """What the dashed lines are; empty if there are none."""
+    past = _reference(preset)
+    if not past:
+        return ""
+    if past["data"] == run.header.fingerprint:
+        return f"Dashed: the preset {preset} on the same text."
+    return f"Dashed: the preset {preset} on other text ({past['text']}), to be compared by shape, not by level."
+
+
+def _reference(preset: str) -> dict[str, Any]:
     path = _DIRECTORY / f"{preset}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["curves"] if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def reference_of(run: RunRecord, preset: str, command: str, points: int = 24) -> dict[str, Any]:
-    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve."""
+def reference_of(run: RunRecord, preset: str, command: str, text: str, points: int = 24) -> dict[str, Any]:
+    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve.
+
+    ``text``: what it was trained on, in some words.
+    """
     curves = {}
     for name in run.names("", ""):
         if name.startswith(_KEPT):
@@ -75,18 +118,35 @@ def reference_of(run: RunRecord, preset: str, command: str, points: int = 24) ->
             every = max(1, len(xs) // points)
             kept = sorted({*range(0, len(xs), every), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
-    return {"preset": preset, "command": command, "data": run.header.fingerprint, "curves": curves}
+    return {"preset": preset, "command": command, "text": text, "data": run.header.fingerprint, "curves": curves}
 
 
 def _line(run: RunRecord, name: str, label: str) -> Line:
     return Line(label, *run.curve(name))
 
 
+def _mean(run: RunRecord, names: Sequence[str], label: str) -> Line:
+    xs: list[float] = []
+    curves: list[list[float]] = []
+    for name in names:
+        xs, ys = run.curve(name)
+        curves.append(ys)
+    return Line(label, xs, [sum(values) / len(values) for values in zip(*curves)])
+
+
+def _word_label(name: str) -> str:
+    """``words/forward_csls_p1`` -> ``forward P@1``."""
+    direction, _, most = name.partition("/")[2].split("_")
+    return f"{direction} P@{most[1:]}"
+
+
 def _past(past: dict[str, list[list[float]]], name: str, label: str) -> Line:
-    return Line(label, [x for x, _ in past[name]], [y for _, y in past[name]], reference=True)
+    """What the preset's own run showed under the name of this run's line."""
+    xs, ys = zip(*past[name])
+    return Line(f"{label}, preset", xs, ys, reference=True, beside=label)
 
 
 def _short(name: str, suffix: str) -> str:
-    """``valid/de_mlm_ppl`` -> ``de MLM``."""
+    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_aided_ppl`` -> ``de-en aided``."""
     *key, objective = name.partition("/")[2].removesuffix(suffix).split("_")
-    return " ".join(["_".join(key), objective.upper()]).strip()
+    return " ".join(["_".join(key), objective.upper() if objective in OBJECTIVES else objective]).strip()

@@ -46,7 +46,7 @@ class RunRecord:
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
         self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
-        self.entropy = unigram_entropy(self.vocab.counts)
+        self.entropy = unigram_entropy(self.vocab.counts, self.settings.get("mask.frequency_alpha", 0.0))
 
     @property
     def last(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from html import escape
 from xlmtrain import __version__
 from xlmtrain.config.presets import nearest_preset
 from xlmtrain.report import sections
-from xlmtrain.report.curves import charts
-from xlmtrain.report.page import folded, grid, page, section
+from xlmtrain.report.curves import charts, reference_note
+from xlmtrain.report.page import folded, grid, page, paragraph, section
 from xlmtrain.report.record import RunRecord
 from xlmtrain.report.views import Views
 
@@ -27,7 +27,8 @@ def _one(run: RunRecord, views: Views) -> Iterator[str]:
     yield f"<h1>{escape(run.name)}</h1>"
     yield sections.summary(run, views)
     yield sections.findings(run)
-    yield section("Curves", grid(charts([run], preset[0])))
+    note = reference_note(run, preset[0])
+    yield section("Curves", paragraph(note) if note else "", grid(charts([run], preset[0])))
     yield sections.retrieval([(run, views)])
     yield from sections.ordered(run, views, preset)
     yield _footer()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.evaluate.recovery import Recovery
 from xlmtrain.metrics.meters import duration
 from xlmtrain.report.charts import Line, heat_map, line_chart, linked_points, number
@@ -19,6 +20,11 @@ from xlmtrain.report.views import AttentionView, PairMap, Views
 
 _SENTENCES, _MOMENTS, _WORDS_SHOWN = 2, 5, 10
 _SMALL_MAPS = 16
+_SPOKEN = {
+    "valid/alone_acc": "hidden words found alone, %",
+    "valid/aided_acc": "hidden words found aided, %",
+    "valid/retrieval_acc": "translations found, %",
+}
 
 
 def summary(run: RunRecord, views: Views) -> str:
@@ -236,11 +242,13 @@ def comparison(runs: Sequence[tuple[RunRecord, Views]], differing: Iterable[Sequ
 def _best_figures(run: RunRecord, step: int) -> list[tuple[str, float]]:
     """The mean validation figures at the step of the model that is looked at."""
     found = [record for record in run.records if record["step"] <= step and "valid/" in "".join(record)]
-    names = [n for o in ("mlm", "tlm", "clm") for n in (f"valid/{o}_ppl", f"valid/{o}_acc")]
+    names = [n for o in OBJECTIVES for n in (f"valid/{o}_ppl", f"valid/{o}_acc")] + list(_SPOKEN)
     return [(name, found[-1][name]) for name in names if found and name in found[-1]]
 
 
 def _spoken(name: str) -> str:
+    if name in _SPOKEN:
+        return _SPOKEN[name]
     objective, what = name.partition("/")[2].split("_")
     return f"{objective.upper()} {'perplexity' if what == 'ppl' else 'accuracy, %'}"
 

@@ -50,6 +50,7 @@ def _validation(records: list[dict[str, Any]]) -> Iterator[str]:
     if not evaluations:
         return
     names = [key.removesuffix("_ppl") for key in evaluations[0] if key.startswith("valid/") and key.endswith("_ppl")]
+    names = [name for name in names if not name.endswith(("_alone", "_aided"))]  # their means are enough
     yield "## Validation: perplexity (accuracy in %)"
     yield ""
     yield "| step | " + " | ".join(name.removeprefix("valid/") for name in names) + " |"

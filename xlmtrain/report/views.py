@@ -75,17 +75,17 @@ def view(record: RunRecord, hidden: str, words: int) -> Views:
     if hidden not in model.languages:
         raise ConfigError(f"hidden={hidden}: the model knows {', '.join(model.languages)}")
     views, data = Views(model.step), record.nested["data"]
-    pairs = [name.split(".")[1] for name in record.header.corpora if name.startswith("valid.") and name.count(".") == 2]
-    if not pairs:
-        return views
+    if not any(name.startswith("valid.") and name.count(".") == 2 for name in record.header.corpora):
+        return views  # and the data need not be there
     dataset = Dataset(data["path"])
     if dataset.fingerprint != record.header.fingerprint:
         raise DataError(f"{data['path']}: this is no longer the data that {record.path} was trained on")
-    for pair in dict.fromkeys(pairs):
-        if hidden in pair.split("-"):
+    pairs = dataset.pairs("valid")
+    for pair in pairs:
+        if hidden in pair.split("-") and not model.causal:
             views.recovered += recover_words(model.model, dataset, "valid", pair, hidden, words)
     views.retrieval, views.pairs = _of_sentences(model, dataset, pairs[0])
-    if hidden in pairs[0].split("-"):
+    if hidden in pairs[0].split("-") and not model.causal:
         views.attention = _attention(model, dataset, pairs[0], hidden)
     return views
 

@@ -48,6 +48,14 @@ class Distributed:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def sum_array(self, array: np.ndarray) -> np.ndarray:
+        """Element-wise sum of arrays of one shape, in their own precision."""
+        if self.world_size == 1:
+            return array
+        tensor = torch.from_numpy(array.copy())
+        dist.all_reduce(tensor)
+        return tensor.numpy()
+
     def gather(self, text: str) -> list[str]:
         """The text of every process, by rank."""
         if self.world_size == 1:

@@ -29,6 +29,8 @@ def first_non_finite(model: LanguageModel, data: StepData, precision: Precision,
         try:
             with autocast(precision, device):
                 loss = model(batch.to(device))
+            if eye.found is None and not _finite(loss):
+                eye.found = "the output of head"  # which makes the loss without an output of its own
             named = {name: p for name, p in model.named_parameters() if p.requires_grad}
             gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         finally:
@@ -39,8 +41,6 @@ def first_non_finite(model: LanguageModel, data: StepData, precision: Precision,
         )
         if found is not None:
             return f"{found} ({batch.name})"
-        if not _finite(loss):
-            return f"the loss ({batch.name})"
     return None
 
 

@@ -207,7 +207,8 @@ class TrainingLoop:
             self.progress.without_best += 1
         if self.writer is not None:
             self.writer.scalars(step, figures)
-            shown = "  ".join(f"{name.partition('/')[2]} {figure:.2f}" for name, figure in figures.items())
+            named = ((name.partition("/")[2], figure) for name, figure in figures.items() if name.startswith("valid/"))
+            shown = "  ".join(f"{name} {figure:.2f}" for name, figure in named)
             for name, text in self.validator.samples(model, self.stepper.precision, self.distributed).items():
                 self.writer.text(step, f"samples/{name}", text)
             self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")

@@ -45,6 +45,7 @@ _MUST_STAY = (
     "evaluate.metric",  # and what changes its value: the best so far could not be compared
     "evaluate.max_tokens",
     "evaluate.pairs_per_batch",
+    "evaluate.translations",
 )
 
 
@@ -201,7 +202,9 @@ class RunDirectory:
         keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
         changed = [key for key in keys if old.get(key) != new.get(key)]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
-        refused = [lines[key] for key in changed if key in _MUST_STAY or not key.startswith(_MAY_CHANGE)]
+        # Its best so far cannot depend on an evaluation that an earlier version did not have.
+        staying = [key for key in _MUST_STAY if key in old or not key.startswith("evaluate.")]
+        refused = [lines[key] for key in changed if key in staying or not key.startswith(_MAY_CHANGE)]
         fingerprint = read_json(self.path / "dataset.json").get("fingerprint", "none")
         if fingerprint != dataset.fingerprint:
             refused.append(f"the data: fingerprint {fingerprint[:12]} -> {dataset.fingerprint[:12]}")
