@@ -49,7 +49,7 @@ def kept_bytes(config: ModelConfig, vocab_size: int, rows: int, length: int, tar
 
 
 def test_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block's share, from two and four of them; attention as on a GPU, by a kernel that keeps no matrix of weights."""
+    """A block's share, from two and four of them; attention as on a GPU, without a matrix of its weights."""
     monkeypatch.setattr("xlmtrain.model.attention.has_own_kernel", lambda x: False)
     rows, length = 8, 64
     sizes = {}
