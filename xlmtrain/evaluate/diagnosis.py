@@ -180,7 +180,7 @@ def _overfitting(records: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def _apart(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], entropy: float) -> Iterator[Finding]:
     """A model that has left the plateau, but finds hidden words no better for having their translation in view."""
-    last = next((record for record in reversed(records) if "valid/aided_acc" in record), {})
+    last: Mapping[str, Any] = next((record for record in reversed(records) if "valid/aided_acc" in record), {})
     losses = [record["train/loss"] for record in records if "train/loss" in record]
     if not last or not losses or losses[-1] > 0.85 * entropy:
         return
