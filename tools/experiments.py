@@ -35,7 +35,6 @@ VARIANTS = {
     "sampling-1": ["data.tlm.de-en=0", "data.sampling_alpha=1"],
     "sampling-0.7": ["data.tlm.de-en=0", "data.sampling_alpha=0.7"],
     "sampling-0.5": ["data.tlm.de-en=0", "data.sampling_alpha=0.5"],
-    "sampling-0": ["data.tlm.de-en=0", "data.sampling_alpha=0"],
 }
 """Name -> what it changes. bf16 is given for all but fp32."""
 
@@ -43,7 +42,7 @@ COMPARISONS = {
     "objectives": ["mlm", "mlm_tlm", "clm"],
     "masking": ["mlm_tlm", "masking-0.5"],
     "precision": ["mlm_tlm", "fp32"],
-    "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5", "sampling-0"],
+    "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
 }
 
 Figures = dict[str, float]
@@ -55,7 +54,7 @@ class Experiments:
 
     compare: str = "???"
     """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), or sampling
-    (language exponents 1, 0.7, 0.5, 0; for data of unequal sizes)."""
+    (language exponents 1, 0.7, 0.5; for data of unequal sizes)."""
 
     data: str = "???"
     """Directory made by tools/prepare.py, of de, en and pairs."""
