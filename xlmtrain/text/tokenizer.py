@@ -83,7 +83,9 @@ class Tokenizer:
         self._alone["\n"] = self._piece("\n")
 
     def __call__(self, line: str) -> list[str]:
-        """The tokens of one line."""
+        """The tokens of one line, or of several, whose ends are white space then."""
+        if "\n" in line:
+            return self._rules(line)
         self.start()
         return [self.words[number] for number in self.numbers(f"{line}\n").tolist() if number != LINE_END]
 
