@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
+from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig, TextConfig, Unit, VocabConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.text import cut, reduce, shards, stages, tokenizer
 from xlmtrain.text import prepare as prepare_module
@@ -487,6 +487,8 @@ def test_codes_are_learned_from_a_balanced_sample(work: Workplace, monkeypatch: 
     assert everything == {"de": 400, "en": 1600}
     assert 60 <= sampled["de"] <= 140  # 100 expected, in chunks of 10 lines
     assert 140 <= sampled["en"] <= 260  # 200: the square root of 4 times as many
+    work.prepare(train=train, bpe=BpeConfig(merges=50, sample=300 * 20, sample_unit=Unit.bytes), overwrite=True)
+    assert seen[2] == sampled  # every line has 20 bytes
     limited = work.prepare(train=train, bpe=BpeConfig(merges=50, max_words=500), overwrite=True)
     assert limited.codes == whole.codes == 50
 

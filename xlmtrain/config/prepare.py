@@ -94,6 +94,13 @@ class CleanConfig:
     0.9 for example; 0 keeps every line."""
 
 
+class Unit(str, Enum):
+    """What the size of a text is given in."""
+
+    sentences = "sentences"
+    bytes = "bytes"
+
+
 @dataclass
 class BpeConfig:
     """Byte-pair encoding, one set of codes for all languages."""
@@ -105,8 +112,11 @@ class BpeConfig:
     """How many codes to learn."""
 
     sample: int = 10000000
-    """Learn from about this many sentences, taken evenly from the whole training text, each language's share being its
-    number of sentences to the power of balance_alpha; 0 learns from all."""
+    """Learn from about this much text, taken evenly from the whole training text, each language's share being its size
+    to the power of balance_alpha; 0 learns from all."""
+
+    sample_unit: Unit = Unit.sentences
+    """In what bpe.sample is given, and the size of a language; a pair's bytes count half for each of its languages."""
 
     max_words: int = 3000000
     """Learn from at most this many distinct words, without the rarest; about 250 bytes of memory each."""

@@ -60,16 +60,16 @@ def sum_sorted(sources: Sequence[Iterable[WordCount]]) -> Iterator[WordCount]:
     return ((word, sum(count for _, count in group)) for word, group in merged)
 
 
-def sample_rates(sentences: Mapping[str, int], sample: int, alpha: float) -> dict[str, float]:
-    """What share of each language's ``sentences`` to take for a sample of about ``sample``, in which a language of n
-    sentences has a share proportional to n^alpha; everything if there are no more, or ``sample`` is 0."""
-    if not sample or sum(sentences.values()) <= sample:
-        return dict.fromkeys(sentences, 1.0)
-    weights = {language: count**alpha for language, count in sentences.items() if count}
+def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[str, float]:
+    """What share of each language's text to take for a sample of about ``sample``, in which a language of size n, in
+    sentences or bytes, has a share proportional to n^alpha; everything if there is no more, or ``sample`` is 0."""
+    if not sample or sum(sizes.values()) <= sample:
+        return dict.fromkeys(sizes, 1.0)
+    weights = {language: count**alpha for language, count in sizes.items() if count}
     per_weight = sample / sum(weights.values())
     return {
         language: min(per_weight * weights[language] / count, 1.0) if count else 1.0
-        for language, count in sentences.items()
+        for language, count in sizes.items()
     }
 
 

@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.config.prepare import PrepareConfig, Unit
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.files import sha256_of
 from xlmtrain.text.binarize import HEADER, CorpusHeader, Header, corpus_header, corpus_name, fingerprint, id_dtype
@@ -291,10 +291,12 @@ class _Job:
         return statistics
 
     def _sample_rates(self, shards: Sequence[_Shard]) -> dict[str, float]:
-        lines = Counter(dict.fromkeys(self._languages, 0))
+        sizes = Counter(dict.fromkeys(self._languages, 0))
         for shard in filter(_is_train, shards):
-            lines.update(dict.fromkeys(shard.text.languages, shard.lines))
-        return sample_rates(lines, self._config.bpe.sample, self._config.bpe.balance_alpha)
+            languages = shard.text.languages
+            in_bytes = self._config.bpe.sample_unit is Unit.bytes
+            sizes.update(dict.fromkeys(languages, shard.bytes // len(languages) if in_bytes else shard.lines))
+        return sample_rates(sizes, self._config.bpe.sample, self._config.bpe.balance_alpha)
 
     def _statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
         """Of what is known so far."""
