@@ -13,7 +13,7 @@ from tiny import WORDS
 
 from xlmtrain.config.finetune import FinetuneConfig, FinetuneTrainConfig, JudgeConfig, PretrainedConfig, TaskConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig, OptimConfig
+from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
 from xlmtrain.export.saved import History, SavedModel
 from xlmtrain.finetune.run import finetune
 from xlmtrain.finetune.scores import Scores
@@ -68,7 +68,7 @@ def toy_config(directory: Path, run: str = "run", **changes: Any) -> FinetuneCon
         PretrainedConfig("toy"),
         task=task,
         optim=OptimConfig(lr=5e-3, warmup_steps=5),
-        train=FinetuneTrainConfig(epochs=4, batch_size=16, dropout=0.0, log_every=5),
+        train=FinetuneTrainConfig(epochs=4, batch_size=16, dropout=0.0, log_every=5, precision=Precision.fp32),
         evaluate=JudgeConfig(),
     )
     for key, value in changes.items():

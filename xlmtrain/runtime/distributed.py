@@ -109,5 +109,24 @@ def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if world_size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+        limit = timedelta(seconds=timeout)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=_meeting_place(limit),
+            rank=rank,
+            world_size=world_size,
+            timeout=limit,
+        )
     return Distributed(rank, world_size, device)
+
+
+def _meeting_place(limit: timedelta) -> dist.Store:
+    """Where the processes find each other's addresses.
+
+    Those that torchrun started before have left theirs in its store, which outlives them: one that is started again
+    must not read them (it does in torch 2.13, and is refused the connection).
+    """
+    store = next(dist.rendezvous("env://", timeout=limit))[0]
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        return store
+    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
