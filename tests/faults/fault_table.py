@@ -251,7 +251,11 @@ ROWS: dict[int, tuple[str, str, str]] = {
         "the loss is weighted by tokens, however the batch is cut and shared out",
         "the loss was a mean of the micro-batches' means",
     ),
-    35: ("Data", "data that cannot be read while training: three tries, a checkpoint, the end; resume identical", ""),
+    35: (
+        "Data",
+        "data that cannot be read while training: three tries, a checkpoint, the end; resume identical",
+        "a read that failed was not tried again",
+    ),
     41: ("Security", "evil pickles: nothing executed, refused", "a file that torch refuses was given to pickle"),
     42: ("Security", "evil archives: nothing outside the target", "names that lead out of the target were let through"),
     43: (
