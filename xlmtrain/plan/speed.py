@@ -1,8 +1,8 @@
 """How long a step takes on GPUs: arithmetic and memory traffic of one GPU, and what its neighbours add.
 
-The constants say how far one gets in practice, and are the same for all GPUs. They were taken from a step of the
-released model's shape on an H200 (6 layers of 1024, 32,768 tokens), and hold for other models within the limits that
-``benchmarks/plan.md`` shows.
+The constants say how far one gets in practice, and are the same for all GPUs. They are those of an estimate, not of a
+measurement, of a step of the released model's shape on an H200 (6 layers of 1024, 32,768 tokens, nothing compiled);
+``benchmarks/plan.md`` has what they give for other models beside published speeds.
 """
 
 from __future__ import annotations
