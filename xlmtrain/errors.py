@@ -31,3 +31,9 @@ class NumericalError(UserError):
     """The loss or the gradient is no longer a finite number, or not the same number on all processes."""
 
     exit_code = 5
+
+
+class MemoryShortage(UserError):
+    """The device has too little memory for what is computed at once."""
+
+    exit_code = 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
     for name in copies:
         assert (run / name).read_bytes() == (tiny_dataset / name).read_bytes()
     assert "parameters, vocabulary 54, de=0, en=1" in printed
+    assert f"device: 1 x cpu, fp32; 1 on {socket.gethostname()}" in printed
     assert "done at step 20: 20 steps" in printed
     assert "\r" not in printed  # not a terminal: plain lines
     assert "ETA 0:00:00" in printed

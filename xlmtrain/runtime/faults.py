@@ -6,7 +6,7 @@ of that rank (``*``: of each) comes to the point for the n-th time, or in the n-
 
 kill, stop          the process gets SIGKILL, SIGSTOP
 term, int, usr1     it gets that signal
-raise               RuntimeError
+raise, oom          RuntimeError, torch's OutOfMemoryError
 enospc, eio, erofs, estale, edquot      OSError of that number
 nan, large          ``distort`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
@@ -26,6 +26,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 _SIGNALS = {
     "kill": signal.SIGKILL,
@@ -52,7 +54,7 @@ class _Fault:
         point, times, rank, action = text.split(":")
         first, dash, last = times.partition("-")
         action, _, seconds = action.partition("=")
-        if action not in {*_SIGNALS, *_ERRORS, *_FACTORS, "raise", "sleep"}:
+        if action not in {*_SIGNALS, *_ERRORS, *_FACTORS, "raise", "oom", "sleep"}:
             raise ValueError(f"XLMT_FAULT: no action {action!r}")
         end = float(last or "inf") if dash else float(first)
         return rank, cls(point, int(first), end, action, float(seconds or 0))
@@ -66,6 +68,8 @@ class _Fault:
             raise OSError(number, os.strerror(number))
         elif self.action == "raise":
             raise RuntimeError(f"a fault on purpose: {self.point}")
+        elif self.action == "oom":
+            raise torch.OutOfMemoryError("Tried to allocate a fault on purpose. As much more is told by torch.")
         elif self.action == "sleep":
             time.sleep(self.seconds)
 

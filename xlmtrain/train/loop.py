@@ -6,6 +6,7 @@ It is given everything it works with, and knows neither files of text nor how a 
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ from xlmtrain.metrics.sinks import Console, MetricsWriter
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.shortage import shortage_explained
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.runtime.watch import Watch
 from xlmtrain.train.background import BackgroundSaver, Best
@@ -127,14 +129,25 @@ class TrainingLoop:
 
     def _step_or_explain(self, data: StepData) -> bool:
         try:
-            faults.reach("step")
-            return self._step(data)
+            with self._shortage_explained():
+                faults.reach("step")
+                return self._step(data)
         except UserError:
             raise
         except Exception as error:
             rank, run = self.distributed.rank, self.config.run
             log.error("rank %d of run=%s failed in %s: %s: %s", rank, run, where(data), type(error).__name__, error)
             raise
+
+    def _shortage_explained(self) -> AbstractContextManager[None]:
+        train, data = self.config.train, self.config.data
+        pair = 2 * (data.max_sentence_length + 2) if data.tlm else 0
+        return shortage_explained(
+            "train.micro_batch_tokens",
+            train.micro_batch_tokens or data.draw_tokens,
+            max(data.sequence_length, pair),
+            "train.sharding=full shares weights and moments out over the processes; or train a smaller model",
+        )
 
     def _step(self, data: StepData) -> bool:
         """Train on one global batch; whether any process was asked to stop.

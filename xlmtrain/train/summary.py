@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
+
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
@@ -24,7 +27,7 @@ def summarize(
     lines = [
         f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
         + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
-        f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}",
+        f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}; {_hosts(distributed)}",
         f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.draw_tokens:,}, "
         f"{draws // distributed.world_size} a process; {train.steps:,} steps",
     ]
@@ -35,3 +38,9 @@ def summarize(
             f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the draws, seen {passes:.2f} times"
         )
     return lines
+
+
+def _hosts(distributed: Distributed) -> str:
+    """How many processes are where; each of them has to call it."""
+    hosts = Counter(distributed.gather(socket.gethostname()))
+    return ", ".join(f"{count} on {host}" for host, count in hosts.items())

@@ -1,0 +1,56 @@
+"""What to do when the device has too little memory is said, and the run goes on from where it was when it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_config
+from training import records, status, train_alone
+
+from xlmtrain.errors import MemoryShortage
+from xlmtrain.runtime import faults
+from xlmtrain.runtime.shortage import shortage_explained
+
+SAME_DROPOUT: dict[str, Any] = {"model.dropout": 0.0, "model.attention_dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "least", "advice"),
+    [
+        (8192, 256, "rows=4096 computes"),
+        (512, 300, "rows=300 computes"),
+        (256, 256, "buy more"),
+        (100, 256, "buy more"),
+    ],
+)
+def test_the_advice_is_half_until_that_cannot_be(tokens: int, least: int, advice: str) -> None:
+    with pytest.raises(MemoryShortage) as caught:
+        with shortage_explained("rows", tokens, least, "buy more"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 1 GiB")
+    assert f"(CUDA out of memory. Tried to allocate 2.00 GiB): {advice}" in str(caught.value)
+    assert f"for {tokens:,} tokens at once" in str(caught.value)
+
+
+def test_other_errors_are_what_they_were() -> None:
+    with pytest.raises(RuntimeError, match="something else"), shortage_explained("rows", 2, 1, ""):
+        raise RuntimeError("something else")
+
+
+def test_a_run_that_is_short_of_memory_goes_on_with_smaller_parts(tiny_dataset: Path, tmp_path: Path) -> None:
+    """The advice taken, its losses are those of the run that had enough memory from the start, up to rounding."""
+    config = tiny_config(tmp_path / "run", tiny_dataset, SAME_DROPOUT)
+    faults.arm("step:8:0:oom", rank=0)
+    with pytest.raises(MemoryShortage, match=r"train\.micro_batch_tokens=32 computes them in smaller parts") as caught:
+        train_alone(config)
+    assert caught.value.exit_code == 7
+    assert status(config.run) == {"status": "failed", "reason": f"MemoryShortage: {caught.value}"}
+    faults.arm(None, rank=0)
+    config.train.micro_batch_tokens = 32
+    assert train_alone(config).status == "done"
+    straight = tiny_config(tmp_path / "straight", tiny_dataset, SAME_DROPOUT)
+    train_alone(straight)
+    losses, expected = ([r["train/loss"] for r in records(c.run) if "train/loss" in r] for c in (config, straight))
+    assert losses == pytest.approx(expected, rel=1e-4)
