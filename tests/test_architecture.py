@@ -99,6 +99,7 @@ ALLOWED = {
         "xlmtrain.metrics.meters",
         "xlmtrain.objective",
         "xlmtrain.optim",
+        "xlmtrain.plan.memory",
         "xlmtrain.runtime",
         "xlmtrain.text.bpe",
         "xlmtrain.text.statistics",

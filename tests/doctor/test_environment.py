@@ -130,12 +130,19 @@ def test_memory(tmp_path: Path) -> None:
     assert only(check_memory(config, *size, machine(memory=2 * GB), 2)).what.startswith("Weights, gradient and Adam's")
     assert list(check_memory(config, *size, machine(memory=2 * GB), 1)) == []
     on_gpus = machine(gpus=[A100, A100], memory=2 * GB)
-    assert list(check_memory(config, *size, on_gpus, 2)) == []
-    small = machine(gpus=[Gpu("K20", (3, 5), GB)])
-    assert "and 1.0 GB are there" in only(check_memory(config, *size, small, 1)).what
+    assert list(check_memory(config, *size, on_gpus, 2)) == [
+        "memory: about 2.4 GB needed on each GPU, 80.0 GB are there"
+    ]
+    config.train.micro_batch_tokens = 100_000
+    few = machine(gpus=[Gpu("GTX", (7, 5), 8 * GB)])
+    short = only(check_memory(config, *size, few, 1))
+    assert short.what.startswith("About 16.")
+    assert short.what.endswith(" GB needed on each GPU, 8.0 GB are there.")
+    assert short.causes[0].startswith("train.micro_batch_tokens below 100,000: activations and logits take 13.")
+    assert short.causes[1].endswith("weights, gradient and moments take 1.2 GB")
     container = machine(gpus=[A100, A100], shared_memory=64 * 10**6)
     assert only(check_memory(config, *size, container, 2)).what.startswith("/dev/shm has 64 MB")
-    assert list(check_memory(config, *size, container, 1)) == []
+    assert findings(check_memory(config, *size, container, 1)) == []
 
 
 def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from xlmtrain.config.schema import Config, Device, FusedAdam, Precision
+from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Sharding
 from xlmtrain.doctor.machine import Machine
 from xlmtrain.doctor.packages import package_problems
 from xlmtrain.evaluate.diagnosis import Finding
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import APEX_SOURCE, another_apex
+from xlmtrain.plan.memory import memory_of
 from xlmtrain.text import bpe
 
 _SHARED_MEMORY = 1 << 30
@@ -113,18 +114,37 @@ def check_threads(machine: Machine, processes: int, environment: Mapping[str, st
 
 def check_memory(
     config: Config, vocab_size: int, languages: int, machine: Machine, processes: int
-) -> Iterator[Finding]:
-    """Weights, gradient and moments, before a single activation; and what processes of one machine share."""
-    size = _BYTES_TRAINING * parameters(config, vocab_size, languages)
-    on_gpu = bool(machine.gpus) and config.train.device is not Device.cpu
-    there = min(gpu.memory for gpu in machine.gpus) if on_gpu else machine.memory
-    needed = size if on_gpu else size * processes
-    if needed > there:
+) -> Iterator[str | Finding]:
+    """What training needs of a GPU, as far as it can be told beforehand; on a CPU weights, gradient and moments. And
+    what processes of one machine share."""
+    count = parameters(config, vocab_size, languages)
+    if not machine.gpus or config.train.device is Device.cpu:
+        needed = _BYTES_TRAINING * count * processes
+        if needed > machine.memory:
+            yield Finding(
+                f"Weights, gradient and Adam's moments need {needed / 1e9:.1f} GB, and {machine.memory / 1e9:.1f} GB "
+                "are there.",
+                ["a smaller model.dim or vocabulary, or fewer processes"],
+            )
+        return
+    at_once = config.train.micro_batch_tokens or config.data.draw_tokens
+    shards = 1 if config.train.sharding is Sharding.none else processes
+    memory = memory_of(config.model, count, vocab_size, at_once, at_once * config.mask.rate, shards)
+    there = min(gpu.memory for gpu in machine.gpus)
+    told = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
+    if memory.total <= there:
+        yield f"memory: {told}"
+    else:
         yield Finding(
-            f"Weights, gradient and Adam's moments need {needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB are there.",
-            ["a smaller model.dim or vocabulary" + ("" if on_gpu else ", or fewer processes")],
+            f"{told[0].upper()}{told[1:]}.",
+            [
+                f"train.micro_batch_tokens below {at_once:,}: activations and logits take "
+                f"{(memory.activations + memory.logits) / 1e9:.1f} GB",
+                "train.sharding=full, or a smaller model.dim or vocabulary: weights, gradient and moments take "
+                f"{(memory.weights + memory.gradients + memory.moments) / 1e9:.1f} GB",
+            ],
         )
-    if on_gpu and processes > 1 and machine.shared_memory < _SHARED_MEMORY:
+    if processes > 1 and machine.shared_memory < _SHARED_MEMORY:
         yield Finding(
             f"/dev/shm has {machine.shared_memory / 1e6:.0f} MB: NCCL, by which the GPUs talk, may not start.",
             ["in a container: docker run --ipc=host, or --shm-size=8g"],
