@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,23 +32,61 @@ from xlmtrain.errors import ConfigError, UserError
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
 T = TypeVar("T")
+_CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+_HYDRAS_FLAGS = {
+    "--cfg",
+    "-c",
+    "--resolve",
+    "--package",
+    "-p",
+    "--multirun",
+    "-m",
+    "--info",
+    "-i",
+    "--config-name",
+    "-cn",
+}
+_SYNTAX = "settings are key=value without blanks around the =, in quotes where there is a {, a [ or a blank in them"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
-_NOISE = ("To append to your config", "Config search path", "provider=", "See https:", "reference_type", "object_type")
+_NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Any:
     """The settings ``configs/<name>.yaml`` with ``overrides`` (``key=value``) as a validated dataclass.
 
-    Raises ConfigError for an unknown key, a value of the wrong type, or an impossible combination.
+    ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
+    value of the wrong type, or an impossible combination.
     """
+    return _to_dataclass(_composed(name, overrides))
+
+
+def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
     _register()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            config = hydra.compose(name, overrides=list(overrides))
+            return hydra.compose(name, overrides=list(_own_directory(overrides)))
+        except OverrideParseException as error:
+            raise ConfigError(f"{_describe(error)}\n  {_SYNTAX}") from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_describe(error) + _suggestion(error, SCHEMAS[name])) from error
-    return _to_dataclass(config)
+            raise ConfigError(_describe(error) + _suggestion(error, name)) from error
+
+
+def _own_directory(overrides: Sequence[str]) -> Iterator[str]:
+    """``overrides`` with ``--config-dir DIR`` put as Hydra's composing understands it."""
+    words = iter(overrides)
+    for word in words:
+        flag, equals, directory = word.partition("=")
+        if flag in _CONFIG_DIR_FLAGS:
+            directory = directory if equals else next(words, "")
+            if not Path(directory).is_dir():
+                raise ConfigError(f"{flag} {directory}: there is no such directory")
+            quoted = str(Path(directory).absolute()).replace("\\", "\\\\").replace("'", "\\'")
+            yield f"hydra.searchpath=['file://{quoted}']"
+        elif word.startswith("-"):
+            raise ConfigError(f"{word}: there is no such option; {_SYNTAX}")
+        else:
+            yield word
 
 
 def program(name: str, body: Callable[[Any], None]) -> None:
@@ -56,13 +95,14 @@ def program(name: str, body: Callable[[Any], None]) -> None:
     ``--help`` explains every setting; Hydra's other flags (``--cfg job``, ``--multirun``) work as everywhere. A user's
     error ends the process with its message and exit code, without a traceback.
     """
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
-    if {"--help", "-h"} & set(flags):
-        print(_help(name))
-        return
-    if not flags:  # Hydra's own runner words mistakes in its own way and hides where a bug comes from
+    words = sys.argv[1:]
+    if {"--help", "-h"} & set(words):
         with user_errors():
-            body(compose(name, sys.argv[1:]))
+            print(_help(name, [word for word in words if word not in ("--help", "-h")]))
+        return
+    if not _HYDRAS_FLAGS & set(words):  # Hydra's own runner words mistakes in its own way and hides where a bug is
+        with user_errors():
+            body(compose(name, words))
         return
     _register()
 
@@ -112,21 +152,31 @@ def from_json(schema: type[T], values: dict[str, Any]) -> T:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the process with the message and exit code of a UserError, without a traceback."""
+    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
-def _help(name: str) -> str:
+def _help(name: str, overrides: Sequence[str]) -> str:
+    """What the program is for, its groups of settings, and every setting with the value that it has now."""
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Settings are given as key=value."]
+    lines += [f"{group}=  {', '.join(options)}" for group, options in _groups(name).items()]
+    values = OmegaConf.to_container(_composed(name, overrides))
+    return "\n".join([*lines, "", *reference(SCHEMAS[name], values=values)])  # type: ignore[arg-type]
+
+
+def _groups(name: str) -> dict[str, list[str]]:
+    """Group of settings -> the files that there are for it."""
     defaults = OmegaConf.load(CONFIG_DIR / f"{name}.yaml").defaults
     keys = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
-    groups = {key: ", ".join(sorted(file.stem for file in (CONFIG_DIR / key).glob("*.yaml"))) for key in keys}
-    lines = ["Settings are given as key=value; the values below are the schema's, before configs/ is applied.", ""]
-    lines += [f"{group}=  {options}" for group, options in groups.items() if options]
-    return "\n".join([*lines, "", *reference(SCHEMAS[name])])
+    found = {key: sorted(file.stem for file in (CONFIG_DIR / key).glob("*.yaml")) for key in keys}
+    return {key: files for key, files in found.items() if files}
 
 
 def _register() -> None:
@@ -174,10 +224,17 @@ def _refuse_resolvers(value: Any, key: str = "") -> None:
         raise ConfigError(f"{key}: {value} asks for something outside the settings; give the value itself")
 
 
-def _suggestion(error: BaseException, schema: type) -> str:
-    """The setting whose key is most like the one that the error says is not there."""
-    missing = re.search(r"^Key .* (?:is )?not in [^$]*full_key: (\S+)", str(error.__cause__ or error), re.MULTILINE)
-    alike = difflib.get_close_matches(missing[1], key_paths(schema), n=1) if missing else []
+def _suggestion(error: BaseException, name: str) -> str:
+    """The setting that the one which the error says is not there is the last part of, or is most like."""
+    said = str(error.__cause__ or error)
+    missing = re.search(r"^Key .* (?:is )?not in [^$]*full_key: (\S+)", said, re.MULTILINE)
+    missing = missing or re.search(r"^Could not override '([^']+)'", said)
+    if missing is None:
+        return ""
+    paths = list(key_paths(SCHEMAS[name]))
+    sections = {path.partition(".")[0] for path in paths}
+    alike = [path for path in paths if path.endswith(f".{missing[1]}")]
+    alike += difflib.get_close_matches(missing[1], [*paths, *sections, *_groups(name)], n=1)
     return f"\n  did you mean {alike[0]}?" if alike else ""
 
 

@@ -6,22 +6,25 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, get_type_hints
 
 
-def reference(schema: type, prefix: str = "") -> Iterator[str]:
-    """Lines that explain every field of a dataclass and of those inside it, by key path."""
+def reference(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Lines that explain every field of a dataclass and of those inside it, by key path.
+
+    ``values``: of the fields, as plain nested values; else they are the schema's own.
+    """
     types, meanings = get_type_hints(schema), field_docs(schema)
     for field in dataclasses.fields(schema):
         kind, key = types[field.name], prefix + field.name
         if dataclasses.is_dataclass(kind):
             yield ""
             yield f"{key}: {meanings[field.name]}"
-            yield from reference(kind, f"{key}.")  # type: ignore[arg-type]
+            yield from reference(kind, f"{key}.", values and values[field.name])  # type: ignore[arg-type]
         else:
-            yield f"  {key}={_default(field)}   [{_kind(kind)}]"
+            yield f"  {key}={_shown(_default(field) if values is None else values[field.name])}   [{_kind(kind)}]"
             yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
 
 
@@ -47,8 +50,11 @@ def field_docs(schema: type) -> dict[str, str]:
     return docs
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _shown(value: Any) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,8 +10,11 @@ _FORMAT = "%(asctime)s %(message)s"
 
 
 def set_up_logging(rank: int) -> None:
-    """Print what this package logs."""
+    """Print what this package logs, and nowhere else: the runs of a sweep follow each other in one process."""
     logger = logging.getLogger("xlmtrain")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
     _add(logger, logging.StreamHandler(sys.stderr), "" if rank == 0 else f"[rank {rank}] ")

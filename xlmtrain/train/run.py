@@ -119,7 +119,7 @@ class RunDirectory:
         changes = self._changes(settings, dataset)
         log_to_file(self.path / "log.txt")
         for change in changes:
-            log.info("resumed with another setting, %s", change)
+            log.info("another setting than before, %s", change)
         for name in ("dataset.json", "codes", "vocab"):
             if not (dataset.path / name).exists():
                 continue  # imported data may come without codes
