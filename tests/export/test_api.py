@@ -81,6 +81,16 @@ def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: P
         model.fill_mask("a <mask>", "fr")
     with pytest.raises(DataError, match="no <mask> in 'a b'"):
         model.fill_mask("a b", "de")
+    with pytest.raises(DataError, match=r"write it <mask>, not \[MASK\]"):
+        model.fill_mask("a [MASK]", "de")
+    with pytest.raises(ConfigError, match="a sentence is needed, as one string, not"):
+        model.fill_mask(["a <mask>"], "de")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a sentence is needed, as one string, not None"):
+        model.embed([None], "de")  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="translation: a sentence and its language are needed, not 'b'"):
+        model.fill_mask("a <mask>", "de", translation="b")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="pooling=max: there are mean, first"):
+        model.embed(["a"], "de", pooling="max")
     with pytest.raises(DataError, match="42 tokens are more than the model's 32 positions"):
         model.fill_mask("<mask>" + " a" * 39, "de")
     with pytest.raises(ConfigError, match=r"layer=2: the model has 0 .* to 1"):
@@ -91,6 +101,11 @@ def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: P
         load(tmp_path)
     with pytest.raises(CheckpointError, match="no such file or directory"):
         load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="which=frist: there are best, last"):
+        load(tmp_path, which="frist")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="a fine-tuned classifier, whose results are in"):
+        load(tmp_path)
     with pytest.raises(ConfigError, match="has its own codes"):
         load(tiny_dataset, codes=tiny_dataset / "codes")
 

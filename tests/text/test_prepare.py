@@ -277,7 +277,22 @@ def cut_off_every_subword(work: Workplace) -> Broken:
 
 def only_empty_lines(work: Workplace) -> Broken:
     work.write("mono.en", ["", " "])
-    return {}, r"train\.en: none of its 2 lines can be used"
+    return {}, r"train\.en: none of its 2 lines can be used; dropped: 2 empty$"
+
+
+def utf16(work: Workplace) -> Broken:
+    (work.directory / "mono.de").write_text("Hunde\n", encoding="utf-16")
+    return {}, r"mono\.de:1: not UTF-8, but UTF-16 by its first bytes"
+
+
+def empty_file(work: Workplace) -> Broken:
+    work.write("mono.en", [])
+    return {}, r"train\.en: there is no line in it$"
+
+
+def directory(work: Workplace) -> Broken:
+    place = str(work.directory)
+    return {"valid": SplitConfig(mono={"en": [place]})}, r"valid\.mono\.en: .* is a directory; give its files, like "
 
 
 def no_such_file(work: Workplace) -> Broken:
@@ -286,7 +301,15 @@ def no_such_file(work: Workplace) -> Broken:
 
 @pytest.mark.parametrize(
     ("breaking", "workers"),
-    [(break_utf8, 1), (break_utf8, 2), (break_alignment, 1), (only_empty_lines, 1), (cut_off_every_subword, 1)],
+    [
+        (break_utf8, 1),
+        (break_utf8, 2),
+        (break_alignment, 1),
+        (only_empty_lines, 1),
+        (cut_off_every_subword, 1),
+        (utf16, 1),
+        (empty_file, 1),
+    ],
 )
 def test_bad_text_is_a_clear_error_and_leaves_nothing(
     work: Workplace, breaking: Callable[[Workplace], Broken], workers: int
@@ -297,7 +320,7 @@ def test_bad_text_is_a_clear_error_and_leaves_nothing(
     assert work.leftovers() == set()
 
 
-@pytest.mark.parametrize("breaking", [break_codes, break_vocab, no_such_file])
+@pytest.mark.parametrize("breaking", [break_codes, break_vocab, no_such_file, directory])
 def test_bad_settings_are_found_before_anything_is_written(
     work: Workplace, breaking: Callable[[Workplace], Broken], monkeypatch: pytest.MonkeyPatch
 ) -> None:

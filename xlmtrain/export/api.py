@@ -8,9 +8,12 @@ model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ from xlmtrain.export.formats import read_model
 from xlmtrain.export.run_directory import Which
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.text.vocab import EOS, MASK
+
+E = TypeVar("E", bound=Enum)
+_LIKE_A_MASK = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Pretrained:
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """The subwords that the model reads."""
         self._language(lang)
-        return self.text.tokens(sentence, lang)
+        return self.text.tokens(_one_sentence(sentence), lang)
 
     def fill_mask(
         self, sentence: str, lang: str, k: int = 5, translation: tuple[str, str] | None = None
@@ -79,10 +85,13 @@ class Pretrained:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
         ids = self._ids(sentence, lang)
         if MASK not in ids:
-            raise DataError(f"no <mask> in {sentence!r}")
+            like = _LIKE_A_MASK.search(sentence)
+            raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {like[0]}" if like else ""))
         if translation is None:
             rows = sentence_rows([ids], self._language(lang))
         else:
+            if isinstance(translation, str) or len(translation) != 2:
+                raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
             languages = (self._language(lang), self._language(translation[1]))
             rows = pair_rows([ids], [self._ids(*translation)], languages)
         probabilities = self._logits(rows, rows.tokens, rows.tokens == MASK).softmax(dim=1)
@@ -109,7 +118,7 @@ class Pretrained:
             raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
         chosen = last if layer is None else layer
         ids = self._all_ids(sentences, lang)
-        return self._embed(ids, lang, [Pooling(pooling)], range(chosen, chosen + 1))[0, 0]
+        return self._embed(ids, lang, [_one_of(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
 
     def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
         """What :meth:`embed` gives for every layer, (layers + 1, sentences, dim), in one pass for both poolings."""
@@ -166,7 +175,7 @@ class Pretrained:
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """The sentence's ids with the closing EOS."""
         self._language(lang)
-        ids = np.array([*self.text.ids(sentence, lang), EOS])
+        ids = np.array([*self.text.ids(_one_sentence(sentence), lang), EOS])
         if len(ids) >= self._longest:  # one more opens the sentence
             raise DataError(
                 f"{len(ids) + 1} tokens are more than the model's {self._longest} positions: {sentence[:60]!r}"
@@ -193,4 +202,19 @@ def load(
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Pretrained(read_model(path, Which(which), codes, text), device)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
+    return Pretrained(read_model(path, _one_of(Which, "which", which), codes, text), device)
+
+
+def _one_of(choices: type[E], name: str, value: E | str) -> E:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ConfigError(f"{name}={value}: there are {', '.join(choice.value for choice in choices)}") from None
+
+
+def _one_sentence(sentence: str) -> str:
+    if not isinstance(sentence, str):
+        raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
+    return sentence

@@ -32,8 +32,14 @@ def read_model(
         model = read_hugging_face(path)
     else:
         raise CheckpointError(
-            f"{path}: {'no model in it' if path.is_dir() else 'no such file or directory'}; expected a run directory, "
+            f"{path}: {_what_is_there(path)}; expected a run directory, "
             "one of its checkpoints, a Hugging Face folder, or a .pth file of the original program"
         )
     model.check()
     return model
+
+
+def _what_is_there(path: Path) -> str:
+    if (path / "results.json").is_file():
+        return "a fine-tuned classifier, whose results are in results.json"
+    return "no model in it" if path.is_dir() else "no such file or directory"

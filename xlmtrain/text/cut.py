@@ -30,6 +30,7 @@ CHUNK_BYTES = 1 << 18
 DIGEST_DTYPE = np.dtype("<u8")
 NO_DIGEST = 0
 """The digest of a line of nothing but white space: it is like no other line."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def cut_task(text: RawText, config: PrepareConfig) -> Task:
@@ -113,8 +114,9 @@ class _Checks:
             for i, line in enumerate(side):
                 if error := _decoding_error(line):
                     if self._clean.invalid_utf8 == OnError.stop:
+                        wide = ", but UTF-16 by its first bytes" if line.startswith(_UTF16) else ""
                         raise DataError(
-                            f"{path}:{chunk.first + i}: not UTF-8 ({error.reason}); convert the file, e.g. with "
+                            f"{path}:{chunk.first + i}: not UTF-8{wide} ({error.reason}); convert the file, e.g. with "
                             "iconv, remove the line, or drop such lines with clean.invalid_utf8=drop"
                         )
                     bad.add(i)

@@ -79,6 +79,8 @@ def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...]
     expression = re.compile("".join(wildcards.get(char, re.escape(char)) for char in pattern))
     found = sorted(path for path in glob.glob(pattern.replace("[", "[[]")) if Path(path).is_file())
     if not found:
+        if Path(pattern).is_dir():
+            raise DataError(f"{key_path}: {pattern} is a directory; give its files, like {pattern}/*")
         raise DataError(f"{key_path}: no file matches {pattern} (looked in {Path.cwd()})")
     return {match.groups(): Path(match.string) for path in found if (match := expression.fullmatch(path))}
 
@@ -218,4 +220,4 @@ def _shortened(line: bytes, max_bytes: int) -> bytes:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged or cut off?")
+    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged, cut off, or not what its name says?")

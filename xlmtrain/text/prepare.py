@@ -183,7 +183,9 @@ class _Job:
                 file.drop(result["dropped"])
         for total in self._statistics().totals():
             if not total.sentences:
-                raise DataError(f"{total.file}: none of its {total.lines} lines can be used; dropped: {total.dropped}")
+                why = ", ".join(f"{count:,} {reason}" for reason, count in total.dropped.items() if count)
+                whole = f"none of its {total.lines:,} lines can be used" if total.lines else "there is no line in it"
+                raise DataError(f"{total.file}: {whole}{f'; dropped: {why}' if why else ''}")
         return tasks
 
     def make_codes(self, tokens: dict[_Shard, Task]) -> str:
