@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from unittest import mock
 
-from xlmtrain.config.load import compose, user_errors
+from xlmtrain.config.load import program
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.sinks import read_records
 from xlmtrain.runtime.distributed import initialize
@@ -38,9 +38,8 @@ POINTS = 10
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def main(argv: list[str]) -> None:
+def main(base: Config) -> None:
     """Train, compare."""
-    base = compose("config", argv)
     train = runpy.run_path(str(ROOT / "train.py"))["train"]
     curves = {way: [_run(train, base, way, seed) for seed in SEEDS] for way in WAYS}
     size = max(1, base.train.steps // POINTS)
@@ -84,5 +83,4 @@ def _run(train: Callable[..., Outcome], base: Config, way: str, seed: int) -> tu
 
 
 if __name__ == "__main__":
-    with user_errors():
-        main(sys.argv[1:])
+    program("config", main)

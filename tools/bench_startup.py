@@ -11,19 +11,18 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import resource
-import sys
 import time
 
-from xlmtrain.config.load import compose, user_errors
+from xlmtrain.config.load import program
+from xlmtrain.config.schema import Config
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 
 CPU_SECONDS = 3.0
 
 
-def main(argv: list[str]) -> None:
+def main(config: Config) -> None:
     """Open the data, make the first batch and then some, print what that took."""
-    config = compose("config", argv)
     start = time.monotonic()
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
@@ -47,5 +46,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with user_errors():
-        main(sys.argv[1:])
+    program("config", main)

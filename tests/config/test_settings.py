@@ -15,7 +15,7 @@ from tiny import tiny_config
 
 import xlmtrain.config.prepare
 import xlmtrain.config.schema
-from xlmtrain.config.load import compose, from_json
+from xlmtrain.config.load import compose, from_json, program
 from xlmtrain.config.schema import Activation, Config, Precision, Schedule
 from xlmtrain.errors import ConfigError
 
@@ -208,10 +208,59 @@ def test_every_setting_has_its_explanation_under_it(module: Any) -> None:
     assert found >= 15
 
 
-@pytest.mark.parametrize(("override", "meant"), [("optim.lrr=3", "optim.lr"), ("model.dimm=8", "model.dim")])
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("optim.lrr=3", "optim.lr"),
+        ("model.dimm=8", "model.dim"),
+        ("trian.steps=3", "train"),
+        ("experimant=quickstart", "experiment"),
+        ("lr=3", "optim.lr"),
+    ],
+)
 def test_the_key_that_was_meant_is_named(override: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=rf"did you mean {re.escape(meant)}\?"):
         compose("config", ["run=x", "data.path=y", override])
+
+
+@pytest.mark.parametrize("word", ["train.steps", "data.mlm={en:", "--steps"])
+def test_how_settings_are_written(word: str) -> None:
+    assert "settings are key=value without blanks around the =" in refusal(word)
+
+
+@pytest.mark.parametrize("form", [["--config-dir", "{}"], ["--config-dir={}"]])
+def test_a_directory_of_ones_own(tmp_path: Path, form: list[str]) -> None:
+    own = tmp_path / "it's mine"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\noptim: {lr: 0.125}\n", encoding="utf-8")
+    flags = [word.format(own) for word in form]
+    assert train_config(*flags, "experiment=mine").optim.lr == 0.125
+    assert f"{tmp_path}/nowhere: there is no such directory" in refusal("--config-dir", f"{tmp_path}/nowhere")
+
+
+def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the preset, and of what else is given, not the schema's."""
+    monkeypatch.setattr("sys.argv", ["x", "--help", "experiment=quickstart", "train.steps=7"])
+    program("config", print)
+    lines = capsys.readouterr().out.splitlines()
+    values = dict(line.strip().partition("   [")[0].split("=", 1) for line in lines if "   [" in line)
+    quickstart = compose("config", ["experiment=quickstart"])
+    assert (
+        values["optim.lr"] == str(quickstart.optim.lr) != str(Config.__dataclass_fields__["optim"].default_factory().lr)
+    )
+    assert values["train.steps"] == "7"
+    assert values["train.precision"] == quickstart.train.precision.value
+
+
+def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(config: Config) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["x", *GIVEN])
+    with pytest.raises(SystemExit) as caught:
+        program("config", body)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("value", ["${oc.env:TOKEN}", "${oc.env:TOKEN,x}", "a/${oc.env:TOKEN}"])

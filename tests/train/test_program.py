@@ -116,6 +116,16 @@ def test_a_users_mistake_is_one_message_and_no_run(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_the_runs_of_a_sweep_keep_their_logs_apart(tiny_dataset: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "lr-${optim.lr}"
+    printed = start(runs, tiny_dataset, "optim.lr=0.01,0.02", "--multirun", cwd=tmp_path, code=0)
+    assert printed.count("done at step 20: 20 steps") == 2
+    for run in (tmp_path / "lr-0.01", tmp_path / "lr-0.02"):
+        assert (run / "log.txt").read_text(encoding="utf-8").count("done at step 20") == 1
+        assert len(records(run)) == 20 + 5
+
+
 def test_a_loss_that_explodes(tiny_dataset: Path, tmp_path: Path) -> None:
     printed = start(tmp_path / "run", tiny_dataset, "optim.lr=1e38", "evaluate.every=0", cwd=tmp_path, code=5)
     assert "error: the gradient is not finite in step" in printed
