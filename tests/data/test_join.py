@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import Batch, join, make_batch, make_causal_batch
+from xlmtrain.data.batch import Batch, Exercise, cut, join, make_batch, successors
 from xlmtrain.data.rows import Rows, pair_rows, sentence_rows, stream_rows
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.vocab import EOS, MASK
 
 LENGTH, VOCABULARY = 12, 40
+TENSORS = ("tokens", "positions", "languages", "lengths", "target_index", "targets")
 
 
 def sentence(rng: np.random.Generator, words: int) -> np.ndarray:
@@ -20,12 +21,12 @@ def sentence(rng: np.random.Generator, words: int) -> np.ndarray:
     return np.append(rng.integers(20, VOCABULARY, words - 1), EOS)
 
 
-def masked(objective: str, rows: Rows, rng: np.random.Generator, number: int) -> Batch:
+def masked(rows: Rows, rng: np.random.Generator) -> Exercise:
     selected = (rng.random(rows.tokens.shape) < 0.3) & (rows.tokens >= 20)
-    return make_batch(objective, rows, np.where(selected, MASK, rows.tokens), selected, f"draw {number}", (number, 0))
+    return Exercise(rows, np.where(selected, MASK, rows.tokens), selected)
 
 
-def batches(objective: str) -> list[Batch]:
+def exercises(objective: str) -> list[Exercise]:
     """Three of 2, 1 and 3 rows. Rows of clm and mlm are full in some, padded in others, those of tlm are padded."""
     rng = np.random.default_rng(3)
     made = []
@@ -38,11 +39,8 @@ def batches(objective: str) -> list[Batch]:
             rows = stream_rows(rng.integers(20, VOCABULARY, (count, LENGTH)), 1)
         else:
             rows = sentence_rows([sentence(rng, size) for size in (LENGTH - 1, 5, 3)[:count]], 0)
-        causal = objective == "clm"
-        made.append(
-            make_causal_batch(rows, f"{number}", (number, 0)) if causal else masked(objective, rows, rng, number)
-        )
-    assert {batch.tokens.shape[1] for batch in made} == {LENGTH}
+        made.append(successors(rows) if objective == "clm" else masked(rows, rng))
+    assert {exercise.inputs.shape[1] for exercise in made} == {LENGTH}
     return made
 
 
@@ -54,8 +52,8 @@ def target_places(batch: Batch, first_row: int = 0) -> list[tuple[int, int, int]
 
 @pytest.mark.parametrize("objective", ["mlm", "clm", "tlm"])
 def test_rows_and_targets_stay_what_they_were(objective: str) -> None:
-    parts = batches(objective)
-    joined = join(parts)
+    joined = make_batch(objective, *join(exercises(objective)))
+    parts = [make_batch(objective, *exercise) for exercise in exercises(objective)]
     for name in ("tokens", "positions", "languages"):
         assert torch.equal(getattr(joined, name), torch.cat([getattr(part, name) for part in parts])), name
     assert target_places(joined) == [p for part, row in zip(parts, (0, 2, 3)) for p in target_places(part, row)]
@@ -63,22 +61,29 @@ def test_rows_and_targets_stay_what_they_were(objective: str) -> None:
     assert joined.lengths is not None
     full = [[LENGTH] if part.lengths is None else part.lengths.tolist() for part in parts]
     assert joined.lengths.tolist() == [length for lengths in full for length in lengths]
-    assert (joined.objective, joined.name, joined.key) == (objective, parts[0].name, (0, 0))
+
+
+def test_cut_is_the_reverse_of_join() -> None:
+    parts = exercises("tlm")
+    for at_once, counts in ((1, [1] * 6), (2, [2, 2, 2]), (4, [4, 2]), (6, [6]), (9, [6])):
+        pieces = list(cut(join(parts), at_once))
+        assert [len(piece.inputs) for piece in pieces] == counts
+        again, whole = (make_batch("tlm", *join(some)) for some in (pieces, parts))
+        assert all(torch.equal(getattr(again, name), getattr(whole, name)) for name in TENSORS)
 
 
 def test_without_padding_there_are_no_lengths() -> None:
-    parts = [batches("mlm")[1], batches("mlm")[1]]
-    assert join(parts).lengths is None
-    assert join(parts).unpadded == 2 * LENGTH
+    part = exercises("mlm")[1]
+    batch = make_batch("mlm", *join([part, part]))
+    assert batch.lengths is None
+    assert batch.unpadded == 2 * LENGTH
 
 
 @pytest.mark.parametrize("objective", ["mlm", "clm", "tlm"])
 def test_the_loss_is_the_sum_of_the_parts(objective: str) -> None:
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(dim=16, layers=2, heads=2, max_positions=LENGTH), VOCABULARY, 2).eval()
-    parts = batches(objective)
-    separate = sum(model(part).item() for part in parts)
+    parts = exercises(objective)
+    separate = sum(model(make_batch(objective, *part)).item() for part in parts)
     assert separate > 1.0
-    assert model(join(parts)).item() == pytest.approx(separate, rel=1e-6)
-    one = parts[2]
-    assert model(join([one])).item() == model(one).item()
+    assert model(make_batch(objective, *join(parts))).item() == pytest.approx(separate, rel=1e-6)

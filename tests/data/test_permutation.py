@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from xlmtrain.data.permutation import permute
+import xlmtrain.data.permutation
+from xlmtrain.data.permutation import Permutation
 
 
 def shuffled(size: int, seed: int = 0) -> np.ndarray:
-    return permute(np.arange(size), size, np.random.default_rng(seed))
+    return Permutation(size, np.random.default_rng(seed))(np.arange(size))
 
 
 def test_bijection_for_every_small_size() -> None:
@@ -24,7 +26,7 @@ def test_bijection_around_powers_of_two_and_for_a_large_size() -> None:
 def test_no_collisions_where_the_range_cannot_be_listed() -> None:
     size = 10**13 + 7
     index = np.unique(np.random.default_rng(5).integers(size, size=100_000))
-    places = permute(index, size, np.random.default_rng(0))
+    places = Permutation(size, np.random.default_rng(0))(index)
     assert len(np.unique(places)) == len(index)
     assert places.min() >= 0
     assert places.max() < size
@@ -32,8 +34,22 @@ def test_no_collisions_where_the_range_cannot_be_listed() -> None:
 
 
 def test_one_at_a_time_is_the_same_as_all_at_once() -> None:
-    one = [permute(np.array([i]), 77, np.random.default_rng(3))[0] for i in range(77)]
+    one = [Permutation(77, np.random.default_rng(3))(np.array([i]))[0] for i in range(77)]
     assert np.array_equal(one, shuffled(77, 3))
+
+
+@pytest.mark.parametrize("size", [1, 77, 5000])
+def test_runs_are_the_same_in_any_order(size: int) -> None:
+    """Around the end, too, and whether or not they were made together with the one before."""
+    permutation, whole = Permutation(size, np.random.default_rng(3)), shuffled(size, 3)
+    for begin in [*range(0, size, 9), *range(size - 1, -1, -max(1, size // 7))]:
+        assert np.array_equal(permutation.run(begin, 9), whole[np.arange(begin, begin + 9) % size]), begin
+
+
+def test_a_table_is_the_function_it_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tables = shuffled(3000)
+    monkeypatch.setattr(xlmtrain.data.permutation, "_TABLE_BITS", 0)
+    assert np.array_equal(shuffled(3000), with_tables)
 
 
 def test_another_key_is_another_order() -> None:

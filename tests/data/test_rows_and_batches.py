@@ -38,9 +38,9 @@ def test_positions_stay_below_the_longest_side() -> None:
 
 
 def test_windows_wrap_around() -> None:
-    rows = windows(stored(np.arange(10, dtype=np.uint16)), np.array([0, 7]), 5, 1)
-    assert rows.tokens.tolist() == [[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]]
-    assert rows.tokens.dtype == np.int64
+    tokens = windows(stored(np.arange(10, dtype=np.uint16)), np.array([0, 7, 16, 5]), 5)
+    assert tokens.tolist() == [[0, 1, 2, 3, 4], [7, 8, 9, 0, 1], [6, 7, 8, 9, 0], [5, 6, 7, 8, 9]]
+    assert tokens.dtype == np.int64
 
 
 def padded_rows() -> Rows:

@@ -5,13 +5,14 @@ Letters: B rows, T positions, N targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from xlmtrain.data.rows import Rows
+from xlmtrain.data.rows import Rows, join_rows
 
 
 @dataclass
@@ -63,46 +64,51 @@ class Batch:
         )
 
 
+class Exercise(NamedTuple):
+    """Rows with what is to be predicted: ``rows.tokens`` where ``selected`` (B, T) bool, from ``inputs`` (B, T)."""
+
+    rows: Rows
+    inputs: np.ndarray
+    selected: np.ndarray
+
+
+def successors(rows: Rows) -> Exercise:
+    """What CLM predicts: at every position but the last of a row, the token after it."""
+    after = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
+    return Exercise(after, rows.tokens, np.arange(rows.tokens.shape[1]) < rows.lengths[:, None] - 1)
+
+
+def join(exercises: Sequence[Exercise]) -> Exercise:
+    """One of several whose rows have the same T."""
+    rows, inputs, selected = zip(*exercises)
+    return Exercise(join_rows(rows), np.concatenate(inputs), np.concatenate(selected))
+
+
+def cut(exercise: Exercise, at_once: int) -> Iterator[Exercise]:
+    """Several of one, ``at_once`` rows each, or what is left of them in the last."""
+    for start in range(0, len(exercise.inputs), at_once):
+        place = slice(start, start + at_once)
+        yield Exercise(exercise.rows[place], exercise.inputs[place], exercise.selected[place])
+
+
 def make_batch(
     objective: str, rows: Rows, inputs: np.ndarray, selected: np.ndarray, name: str = "", key: tuple[int, int] = (0, 0)
 ) -> Batch:
     """A batch that predicts ``rows.tokens`` where ``selected`` (B, T) from the masked ``inputs`` (B, T)."""
-    padded = bool((rows.lengths < rows.tokens.shape[1]).any())
+    index = np.flatnonzero(selected)
     return Batch(
         objective,
         torch.from_numpy(inputs),
-        torch.from_numpy(np.array(rows.positions)),  # a copy: streams broadcast one row
-        torch.from_numpy(rows.languages),
-        torch.from_numpy(rows.lengths) if padded else None,
-        torch.from_numpy(np.flatnonzero(selected)),
-        torch.from_numpy(rows.tokens[selected]),
+        torch.from_numpy(np.array(rows.positions)),  # copies: rows of a stream have these in common
+        torch.from_numpy(np.array(rows.languages)),
+        torch.from_numpy(rows.lengths) if rows.padded else None,
+        torch.from_numpy(index),
+        torch.from_numpy(rows.tokens.ravel()[index]),
         name,
         key,
     )
 
 
 def make_causal_batch(rows: Rows, name: str = "", key: tuple[int, int] = (0, 0)) -> Batch:
-    """A CLM batch: every position but the last of a row predicts its successor."""
-    successors = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
-    column = np.arange(rows.tokens.shape[1])
-    return make_batch("clm", successors, rows.tokens, column < rows.lengths[:, None] - 1, name, key)
-
-
-def join(batches: Sequence[Batch]) -> Batch:
-    """One batch of several that have the same objective and the same T; name and key are the first's."""
-    first = batches[0]
-    length = first.tokens.shape[1]
-    starts = np.cumsum([0] + [batch.tokens.numel() for batch in batches[:-1]])
-    lengths = None
-    if any(batch.lengths is not None for batch in batches):
-        full = [torch.full((len(batch.tokens),), length) for batch in batches]
-        lengths = torch.cat([rows if batch.lengths is None else batch.lengths for batch, rows in zip(batches, full)])
-    return replace(
-        first,
-        tokens=torch.cat([batch.tokens for batch in batches]),
-        positions=torch.cat([batch.positions for batch in batches]),
-        languages=torch.cat([batch.languages for batch in batches]),
-        lengths=lengths,
-        target_index=torch.cat([batch.target_index + int(start) for batch, start in zip(batches, starts)]),
-        targets=torch.cat([batch.targets for batch in batches]),
-    )
+    """A CLM batch of ``rows``."""
+    return make_batch("clm", *successors(rows), name, key)

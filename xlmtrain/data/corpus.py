@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,10 @@ class Corpus:
     def sentences(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The ids of several."""
         starts = list(indices)
-        bounds = self.offsets.pieces(starts, [index + 2 for index in starts])
-        return self.ids.pieces(*zip(*(pair.tolist() for pair in bounds))) if starts else []
+        bounds = self.offsets.joined(starts, [index + 2 for index in starts]).reshape(-1, 2)
+        text = self.ids.joined(bounds[:, 0].tolist(), bounds[:, 1].tolist())
+        places = [0, *np.cumsum(bounds[:, 1] - bounds[:, 0]).tolist()]
+        return [text[begin:end] for begin, end in pairwise(places)]
 
     def lengths(self) -> np.ndarray:
         """Tokens of every sentence without its EOS, (sentences,) int64."""
@@ -159,10 +162,10 @@ def corpus_names(split: str, objective: str, key: str) -> list[str]:
 
 def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:
     """Raise DataError if an id is outside the vocabulary: better here than as a crash in an embedding kernel."""
-    outside = (tokens < 0) | (tokens >= vocab_size)
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise DataError(
-            f"{where}: id {tokens[row, column]} in row {row}, position {column}, but the vocabulary has {vocab_size} "
-            "entries; the file is damaged or belongs to another vocabulary"
-        )
+    if tokens.view(np.uint64).max() < vocab_size:  # a negative id is a large one then
+        return
+    row, column = np.argwhere((tokens < 0) | (tokens >= vocab_size))[0]
+    raise DataError(
+        f"{where}: id {tokens[row, column]} in row {row}, position {column}, but the vocabulary has {vocab_size} "
+        "entries; the file is damaged or belongs to another vocabulary"
+    )

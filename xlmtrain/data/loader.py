@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from xlmtrain.config.schema import Config
-from xlmtrain.data.batch import Batch, join, make_batch, make_causal_batch
+from xlmtrain.data.batch import Batch, Exercise, cut, join, make_batch, successors
 from xlmtrain.data.corpus import Dataset, check_ids
 from xlmtrain.data.mask import Masker
-from xlmtrain.data.rows import Rows
 from xlmtrain.data.sampling import OBJECTIVES, Cursors, Draw, Sampler, make_tasks
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.random import generator
@@ -47,6 +46,9 @@ class StepData:
         return float(sum(batch.unpadded for batch in self.batches))
 
 
+_Made = tuple[Draw, Exercise]
+
+
 class Loader:
     """Makes the global batches and takes this process's share of them: draw i goes to process i modulo ``world_size``.
 
@@ -75,25 +77,10 @@ class Loader:
     def make(self, step: int, cursors: Cursors) -> StepData:
         """The data of ``step`` (from 0) from where ``cursors`` stand."""
         draws, after = self.sampler.plan(step, cursors)
-        batches = [batch for draw in draws[self._rank :: self._world_size] for batch in self.batches(draw)]
-        if self._micro_batch_tokens > self._draw_tokens:
-            batches = list(self._joined(batches))
+        made = [(draw, self._exercise(draw)) for draw in draws[self._rank :: self._world_size]]
+        batches = [batch for group in self._groups(made) for batch in self._batches(group)]
         shares = {o: sum(draw.task.objective == o for draw in draws) / len(draws) for o in OBJECTIVES}
         return StepData(step, batches, shares, [(d.task.name, d.epoch, d.draw) for d in draws], after)
-
-    def batches(self, draw: Draw) -> list[Batch]:
-        """One draw, masked as a whole and cut into micro-batches."""
-        name = f"{draw.task.name}, epoch {draw.epoch}, draw {draw.draw}"
-        rows = draw.task.source.rows(draw.epoch, draw.draw)
-        check_ids(rows.tokens, self._vocab_size, name)
-        if draw.task.objective == "clm":
-            return [make_causal_batch(part, name, (draw.number, i)) for i, (part, _) in enumerate(self._cut(rows))]
-        rng = generator(self._seed, "mask", draw.task.name, draw.epoch, draw.draw)
-        inputs, selected = self._mask(rows, rng)
-        return [
-            make_batch(draw.task.objective, part, inputs[place], selected[place], name, (draw.number, i))
-            for i, (part, place) in enumerate(self._cut(rows))
-        ]
 
     def steps(self, first: int, last: int, cursors: Cursors) -> Iterator[StepData]:
         """The steps ``first`` to ``last - 1``, each made while the one before it is computed with. The last one
@@ -112,25 +99,31 @@ class Loader:
                 cursors = data.cursors
                 yield data
 
-    def _cut(self, rows: Rows) -> Iterator[tuple[Rows, slice]]:
-        count, length = rows.tokens.shape
-        at_once = max(1, self._micro_batch_tokens // length)
-        for start in range(0, count, at_once):
-            place = slice(start, start + at_once)
-            yield Rows(rows.tokens[place], rows.positions[place], rows.languages[place], rows.lengths[place]), place
+    def _exercise(self, draw: Draw) -> Exercise:
+        """One draw, masked as a whole."""
+        rows = draw.task.source.rows(draw.epoch, draw.draw)
+        check_ids(rows.tokens, self._vocab_size, draw.name)
+        if draw.task.objective == "clm":
+            return successors(rows)
+        rng = generator(self._seed, "mask", draw.task.name, draw.epoch, draw.draw)
+        return Exercise(rows, *self._mask(rows, rng))
 
-    def _joined(self, batches: list[Batch]) -> Iterator[Batch]:
-        """Small batches put together up to the size of a micro-batch, where their rows are of one kind and length."""
-        groups: dict[tuple[str, int], list[Batch]] = {}
-        for batch in batches:
-            groups.setdefault((batch.objective, batch.tokens.shape[1]), []).append(batch)
-        for group in groups.values():
-            rows = 0
-            waiting: list[Batch] = []
-            for batch in group:
-                if waiting and (rows + len(batch.tokens)) * batch.tokens.shape[1] > self._micro_batch_tokens:
-                    yield join(waiting)
-                    rows, waiting = 0, []
-                rows += len(batch.tokens)
-                waiting.append(batch)
-            yield join(waiting)
+    def _groups(self, made: list[_Made]) -> list[list[_Made]]:
+        """Draws smaller than a micro-batch, put together up to its size where their rows are of one kind and length."""
+        if self._micro_batch_tokens <= self._draw_tokens:
+            return [[each] for each in made]
+        groups: dict[tuple[str, int], list[list[_Made]]] = {}
+        for draw, exercise in made:
+            alike = groups.setdefault((draw.task.objective, exercise.inputs.shape[1]), [[]])
+            filled = sum(other.inputs.size for _, other in alike[-1])
+            if filled and filled + exercise.inputs.size > self._micro_batch_tokens:
+                alike.append([])
+            alike[-1].append((draw, exercise))
+        return [group for alike in groups.values() for group in alike]
+
+    def _batches(self, group: list[_Made]) -> Iterator[Batch]:
+        """The micro-batches of some draws; their name and key are the first draw's."""
+        draw, whole = group[0][0], join([exercise for _, exercise in group])
+        at_once = max(1, self._micro_batch_tokens // whole.inputs.shape[1])
+        for part, exercise in enumerate(cut(whole, at_once)):
+            yield make_batch(draw.task.objective, *exercise, draw.name, (draw.number, part))

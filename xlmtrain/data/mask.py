@@ -44,15 +44,17 @@ class Masker:
 
     def _replace(self, tokens: np.ndarray, selected: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """``<mask>`` for a share of the selected, a random entry of the vocabulary for another, the rest untouched."""
-        masked, count = tokens.copy(), int(selected.sum())
-        choice = rng.random(count)
-        words = rng.integers(0, self._vocab_size, size=count)
-        random = choice < self._config.mask + self._config.random
-        masked[selected] = np.where(choice < self._config.mask, MASK, np.where(random, words, tokens[selected]))
+        masked, place = tokens.copy(), np.flatnonzero(selected)
+        choice = rng.random(len(place))
+        words = rng.integers(0, self._vocab_size, size=len(place))
+        words[choice < self._config.mask] = MASK
+        replaced = choice < self._config.mask + self._config.random
+        masked.reshape(-1)[place[replaced]] = words[replaced]
         return masked
 
 
 def can_be_predicted(rows: Rows) -> np.ndarray:
     """(B, T) bool: all but padding and the first position of each row, which is its anchor."""
-    column = np.arange(rows.tokens.shape[1])
-    return (column > 0) & (column < rows.lengths[:, None])
+    eligible = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]
+    eligible[:, 0] = False
+    return eligible

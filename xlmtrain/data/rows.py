@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,13 +23,31 @@ class Rows:
     languages: np.ndarray
     lengths: np.ndarray
 
+    def __getitem__(self, place: slice) -> Rows:
+        """Some of the rows."""
+        return Rows(self.tokens[place], self.positions[place], self.languages[place], self.lengths[place])
 
-def windows(ids: StoredArray, starts: np.ndarray, length: int, language: int) -> Rows:
-    """Windows of running text, (len(starts), length), wrapping around at the end of the corpus. No padding."""
-    begins = (starts % len(ids)).tolist()
-    rows = ids.pieces(begins, [min(begin + length, len(ids)) for begin in begins])
-    rows = [row if len(row) == length else np.concatenate([row, ids[: length - len(row)]]) for row in rows]
-    return stream_rows(np.concatenate(rows).reshape(len(rows), length).astype(np.int64), language)
+    @property
+    def padded(self) -> bool:
+        """Whether a row is shorter than T."""
+        return bool(self.lengths.min() < self.tokens.shape[1])
+
+
+def join_rows(rows: Sequence[Rows]) -> Rows:
+    """The rows of several, all of the same T, one after the other."""
+    fields = zip(*((part.tokens, part.positions, part.languages, part.lengths) for part in rows))
+    return Rows(*(np.concatenate(parts) for parts in fields))
+
+
+def windows(ids: StoredArray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Windows of running text, (len(starts), length) int64, wrapping around at the end of the corpus."""
+    begins = starts % len(ids)
+    ends = begins + length
+    if ends.max() > len(ids):  # what goes around is read as two stretches
+        around = np.flatnonzero(ends > len(ids))
+        begins = np.insert(begins, around + 1, 0)
+        ends = np.insert(np.minimum(ends, len(ids)), around + 1, ends[around] - len(ids))
+    return ids.joined(begins.tolist(), ends.tolist()).reshape(-1, length).astype(np.int64)
 
 
 def stream_rows(tokens: np.ndarray, language: int) -> Rows:
@@ -41,10 +60,10 @@ def stream_rows(tokens: np.ndarray, language: int) -> Rows:
 def sentence_rows(sentences: list[np.ndarray], language: int) -> Rows:
     """Single sentences as ``</s> w .. </s> <pad> ..``. Sentences come with their EOS."""
     lengths = np.array([len(sentence) + 1 for sentence in sentences])
-    tokens = np.full((len(sentences), lengths.max()), PAD, dtype=np.int64)
-    for row, sentence, length in zip(tokens, sentences, lengths):
-        row[0] = EOS
-        row[1:length] = sentence
+    column = np.arange(lengths.max())
+    inside = column < lengths[:, None]
+    tokens = np.where(inside, EOS, PAD)
+    tokens[inside & (column > 0)] = np.concatenate(sentences)
     return replace(stream_rows(tokens, language), lengths=lengths)
 
 
@@ -56,12 +75,10 @@ def pair_rows(first: list[np.ndarray], second: list[np.ndarray], languages: tupl
     """
     starts = np.array([len(sentence) + 1 for sentence in first])
     lengths = starts + np.array([len(sentence) + 1 for sentence in second])
-    tokens = np.full((len(first), lengths.max()), PAD, dtype=np.int64)
-    for row, a, b, start, length in zip(tokens, first, second, starts, lengths):
-        row[0] = row[start] = EOS
-        row[1:start] = a
-        row[start + 1 : length] = b
-    column = np.arange(tokens.shape[1])
-    in_second = column >= starts[:, None]
-    positions = np.where(column < lengths[:, None], column - np.where(in_second, starts[:, None], 0), 0)
+    column = np.arange(lengths.max())
+    inside, in_second = column < lengths[:, None], column >= starts[:, None]
+    tokens = np.where(inside, EOS, PAD)
+    tokens[(column > 0) & ~in_second] = np.concatenate(first)
+    tokens[inside & (column > starts[:, None])] = np.concatenate(second)
+    positions = np.where(inside, column - np.where(in_second, starts[:, None], 0), 0)
     return Rows(tokens, positions, np.where(in_second, languages[1], languages[0]), lengths)

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from xlmtrain.data.corpus import Corpus
-from xlmtrain.data.permutation import permute
-from xlmtrain.data.rows import Rows, pair_rows, windows
+from xlmtrain.data.permutation import Permutation
+from xlmtrain.data.rows import Rows, pair_rows, stream_rows, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.random import generator
 
@@ -42,13 +42,16 @@ class StreamSource:
 
     def __init__(self, corpus: Corpus, language: int, length: int, rows_per_draw: int, seed: int) -> None:
         self.sentences = len(corpus)
-        self._corpus, self._language, self._length = corpus, language, length
+        self._corpus, self._length = corpus, length
         self._rows_per_draw, self._seed = rows_per_draw, seed
         self._windows = len(corpus.ids) // length
         if self._windows == 0:
             raise DataError(
                 f"{corpus.name}: {len(corpus.ids)} tokens, less than one sequence of data.sequence_length={length}"
             )
+        # What all draws have in common.
+        self._rows = stream_rows(np.zeros((rows_per_draw, length), dtype=np.int64), language)
+        self._epoch = -1
 
     def draws(self, epoch: int) -> int:
         """The same in every epoch."""
@@ -56,11 +59,19 @@ class StreamSource:
 
     def rows(self, epoch: int, draw: int) -> Rows:
         """(rows_per_draw, length) tokens; the last draw of an epoch is filled up with windows of its first."""
+        self._arrange(epoch)
+        window = self._order.run(draw * self._rows_per_draw, self._rows_per_draw)
+        tokens = windows(self._corpus.ids, self._offset + window * self._length, self._length)
+        return Rows(tokens, self._rows.positions, self._rows.languages, self._rows.lengths)
+
+    def _arrange(self, epoch: int) -> None:
+        """Where the epoch cuts, and in which order it reads."""
+        if epoch == self._epoch:
+            return
         name = self._corpus.name
-        offset = generator(self._seed, "offset", name, epoch).integers(self._length)
-        index = (draw * self._rows_per_draw + np.arange(self._rows_per_draw)) % self._windows
-        window = permute(index, self._windows, generator(self._seed, "windows", name, epoch))
-        return windows(self._corpus.ids, offset + window * self._length, self._length, self._language)
+        self._offset = int(generator(self._seed, "offset", name, epoch).integers(self._length))
+        self._order = Permutation(self._windows, generator(self._seed, "windows", name, epoch))
+        self._epoch = epoch
 
 
 class PairSource:
@@ -82,7 +93,6 @@ class PairSource:
                 f"{first.name}: none of {len(first)} pairs is within data.max_sentence_length={max_length} tokens"
             )
         self._epoch = -1
-        self._order = self._bounds = np.empty(0, dtype=np.int64)
 
     def draws(self, epoch: int) -> int:
         """Depends a little on the epoch's shuffle."""
@@ -92,11 +102,8 @@ class PairSource:
     def rows(self, epoch: int, draw: int) -> Rows:
         """(B, T) tokens with B * T <= draw_tokens."""
         self._arrange(epoch)
-        # Which draw comes when is shuffled apart, or an epoch would go from short pairs to long ones.
-        place = permute(
-            np.array([draw]), len(self._bounds) - 1, generator(self._seed, "draws", self._sides[0].name, epoch)
-        )
-        start, end = self._bounds[place[0]], self._bounds[place[0] + 1]
+        place = self._shuffle.run(draw, 1)[0]
+        start, end = self._bounds[place], self._bounds[place + 1]
         chosen = self._pairs[self._order[start:end]]
         sides = [side.sentences(chosen.tolist()) for side in self._sides]
         return pair_rows(sides[0], sides[1], self._languages)
@@ -109,6 +116,8 @@ class PairSource:
         shuffled = generator(self._seed, "pairs", self._sides[0].name, epoch).permutation(places)
         order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
         bounds = cut_by_tokens(self._row_lengths[order], self._draw_tokens)
+        # Which draw comes when is shuffled apart, or an epoch would go from short pairs to long ones.
+        self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", self._sides[0].name, epoch))
         self._epoch, self._order, self._bounds = epoch, order, bounds
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -59,20 +59,21 @@ class StoredArray:
         if isinstance(index, slice):
             begin, end, step = index.indices(self._length)
             assert step == 1, "numbers are read as they stand"
-            return self.pieces([begin], [max(end, begin)])[0]
+            return self.joined([begin], [max(end, begin)])
         place = index if index >= 0 else index + self._length
         if not 0 <= place < self._length:
             raise IndexError(index)
-        return int(self.pieces([place], [place + 1])[0][0])
+        return int(self.joined([place], [place + 1])[0])
 
-    def pieces(self, begins: Iterable[int], ends: Iterable[int]) -> list[np.ndarray]:
-        """Several stretches, the numbers ``begin`` to ``end - 1`` of each; raises DataError like an index."""
-        size = self.dtype.itemsize
-        spans = [(begin * size, (end - begin) * size) for begin, end in zip(begins, ends)]
+    def joined(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
+        """Several stretches, the numbers ``begin`` to ``end - 1`` of each, one after the other in one array.
+
+        Raises DataError like an index.
+        """
         for pause in (*PAUSES, None):
             try:
                 faults.reach("read")
-                return [np.frombuffer(self._content(at, size), self.dtype) for at, size in spans]
+                return np.frombuffer(self._content(begins, ends), self.dtype)
             except OSError as error:
                 if pause is None:
                     raise DataError(
@@ -83,10 +84,20 @@ class StoredArray:
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _content(self, at: int, size: int) -> bytes:
-        content = os.pread(self._file, size, at)
-        while len(content) < size:
-            if not (more := os.pread(self._file, size - len(content), at + len(content))):
-                raise OSError(errno.EIO, f"cannot be read: it ends before byte {at + size}")
+    def _content(self, begins: Sequence[int], ends: Sequence[int]) -> bytes:
+        size = self.dtype.itemsize
+        content = b"".join(
+            [os.pread(self._file, (end - begin) * size, begin * size) for begin, end in zip(begins, ends)]
+        )
+        if len(content) == (sum(ends) - sum(begins)) * size:
+            return content
+        return b"".join([self._stretch(begin * size, end * size) for begin, end in zip(begins, ends)])
+
+    def _stretch(self, begin: int, end: int) -> bytes:
+        """The bytes ``begin`` to ``end - 1``, which come in parts if they are gigabytes."""
+        content = b""
+        while begin + len(content) < end:
+            if not (more := os.pread(self._file, end - begin - len(content), begin + len(content))):
+                raise OSError(errno.EIO, f"cannot be read: it ends before byte {end}")
             content += more
         return content

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import Batch, make_batch
-from xlmtrain.data.permutation import permute
+from xlmtrain.data.permutation import Permutation
 from xlmtrain.data.rows import sentence_rows
 from xlmtrain.errors import ConfigError
 from xlmtrain.export.saved import SavedModel
@@ -67,7 +67,7 @@ def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, ra
     epochs, places = np.divmod(np.arange(step * size + rank, (step + 1) * size, world_size), starts[-1])
     chosen = []
     for epoch in np.unique(epochs):
-        shuffled = permute(places[epochs == epoch], int(starts[-1]), generator(seed, "examples", int(epoch)))
+        shuffled = Permutation(int(starts[-1]), generator(seed, "examples", int(epoch)))(places[epochs == epoch])
         which = np.searchsorted(starts, shuffled, side="right") - 1
         chosen += [(files[file], int(index - starts[file])) for file, index in zip(which, shuffled)]
     return _batch(chosen, (rank, 0))
