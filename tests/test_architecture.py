@@ -39,6 +39,7 @@ ALLOWED = {
     "xlmtrain.optim": ("xlmtrain.config.schema",),
     "xlmtrain.metrics": ("xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
+        "xlmtrain.config.presets",
         "xlmtrain.config.schema",
         "xlmtrain.data",
         "xlmtrain.metrics",

@@ -192,13 +192,15 @@ def data(run: RunRecord) -> str:
     ]
     text = (
         f"Vocabulary of {len(run.vocab):,}; knowing the frequency of each token alone gives a loss of "
-        f"{run.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint {run.header.fingerprint[:12]}."
+        f"{run.adviser.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint "
+        f"{run.header.fingerprint[:12]}."
     )
     return section("Data", table(("corpus", "sentences", "tokens", "a sentence"), rows, (1, 2, 3)), paragraph(text))
 
 
-def settings(run: RunRecord, preset: str, changed: Sequence[tuple[str, Any, Any]]) -> str:
+def settings(run: RunRecord) -> str:
     """The differences from the nearest preset, and everything."""
+    preset, changed = run.adviser.preset
     if changed:
         rows = [(key, _plain(old), _plain(new)) for key, old, new in changed]
         shown = paragraph(f"Nearest preset: {preset}. What differs:") + table(("setting", preset, "this run"), rows)
@@ -271,12 +273,12 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def ordered(run: RunRecord, views: Views, preset: tuple[str, Sequence[tuple[str, Any, Any]]]) -> Iterator[str]:
+def ordered(run: RunRecord, views: Views) -> Iterator[str]:
     """The sections of one run below its curves."""
     yield recovery(views.recovered)
     yield masked_sentences(run)
     yield pair_map(views.pairs)
     yield attention(views.attention)
     yield data(run)
-    yield settings(run, *preset)
+    yield settings(run)
     yield environment(run)
