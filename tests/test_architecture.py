@@ -46,6 +46,7 @@ ALLOWED = {
         "xlmtrain.model.block",
         "xlmtrain.objective",
         "xlmtrain.runtime",
+        "xlmtrain.text.binarize",
         "xlmtrain.text.files",
         "xlmtrain.text.vocab",
     ),

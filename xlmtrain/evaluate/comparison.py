@@ -10,6 +10,7 @@ import numpy as np
 
 from xlmtrain.config.presets import Reference
 from xlmtrain.evaluate.diagnosis import CLEARLY, Finding, levels
+from xlmtrain.text.binarize import Header
 
 # Three seeds of a preset were up to 0.5 nats apart at equal tokens, and needed up to 1.7 times as many for the same.
 _LATER = 2.0
@@ -22,20 +23,20 @@ def behind(
     records: Sequence[Mapping[str, Any]],
     past: Reference,
     changed: Sequence[tuple[str, Any, Any]],
-    data: str,
-    judged_on: str,
+    text: Header,
     other_causes: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """A run that is far behind the reference ``past`` of its preset; nothing where the two do not compare.
 
-    ``records``: of ``metrics.jsonl``. ``changed``: (setting, the preset's value, the run's). ``data``, ``judged_on``:
-    the run's fingerprints, as in :class:`~xlmtrain.config.presets.Reference`. Losses compare on the same text only:
-    another text, with the same settings, is learned two or three times as fast or as slowly.
+    ``records``: of ``metrics.jsonl``. ``changed``: (setting, the preset's value, the run's). ``text``: the run's.
+    Losses compare on the same text only: another is learned two or three times as fast or as slowly.
     """
     if any(key.startswith(_ASKED) for key, _, _ in changed):
         return
     for name, points in _losses(records).items():
-        if name not in past.curves or (past.judged_on != judged_on if _is_valid(name) else past.data != data):
+        if name not in past.curves or (
+            past.judged_on != text.judged_on if _is_valid(name) else past.data != text.fingerprint
+        ):
             continue
         tokens, loss = points[-1]
         xs, ys = zip(*((x, math.log(y) if _is_valid(name) else y) for x, y in past.curves[name]))
@@ -44,7 +45,7 @@ def behind(
         if loss > expected + CLEARLY and tokens > _LATER * reached:
             kind = f"{name.partition('/')[2][:3].upper()} {'validation' if _is_valid(name) else 'training'} loss"
             causes = [*other_causes]
-            if past.data != data:
+            if past.data != text.fingerprint:
                 causes.append(f"the training text is not what the preset's run had ({past.text})")
             causes += [
                 f"{key}={new} (the preset: {old})"
@@ -64,7 +65,7 @@ def _losses(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float,
     """Figure -> (tokens, loss in nats), of what begins to be learned: validation first, it is the less noisy."""
     found: dict[str, list[tuple[float, float]]] = {}
     tokens = 0.0
-    training: dict[str, list[tuple[int, float]]] = {}
+    training: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         tokens = record.get("progress/tokens", tokens)
         for objective in ("mlm", "tlm", "clm"):

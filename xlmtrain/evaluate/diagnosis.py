@@ -71,7 +71,7 @@ def doubtful_settings(settings: Mapping[str, Any], tokens: float) -> list[Findin
     return [*(Finding(what) for what in grave), *(Finding(what, grave=False) for what in light)]
 
 
-def levels(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def levels(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """``curve``: (step, loss) of the records. (Last step, mean loss) of a tenth of them each, from first to last."""
     size = max(len(curve) // _PART, 2)
     parts = [curve[i : i + size] for i in range(0, len(curve) - size + 1, size)]

@@ -47,7 +47,7 @@ class RunRecord:
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
         self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
-        self.adviser = Adviser(self.nested, self.header.fingerprint, self.header.judged_on, self.vocab.counts)
+        self.adviser = Adviser(path)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class RunRecord:
 
     def findings(self) -> list[Finding]:
         """What is wrong with the run."""
-        found = self.adviser(self.records)
+        found = self.adviser.findings(self.records)
         if self.status.get("status") == "failed":
             found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
         return found
