@@ -24,19 +24,19 @@ def behind(
     past: Reference,
     changed: Sequence[tuple[str, Any, Any]],
     text: Header,
-    other_causes: Sequence[str] = (),
+    known: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """A run that is far behind the reference ``past`` of its preset; nothing where the two do not compare.
 
     ``records``: of ``metrics.jsonl``. ``changed``: (setting, the preset's value, the run's). ``text``: the run's.
-    Losses compare on the same text only: another is learned two or three times as fast or as slowly.
+    ``known``: likely causes that are known without the preset. Losses compare on the same text only: another is learned
+    two or three times as fast or as slowly.
     """
     if any(key.startswith(_ASKED) for key, _, _ in changed):
         return
     for name, points in _losses(records).items():
-        if name not in past.curves or (
-            past.judged_on != text.judged_on if _is_valid(name) else past.data != text.fingerprint
-        ):
+        same = past.judged_on == text.judged_on if _is_valid(name) else past.data == text.fingerprint
+        if not same or name not in past.curves:
             continue
         tokens, loss = points[-1]
         xs, ys = zip(*((x, math.log(y) if _is_valid(name) else y) for x, y in past.curves[name]))
@@ -44,21 +44,26 @@ def behind(
         reached = next((x for x, y in zip(xs, ys) if y <= loss), math.inf)
         if loss > expected + CLEARLY and tokens > _LATER * reached:
             kind = f"{name.partition('/')[2][:3].upper()} {'validation' if _is_valid(name) else 'training'} loss"
-            causes = [*other_causes]
-            if past.data != text.fingerprint:
-                causes.append(f"the training text is not what the preset's run had ({past.text})")
-            causes += [
-                f"{key}={new} (the preset: {old})"
-                for key, old, new in changed
-                if _matters(key, new) and not any(key in cause for cause in other_causes)
-            ]
             already = f", and {loss:.2f} after {reached:,.0f}" if reached else ""
             yield Finding(
                 f"Far behind the preset {past.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where the "
                 f"preset's own run had {expected:.2f}{already}.",
-                causes or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
+                [*known, *_differing(changed, known, past, text)]
+                or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
             )
             return
+
+
+def _differing(
+    changed: Sequence[tuple[str, Any, Any]], known: Sequence[str], past: Reference, text: Header
+) -> Iterator[str]:
+    """Beyond what is ``known`` to be a cause already."""
+    if past.data != text.fingerprint:
+        yield f"the training text is not what the preset's run had ({past.text})"
+    for key, old, new in changed:
+        absent = new is None  # in a run of an earlier version
+        if key.startswith(_MATTER) and not absent and not any(key in cause for cause in known):
+            yield f"{key}={new} (the preset: {old})"
 
 
 def _losses(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -80,8 +85,3 @@ def _losses(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float,
 
 def _is_valid(name: str) -> bool:
     return name.startswith("valid/")
-
-
-def _matters(key: str, new: Any) -> bool:
-    """``new``: None for a setting that a run of an earlier version did not have."""
-    return key.startswith(_MATTER) and new is not None
