@@ -10,7 +10,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +73,7 @@ def main(argv: list[str]) -> None:
         for path in write_images(text, Path(options.images)):
             print(f"picture: {path}")
     if options.reference:
-        _write(Path(options.reference), json.dumps(reference_of(records[0])) + "\n", "reference")
+        _write(Path(options.reference), reference_of(records[0]).as_json(), "reference")
         print(f"reference: {options.reference}")
 
 

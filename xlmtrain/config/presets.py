@@ -24,16 +24,22 @@ _OWN = ("run", "data.path", "seed")
 class Reference:
     """How a run of ``preset`` went: figure -> its ``curves``, points (tokens, value), by their tokens.
 
-    ``command``: that ran it. ``text``: what it was trained on, in words; ``data``, ``judged_on``: the fingerprints of
-    that, and of what it was validated on.
+    ``command``: that ran it. ``text``: what it was trained on, in words; ``trained_on``, ``judged_on``: fingerprints of
+    that and of its validation text.
     """
 
     preset: str
     command: str
     text: str
-    data: str
+    trained_on: str
     judged_on: str
     curves: Mapping[str, list[list[float]]]
+
+    def as_json(self) -> str:
+        """As in ``configs/reference``, a curve a line."""
+        head = json.dumps({**asdict(self), "curves": None}, indent=1, ensure_ascii=False)
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(points)}" for name, points in self.curves.items())
+        return head.replace("null", f"{{\n{lines}\n }}") + "\n"
 
 
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any, Any]]]:
@@ -54,7 +60,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
 
 
-def reference(preset: str, data: str, judged_on: str) -> Reference | None:
+def reference(preset: str, trained_on: str, judged_on: str) -> Reference | None:
     """What is known of a run of the preset: on the same text if there is such a run, else with the same validation
     text, else on another. Fingerprints as in :class:`Reference`.
 
@@ -67,4 +73,4 @@ def reference(preset: str, data: str, judged_on: str) -> Reference | None:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: no reference as tools/report.py makes them ({error})") from None
     known = [one for one in found if one.preset == preset]
-    return max(known, key=lambda one: (one.data == data, one.judged_on == judged_on), default=None)
+    return max(known, key=lambda one: (one.trained_on == trained_on, one.judged_on == judged_on), default=None)

@@ -65,7 +65,7 @@ class Adviser:
     @cached_property
     def reference(self) -> Reference | None:
         """How a run of that preset went, if that is known."""
-        return reference(self.preset[0], self._header.fingerprint, self._header.judged_on)
+        return reference(self.preset[0], self._header.fingerprint_of("train"), self._header.fingerprint_of("valid"))
 
     @cached_property
     def _repeated(self) -> float | None:

@@ -15,7 +15,7 @@ from xlmtrain.text.binarize import Header
 # Three seeds of a preset were up to 0.5 nats apart at equal tokens, and needed up to 1.7 times as many for the same.
 _LATER = 2.0
 # Settings that change how much is learned from a token; those of mask also change what is asked.
-_MATTER = ("init.", "model.", "data.", "optim.", "train.batch_tokens", "train.steps")
+_MATTER = ("init.", "model.", "data.", "optim.", "train.batch_tokens")
 _ASKED = "mask."
 
 
@@ -35,8 +35,8 @@ def behind(
     if any(key.startswith(_ASKED) for key, _, _ in changed):
         return
     for name, points in _losses(records).items():
-        same = past.judged_on == text.judged_on if _is_valid(name) else past.data == text.fingerprint
-        if not same or name not in past.curves:
+        split, before = ("valid", past.judged_on) if _is_valid(name) else ("train", past.trained_on)
+        if name not in past.curves or before != text.fingerprint_of(split):
             continue
         tokens, loss = points[-1]
         xs, ys = zip(*((x, math.log(y) if _is_valid(name) else y) for x, y in past.curves[name]))
@@ -58,7 +58,7 @@ def _differing(
     changed: Sequence[tuple[str, Any, Any]], known: Sequence[str], past: Reference, text: Header
 ) -> Iterator[str]:
     """Beyond what is ``known`` to be a cause already."""
-    if past.data != text.fingerprint:
+    if past.trained_on != text.fingerprint_of("train"):
         yield f"the training text is not what the preset's run had ({past.text})"
     for key, old, new in changed:
         absent = new is None  # in a run of an earlier version

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
-
 from xlmtrain.config.presets import Reference
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.report.charts import Line, line_chart
@@ -91,13 +88,13 @@ def reference_note(run: RunRecord) -> str:
     past = run.adviser.reference
     if past is None:
         return ""
-    if past.data == run.header.fingerprint:
+    if past.trained_on == run.header.fingerprint_of("train"):
         return f"Dashed: the preset {past.preset} on the same text."
     return f"Dashed: the preset {past.preset} on other text ({past.text}), to be compared by shape, not by level."
 
 
-def reference_of(run: RunRecord, points: int = 24) -> dict[str, Any]:
-    """What a file of ``configs/reference`` is to hold, made of a run: about ``points`` points of each curve."""
+def reference_of(run: RunRecord, points: int = 24) -> Reference:
+    """What ``configs/reference`` may hold of a run: about ``points`` points of each curve."""
     curves = {}
     for name in run.names("", ""):
         if name.startswith(_KEPT):
@@ -110,7 +107,8 @@ def reference_of(run: RunRecord, points: int = 24) -> dict[str, Any]:
     corpora = run.header.corpora
     sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
     text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"
-    return asdict(Reference(preset, command, text, run.header.fingerprint, run.header.judged_on, curves))
+    trained_on, judged_on = (run.header.fingerprint_of(split) for split in ("train", "valid"))
+    return Reference(preset, command, text, trained_on, judged_on, curves)
 
 
 def _line(run: RunRecord, name: str, label: str) -> Line:

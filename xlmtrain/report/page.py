@@ -7,10 +7,10 @@ from html import escape
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --faint: #595959; --ground: #fff; --raised: #f2f5f8; --rule: #dcdcdc;
-  --warn: #fdf6e7; --grave: #fdeee6; --well: #e9f6f1; --right: #d5efe4; --wrong: #fde3d6; }
+  --warn: #fdf6e7; --grave: #fdeee6; --well: #e9f6f1; --right: #d5efe4; --wrong: #fde3d6; --shade: #0004; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e2e2e2; --faint: #a3a3a3; --ground: #16181b; --raised: #22262b; --rule: #3a3f45;
-    --warn: #352c18; --grave: #3d2418; --well: #17332a; --right: #1c4a3a; --wrong: #54301f; }
+    --warn: #352c18; --grave: #3d2418; --well: #17332a; --right: #1c4a3a; --wrong: #54301f; --shade: #fff5; }
   svg { filter: invert(.91) hue-rotate(180deg); }
 }
 * { box-sizing: border-box; }
@@ -24,10 +24,14 @@ p { margin: .4rem 0; max-width: 46rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .5rem; margin: .8rem 0; padding: 0; list-style: none; }
 .tiles li { flex: 1 1 8.5rem; padding: .5rem .7rem; background: var(--raised); border-radius: 6px; font-size: .85rem; }
 .tiles b { display: block; font-size: 1.15rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.6rem 1.2rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 1.2rem; }
 figure { margin: .4rem 0; min-width: 0; }
 svg { display: block; width: 100%; height: auto; max-width: 36rem; }
-.wide { overflow-x: auto; }
+/* What can be scrolled sideways has a shadow on that side. */
+.wide { overflow-x: auto; background: linear-gradient(90deg, var(--ground) 40%, transparent) local no-repeat,
+  linear-gradient(270deg, var(--ground) 40%, transparent) 100% local no-repeat,
+  linear-gradient(90deg, var(--shade), transparent) no-repeat,
+  linear-gradient(270deg, var(--shade), transparent) 100% no-repeat; background-size: 3rem, 3rem, 1rem, 1rem; }
 .wide table { overflow-wrap: normal; }
 table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
@@ -43,6 +47,7 @@ td.n { white-space: nowrap; }
 .wrong s { color: var(--faint); }
 details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; }
 .run { border-top: 2px solid var(--faint); margin-top: 2rem; }
+@media (max-width: 34rem) { table { font-size: .8rem; } th, td { padding: .2rem .35rem; } }
 footer { margin: 2rem 0 1rem; font-size: .8rem; color: var(--faint); }
 """
 

@@ -206,7 +206,8 @@ def settings(run: RunRecord) -> str:
 
 def environment(run: RunRecord) -> str:
     """Versions and machine."""
-    return section("Environment", table(("", ""), [(key, _plain(value)) for key, value in run.environment.items()]))
+    found = run.environment | {"code": run.environment.get("code", "")[:12]}
+    return section("Environment", table(("what", "value"), [(key, _plain(value)) for key, value in found.items()]))
 
 
 def comparison(runs: Sequence[tuple[RunRecord, Views]], differing: Iterable[Sequence[str]]) -> str:
