@@ -39,7 +39,7 @@ class Reference:
         """As in ``configs/reference``, a curve a line."""
         head = json.dumps({**asdict(self), "curves": None}, indent=1, ensure_ascii=False)
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(points)}" for name, points in self.curves.items())
-        return head.replace("null", f"{{\n{lines}\n }}") + "\n"
+        return head.replace('"curves": null', f'"curves": {{\n{lines}\n }}') + "\n"
 
 
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any, Any]]]:

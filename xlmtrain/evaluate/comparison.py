@@ -41,7 +41,7 @@ def behind(
         tokens, loss = points[-1]
         xs, ys = zip(*((x, math.log(y) if _is_valid(name) else y) for x, y in past.curves[name]))
         expected = float(np.interp(tokens, xs, ys))
-        reached = next((x for x, y in zip(xs, ys) if y <= loss), math.inf)
+        reached = _reached(xs, ys, loss)
         if loss > expected + CLEARLY and tokens > _LATER * reached:
             kind = f"{name.partition('/')[2][:3].upper()} {'validation' if _is_valid(name) else 'training'} loss"
             already = f", and {loss:.2f} after {reached:,.0f}" if reached else ""
@@ -52,6 +52,14 @@ def behind(
                 or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
             )
             return
+
+
+def _reached(xs: Sequence[float], ys: Sequence[float], level: float) -> float:
+    """Where the line through the points first is at ``level`` or below it."""
+    place = next((i for i, y in enumerate(ys) if y <= level), None)
+    if place is None:
+        return math.inf
+    return float(np.interp(-level, [-ys[place - 1], -ys[place]], xs[place - 1 : place + 1])) if place else xs[0]
 
 
 def _differing(

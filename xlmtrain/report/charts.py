@@ -137,6 +137,7 @@ def heat_maps(
 def _heat(weights: np.ndarray, names: Sequence[str], split: int, left: float, top: float, cell: float) -> Iterator[str]:
     """Cells from (left, top) on."""
     greatest = float(weights.max()) or 1.0
+    yield '<g shape-rendering="crispEdges">'  # no seams
     for row, column in zip(*np.nonzero(weights >= 0.02 * greatest)):
         weight = float(weights[row, column])
         tip = f"{names[row]} → {names[column]}: {weight:.2f}"
@@ -145,6 +146,7 @@ def _heat(weights: np.ndarray, names: Sequence[str], split: int, left: float, to
             f'height="{cell:.1f}" fill="{COLORS[0]}" fill-opacity="{weight / greatest:.2f}">'
             f"<title>{escape(tip)}</title></rect>"
         )
+    yield "</g>"
     edge, size = split * cell, len(names) * cell
     parting = f"M{left:.1f} {top + edge:.1f}h{size:.1f}M{left + edge:.1f} {top:.1f}v{size:.1f}"
     yield f'<path d="{parting}" stroke="{COLORS[1]}"/>'

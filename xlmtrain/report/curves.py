@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+
 from xlmtrain.config.presets import Reference
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.report.charts import Line, line_chart

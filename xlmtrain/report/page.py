@@ -10,7 +10,7 @@ _STYLE = """
   --warn: #fdf6e7; --grave: #fdeee6; --well: #e9f6f1; --right: #d5efe4; --wrong: #fde3d6; --shade: #0004; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e2e2e2; --faint: #a3a3a3; --ground: #16181b; --raised: #22262b; --rule: #3a3f45;
-    --warn: #352c18; --grave: #3d2418; --well: #17332a; --right: #1c4a3a; --wrong: #54301f; --shade: #fff5; }
+    --warn: #352c18; --grave: #3d2418; --well: #17332a; --right: #1c4a3a; --wrong: #54301f; --shade: #fff2; }
   svg { filter: invert(.91) hue-rotate(180deg); }
 }
 * { box-sizing: border-box; }
@@ -28,12 +28,13 @@ p { margin: .4rem 0; max-width: 46rem; }
 figure { margin: .4rem 0; min-width: 0; }
 svg { display: block; width: 100%; height: auto; max-width: 36rem; }
 /* What can be scrolled sideways has a shadow on that side. */
-.wide { overflow-x: auto; background: linear-gradient(90deg, var(--ground) 40%, transparent) local no-repeat,
+.wide { margin: .5rem 0; overflow-x: auto; background:
+  linear-gradient(90deg, var(--ground) 40%, transparent) local no-repeat,
   linear-gradient(270deg, var(--ground) 40%, transparent) 100% local no-repeat,
   linear-gradient(90deg, var(--shade), transparent) no-repeat,
   linear-gradient(270deg, var(--shade), transparent) 100% no-repeat; background-size: 3rem, 3rem, 1rem, 1rem; }
 .wide table { overflow-wrap: normal; }
-table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
+table { border-collapse: collapse; font-size: .88rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
 th { font-weight: 600; background: var(--raised); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }

@@ -67,9 +67,9 @@ def shortened(text: str, width: float) -> str:
 
 
 def _wrapped(text: str) -> Iterator[str]:
-    """In lines that fit, bold."""
+    """In lines that fit, bold; a unit in brackets stays with its word."""
     line = ""
-    for word in text.split():
+    for word in text.replace(" (", "\N{NO-BREAK SPACE}(").split(" "):
         longer = f"{line} {word}".strip()
         if line and 1.08 * text_width(longer) > WIDTH:
             yield line
