@@ -224,7 +224,7 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, output, run, words"),
+        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, images, output, reference, run, words"),
         (["words=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: words"),
         (["more"], 2, "not understood: more"),
         (["run=nowhere"], 4, "nowhere"),

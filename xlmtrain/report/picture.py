@@ -13,6 +13,7 @@ from html import escape
 
 WIDTH = 400
 FONT = 12
+_HEADING = WIDTH / 1.08  # bold letters are broader
 INK, FAINT, GRID, AXIS = "#333333", "#595959", "#e3e3e3", "#777777"
 _FAMILIES = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _LINE, _SAMPLE, _APART, _PAD = 17, 24, 14, 6
@@ -71,11 +72,11 @@ def _wrapped(text: str) -> Iterator[str]:
     line = ""
     for word in text.replace(" (", "\N{NO-BREAK SPACE}(").split(" "):
         longer = f"{line} {word}".strip()
-        if line and 1.08 * text_width(longer) > WIDTH:
-            yield line
+        if line and text_width(longer) > _HEADING:
+            yield shortened(line, _HEADING)
             longer = word
         line = longer
-    yield line
+    yield shortened(line, _HEADING)
 
 
 def _rows(legend: Sequence[Entry]) -> Iterator[list[tuple[float, Entry]]]:
