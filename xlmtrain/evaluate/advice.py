@@ -51,7 +51,7 @@ class Adviser:
             return []
         lines = []
         for finding in found:
-            kind = re.sub(r"[\d.,]+", "", finding.what)
+            kind = re.split(r"[\d:]", finding.what)[0]  # the figures change
             if kind not in self._told:
                 self._told.add(kind)
                 lines.append(finding.what + (f" Likely: {'; '.join(finding.causes)}." if finding.causes else ""))

@@ -76,7 +76,8 @@ def linked_points(
         x, y = (point - low) / span
         return 14 + x * (WIDTH - 40), 16 + (1 - y) * (WIDTH - 60)
 
-    links, points, key = [], [], []
+    links, points = [], []
+    key: list[str] = []
     for order, (a, b, pair) in enumerate(zip(first, second, texts), 1):
         (x1, y1), (x2, y2) = place(a), place(b)
         links.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#bbbbbb"/>')
