@@ -21,8 +21,9 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: .2rem 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; padding-top: .6rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
 p { margin: .4rem 0; max-width: 46rem; }
-.tiles { display: flex; flex-wrap: wrap; gap: .5rem; margin: .8rem 0; padding: 0; list-style: none; }
-.tiles li { flex: 1 1 8.5rem; padding: .5rem .7rem; background: var(--raised); border-radius: 6px; font-size: .85rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .5rem; margin: .8rem 0;
+  padding: 0; list-style: none; }
+.tiles li { padding: .5rem .7rem; background: var(--raised); border-radius: 6px; font-size: .85rem; }
 .tiles b { display: block; font-size: 1.15rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 1.2rem; }
 figure { margin: .4rem 0; min-width: 0; }
