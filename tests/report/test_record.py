@@ -142,11 +142,18 @@ def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
     made = replace(reference_of(RunRecord(run)), text="letters")
     assert reference_note(RunRecord(run)) == ""
-    for trained_on, note in (
-        (made.trained_on, f"Dashed: the preset {made.preset} on the same text."),
-        ("x", f"Dashed: the preset {made.preset} on other text (letters), to be compared by shape, not by level."),
+    for trained_on, judged_on, note in (
+        (made.trained_on, made.judged_on, f"Dashed: the preset {made.preset} on the same text."),
+        (
+            "x",
+            made.judged_on,
+            f"Dashed: the preset {made.preset}, trained on other text (letters), validated on the same.",
+        ),
+        ("x", "y", f"Dashed: the preset {made.preset} on other text (letters), to be compared by shape, not by level."),
     ):
-        (tmp_path / "tiny.json").write_text(replace(made, trained_on=trained_on).as_json(), encoding="utf-8")
+        (tmp_path / "tiny.json").write_text(
+            replace(made, trained_on=trained_on, judged_on=judged_on).as_json(), encoding="utf-8"
+        )
         assert reference_note(RunRecord(run)) == note
 
 

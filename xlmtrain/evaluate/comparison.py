@@ -44,7 +44,7 @@ def behind(
         reached = _reached(xs, ys, loss)
         if loss > expected + CLEARLY and tokens > _LATER * reached:
             kind = f"{name.partition('/')[2][:3].upper()} {'validation' if _is_valid(name) else 'training'} loss"
-            already = f", and {loss:.2f} after {reached:,.0f}" if reached else ""
+            already = f", and {loss:.2f} after {reached:,.0f}" if reached > xs[0] else ""
             yield Finding(
                 f"Far behind the preset {past.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where the "
                 f"preset's own run had {expected:.2f}{already}.",

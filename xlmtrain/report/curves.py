@@ -91,6 +91,8 @@ def reference_note(run: RunRecord) -> str:
         return ""
     if past.trained_on == run.header.fingerprint_of("train"):
         return f"Dashed: the preset {past.preset} on the same text."
+    if past.judged_on == run.header.fingerprint_of("valid"):
+        return f"Dashed: the preset {past.preset}, trained on other text ({past.text}), validated on the same."
     return f"Dashed: the preset {past.preset} on other text ({past.text}), to be compared by shape, not by level."
 
 
