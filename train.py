@@ -29,6 +29,7 @@ from xlmtrain.config.schema import Config, Requeue, Sharding, flat
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
+from xlmtrain.evaluate.advice import Adviser
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.export.initialize import set_first_weights
 from xlmtrain.metrics.sinks import MetricsWriter
@@ -124,6 +125,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             validator=validator if validator.sets else None,
             saver=BackgroundSaver(store) if run.is_main else None,
             writer=MetricsWriter(run.path, progress.step, progress.evaluated) if run.is_main else None,
+            advise=Adviser(run.path).news if run.is_main else None,
             stop=stop,
             watch=run.watch,
             progress=progress,

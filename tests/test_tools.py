@@ -224,18 +224,32 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, output, run, words"),
+        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, images, output, reference, run, words"),
         (["words=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: words"),
         (["more"], 2, "not understood: more"),
         (["run=nowhere"], 4, "nowhere"),
         (["output=nowhere/report.html"], 2, "output=nowhere/report.html: cannot be written"),
         (["hidden=fr"], 2, "hidden=fr: the model knows de, en"),
+        (["reference=r.json", "run=another"], 2, "reference=: of one run, and several are given"),
     ],
 )
 def test_report_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
     (run / "report.html").unlink(missing_ok=True)
     assert message in call("report", f"run={run}", *arguments, code=code)
     assert not (run / "report.html").exists()
+
+
+def test_report_writes_pictures_and_a_reference(call: Tool, run: Path, tmp_path: Path) -> None:
+    images, reference = tmp_path / "images", tmp_path / "reference.json"
+    printed = call("report", f"run={run}", "words=6", f"images={images}", f"reference={reference}").splitlines()
+    assert printed[-1] == f"reference: {reference}"
+    pictures = [line.removeprefix("picture: ") for line in printed if line.startswith("picture: ")]
+    assert pictures == [str(path) for path in sorted(images.glob("*.png"))]
+    assert len(pictures) == (run / "report.html").read_text(encoding="utf-8").count("<svg")
+    curve = json.loads(reference.read_text(encoding="utf-8"))["curves"]["valid/mlm_ppl"]
+    assert [value for _, value in curve] == pytest.approx(
+        [record["valid/mlm_ppl"] for record in records(run) if "valid/mlm_ppl" in record], rel=1e-3
+    )
 
 
 def test_report_wants_a_run(call: Tool) -> None:
@@ -382,7 +396,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
             "fill_mask",
             ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
         ),
-        ("report", ["run=[]", "output=null", "hidden=de", "words=200"]),
+        ("report", ["run=[]", "output=null", "images=null", "reference=null", "hidden=de", "words=200"]),
         ("show_data", ["step=0", "rows=2", "words=30", "data=null"]),
         (
             "prepare",

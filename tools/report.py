@@ -2,6 +2,8 @@
 
 python tools/report.py run=runs/quickstart                              runs/quickstart/report.html
 python tools/report.py run=runs/a run=runs/b output=comparison.html     several side by side
+python tools/report.py run=runs/quickstart images=pictures              its pictures as PNG files, too
+python tools/report.py run=runs/mine reference=configs/reference/mine.json      its curves for later runs' reports
 """
 
 import os
@@ -14,6 +16,8 @@ from pathlib import Path
 
 from xlmtrain.config.load import arguments, user_errors
 from xlmtrain.errors import ConfigError
+from xlmtrain.report.curves import reference_of
+from xlmtrain.report.images import write_images
 from xlmtrain.report.record import RunRecord
 from xlmtrain.report.report import report
 from xlmtrain.report.summary import summary
@@ -30,6 +34,13 @@ class ReportOptions:
     output: str | None = None
     """HTML file to write; null: report.html in the (first) run directory."""
 
+    images: str | None = None
+    """Directory for the report's pictures as PNG files; null: none. Needs ``pip install resvg_py``."""
+
+    reference: str | None = None
+    """JSON file for the run's curves; null: none. In ``configs/reference``, what later runs of the same preset, or of
+    yours in ``configs/experiment``, are drawn beside and, on the same text, judged by."""
+
     hidden: str = "de"
     """Language whose words are hidden."""
 
@@ -41,6 +52,8 @@ class ReportOptions:
             raise ConfigError("run=: which run directory?")
         if self.words < 1:
             raise ConfigError(f"words: {self.words} is less than 1")
+        if self.reference and len(self.run) > 1:
+            raise ConfigError("reference=: of one run, and several are given")
 
 
 def main(argv: list[str]) -> None:
@@ -54,11 +67,21 @@ def main(argv: list[str]) -> None:
     for record, views in runs:
         print(summary(record.path, views.recovered))
     output = Path(options.output) if options.output else records[0].path / "report.html"
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from None
+    _write(output, text, "output")
     print(f"report: {output}")
+    if options.images:
+        for path in write_images(text, Path(options.images)):
+            print(f"picture: {path}")
+    if options.reference:
+        _write(Path(options.reference), reference_of(records[0]).as_json(), "reference")
+        print(f"reference: {options.reference}")
+
+
+def _write(path: Path, text: str, setting: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{setting}={path}: cannot be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":

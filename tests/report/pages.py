@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 _ALONE = {"meta", "line", "circle", "rect", "path", "polyline"}
@@ -39,3 +40,9 @@ def check_page(text: str) -> None:
     drawing = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert drawing
     assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', drawing)
+
+
+def legend(picture: str) -> list[tuple[str, str]]:
+    """(name, value) of each entry in a picture's legend."""
+    found = re.findall(r'stroke-width="3"[^>]*/><text [^>]*>([^<]*)(?:<tspan [^>]*>([^<]*)</tspan>)?', picture)
+    return [(unescape(name), value) for name, value in found]

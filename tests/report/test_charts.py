@@ -7,8 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from report.pages import legend
 
-from xlmtrain.report.charts import HEIGHT, WIDTH, Line, heat_map, line_chart, linked_points, number
+from xlmtrain.report.charts import HEIGHT, WIDTH, Line, heat_map, heat_maps, line_chart, linked_points, number
 
 
 def polylines(chart: str) -> list[list[tuple[float, float]]]:
@@ -40,9 +41,9 @@ def test_lines_share_an_axis_and_the_legend_has_the_last_values() -> None:
     first, second = polylines(chart)
     assert first[0][1] == second[1][1]
     assert second[1][0] == pytest.approx((first[0][0] + first[1][0]) / 2, abs=0.1)
-    assert "a&amp;b <b>2.5</b>" in chart
+    assert legend(chart) == [("a&b", "2.5"), ("past", "1")]
     assert "Loss &lt;x&gt;" in chart
-    assert chart.count("stroke-dasharray") == 1
+    assert chart.count("stroke-dasharray") == 2  # the line and its entry
 
 
 def test_a_reference_has_the_colour_of_its_line() -> None:
@@ -70,14 +71,15 @@ def test_a_level_line_is_drawn(values: list[float]) -> None:
 
 def test_translations_are_linked() -> None:
     a, b = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    chart = linked_points("t", a, b, ("de", "en"), ["eins | one", "zwei | <two>"])
-    links = [tuple(map(float, found)) for found in re.findall(r'x1="(.*?)" y1="(.*?)" x2="(.*?)" y2="(.*?)"', chart)]
+    chart = linked_points("t", a, b, ("de", "en"), [("eins", "one"), ("zwei", "<two>")])
+    links = [tuple(map(float, found)) for found in re.findall(r'd="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', chart)]
     assert len(links) == 2
     (x1, y1, x2, y2), (x3, y3, x4, y4) = links
     assert y3 == y4 < y1 == y2
     assert x1 < x2
     assert x3 > x4
-    assert chart.count("<circle") == 4
+    assert chart.count("<circle") == 8  # the points, and the texts' below them
+    assert [name for name, _ in legend(chart)] == ["de", "en"]
     assert "zwei | &lt;two&gt;" in chart
 
 
@@ -91,6 +93,30 @@ def test_heat_of_each_cell() -> None:
     ]
     assert cells[0][0] == cells[1][0]
     assert float(cells[1][1]) > float(cells[0][1])
+
+
+def test_small_maps_are_one_picture() -> None:
+    panels = [(f"head {number}", np.eye(2)) for number in range(3)]
+    chart = heat_maps("t", panels, 2, ["a", "b"], 1)
+    assert chart.count("<svg") == 1
+    places = re.findall(r'<text x="([\d.]+)" y="([\d.]+)">head', chart)
+    assert places[0][1] == places[1][1] < places[2][1]
+    assert places[0][0] == places[2][0] < places[1][0]
+
+
+def test_long_texts_are_given_lines_and_room() -> None:
+    title = "A title that is far too long for one line of a picture that is four hundred units wide (%)"
+    lines = [Line(name, [0, 1], [1.0, 2.0]) for name in ("a run with a long name", "another one", "x" * 100)]
+    chart = line_chart(title, lines, "x")
+    heading = re.findall(r'font-weight="600">([^<]*)</text>', chart)
+    assert " ".join(heading).replace("\N{NO-BREAK SPACE}", " ") == title
+    assert len(heading) == 2
+    entries = legend(chart)
+    assert [name for name, _ in entries[:2]] == ["a run with a long name", "another one"]
+    places = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">(?:<title>x*</title>)?[ax]', chart)]
+    assert places[0] == places[1] < places[2]
+    assert "x…" in chart
+    assert f"<title>{'x' * 100}</title>" in chart
 
 
 @pytest.mark.parametrize(

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 
 import pytest
-from report.pages import check_page
-from tiny import tiny_config
-from training import train_alone
+from report.pages import check_page, legend
 
+from xlmtrain.config import presets
 from xlmtrain.config.load import compose
 from xlmtrain.config.presets import nearest_preset
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.report import curves
 from xlmtrain.report.charts import number
-from xlmtrain.report.curves import reference, reference_note, reference_of
+from xlmtrain.report.curves import reference_note, reference_of
 from xlmtrain.report.record import Piece, RunRecord, pieces
 from xlmtrain.report.report import report
 from xlmtrain.report.views import Views, view
-
-
-@pytest.fixture(scope="module")
-def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "run"
-    dictionary = path.with_name("en-de.tsv")
-    dictionary.write_text("".join(f"{a}\t{b}\n" for a, b in zip("abcd", "uvwx")), encoding="utf-8")
-    watched = {"evaluate.translations": 20, "evaluate.dictionary": str(dictionary)}
-    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10, **watched}))
-    return path
 
 
 def test_samples_are_read_as_they_were_written() -> None:
@@ -95,47 +84,85 @@ def test_views_of_a_model(run: Path) -> None:
 def test_curves_of_languages_that_meet(run: Path) -> None:
     """Both directions of a layer are one line, their mean."""
     record = RunRecord(run)
-    drawn = {re.findall("<figcaption>(.*?)</figcaption>", chart)[0]: chart for chart in curves.charts([record], "")}
+    drawn = {re.findall('aria-label="(.*?)"', chart)[0]: chart for chart in curves.charts([record])}
     hidden = drawn["Hidden words found, alone and aided by the translation (%)"]
-    assert re.findall("</i>(.*?) <b>", hidden) == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
+    assert [name for name, _ in legend(hidden)] == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
     last = record.records[-1]
     means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
-    found = re.findall("</i>(.*?) <b>(.*?)</b>", drawn["Translations found first, both ways (%)"])
-    assert found == [(f"layer {layer}", number(value)) for layer, value in enumerate(means)]
-    words = re.findall("</i>(.*?) <b>", drawn["Words translated by the embeddings (CSLS, %)"])
-    assert words == ["forward P@1", "backward P@1", "forward P@10", "backward P@10"]
+    assert legend(drawn["Translations found first, both ways (%)"]) == [
+        (f"layer {layer}", number(value)) for layer, value in enumerate(means)
+    ]
+    assert [name for name, _ in legend(drawn["Words translated by the embeddings (CSLS, %)"])] == [
+        "forward P@1",
+        "backward P@1",
+        "forward P@10",
+        "backward P@10",
+    ]
     assert "alone" not in drawn["Validation perplexity"]
     page = report([(record, Views(step=10))])
     check_page(page)
     assert f"<b>{last['valid/aided_acc']:.2f}</b>hidden words found aided, %" in page
 
 
-def test_a_reference_is_made_of_a_run(run: Path) -> None:
+def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = RunRecord(run)
-    made = reference_of(record, "tiny", "python train.py", "letters", points=3)
+    made = reference_of(record, points=3)
     tokens, losses = record.curve("train/mlm_loss")
-    assert made["curves"]["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
-    assert made["curves"]["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
-    assert reference("no_such_preset") == {}
+    assert made.curves["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
+    assert made.curves["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
+    assert f"python train.py experiment={made.preset} " in made.command
+    assert "train.steps=10" in made.command
+    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    (tmp_path / "any name.json").write_text(made.as_json(), encoding="utf-8")
+    assert presets.reference(made.preset, "", "") == made
+    assert presets.reference("no_such_preset", made.trained_on, made.judged_on) is None
+
+
+def test_of_several_references_the_one_on_the_same_text_is_taken(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = reference_of(RunRecord(run))
+    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    others = [replace(made, trained_on="other", text="1"), replace(made, trained_on="x", judged_on="y", text="2")]
+    for one in [*others, made]:
+        (tmp_path / f"{one.text[:1]}.json").write_text(one.as_json(), encoding="utf-8")
+    assert presets.reference(made.preset, made.trained_on, made.judged_on) == made
+    assert presets.reference(made.preset, "new", made.judged_on) in (others[0], made)
+    assert presets.reference(made.preset, "x", made.judged_on) == others[1]
+
+
+def test_a_damaged_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    (tmp_path / "small_cpu.json").write_text('{"preset": "small_cpu"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"small_cpu.json: no reference as tools/report.py makes them"):
+        presets.reference("small_cpu", "", "")
 
 
 def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = RunRecord(run)
-    monkeypatch.setattr(curves, "_DIRECTORY", tmp_path)
-    made = reference_of(record, "tiny", "python train.py", "letters")
-    assert reference_note(record, "tiny") == ""
-    for data, note in (
-        (made["data"], "Dashed: the preset tiny on the same text."),
-        ("other", "Dashed: the preset tiny on other text (letters), to be compared by shape, not by level."),
+    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    made = replace(reference_of(RunRecord(run)), text="letters")
+    assert reference_note(RunRecord(run)) == ""
+    for trained_on, judged_on, note in (
+        (made.trained_on, made.judged_on, f"Dashed: the preset {made.preset} on the same text."),
+        (
+            "x",
+            made.judged_on,
+            f"Dashed: the preset {made.preset}, trained on other text (letters), validated on the same.",
+        ),
+        ("x", "y", f"Dashed: the preset {made.preset} on other text (letters), to be compared by shape, not by level."),
     ):
-        (tmp_path / "tiny.json").write_text(json.dumps({**made, "data": data}), encoding="utf-8")
-        assert reference_note(record, "tiny") == note
+        (tmp_path / "tiny.json").write_text(
+            replace(made, trained_on=trained_on, judged_on=judged_on).as_json(), encoding="utf-8"
+        )
+        assert reference_note(RunRecord(run)) == note
 
 
-@pytest.mark.parametrize("preset", [path.stem for path in Path(curves.__file__).with_name("reference").glob("*.json")])
-def test_the_references_that_ship_are_of_presets(preset: str) -> None:
-    assert compose("config", [f"experiment={preset}"]).run
-    for name, points in reference(preset).items():
+@pytest.mark.parametrize("path", sorted(presets.REFERENCES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_references_that_ship_are_of_presets(path: Path) -> None:
+    found = presets.Reference(**json.loads(path.read_text(encoding="utf-8")))
+    assert compose("config", [f"experiment={found.preset}"]).run
+    assert presets.reference(found.preset, found.trained_on, found.judged_on) == found
+    for name, points in found.curves.items():
         tokens = [x for x, _ in points]
         assert tokens == sorted(tokens), name
         assert all(y > 0 for x, y in points if x > 0), name

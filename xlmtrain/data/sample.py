@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from xlmtrain.data.corpus import Corpus
 from xlmtrain.text.vocab import CONTINUATION, EOS, Vocab
 
 STRETCHES = 64
+_TOKENS = 1 << 20
 
 
 def stretches(corpus: Corpus, tokens: int) -> Iterator[range]:
@@ -29,6 +31,19 @@ def stretches(corpus: Corpus, tokens: int) -> Iterator[range]:
 def ids_of(corpus: Corpus, sentences: range) -> np.ndarray:
     """The ids of a run of sentences, one after the other, EOS after each."""
     return corpus.ids[corpus.offsets[sentences.start] : corpus.offsets[sentences.stop]]
+
+
+def repeated(corpus: Corpus) -> float:
+    """The share of the sentences that occurred before, in the part of the text that is looked at; empty ones aside."""
+    seen: set[bytes] = set()
+    count = 0
+    for sentences in stretches(corpus, _TOKENS):
+        bounds = np.asarray(corpus.offsets[sentences.start : sentences.stop + 1]).tolist()
+        for begin, end in pairwise(bounds):
+            if end - begin > 1:
+                seen.add(corpus.ids[begin:end].tobytes())
+                count += 1
+    return 1 - len(seen) / max(count, 1)
 
 
 class Words:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-
-import numpy as np
 
 from xlmtrain.config.schema import Config
-from xlmtrain.data.corpus import Corpus, Dataset
+from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.sample import stretches
+from xlmtrain.data.sample import repeated
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.evaluate.diagnosis import Finding, repeated_lines
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.text.statistics import STATISTICS, Statistics
 
-_TOKENS = 1 << 20
 _PASSES = 200
 
 
@@ -70,19 +66,6 @@ def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[str 
             ["prepare the data with valid.mono and valid.pairs"],
             grave=False,
         )
-
-
-def repeated(corpus: Corpus) -> float:
-    """The share of the sentences that occurred before, in the part of the text that is looked at; empty ones aside."""
-    seen: set[bytes] = set()
-    count = 0
-    for sentences in stretches(corpus, _TOKENS):
-        bounds = np.asarray(corpus.offsets[sentences.start : sentences.stop + 1]).tolist()
-        for begin, end in pairwise(bounds):
-            if end - begin > 1:
-                seen.add(corpus.ids[begin:end].tobytes())
-                count += 1
-    return 1 - len(seen) / max(count, 1)
 
 
 def _left_out(dataset: Dataset) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+CLEARLY = 0.5  # nats between two losses when more than noise is the reason
 _PART = 10  # a level of the loss is its mean over a tenth of the records
 _FEWEST = 12  # records without which nothing can be said
-_CLEARLY = 0.5  # nats that a loss rises or falls by when more than noise is the reason
 _FLAT = 0.02  # share by which a loss has to fall in the run's second half to be moving
 # optim.lr x model.dim of runs that learned: 0.1 to 0.5 over widths of 128 to 1024.
 _LOW, _HIGH = 0.02, 1.0
@@ -71,18 +71,18 @@ def doubtful_settings(settings: Mapping[str, Any], tokens: float) -> list[Findin
     return [*(Finding(what) for what in grave), *(Finding(what, grave=False) for what in light)]
 
 
-def _levels(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """(last step, mean loss) of a tenth of the records each, from first to last."""
+def levels(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """``curve``: (step, loss) of the records. (Last step, mean loss) of a tenth of them each, from first to last."""
     size = max(len(curve) // _PART, 2)
     parts = [curve[i : i + size] for i in range(0, len(curve) - size + 1, size)]
     return [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts]
 
 
 def _diverged(objective: str, curve: Sequence[tuple[int, float]], settings: Mapping[str, Any]) -> Iterator[Finding]:
-    levels = _levels(curve)
-    step, best = min(levels, key=lambda level: level[1])
-    last = levels[-1][1]
-    if last > best + _CLEARLY:
+    parts = levels(curve)
+    step, best = min(parts, key=lambda level: level[1])
+    last = parts[-1][1]
+    if last > best + CLEARLY:
         yield Finding(
             f"Training has diverged: the {objective.upper()} loss was {best:.2f} at step {step:,}, now {last:.2f}.",
             [*_rate_is_high(settings), *_clipping_is_off(settings), *_no_warmup(settings)]
@@ -98,10 +98,10 @@ def _on_plateau(
     repeated: float | None,
     tokens: float,
 ) -> Iterator[Finding]:
-    levels = _levels(curve)
-    half, last = levels[len(levels) // 2][1], levels[-1][1]
+    parts = levels(curve)
+    half, last = parts[len(parts) // 2][1], parts[-1][1]
     learned_little = last > 0.85 * entropy
-    if not learned_little or curve[-1][0] <= settings.get("optim.warmup_steps", 0) or last > half + _CLEARLY:
+    if not learned_little or curve[-1][0] <= settings.get("optim.warmup_steps", 0) or last > half + CLEARLY:
         return
     if last > half * (1 - _FLAT):
         causes = [

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, linked points, a heat map. They scale with the page and need nothing but a browser."""
+"""Charts as SVG: lines, linked points, heat maps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from html import escape
 
 import numpy as np
 
+from xlmtrain.report.picture import AXIS, FAINT, GRID, WIDTH, Entry, picture, shortened, text_width
+
 # Okabe & Ito (2008): told apart also with colour-deficient eyes; the last is black.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#000000")
 REFERENCE_COLOR = "#767676"
-WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 10, 34
+HEIGHT = 230
+_RIGHT, _TOP, _BOTTOM = 14, 8, 36
 _MARKED = 24  # lines of so few points show them
+_NUMBERED = 12
+_AT_MOST = 4  # panels side by side
+_PARTING = "between the languages"
 
 
 @dataclass(frozen=True)
@@ -41,83 +46,112 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, log: bool = False
         return ""
     xs = [x for _, points in drawn for x, _ in points]
     ys = [y for _, points in drawn for _, y in points]
-    across = _Axis(min(0.0, *xs), max(xs), _LEFT, WIDTH - _RIGHT, False)
     low, high = min(ys), max(ys)
     room = 0.0 if log else 0.04 * (high - low or abs(high) or 1.0)
     up = _Axis(low - room if floor is None else floor, high + room, HEIGHT - _BOTTOM, _TOP, log)
+    left = 8 + max(text_width(number(tick)) for tick in up.ticks())
+    across = _Axis(min(0.0, *xs), max(xs), left, WIDTH - _RIGHT, False)
     named = [line.name for line in lines if not line.reference]  # also those that are not drawn: a run keeps its colour
     colors = dict(zip(named, COLORS * (1 + len(named) // len(COLORS))))
     marks, legend = [*_grid(across, up, x_name, all(float(x).is_integer() for x in xs))], []
     for line, points in drawn:
         color = colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR)
         marks += _polyline(across, up, points, color, line.reference)
-        style = "border-top-style:dashed" if line.reference else ""
-        legend.append(
-            f'<span><i style="border-color:{color};{style}"></i>{escape(line.name)} '
-            f"<b>{number(points[-1][1])}</b></span>"
-        )
-    return _figure(title, marks, f'<div class="legend">{"".join(legend)}</div>', WIDTH, HEIGHT)
+        legend.append(Entry(color, line.name, number(points[-1][1]), line.reference))
+    return picture(title, marks, HEIGHT, legend)
 
 
 def linked_points(
-    title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str], texts: Sequence[str]
+    title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str], texts: Sequence[tuple[str, str]]
 ) -> str:
-    """Points (N, 2) of two kinds, each of the first linked with its counterpart; ``texts`` show when pointed at.
+    """Points (N, 2) of two kinds, each of the first linked with its counterpart; ``texts``: of both.
 
-    The first dozen have their number beside them.
+    They show when pointed at; the first dozen have their number beside them, and their texts below.
     """
     both = np.concatenate([first, second])
     low, high = both.min(axis=0), both.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
-    size = WIDTH - 40
 
     def place(point: np.ndarray) -> tuple[float, float]:
         x, y = (point - low) / span
-        return 20 + x * size, 20 + (1 - y) * size
+        return 14 + x * (WIDTH - 40), 16 + (1 - y) * (WIDTH - 60)
 
-    marks = []
-    for number_, (a, b, text) in enumerate(zip(first, second, texts), 1):
+    links, points = [], []
+    key: list[str] = []
+    for order, (a, b, pair) in enumerate(zip(first, second, texts), 1):
         (x1, y1), (x2, y2) = place(a), place(b)
-        marks.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#bbb"/>')
+        links.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#bbbbbb"/>')
         for x, y, color in ((x1, y1, COLORS[0]), (x2, y2, COLORS[1])):
-            marks.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"><title>{escape(text)}</title></circle>'
+            tip = escape(" | ".join(pair))
+            points.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"><title>{tip}</title></circle>')
+        if order <= _NUMBERED:
+            points.append(
+                f'<text x="{x1 + 6:.1f}" y="{y1 - 5:.1f}" font-weight="600" stroke="#ffffff" stroke-width="3" '
+                f'paint-order="stroke">{order}</text>'
             )
-        if number_ <= 12:
-            marks.append(f'<text x="{x1 + 6:.1f}" y="{y1 - 5:.1f}" class="mark">{number_}</text>')
-    legend = "".join(
-        f'<span><i style="border-color:{color}"></i>{escape(name)}</span>' for name, color in zip(names, COLORS)
-    )
-    return _figure(title, marks, f'<div class="legend">{legend}</div>', WIDTH, WIDTH)
+            key += _pair(order, pair, WIDTH - 30 + 34 * (order - 1))
+    height = WIDTH - 26 + 34 * min(len(texts), _NUMBERED)
+    return picture(title, [*links, *points, *key], height, [Entry(c, name) for c, name in zip(COLORS, names)])
 
 
-def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int, small: bool = False) -> str:
+def _pair(order: int, pair: tuple[str, str], y: float) -> Iterator[str]:
+    """A pair's number and its two texts, one under the other."""
+    yield f'<text x="20" y="{y + 12:.1f}" text-anchor="end" font-weight="600">{order}</text>'
+    for line, (text, color) in enumerate(zip(pair, COLORS)):
+        below = y + 12 + 14 * line
+        yield f'<circle cx="30" cy="{below - 4:.1f}" r="3" fill="{color}"/>'
+        yield f'<text x="38" y="{below:.1f}">{escape(shortened(text, WIDTH - 40))}<title>{escape(text)}</title></text>'
+
+
+def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) -> str:
     """``weights`` (T, T) from 0 to their greatest: rows look at columns. ``names``: of both; ``split``: where the
-    second language begins, marked by a line; ``small``: without names."""
-    count = len(names)
-    left = 4 if small else 8 + 7.2 * max(map(len, names))
-    cell = (WIDTH - left - 4) / count
-    greatest = float(weights.max()) or 1.0
+    second language begins, marked by a line."""
+    margin = 8 + max(map(text_width, names))
+    cell = (WIDTH - margin - 2) / len(names)
+    marks = list(_heat(weights, names, split, margin, margin, cell))
+    for place, name in enumerate(names):
+        middle = margin + (place + 0.5) * cell + 4
+        marks.append(f'<text x="{margin - 5:.1f}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
+        marks.append(
+            f'<text transform="translate({middle:.1f} {margin - 5:.1f}) rotate(-90)" x="0" y="0">{escape(name)}</text>'
+        )
+    legend = [Entry(COLORS[0], "the strongest look", number(float(weights.max()))), Entry(COLORS[1], _PARTING)]
+    return picture(title, marks, WIDTH, legend)
+
+
+def heat_maps(
+    title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, names: Sequence[str], split: int
+) -> str:
+    """Several of the same ``names``, small and without them, each under a title of its own; ``columns`` in a row, up to
+    four."""
+    columns = min(columns, _AT_MOST)
+    size = (WIDTH - 10 * (columns - 1)) / columns
     marks = []
-    for row in range(count):
-        for column in range(count):
-            strength = float(weights[row, column]) / greatest
-            if strength >= 0.02:
-                tip = f"{names[row]} → {names[column]}: {weights[row, column]:.2f}"
-                marks.append(
-                    f'<rect x="{left + column * cell:.1f}" y="{left + row * cell:.1f}" width="{cell:.1f}" '
-                    f'height="{cell:.1f}" fill="{COLORS[0]}" fill-opacity="{strength:.2f}">'
-                    f"<title>{escape(tip)}</title></rect>"
-                )
-    edge, end = left + split * cell, left + count * cell
-    marks.append(f'<path d="M{left} {edge:.1f}H{end:.1f}M{edge:.1f} {left}V{end:.1f}" stroke="{COLORS[1]}"/>')
-    marks.append(f'<path d="M{left} {left}H{end:.1f}V{end:.1f}H{left}Z" stroke="#999" fill="none"/>')
-    if not small:
-        for place, name in enumerate(names):
-            middle = left + (place + 0.5) * cell
-            marks.append(f'<text x="{left - 4}" y="{middle + 4:.1f}" text-anchor="end">{escape(name)}</text>')
-            marks.append(f'<text transform="translate({middle + 4:.1f} {left - 4}) rotate(-90)">{escape(name)}</text>')
-    return _figure(title, marks, "", WIDTH, math.ceil(end + 4))
+    for order, (label, weights) in enumerate(panels):
+        x, y = order % columns * (size + 10), order // columns * (size + 24)
+        marks.append(f'<text x="{x:.1f}" y="{y + 12:.1f}">{escape(label)}</text>')
+        marks += _heat(weights, names, split, x + 1, y + 18, (size - 2) / len(names))
+    legend = [Entry(COLORS[0], "the strongest look of each"), Entry(COLORS[1], _PARTING)]
+    return picture(title, marks, math.ceil(len(panels) / columns) * (size + 24), legend)
+
+
+def _heat(weights: np.ndarray, names: Sequence[str], split: int, left: float, top: float, cell: float) -> Iterator[str]:
+    """Cells from (left, top) on."""
+    greatest = float(weights.max()) or 1.0
+    yield '<g shape-rendering="crispEdges">'  # no seams
+    for row, column in zip(*np.nonzero(weights >= 0.02 * greatest)):
+        weight = float(weights[row, column])
+        tip = f"{names[row]} → {names[column]}: {weight:.2f}"
+        yield (
+            f'<rect x="{left + column * cell:.1f}" y="{top + row * cell:.1f}" width="{cell:.1f}" '
+            f'height="{cell:.1f}" fill="{COLORS[0]}" fill-opacity="{weight / greatest:.2f}">'
+            f"<title>{escape(tip)}</title></rect>"
+        )
+    yield "</g>"
+    edge, size = split * cell, len(names) * cell
+    parting = f"M{left:.1f} {top + edge:.1f}h{size:.1f}M{left + edge:.1f} {top:.1f}v{size:.1f}"
+    yield f'<path d="{parting}" stroke="{COLORS[1]}"/>'
+    yield f'<path d="M{left:.1f} {top:.1f}h{size:.1f}v{size:.1f}h-{size:.1f}z" stroke="{AXIS}" fill="none"/>'
 
 
 def number(value: float) -> str:
@@ -168,18 +202,20 @@ def _points(line: Line, log: bool) -> list[tuple[float, float]]:
 
 
 def _grid(across: _Axis, up: _Axis, x_name: str, whole: bool) -> Iterator[str]:
+    left, right, bottom = across.start, across.end, HEIGHT - _BOTTOM
     for tick in up.ticks():
         y = up(tick)
-        yield f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" class="grid"/>'
-        yield f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+        yield f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="{GRID}"/>'
+        yield f'<text x="{left - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
     for tick in across.ticks():
         if whole and not float(tick).is_integer():
             continue
-        x = across(tick)
-        yield f'<path d="M{x:.1f} {HEIGHT - _BOTTOM}v4" class="axis"/>'
-        yield f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>'
-    yield f'<path d="M{_LEFT} {_TOP}V{HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}" class="axis"/>'
-    yield f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 3}" text-anchor="end" class="name">{escape(x_name)}</text>'
+        x, label = across(tick), number(tick)
+        middle = min(x, WIDTH - text_width(label) / 2)
+        yield f'<path d="M{x:.1f} {bottom}v4" stroke="{AXIS}"/>'
+        yield f'<text x="{middle:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>'
+    yield f'<path d="M{left:.1f} {_TOP}V{bottom}H{right:.1f}" stroke="{AXIS}" fill="none"/>'
+    yield f'<text x="{right:.1f}" y="{HEIGHT - 4}" text-anchor="end" fill="{FAINT}">{escape(x_name)}</text>'
 
 
 def _polyline(
@@ -193,10 +229,3 @@ def _polyline(
         for (x, y), (real_x, real_y) in zip(places, points):
             tip = f"{number(real_x)}: {number(real_y)}"
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{color}"><title>{tip}</title></circle>'
-
-
-def _figure(title: str, marks: Sequence[str], legend: str, width: int, height: int) -> str:
-    return (
-        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(marks)}</svg>{legend}</figure>'
-    )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
+from xlmtrain.config.presets import Reference
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.report.charts import Line, line_chart
 from xlmtrain.report.record import RunRecord
 
 _TOKENS = "tokens"
-_DIRECTORY = Path(__file__).parent / "reference"
 # Figure -> title, of the ones that every run has once.
 _SINGLE = {
     "train/lr": "Learning rate",
@@ -25,10 +22,11 @@ _MEETING = ("_alone", "_aided", "_retrieval")
 _KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
 
 
-def charts(runs: Sequence[RunRecord], preset: str) -> list[str]:
+def charts(runs: Sequence[RunRecord]) -> list[str]:
     """A chart for each kind of figure with a line for each language and objective; of several runs a chart for each
     figure with a line for each run."""
-    made = list(_of_one(runs[0], reference(preset)) if len(runs) == 1 else _compared(runs))
+    past = runs[0].adviser.reference
+    made = list(_of_one(runs[0], past.curves if past else {}) if len(runs) == 1 else _compared(runs))
     for name, title in _SINGLE.items():
         lines = [_line(run, name, run.name if len(runs) > 1 else title) for run in runs]
         floor = 0.0 if name != "train/grad_norm" else None
@@ -36,13 +34,13 @@ def charts(runs: Sequence[RunRecord], preset: str) -> list[str]:
     return made
 
 
-def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
+def _of_one(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[str]:
     losses = run.names("train/", "_loss")
     lines = [_line(run, name, _short(name, "_loss")) for name in losses]
     lines += [_past(past, name, _short(name, "_loss")) for name in losses if name in past]
     end = run.curve("train/loss")[0]
     if end:
-        lines.append(Line("frequencies alone", [0.0, end[-1]], [run.entropy] * 2, reference=True))
+        lines.append(Line("frequencies alone", [0.0, end[-1]], [run.adviser.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats a token)", lines, _TOKENS)
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
         names = [name for name in run.names("valid/", suffix) if name.count("_") > 1 and not _is_meeting(name, suffix)]
@@ -52,7 +50,7 @@ def _of_one(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]
     yield from _meeting(run, past)
 
 
-def _meeting(run: RunRecord, past: dict[str, list[list[float]]]) -> Iterator[str]:
+def _meeting(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[str]:
     """Words found with and without the translation in view, sentences found by each layer, words found by vectors."""
     names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"{kind}_acc") if name.count("_") > 1]
     lines = [_line(run, name, _short(name, "_acc")) for name in names]
@@ -86,31 +84,20 @@ def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
                 yield line_chart(f"{_short(name, suffix)}: {what}", lines, _TOKENS, log)
 
 
-def reference(preset: str) -> dict[str, list[list[float]]]:
-    """Figure -> (tokens, value) points of a run of the preset that ships with the program; empty if none does."""
-    return _reference(preset).get("curves", {})
-
-
-def reference_note(run: RunRecord, preset: str) -> str:
+def reference_note(run: RunRecord) -> str:
     """What the dashed lines are; empty if there are none."""
-    past = _reference(preset)
-    if not past:
+    past = run.adviser.reference
+    if past is None:
         return ""
-    if past["data"] == run.header.fingerprint:
-        return f"Dashed: the preset {preset} on the same text."
-    return f"Dashed: the preset {preset} on other text ({past['text']}), to be compared by shape, not by level."
+    if past.trained_on == run.header.fingerprint_of("train"):
+        return f"Dashed: the preset {past.preset} on the same text."
+    if past.judged_on == run.header.fingerprint_of("valid"):
+        return f"Dashed: the preset {past.preset}, trained on other text ({past.text}), validated on the same."
+    return f"Dashed: the preset {past.preset} on other text ({past.text}), to be compared by shape, not by level."
 
 
-def _reference(preset: str) -> dict[str, Any]:
-    path = _DIRECTORY / f"{preset}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def reference_of(run: RunRecord, preset: str, command: str, text: str, points: int = 24) -> dict[str, Any]:
-    """What ``reference/<preset>.json`` is to hold, made of a run: about ``points`` points of each curve.
-
-    ``text``: what it was trained on, in some words.
-    """
+def reference_of(run: RunRecord, points: int = 24) -> Reference:
+    """What ``configs/reference`` may hold of a run: about ``points`` points of each curve."""
     curves = {}
     for name in run.names("", ""):
         if name.startswith(_KEPT):
@@ -118,7 +105,13 @@ def reference_of(run: RunRecord, preset: str, command: str, text: str, points: i
             every = max(1, len(xs) // points)
             kept = sorted({*range(0, len(xs), every), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
-    return {"preset": preset, "command": command, "text": text, "data": run.header.fingerprint, "curves": curves}
+    preset, changed = run.adviser.preset
+    command = " ".join(["python train.py", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
+    corpora = run.header.corpora
+    sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
+    text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"
+    trained_on, judged_on = (run.header.fingerprint_of(split) for split in ("train", "valid"))
+    return Reference(preset, command, text, trained_on, judged_on, curves)
 
 
 def _line(run: RunRecord, name: str, label: str) -> Line:
@@ -140,7 +133,7 @@ def _word_label(name: str) -> str:
     return f"{direction} P@{most[1:]}"
 
 
-def _past(past: dict[str, list[list[float]]], name: str, label: str) -> Line:
+def _past(past: Mapping[str, list[list[float]]], name: str, label: str) -> Line:
     """What the preset's own run showed under the name of this run's line."""
     xs, ys = zip(*past[name])
     return Line(f"{label}, preset", xs, ys, reference=True, beside=label)

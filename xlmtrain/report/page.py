@@ -1,4 +1,4 @@
-"""The page around the report: one file, no network, dark on light, one column on a phone."""
+"""The page around the report: one file, no network, light or dark as the reader's screen is, one column on a phone."""
 
 from __future__ import annotations
 
@@ -6,42 +6,51 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --faint: #595959; --ground: #fff; --raised: #f2f5f8; --rule: #dcdcdc;
+  --warn: #fdf6e7; --grave: #fdeee6; --well: #e9f6f1; --right: #d5efe4; --wrong: #fde3d6; --shade: #0004; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e2e2e2; --faint: #a3a3a3; --ground: #16181b; --raised: #22262b; --rule: #3a3f45;
+    --warn: #352c18; --grave: #3d2418; --well: #17332a; --right: #1c4a3a; --wrong: #54301f; --shade: #fff2; }
+  svg { filter: invert(.91) hue-rotate(180deg); }
+}
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: #1a1a1a; background: #fff;
-  font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: break-word; }
+html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--ink); background: var(--ground);
+  font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .2rem 0 .4rem; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; padding-top: .6rem; border-top: 1px solid #ddd; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; padding-top: .6rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
 p { margin: .4rem 0; max-width: 46rem; }
-.tiles { display: flex; flex-wrap: wrap; gap: .5rem; margin: .8rem 0; padding: 0; list-style: none; }
-.tiles li { flex: 1 1 8.5rem; padding: .5rem .7rem; background: #f2f5f8; border-radius: 6px; font-size: .85rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .5rem; margin: .8rem 0;
+  padding: 0; list-style: none; }
+.tiles li { padding: .5rem .7rem; background: var(--raised); border-radius: 6px; font-size: .85rem; }
 .tiles b { display: block; font-size: 1.15rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-.small { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(45%, 11rem), 1fr)); gap: .6rem; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-weight: 600; font-size: .9rem; }
-svg { display: block; width: 100%; height: auto; max-width: 40rem; font-size: 11px; fill: #333; }
-svg .grid { stroke: #e6e6e6; } svg .axis { stroke: #777; fill: none; } svg .name { fill: #555; }
-svg .mark { font-weight: 600; }
-.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .82rem; }
-.legend i { display: inline-block; width: 1.3em; margin-right: .35em; vertical-align: .25em; border-top: 3px solid; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .5rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #e2e2e2; text-align: left; vertical-align: top; }
-th { font-weight: 600; background: #f7f7f7; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 1.2rem; }
+figure { margin: .4rem 0; min-width: 0; }
+svg { display: block; width: 100%; height: auto; max-width: 36rem; }
+/* What can be scrolled sideways has a shadow on that side. */
+.wide { margin: .5rem 0; overflow-x: auto; background:
+  linear-gradient(90deg, var(--ground) 40%, transparent) local no-repeat,
+  linear-gradient(270deg, var(--ground) 40%, transparent) 100% local no-repeat,
+  linear-gradient(90deg, var(--shade), transparent) no-repeat,
+  linear-gradient(270deg, var(--shade), transparent) 100% no-repeat; background-size: 3rem, 3rem, 1rem, 1rem; }
+.wide table { overflow-wrap: normal; }
+table { border-collapse: collapse; font-size: .88rem; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
+th { font-weight: 600; background: var(--raised); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.n { white-space: nowrap; }
-.finding { margin: .5rem 0; padding: .5rem .8rem; border-left: 4px solid #E69F00; background: #fdf6e7; }
-.grave { border-color: #D55E00; background: #fdeee6; }
-.well { border-color: #009E73; background: #e9f6f1; }
+.finding { margin: .5rem 0; padding: .5rem .8rem; border-left: 4px solid #E69F00; background: var(--warn); }
+.grave { border-color: #D55E00; background: var(--grave); }
+.well { border-color: #009E73; background: var(--well); }
 .finding ul { margin: .2rem 0; padding-left: 1.2rem; }
-.right { background: #d5efe4; border-radius: 3px; padding: 0 .15em; }
-.wrong { background: #fde3d6; border-radius: 3px; padding: 0 .15em; }
-.wrong s { color: #6b6b6b; }
+.right { background: var(--right); border-radius: 3px; padding: 0 .15em; }
+.wrong { background: var(--wrong); border-radius: 3px; padding: 0 .15em; }
+.wrong s { color: var(--faint); }
 details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; }
-.run { border-top: 2px solid #888; margin-top: 2rem; }
-footer { margin: 2rem 0 1rem; font-size: .8rem; color: #555; }
+.run { border-top: 2px solid var(--faint); margin-top: 2rem; }
+@media (max-width: 34rem) { table { font-size: .8rem; } th, td { padding: .2rem .35rem; } }
+footer { margin: 2rem 0 1rem; font-size: .8rem; color: var(--faint); }
 """
 
 
@@ -73,10 +82,10 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="tiles">{inner}</ul>'
 
 
-def grid(charts: Iterable[str], small: bool = False) -> str:
+def grid(charts: Iterable[str]) -> str:
     """Figures side by side where there is room; the empty ones are left out."""
     drawn = [chart for chart in charts if chart]
-    return f'<div class="{"small" if small else "charts"}">{"".join(drawn)}</div>' if drawn else ""
+    return f'<div class="charts">{"".join(drawn)}</div>' if drawn else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from xlmtrain.config.schema import flat
 from xlmtrain.errors import CheckpointError
-from xlmtrain.evaluate.diagnosis import Finding, diagnose, unigram_entropy
+from xlmtrain.evaluate.advice import Adviser
+from xlmtrain.evaluate.diagnosis import Finding
 from xlmtrain.metrics.sinks import read_records
 from xlmtrain.runtime.files import read_json
 from xlmtrain.text.binarize import Header
@@ -46,7 +47,7 @@ class RunRecord:
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
         self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
-        self.entropy = unigram_entropy(self.vocab.counts, self.settings.get("mask.frequency_alpha", 0.0))
+        self.adviser = Adviser(path)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class RunRecord:
 
     def findings(self) -> list[Finding]:
         """What is wrong with the run."""
-        found = diagnose(self.records, self.settings, self.entropy)
+        found = self.adviser.findings(self.records)
         if self.status.get("status") == "failed":
             found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
         return found

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from xlmtrain import __version__
-from xlmtrain.config.presets import nearest_preset
 from xlmtrain.report import sections
 from xlmtrain.report.curves import charts, reference_note
 from xlmtrain.report.page import folded, grid, page, paragraph, section
@@ -23,25 +22,24 @@ def report(runs: Sequence[tuple[RunRecord, Views]]) -> str:
 
 
 def _one(run: RunRecord, views: Views) -> Iterator[str]:
-    preset = nearest_preset(run.settings)
     yield f"<h1>{escape(run.name)}</h1>"
     yield sections.summary(run, views)
     yield sections.findings(run)
-    note = reference_note(run, preset[0])
-    yield section("Curves", paragraph(note) if note else "", grid(charts([run], preset[0])))
+    note = reference_note(run)
+    yield section("Curves", paragraph(note) if note else "", grid(charts([run])))
     yield sections.retrieval([(run, views)])
-    yield from sections.ordered(run, views, preset)
+    yield from sections.ordered(run, views)
     yield _footer()
 
 
 def _several(runs: Sequence[tuple[RunRecord, Views]]) -> Iterator[str]:
     yield f"<h1>{escape(', '.join(run.name for run, _ in runs))}</h1>"
     yield sections.comparison(runs, _differing([run for run, _ in runs]))
-    yield section("Curves", grid(charts([run for run, _ in runs], "")))
+    yield section("Curves", grid(charts([run for run, _ in runs])))
     yield sections.retrieval(runs)
     for run, views in runs:
         inner = [sections.summary(run, views), sections.findings(run)]
-        inner += sections.ordered(run, views, nearest_preset(run.settings))
+        inner += sections.ordered(run, views)
         yield f'<div class="run">{folded(run.name, "".join(inner))}</div>'
     yield _footer()
 

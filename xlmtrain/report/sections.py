@@ -13,7 +13,7 @@ import numpy as np
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.evaluate.recovery import Recovery
 from xlmtrain.metrics.meters import duration
-from xlmtrain.report.charts import Line, heat_map, line_chart, linked_points, number
+from xlmtrain.report.charts import Line, heat_map, heat_maps, line_chart, linked_points, number
 from xlmtrain.report.page import folded, grid, paragraph, section, table, tiles
 from xlmtrain.report.record import Piece, RunRecord
 from xlmtrain.report.views import AttentionView, PairMap, Views
@@ -135,52 +135,46 @@ def retrieval(runs: Sequence[tuple[RunRecord, Views]]) -> str:
     )
 
 
-def pair_map(pairs: PairMap | None) -> str:
+def pair_map(name: str, pairs: PairMap | None) -> str:
     """Translations in a plane."""
     if pairs is None:
         return ""
-    texts = [f"{a} | {b}" for a, b in pairs.texts]
-    title = f"Sentences of layer {pairs.layer}, {pairs.share:.0%} of the variance"
-    key = table(("", *pairs.languages), [(str(i), *both) for i, both in enumerate(pairs.texts[:12], 1)], (0,))
+    title = f"{name}: sentences of layer {pairs.layer}, {pairs.share:.0%} of the variance"
     return section(
         "A map of translation pairs",
         paragraph(
             "Sentence vectors in the plane of their two principal components, each linked with its translation. Short "
             "links, and colours that mix, mean that the languages share the space; two clouds that they do not."
         ),
-        grid([linked_points(title, *pairs.points, pairs.languages, texts), key]),
+        grid([linked_points(title, *pairs.points, pairs.languages, pairs.texts)]),
     )
 
 
-def attention(view: AttentionView | None) -> str:
+def attention(name: str, view: AttentionView | None) -> str:
     """The head that looks across most, then all of them."""
     if view is None:
         return ""
     across = view.across()
     layer, head = (int(i) for i in np.unravel_index(across.argmax(), across.shape))
-    title = f"Layer {layer + 1}, head {head + 1}: {across[layer, head]:.0%} of its attention goes to the other language"
+    title = f"{name}: layer {layer + 1}, head {head + 1}: {across[layer, head]:.0%} of its attention across"
     large = heat_map(title, view.weights[layer, head], view.words, view.split)
     layers, heads = across.shape
     if layers * heads <= _SMALL_MAPS:
-        small = [
-            heat_map(f"{i + 1}.{j + 1}: {across[i, j]:.0%}", view.weights[i, j], view.words, view.split, True)
-            for i in range(layers)
-            for j in range(heads)
+        panels = [
+            (f"{i + 1}.{j + 1}: {across[i, j]:.0%}", view.weights[i, j]) for i in range(layers) for j in range(heads)
         ]
+        title, columns = f"{name}: each layer.head, and its share across", heads
     else:
-        small = [
-            heat_map(
-                f"layer {i + 1}: {across[i].mean():.0%}", view.weights[i].mean(axis=0), view.words, view.split, True
-            )
-            for i in range(layers)
-        ]
+        panels = [(f"{i + 1}: {across[i].mean():.0%}", view.weights[i].mean(axis=0)) for i in range(layers)]
+        title, columns = f"{name}: each layer, and its share across", layers
+    small = heat_maps(title, panels, columns, view.words, view.split)
     return section(
         "Attention across a sentence pair",
         paragraph(
             f"“{view.truth}” is hidden, the model guesses “{view.guess}”. A row looks at the columns; the lines part "
             "the two languages, so the upper right and the lower left are looks across."
         ),
-        grid([large, f"<div><h3>All of them, and their share across</h3>{grid(small, small=True)}</div>"]),
+        grid([large, small]),
     )
 
 
@@ -192,13 +186,15 @@ def data(run: RunRecord) -> str:
     ]
     text = (
         f"Vocabulary of {len(run.vocab):,}; knowing the frequency of each token alone gives a loss of "
-        f"{run.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint {run.header.fingerprint[:12]}."
+        f"{run.adviser.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint "
+        f"{run.header.fingerprint[:12]}."
     )
     return section("Data", table(("corpus", "sentences", "tokens", "a sentence"), rows, (1, 2, 3)), paragraph(text))
 
 
-def settings(run: RunRecord, preset: str, changed: Sequence[tuple[str, Any, Any]]) -> str:
+def settings(run: RunRecord) -> str:
     """The differences from the nearest preset, and everything."""
+    preset, changed = run.adviser.preset
     if changed:
         rows = [(key, _plain(old), _plain(new)) for key, old, new in changed]
         shown = paragraph(f"Nearest preset: {preset}. What differs:") + table(("setting", preset, "this run"), rows)
@@ -210,7 +206,8 @@ def settings(run: RunRecord, preset: str, changed: Sequence[tuple[str, Any, Any]
 
 def environment(run: RunRecord) -> str:
     """Versions and machine."""
-    return section("Environment", table(("", ""), [(key, _plain(value)) for key, value in run.environment.items()]))
+    found = run.environment | {"code": run.environment.get("code", "")[:12]}
+    return section("Environment", table(("what", "value"), [(key, _plain(value)) for key, value in found.items()]))
 
 
 def comparison(runs: Sequence[tuple[RunRecord, Views]], differing: Iterable[Sequence[str]]) -> str:
@@ -271,12 +268,12 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def ordered(run: RunRecord, views: Views, preset: tuple[str, Sequence[tuple[str, Any, Any]]]) -> Iterator[str]:
+def ordered(run: RunRecord, views: Views) -> Iterator[str]:
     """The sections of one run below its curves."""
     yield recovery(views.recovered)
     yield masked_sentences(run)
-    yield pair_map(views.pairs)
-    yield attention(views.attention)
+    yield pair_map(run.name, views.pairs)
+    yield attention(run.name, views.attention)
     yield data(run)
-    yield settings(run, *preset)
+    yield settings(run)
     yield environment(run)

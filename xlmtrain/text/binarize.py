@@ -70,6 +70,11 @@ class Header:
     fingerprint: str
     corpora: dict[str, CorpusHeader]
 
+    def fingerprint_of(self, split: str) -> str:
+        """SHA-256 in hex over the vocabulary and a split's ids: where it is the same, losses on them compare."""
+        ids = {name: corpus.ids.sha256 for name, corpus in sorted(self.corpora.items()) if name.startswith(f"{split}.")}
+        return hashlib.sha256(json.dumps([self.vocab_fingerprint, ids]).encode()).hexdigest()
+
     def write(self, directory: Path) -> None:
         """Write ``dataset.json``."""
         write_json(directory / HEADER, {"format": FORMAT, **asdict(self)})

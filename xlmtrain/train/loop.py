@@ -6,6 +6,7 @@ It is given everything it works with, and knows neither files of text nor how a 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -48,8 +49,8 @@ class Outcome:
 class TrainingLoop:
     """Trains from ``progress`` on to ``config.train.steps``.
 
-    ``validator``: None where there is no validation text. ``saver`` and ``writer``: None on all processes but the
-    main one.
+    ``validator``: None where there is no validation text. ``saver``, ``writer`` and ``advise``: None on all processes
+    but the main one; ``advise`` says what is new about how the run goes.
     """
 
     config: Config
@@ -61,6 +62,7 @@ class TrainingLoop:
     validator: Validator | None
     saver: BackgroundSaver | None
     writer: MetricsWriter | None
+    advise: Callable[[], list[str]] | None
     stop: StopRequest
     watch: Watch
     progress: Progress
@@ -113,6 +115,7 @@ class TrainingLoop:
             outcome = self._preempted() if stopping else self._evaluate_if_due()
             if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
                 self._save()
+                self._warn()
             if outcome:
                 return outcome
             self.watch.progress()
@@ -228,6 +231,11 @@ class TrainingLoop:
         if step > 0 and (improved or self.saved[0] == step):  # else a checkpoint of this step does not know of it
             self._save()
         return self._out_of_patience() or self._stopped()
+
+    def _warn(self) -> None:
+        for line in self.advise() if self.advise is not None else []:
+            self.console.clear()
+            log.warning("WARNING: %s", line)
 
     def _between_batches(self) -> bool:
         self.watch.progress()
