@@ -33,13 +33,18 @@ class LanguageModel(nn.Module):
         """Logits (N, V) in fp32 at the batch's N targets, and nowhere else: the output layer is half of the work."""
         return self.head(*self._at_targets(batch)).float()
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Cross-entropy summed over the batch's targets, in nats."""
-        return self.head(*self._at_targets(batch), batch.targets)
+    def forward(self, batch: Batch, embedded: torch.Tensor | None = None) -> torch.Tensor:
+        """Cross-entropy summed over the batch's targets, in nats.
 
-    def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        ``embedded`` (B, T, D): the tokens' embeddings, if they have been looked up already.
+        """
+        return self.head(*self._at_targets(batch, embedded), batch.targets)
+
+    def _at_targets(self, batch: Batch, embedded: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states (N, D) of the targets, and the embeddings (V, D)."""
-        embedded, table = look_up(self.encoder.token_embeddings, batch.tokens)
+        table = self.encoder.token_embeddings.weight
+        if embedded is None:
+            embedded, table = look_up(self.encoder.token_embeddings, batch.tokens)
         hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal, embedded)
         return hidden.flatten(0, 1).index_select(0, batch.target_index), table
 

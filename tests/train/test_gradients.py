@@ -101,12 +101,20 @@ def test_two_processes_give_the_same(tiny_dataset: Path, whole: dict[str, torch.
     assert_equal(whole, first)
 
 
-def test_two_processes_with_accumulation_give_the_same(
-    tiny_dataset: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+@pytest.mark.parametrize(("processes", "size"), [(2, 32), (4, 1000)])
+def test_processes_with_accumulation_give_the_same(
+    tiny_dataset: Path, whole: dict[str, torch.Tensor], tmp_path: Path, processes: int, size: int
 ) -> None:
     """Cut so that the processes have unlike numbers of micro-batches."""
-    for found in run_processes(2, gradient, tmp_path, tiny_dataset, {"train.micro_batch_tokens": 32}):
+    for found in run_processes(processes, gradient, tmp_path, tiny_dataset, {"train.micro_batch_tokens": size}):
         assert_equal(whole, found)
+
+
+def test_an_output_layer_of_its_own_over_processes(tiny_dataset: Path, tmp_path: Path) -> None:
+    changes = {"model.tie_embeddings": False}
+    alone = gradient(ALONE, tiny_dataset, changes)
+    for found in run_processes(2, gradient, tmp_path, tiny_dataset, changes):
+        assert_equal(alone, found)
 
 
 def test_dropout_belongs_to_the_draw_and_not_to_the_process(tiny_dataset: Path, tmp_path: Path) -> None:

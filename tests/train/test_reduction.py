@@ -9,15 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import torch
+import torch.distributed as dist
 from conftest import REPOSITORY
-from tiny import run_processes, tiny_config
+from tiny import ALONE, run_processes, tiny_config
 from training import records, train_on
 
 from xlmtrain.config.schema import Config, Precision
+from xlmtrain.data.batch import Batch
+from xlmtrain.data.loader import StepData
 from xlmtrain.errors import ConfigError
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.text.vocab import PAD
+from xlmtrain.train.step import Stepper
 
 # Large enough that the gradients, not the protocol's headers, are what is counted; several buckets.
 LARGE = {"model.dim": 512, "model.layers": 1, "train.batch_tokens": 512, "train.micro_batch_tokens": 512}
@@ -47,10 +56,10 @@ def measured(data: Path, processes: int, *variants: dict[str, Any]) -> list[dict
 @pytest.mark.parametrize("processes", [2, 4])
 def test_bytes_of_a_step_are_those_of_a_ring(tiny_dataset: Path, processes: int) -> None:
     """Each process sends every gradient 2 (n - 1) / n times (Patarasuk and Yuan 2009), once a step, however many
-    micro-batches there are."""
+    micro-batches there are; and a byte for each word, whether it was looked up."""
     whole, cut, half = measured(tiny_dataset, processes, {}, CUT, HALF)
     for found, size in ((whole, 4), (cut, 4), (half, 2)):
-        predicted = processes * 2 * (processes - 1) / processes * found["parameters"] * size
+        predicted = 2 * (processes - 1) * (found["parameters"] * size + found["vocabulary"])
         print(
             f"{processes} processes, {found['micro_batches']} micro-batches, gradients of {size} bytes: "
             f"{found['reductions']:.0f} reductions, {found['bytes']:,.0f} bytes a step, predicted {predicted:,.0f}"
@@ -58,6 +67,67 @@ def test_bytes_of_a_step_are_those_of_a_ring(tiny_dataset: Path, processes: int)
         assert found["bytes"] == pytest.approx(predicted, rel=0.05)
         assert found["reductions"] == whole["reductions"] >= 1
     assert cut["micro_batches"] > 2 * whole["micro_batches"]
+
+
+WORDS = 1000
+# Words that the micro-batches of each of two processes look up: of the last ones, together, three and <pad>; or all.
+FEW = [[[5, 6, 7], [20, 21, PAD]], [[6, 8], [21, 22]]]
+ALL = [[[5, 6, 7], [*range(500)]], [[6, 8], [*range(500, WORDS)]]]
+
+
+def watched(
+    distributed: Distributed, data: Path, changes: dict[str, Any], looked_up: list[list[list[int]]]
+) -> tuple[list[Any], torch.Tensor, int]:
+    """A step with these words: numbers sent and blocks that the backward pass is through with, as they came; the
+    embeddings' gradient; and how many numbers the whole gradient has."""
+    still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.max_positions": WORDS}
+    config = tiny_config("run", data, {**LARGE, **still, "model.layers": 2, **changes})
+    torch.manual_seed(0)
+    model = LanguageModel(config.model, WORDS, 2)
+    optimizer = make_optimizer(config.optim, model, distributed.device)
+    stepper = Stepper(config, model, optimizer, Precision(config.train.precision), distributed)
+    seen: list[torch.Tensor] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(model.encoder.token_embeddings.weight.grad.clone()))
+    events: list[Any] = []
+    for number, block in enumerate(model.encoder.blocks):
+        block.register_full_backward_hook(lambda *_, number=number: events.append(f"block {number}"))
+    all_reduce = dist.all_reduce
+
+    def sent(tensor: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        events.append(tensor.numel())
+        return all_reduce(tensor, *arguments, **options)
+
+    batches = []
+    for words in (words for micro_batches in looked_up for words in micro_batches):
+        tokens = torch.tensor([words])
+        places = torch.arange(tokens.numel())
+        batches.append(Batch("mlm", tokens, places[None], 0 * tokens, None, places[:2], places[:2] + 30))
+    with mock.patch.object(dist, "all_reduce", sent):
+        stepper(StepData(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
+    return events, seen[0], sum(parameter.numel() for parameter in model.parameters())
+
+
+def of_each(
+    distributed: Distributed, data: Path, changes: dict[str, Any], looked_up: list[list[list[int]]]
+) -> tuple[list[Any], torch.Tensor, int]:
+    """The same, this process with its words."""
+    return watched(distributed, data, changes, [looked_up[distributed.rank]])
+
+
+@pytest.mark.parametrize(("looked_up", "changes", "tolerance"), [(FEW, {}, 1e-6), (ALL, {}, 1e-6), (FEW, HALF, 2**-7)])
+def test_rows_are_sent_as_soon_as_they_are_complete(
+    tiny_dataset: Path, tmp_path: Path, looked_up: list[list[list[int]]], changes: dict[str, Any], tolerance: float
+) -> None:
+    """Those that no last micro-batch looks up before any block's gradients are there; and nothing twice."""
+    dim, late = LARGE["model.dim"], len({PAD, *looked_up[0][-1], *looked_up[1][-1]})
+    _, alone, size = watched(ALONE, tiny_dataset, {**changes, "train.compress_gradients": False}, looked_up)
+    for events, found, _ in run_processes(2, of_each, tmp_path, tiny_dataset, changes, looked_up):
+        backward = events[events.index(WORDS) + 1 :]  # from where they have begun to agree on the rows
+        assert backward[:2] == [(WORDS - late) * dim, "block 1"]
+        assert backward.index("block 0") < len(backward) - 1
+        assert backward[-1] == late * dim
+        assert sum(event for event in backward if isinstance(event, int)) == size
+        assert (found - alone).abs().max() <= tolerance * alone.abs().max()
 
 
 def trained(distributed: Distributed, *configs: Config) -> list[str]:

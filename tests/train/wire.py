@@ -3,7 +3,7 @@
     unshare --net python wire.py DATA PROCESSES VARIANTS       VARIANTS: JSON, a list of key path -> value
 
 Prints JSON, for each variant: bytes of one step over all processes, reductions that one process takes part in, its
-micro-batches, and parameters.
+micro-batches, parameters, and entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.step import Stepper
 
 STEPS = 4
+VOCAB = 6000
+"""Entries of the vocabulary, most of which do not occur, so that the embeddings are half of the gradients."""
 
 
 def bring_up_loopback() -> None:
@@ -58,7 +60,7 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     dataset = Dataset(data)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     torch.manual_seed(0)
-    model = LanguageModel(config.model, len(dataset.vocab), 2)
+    model = LanguageModel(config.model, VOCAB, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = Stepper(config, model, optimizer, Precision(config.train.precision), distributed)
     step_data = loader.make(0, loader.sampler.start())
@@ -75,6 +77,7 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
         "reductions": reductions / STEPS,
         "micro_batches": len(step_data.batches),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocabulary": VOCAB,
     }
 
 

@@ -47,21 +47,20 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; copied without waiting if it is a GPU."""
-        if device.type == "cpu":
-            return self
-
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
         return replace(
             self,
-            tokens=move(self.tokens),
-            positions=move(self.positions),
-            languages=move(self.languages),
-            lengths=None if self.lengths is None else move(self.lengths),
-            target_index=move(self.target_index),
-            targets=move(self.targets),
+            tokens=move(self.tokens, device),
+            positions=move(self.positions, device),
+            languages=move(self.languages, device),
+            lengths=None if self.lengths is None else move(self.lengths, device),
+            target_index=move(self.target_index, device),
+            targets=move(self.targets, device),
         )
+
+
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on ``device``; copied without waiting if it is a GPU."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Exercise(NamedTuple):

@@ -32,7 +32,9 @@ LAUNCHES = 1e-3
 NETWORK = 0.93
 """Share of the network's speed that a reduction reaches."""
 BACKWARD = 2 / 3
-"""Share of the computing in which gradients become ready, and their reduction runs beside it."""
+"""Share of the computing that is the backward pass."""
+BUCKET = 25 * 2**20 / 4
+"""Gradients that DistributedDataParallel sends at once: the last ones of a backward pass follow it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ class Cluster:
         within = Cluster(self.gpu, count, self.per_host, self.network)
         hosts = Cluster(replace(self.gpu, neighbours=self.between_hosts), self.gpus // count)
         return within.reduction_seconds(2 * weights + gradients) / 2 + hosts.reduction_seconds(gradients)
+
+
+def looked_up(tokens: float, vocab_size: int) -> float:
+    """Share of the vocabulary's entries that so many tokens have among them, as the model sees them, masked.
+
+    Counted on English and German text with a vocabulary of 60,562 and the released model's masks; this is within 0.02
+    of the counts, from one draw to 256 of them (``benchmarks/plan.md``).
+    """
+    return 1 - math.exp(-0.2 * (tokens / vocab_size) ** 0.68)
 
 
 @dataclass(frozen=True)
@@ -102,21 +113,26 @@ def step_time(
 ) -> StepTime:
     """A step of ``tokens`` tokens on each GPU, in so many micro-batches of sequences of ``length``.
 
-    ``scored``: share of the tokens to predict. ``gradient_bytes``: of one gradient on the wire. All gradients but the
-    token embeddings', which are complete only when the backward pass is, are reduced during the last micro-batch's
-    backward pass; shared weights and their gradients go to and fro beside all of the computing.
+    ``scored``: share of the tokens to predict. ``gradient_bytes``: of one gradient on the wire. They are reduced during
+    the last micro-batch's backward pass through the blocks, but for the rows of the token embeddings that were looked
+    up, or all of them if they are no output layer; those follow it. Shared weights and their gradients go to and fro
+    beside all of the computing.
     """
     gpu, width = cluster.gpu, model.dim
     attention = 12 * model.layers * width * length
-    products = flops_per_token(model, vocab_size, length, scored) - attention
-    moved = ELEMENTWISE * model.layers * width + CROSS_ENTROPY * scored * vocab_size
-    computing = tokens * (products / PRODUCTS + attention / ATTENTION) / gpu.flops
-    computing += tokens * moved / (TRAFFIC * gpu.bandwidth)
+    logits = scored * vocab_size
+    products = flops_per_token(model, vocab_size, length, scored) - attention - 6 * logits * width
+    output = 6 * logits * width / PRODUCTS / gpu.flops + CROSS_ENTROPY * logits / (TRAFFIC * gpu.bandwidth)
+    blocks = (products / PRODUCTS + attention / ATTENTION) / gpu.flops
+    blocks += ELEMENTWISE * model.layers * width / (TRAFFIC * gpu.bandwidth)
+    computing = tokens * (blocks + output)
     optimizer = OPTIMIZER * parameters / cluster.shards(sharding) / (TRAFFIC * gpu.bandwidth) + LAUNCHES
     if sharding is not Sharding.none:
         reduction = micro_batches * cluster.sharing_seconds(4 * parameters, gradient_bytes * parameters, sharding)
         return StepTime(computing, optimizer, max(reduction - computing, 0.0), reduction)
-    last = cluster.reduction_seconds(gradient_bytes * vocab_size * width)
+    rows = looked_up(tokens / micro_batches * cluster.gpus, vocab_size) if model.tie_embeddings else 1.0
+    late = cluster.reduction_seconds(gradient_bytes * rows * vocab_size * width)
+    bucket = cluster.reduction_seconds(gradient_bytes * min(BUCKET, parameters - vocab_size * width))
     reduction = cluster.reduction_seconds(gradient_bytes * parameters)
-    waiting = last + max(reduction - last - BACKWARD * computing / micro_batches, 0.0)
-    return StepTime(computing, optimizer, waiting, reduction)
+    beside = BACKWARD * tokens * blocks / micro_batches
+    return StepTime(computing, optimizer, late + max(reduction - late - beside, bucket), reduction)

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +20,7 @@ from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import HALF, autocast, make_scaler
 from xlmtrain.runtime.random import torch_seed
+from xlmtrain.train.reduction import Reduction
 from xlmtrain.train.sharding import whole_number
 
 
@@ -66,25 +66,30 @@ class Stepper:
                 f"train.compress_gradients=true: with train.precision={precision.value} there is no smaller format to "
                 "send gradients in; take bf16 or fp16, or leave it out"
             )
+        self._reduction: Reduction | None = None
         self._sharded = train.sharding is not Sharding.none and distributed.world_size > 1
         if distributed.world_size > 1 and not self._sharded:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
-            if train.compress_gradients:
-                # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
-                self._module.register_comm_hook(HALF[precision], lambda dtype, bucket: _mean_in(dtype, bucket))
-            self._settle_buckets()
+            self._reduction = Reduction(model, HALF[precision] if train.compress_gradients else None)
+            # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
+            self._module.register_comm_hook(self._reduction, lambda reduction, bucket: reduction.reduce(bucket))
+            self._settle_buckets(self._reduction)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
         self.limit: float | None = None
         """A step with more loss per target than this leaves the weights as they are; None: none does."""
 
-    def _settle_buckets(self) -> None:
-        """Run one batch through the module and forget its gradient.
+    def _settle_buckets(self, reduction: Reduction) -> None:
+        """Run a batch through the module, twice, and forget its gradient.
 
-        DistributedDataParallel arranges its buckets anew after its first batch, and sums of more than two processes
-        depend on the arrangement: without this a resumed run's first step would differ in the last bits.
+        DistributedDataParallel arranges its buckets anew when its second batch begins, and sums of more than two
+        processes depend on the arrangement: without this a resumed run's first step would differ in the last bits.
+        The processes agree on it, too, and would do so in different micro-batches.
         """
-        self._module(_one_token().to(self._distributed.device)).backward()
+        batch = _one_token()
+        for _ in range(2):
+            self._module(batch.to(self._distributed.device), reduction.look_up(batch.tokens)).backward()
+            reduction.finish()
         self._module.zero_grad(set_to_none=True)
 
     def __call__(self, data: StepData, targets: list[float]) -> StepResult:
@@ -114,12 +119,16 @@ class Stepper:
             weight = data.shares[batch.objective] / max(targets[objective], 1.0)
             torch.manual_seed(torch_seed(self._config.seed, "dropout", data.step, *batch.key))
             last = number + 1 == len(data.batches)
-            wait = isinstance(self._module, DistributedDataParallel) and not last
+            reduction = self._reduction if last else None
+            wait = self._reduction is not None and not last
             with self._module.no_sync() if wait else nullcontext():  # type: ignore[operator]
+                embedded = reduction.look_up(batch.tokens) if reduction is not None else None
                 with autocast(self.precision, device):
-                    loss = faults.distort("loss", self._module(batch.to(device)))
+                    loss = faults.distort("loss", self._module(batch.to(device), embedded))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
+            if reduction is not None:
+                reduction.finish()
             losses[objective] += loss.detach()
         for _ in range(missing):
             (self._module(_one_token().to(device)) * 0.0).backward()
@@ -150,11 +159,3 @@ def _one_token() -> Batch:
     """The smallest batch there is."""
     one = torch.ones(1, 1, dtype=torch.int64)
     return Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])
-
-
-def _mean_in(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """The mean of a bucket of gradients over the processes, sent as ``dtype``."""
-    gradients = bucket.buffer()
-    sent = (gradients / dist.get_world_size()).to(dtype)  # divided first, as fp16 overflows early
-    done = dist.all_reduce(sent, async_op=True).get_future()
-    return done.then(lambda result: gradients.copy_(result.value()[0]))
