@@ -30,6 +30,7 @@ from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.doubts import check_vocabulary, doubts
 from xlmtrain.data.loader import Loader
 from xlmtrain.evaluate.advice import Adviser
+from xlmtrain.evaluate.diagnosis import doubtful_settings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.export.initialize import set_first_weights
 from xlmtrain.metrics.sinks import MetricsWriter
@@ -91,6 +92,13 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     if distributed.is_main:  # the others wait for it when the model is shared
         dataset.verify_training()
         found = list(doubts(dataset, config.model))
+        if not validator.sets:
+            found.append(
+                "there is no validation text of what is trained on: no evaluation, and no best checkpoint; prepare "
+                "the data with valid.mono or valid.pairs"
+            )
+        doubtful = doubtful_settings(flat(settings_as_json(config)), config.train.steps * config.train.batch_tokens)
+        found += [finding.what for finding in doubtful if finding.grave]
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))

@@ -18,11 +18,6 @@ def check_settings(config: Config) -> Iterator[str | Finding]:
         f"in {optim.warmup_steps:,} steps"
     )
     yield from doubtful_settings(flat(asdict(config)), tokens)
-    if optim.warmup_steps >= train.steps:
-        yield Finding(
-            f"The warm-up of {optim.warmup_steps:,} steps is not over when the run is, after {train.steps:,}.",
-            [f"optim.warmup_steps={max(train.steps // 10, 1)}"],
-        )
     if train.save_every > train.steps:
         yield Finding(
             f"train.save_every={train.save_every}: no checkpoint before the last step; what is interrupted is lost.",

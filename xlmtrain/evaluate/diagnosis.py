@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,7 @@ def diagnose(
 def doubtful_settings(settings: Mapping[str, Any], tokens: float) -> list[Finding]:
     """What is unlikely to go well, or could go better, in a run of so many ``tokens``; ``settings``: by key path."""
     grave = [*_no_warmup(settings), *_rate_is_high(settings), *_rate_is_low(settings)]
+    grave += warmup_too_long(settings.get("optim.warmup_steps", 0), settings.get("train.steps", sys.maxsize))
     light = [*_clipping_is_off(settings), *_long_sequences(settings, tokens), *_narrow_heads(settings)]
     return [*(Finding(what) for what in grave), *(Finding(what, grave=False) for what in light)]
 
@@ -125,6 +127,15 @@ def _no_warmup(settings: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"no warm-up to speak of (optim.warmup_steps={warmup}): full-rate steps on random weights push the model "
             "onto the plateau; a few hundred to 4,000 steps are usual"
+        )
+
+
+def warmup_too_long(warmup: int, steps: int) -> Iterator[str]:
+    """Of a run of so many ``steps``."""
+    if warmup >= steps:
+        yield (
+            f"optim.warmup_steps={warmup}: the warm-up is not over when the run is, after {steps:,} steps, and the rate "
+            f"never comes to optim.lr; optim.warmup_steps={max(steps // 10, 1)} is usual"
         )
 
 
