@@ -108,6 +108,7 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.evaluate.embedding",
         "xlmtrain.evaluate.lines",
         "xlmtrain.export.saved",
         "xlmtrain.metrics",

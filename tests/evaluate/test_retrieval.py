@@ -15,11 +15,10 @@ import torch
 import xlmtrain
 from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate import nearest
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
-from xlmtrain.export.api import Pooling
 from xlmtrain.export.hugging_face import write_hugging_face
 from xlmtrain.export.run_directory import write_run
 from xlmtrain.export.saved import History, SavedModel

@@ -43,6 +43,13 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
+class Pooling(str, Enum):
+    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
+
+    mean = "mean"
+    first = "first"
+
+
 class Device(str, Enum):
     """Where to train."""
 

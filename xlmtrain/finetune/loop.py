@@ -73,7 +73,7 @@ class Finetuning:
         self.steps = max(1, math.ceil(config.train.epochs * examples / config.train.batch_size))
         self.every = config.evaluate.every or max(1, round(examples / config.train.batch_size))
         torch.manual_seed(torch_seed(self.seed, "init"))
-        self.model = Classifier(self.saved, self.labels, config.train.dropout)
+        self.model = Classifier(self.saved, self.labels, config.train.dropout, config.train.pooling)
         self.model.choose_layers(config.train.layers)
         self.model.to(device)
         self.optimizer = make_optimizer(config.optim, self.model, device)
