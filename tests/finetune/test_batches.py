@@ -11,9 +11,14 @@ import torch
 from toy import toy_model
 
 from xlmtrain.errors import ConfigError
-from xlmtrain.finetune.batches import Encoded, encode, evaluation_batches, training_batch
-from xlmtrain.finetune.examples import Example
+from xlmtrain.evaluate.examples import Encoded, Example, encode
+from xlmtrain.export.saved import SavedModel
+from xlmtrain.finetune.batches import evaluation_batches, training_batch
 from xlmtrain.text.vocab import EOS, PAD
+
+
+def encoded(files: dict[str, list[Example]], saved: SavedModel, labels: list[str], most: int) -> dict[str, Encoded]:
+    return encode("task", files, saved.pipeline(), saved.languages, saved.config.max_positions, labels, most)
 
 
 def numbered(count: int, language: int, first: int) -> Encoded:
@@ -25,7 +30,7 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
     """One EOS between the two, positions that run on, one language; the label stands at the first place."""
     saved = toy_model(tiny_dataset)
     a, b, c = (saved.vocab.id(word) for word in "abc")
-    pair = encode({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
+    pair = encoded({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
     (batch,) = evaluation_batches(pair, 0, 1)
     assert batch.tokens.tolist() == [[EOS, c, EOS, c, EOS, PAD], [EOS, a, b, EOS, c, EOS]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
@@ -34,7 +39,7 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
     assert batch.lengths.tolist() == [5, 6]
     assert batch.target_index.tolist() == [0, 6]
     assert batch.targets.tolist() == [0, 1]
-    text = encode({"de": [Example("y", ("a b",))]}, saved, ["n", "y"], 256)["de"]
+    text = encoded({"de": [Example("y", ("a b",))]}, saved, ["n", "y"], 256)["de"]
     assert text.ids[0].tolist() == [a, b, EOS]
     assert text.language == 0
 
@@ -42,9 +47,9 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
 def test_long_texts_are_cut_to_fit(tiny_dataset: Path) -> None:
     saved = toy_model(tiny_dataset)
     long = " ".join("a" * 100)
-    (single,) = encode({"de": [Example("y", (long,))]}, saved, ["y"], 256)["de"].ids
-    (pair,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 256)["de"].ids
-    (short,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 4)["de"].ids
+    (single,) = encoded({"de": [Example("y", (long,))]}, saved, ["y"], 256)["de"].ids
+    (pair,) = encoded({"de": [Example("y", (long, long))]}, saved, ["y"], 256)["de"].ids
+    (short,) = encoded({"de": [Example("y", (long, long))]}, saved, ["y"], 4)["de"].ids
     assert len(single) + 1 == saved.config.max_positions
     assert saved.config.max_positions - 2 < len(pair) + 1 <= saved.config.max_positions
     assert np.flatnonzero(short == EOS).tolist() == [4, 9]
@@ -52,7 +57,7 @@ def test_long_texts_are_cut_to_fit(tiny_dataset: Path) -> None:
 
 def test_a_language_that_the_model_does_not_know(tiny_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="fr is none of the model's languages, de, en"):
-        encode({"fr": [Example("y", ("a",))]}, toy_model(tiny_dataset), ["y"], 256)
+        encoded({"fr": [Example("y", ("a",))]}, toy_model(tiny_dataset), ["y"], 256)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

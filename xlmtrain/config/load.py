@@ -77,7 +77,7 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
     """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
     ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
-    entries. ``more``: keys that the tool does not have are among
+    entries, a group of settings as in YAML, ``key={...}``. ``more``: keys that the tool does not have are among
     the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
     if {"--help", "-h"} & set(argv):
@@ -95,6 +95,8 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
             value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
             if OmegaConf.is_list(config._get_node(key)):
                 config[key].append(value)
+            elif OmegaConf.is_dict(config._get_node(key)):
+                OmegaConf.update(config, key, OmegaConf.create(value))
             else:
                 config[key] = value
     except OmegaConfBaseException as error:

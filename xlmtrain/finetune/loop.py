@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import NumericalError
+from xlmtrain.evaluate.examples import Encoded
 from xlmtrain.export.saved import SavedModel
-from xlmtrain.finetune.batches import Encoded, training_batch
+from xlmtrain.finetune.batches import training_batch
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.finetune.scores import Scores, evaluate, mean_and_deviation
 from xlmtrain.metrics.sinks import Console, MetricsWriter
