@@ -10,10 +10,12 @@ import pytest
 import torch
 from toy import toy_model
 
+from xlmtrain.config.schema import Pooling
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.examples import Encoded, Example, encode
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
+from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.text.vocab import EOS, PAD
 
 
@@ -96,3 +98,21 @@ def test_evaluation_shares_every_example_out_once() -> None:
     labels = [label for share in batches for batch in share for label in batch.targets.tolist()]
     assert sorted(labels) == list(range(40))
     assert all(batch.tokens.numel() <= 8192 for share in batches for batch in share)
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_the_head_reads_a_text_as_if_it_were_alone(tiny_dataset: Path, pooling: Pooling) -> None:
+    """The first state or the mean of all, whatever the padding."""
+    saved = toy_model(tiny_dataset)
+    examples = [Example("n", ("a b c d",)), Example("y", ("e",)), Example("n", ("f g",))]
+    file = encoded({"en": examples}, saved, ["n", "y"], 256)["en"]
+    torch.manual_seed(0)
+    model = Classifier(saved, 2, dropout=0.0, pooling=pooling).eval()
+    (batch,) = evaluation_batches(file, 0, 1)
+    found = model.logits(batch)
+    shortest_first = sorted(file.ids, key=len)
+    for row, ids in enumerate(shortest_first):
+        tokens = torch.tensor([[EOS, *ids]])
+        states = model.encoder(tokens, torch.arange(tokens.shape[1])[None], torch.ones_like(tokens))[0]
+        vector = states[0] if pooling is Pooling.first else states.mean(dim=0)
+        torch.testing.assert_close(found[row], model.head(vector))

@@ -15,6 +15,7 @@ from training import train_alone
 
 from xlmtrain.config.load import compose
 from xlmtrain.config.presets import nearest_preset
+from xlmtrain.config.schema import ClassifyConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.report import curves
 from xlmtrain.report.charts import number
@@ -29,7 +30,14 @@ def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "run"
     dictionary = path.with_name("en-de.tsv")
     dictionary.write_text("".join(f"{a}\t{b}\n" for a, b in zip("abcd", "uvwx")), encoding="utf-8")
-    watched = {"evaluate.translations": 20, "evaluate.dictionary": str(dictionary)}
+    labelled = {lang: path.with_name(f"labelled.{lang}.tsv") for lang in ("en", "de")}
+    labelled["en"].write_text("yes\tu v\nno\tx w\n", encoding="utf-8")
+    labelled["de"].write_text("yes\ta b\nno\tc d\n", encoding="utf-8")
+    watched = {
+        "evaluate.translations": 20,
+        "evaluate.dictionary": str(dictionary),
+        "evaluate.classify": ClassifyConfig({"en": str(labelled["en"])}, {"de": str(labelled["de"])}),
+    }
     train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10, **watched}))
     return path
 
@@ -102,6 +110,10 @@ def test_curves_of_languages_that_meet(run: Path) -> None:
     means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
     found = re.findall("</i>(.*?) <b>(.*?)</b>", drawn["Translations found first, both ways (%)"])
     assert found == [(f"layer {layer}", number(value)) for layer, value in enumerate(means)]
+    assert re.findall("</i>(.*?) <b>", drawn["Labels told in a language they were not learned in (%)"]) == [
+        "de layer 0",
+        "de layer 1",
+    ]
     words = re.findall("</i>(.*?) <b>", drawn["Words translated by the embeddings (CSLS, %)"])
     assert words == ["forward P@1", "backward P@1", "forward P@10", "backward P@10"]
     assert "alone" not in drawn["Validation perplexity"]
