@@ -121,11 +121,11 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
     """The lines to print; what they say goes into ``figures``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
     entries = read_dictionary(Path(options.dictionary)) if options.dictionary else []
-    task = ZeroShot(options.classify, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
+    task = _labels(options.classify, saved) if options.classify.train else None
     if options.data:
         figures["perplexity"] = _perplexity(options, options.data, saved, distributed)
         yield from _perplexity_table(figures["perplexity"])
-    if task.train:
+    if task is not None:
         figures["classify"] = task(saved.module(distributed.device), distributed, lambda: False)
         yield from zeroshot_table(task, figures["classify"])
     if not distributed.is_main:
@@ -143,6 +143,10 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
         figures["dictionary"] = {"file": options.dictionary, **asdict(words)}
         yield f"{options.dictionary}:"
         yield from translation_table(words)
+
+
+def _labels(files: ClassifyConfig, saved: SavedModel) -> ZeroShot:
+    return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
 def _retrieval(model: Pretrained, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:

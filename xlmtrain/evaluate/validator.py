@@ -32,12 +32,13 @@ class Validator:
         most = 0 if causal else config.evaluate.translations
         self._hidden = hidden_sides(config, dataset, most=most) if most else []
         self._alignment = Alignment(config.evaluate, dataset, config.model.max_positions, causal)
-        self._zeroshot = ZeroShot(
-            config.evaluate.classify, _text(dataset), dataset.languages, config.model.max_positions, causal
+        classify, positions = config.evaluate.classify, config.model.max_positions
+        self._zeroshot = (
+            ZeroShot(classify, _text(dataset), dataset.languages, positions, causal) if classify.train else None
         )
         names = {name for one in self.sets + self._hidden for name in (one.name, f"valid/{one.objective}")}
         found = [f"{name}_{what}" for name in names for what in ("ppl", "acc")]
-        metrics = sorted([*found, *self._alignment.metrics, *self._zeroshot.metrics])
+        metrics = sorted(found + self._alignment.metrics + (self._zeroshot.metrics if self._zeroshot else []))
         if self.sets and config.evaluate.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
 
@@ -47,7 +48,7 @@ class Validator:
         """The figures, the same on every process. ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
         figures = evaluate(model, [*self.sets, *self._hidden], precision, distributed, stop)
         figures |= self._alignment(model, distributed, stop)
-        return figures | self._zeroshot(model, distributed, stop)
+        return figures | (self._zeroshot(model, distributed, stop) if self._zeroshot else {})
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
         """Set -> its first sentences, masked, with the model's predictions, as Markdown."""

@@ -29,7 +29,7 @@ MOST_TOKENS = 256
 
 
 class ZeroShot:
-    """Reads the files of ``evaluate.classify`` in the settings; without any it finds nothing.
+    """Reads the files of ``evaluate.classify`` in the settings.
 
     ``text``, ``languages``, ``positions``: the model's. ``causal``: it is trained by CLM alone. Raises DataError for
     files that are not as they should be, ConfigError for languages that the model does not know, or for none that is
@@ -40,11 +40,6 @@ class ZeroShot:
         self, config: ClassifyConfig, text: TextPipeline, languages: Sequence[str], positions: int, causal: bool
     ) -> None:
         self._causal = causal
-        self.labels: list[str] = []
-        self.train: dict[str, Encoded] = {}
-        self.test: dict[str, Encoded] = {}
-        if not config.train:
-            return
         files = {
             split: {
                 language: _evenly(read_examples(Path(path), language, f"classify.{split}.{language}"))
@@ -65,9 +60,7 @@ class ZeroShot:
     @property
     def metrics(self) -> list[str]:
         """Names of the figures that a checkpoint can be chosen by."""
-        return (
-            [f"valid/{language}_zeroshot_acc" for language in self.new] + ["valid/zeroshot_acc"] if self.train else []
-        )
+        return [*(f"valid/{language}_zeroshot_acc" for language in self.new), "valid/zeroshot_acc"]
 
     def __call__(self, model: LanguageModel, distributed: Distributed, stop: Callable[[], bool]) -> dict[str, float]:
         """Share of the test examples labelled right, in %, by the mean of each layer's states.
@@ -75,11 +68,11 @@ class ZeroShot:
         ``zeroshot/{language}_layer{n}_centred``: each language is seen from its own mean, that of its test file if it
         was not learned; ``..._raw``: from the mean of what was learned. Languages are often apart by little but their
         means. ``..._learned``: of languages that were learned. ``valid/{language}_zeroshot_acc`` is the centred figure
-        of the layer that is best over all languages not learned; ``valid/zeroshot_acc`` the mean. The texts are shared
-        out over the processes, and so are the layers; ``stop`` as in :class:`~xlmtrain.evaluate.alignment.Alignment`.
+        of the block that is best over all languages not learned; ``valid/zeroshot_acc`` the mean. The embeddings, layer
+        0, are not counted there: by them words that are written alike are told, also before training. The texts are
+        shared out over the processes, and so are the layers; ``stop`` as in
+        :class:`~xlmtrain.evaluate.alignment.Alignment`.
         """
-        if not self.train:
-            return {}
         layers = range(len(model.encoder.blocks) + 1)
         share = (distributed.rank, distributed.world_size)
 
@@ -91,14 +84,17 @@ class ZeroShot:
         tried = {language: states(file) for language, file in self.test.items()}
         if distributed.sum([float(stop())])[0]:
             raise Interrupted
+        if not all(np.isfinite(x).all() for x in (*learned.values(), *tried.values())):
+            raise NumericalError("a vector of the model is not finite, so nothing can be learned from it")
         figures: dict[str, float] = {}
         for layer in layers:
             mine = layer % distributed.world_size == distributed.rank
             found = self._judge(*({lang: x[layer] for lang, x in some.items()} for some in (learned, tried)), mine)
             figures |= {f"zeroshot/{lang}_layer{layer}_{way}": value for (lang, way), value in found.items()}
         figures = dict(zip(figures, distributed.sum([*figures.values()])))
-        best = max(layers, key=lambda layer: sum(figures[f"zeroshot/{lang}_layer{layer}_centred"] for lang in self.new))
-        chosen = {f"valid/{lang}_zeroshot_acc": figures[f"zeroshot/{lang}_layer{best}_centred"] for lang in self.new}
+        centred = {i: [figures[f"zeroshot/{lang}_layer{i}_centred"] for lang in self.new] for i in layers[1:]}
+        best = max(centred.values(), key=sum)
+        chosen = {f"valid/{lang}_zeroshot_acc": value for lang, value in zip(self.new, best)}
         return figures | chosen | {"valid/zeroshot_acc": sum(chosen.values()) / len(chosen)}
 
     def _judge(
@@ -113,8 +109,6 @@ class ZeroShot:
         texts = {lang: torch.from_numpy(x).double() for lang, x in learned.items()}
         means = {lang: x.mean(dim=0) for lang, x in texts.items()}
         vectors = torch.cat([x - means[lang] for lang, x in texts.items()])
-        if not vectors.isfinite().all():
-            raise NumericalError("a vector of the model is not finite, so nothing can be learned from it")
         scale = vectors.std(dim=0, correction=0)
         scale[scale == 0] = 1.0
         targets = torch.from_numpy(np.concatenate([self.train[lang].labels for lang in texts]))
