@@ -344,9 +344,9 @@ class EvaluateConfig:
     """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
 
     classify: ClassifyConfig = field(default_factory=ClassifyConfig)
-    """Labels that a linear probe learns from the states of some languages' texts, and tells of others'
-    (``valid/zeroshot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. Nothing of the model is
-    changed by it."""
+    """Labels that a linear probe learns from the states of some languages' texts and tells of others'
+    (``valid/zeroshot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
+    from it. The figures before the first step are those of words that are written alike."""
 
     metric: str = "valid/mlm_ppl"
     """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""

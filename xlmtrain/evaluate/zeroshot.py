@@ -89,7 +89,8 @@ class ZeroShot:
         figures: dict[str, float] = {}
         for layer in layers:
             mine = layer % distributed.world_size == distributed.rank
-            found = self._judge(*({lang: x[layer] for lang, x in some.items()} for some in (learned, tried)), mine)
+            known, new = ({lang: x[layer] for lang, x in some.items()} for some in (learned, tried))
+            found = self._judge(known, new, mine)
             figures |= {f"zeroshot/{lang}_layer{layer}_{way}": value for (lang, way), value in found.items()}
         figures = dict(zip(figures, distributed.sum([*figures.values()])))
         centred = {i: [figures[f"zeroshot/{lang}_layer{i}_centred"] for lang in self.new] for i in layers[1:]}
