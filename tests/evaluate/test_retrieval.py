@@ -264,7 +264,7 @@ def test_the_tool(run: Path, files: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_tool_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = f"model={run}", f"output={tmp_path / 'f.json'}"
-    with pytest.raises(ConfigError, match="data=, retrieval= or dictionary=: one of them is needed"):
+    with pytest.raises(ConfigError, match="data=, retrieval=, dictionary= or classify=: one is needed"):
         tool.main([model, output])
     with pytest.raises(ConfigError, match=r"retrieval=dev\.de: has no"):
         tool.main([model, output, "retrieval=dev.de"])
