@@ -39,6 +39,7 @@ ALLOWED = {
     "xlmtrain.optim": ("xlmtrain.config.schema",),
     "xlmtrain.metrics": ("xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
+        "xlmtrain.config.prepare",
         "xlmtrain.config.presets",
         "xlmtrain.config.schema",
         "xlmtrain.data",
@@ -47,7 +48,9 @@ ALLOWED = {
         "xlmtrain.objective",
         "xlmtrain.runtime",
         "xlmtrain.text.binarize",
+        "xlmtrain.text.bpe",
         "xlmtrain.text.files",
+        "xlmtrain.text.pipeline",
         "xlmtrain.text.vocab",
     ),
     "xlmtrain.train": (
@@ -111,7 +114,9 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config",
         "xlmtrain.data",
-        "xlmtrain.evaluate.lines",
+        "xlmtrain.evaluate.diagnosis",
+        "xlmtrain.evaluate.embedding",
+        "xlmtrain.evaluate.examples",
         "xlmtrain.export.saved",
         "xlmtrain.metrics",
         "xlmtrain.objective",

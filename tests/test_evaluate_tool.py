@@ -177,7 +177,7 @@ def test_only_the_main_process_prints(
         (
             ["spilt=test"],
             ConfigError,
-            "no such settings: spilt=test; there are codes, data, device, dictionary, model, ",
+            "no such settings: spilt=test; there are classify, codes, data, device, dictionary, ",
         ),
         (["valid"], ConfigError, "not understood: valid"),
         (["model=nowhere"], CheckpointError, "nowhere: no such file or directory; expected a run directory"),

@@ -3,6 +3,7 @@
     python tools/evaluate.py model=runs/quickstart data=prepared/sample
     python tools/evaluate.py model=mlm_ende_1024.pth data=prepared/ende split=test
     python tools/evaluate.py model=runs/quickstart retrieval=dev.{lang}.gz dictionary=en-de.tsv output=figures.json
+    python tools/evaluate.py model=runs/quickstart 'classify={train: {en: train.en.tsv}, test: {de: test.de.tsv}}'
 
 ``data``: perplexity and accuracy per language and pair. ``de-en_alone`` and ``de-en_aided`` are words of the German
 sentences of pairs, without and with the English in view: what the translation tells the model. A model trained by CLM
@@ -11,6 +12,7 @@ share of masked tokens are the defaults. Models compare on the same data, in win
 
 ``retrieval``: every sentence is looked for among all sentences of the other language, by every layer's vectors.
 ``dictionary``: every word is looked for in the embedding table. Models compare with the same vocabulary only.
+``classify``: a linear probe learns labels from every layer's states of texts in one language, and is tried on others.
 """
 
 import os
@@ -20,18 +22,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.load import arguments, user_errors
-from xlmtrain.config.schema import Config, DataConfig, Device, EvaluateConfig, MaskConfig, Precision, TrainConfig
+from xlmtrain.config.schema import (
+    ClassifyConfig,
+    Config,
+    DataConfig,
+    Device,
+    EvaluateConfig,
+    MaskConfig,
+    Precision,
+    TrainConfig,
+)
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.validation import hidden_sides, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
 from xlmtrain.evaluate.word_translation import read_dictionary, translate_words, translation_table
+from xlmtrain.evaluate.zeroshot import ZeroShot, zeroshot_table
 from xlmtrain.export.api import Pretrained
 from xlmtrain.export.formats import read_model
 from xlmtrain.export.initialize import matching_weights
@@ -44,7 +56,7 @@ from xlmtrain.runtime.precision import choose_precision
 
 @dataclass
 class Evaluate:
-    """The settings of this tool; one of data, retrieval and dictionary is needed."""
+    """The settings of this tool; one of data, retrieval, dictionary and classify is needed."""
 
     model: str = "???"
     """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original program."""
@@ -57,6 +69,9 @@ class Evaluate:
 
     dictionary: str | None = None
     """Lines of a word, a tab and its translation; or, as in MUSE's dictionaries, apart by a blank."""
+
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    """Labelled text: {train: {language: file}, test: {language: file}}, as evaluate.classify in training."""
 
     output: str | None = None
     """File for all figures as JSON; it must not exist yet."""
@@ -88,8 +103,8 @@ def main(argv: list[str]) -> None:
     options, others = arguments(Evaluate, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
-    if not (options.data or options.retrieval or options.dictionary):
-        raise ConfigError("data=, retrieval= or dictionary=: one of them is needed, it says what to evaluate on")
+    if not (options.data or options.retrieval or options.dictionary or options.classify.train):
+        raise ConfigError("data=, retrieval=, dictionary= or classify=: one is needed, it says what to evaluate on")
     saved = read_model(options.model, options.which, options.codes)
     distributed = initialize(options.device)
     figures: dict[str, Any] = {"model": options.model, "step": saved.history.step}
@@ -106,9 +121,13 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
     """The lines to print; what they say goes into ``figures``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
     entries = read_dictionary(Path(options.dictionary)) if options.dictionary else []
+    task = _labels(options.classify, saved) if options.classify.train else None
     if options.data:
         figures["perplexity"] = _perplexity(options, options.data, saved, distributed)
         yield from _perplexity_table(figures["perplexity"])
+    if task is not None:
+        figures["classify"] = task(saved.module(distributed.device), distributed, lambda: False)
+        yield from zeroshot_table(task, figures["classify"])
     if not distributed.is_main:
         return
     model = Pretrained(saved, distributed.device)
@@ -124,6 +143,10 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
         figures["dictionary"] = {"file": options.dictionary, **asdict(words)}
         yield f"{options.dictionary}:"
         yield from translation_table(words)
+
+
+def _labels(files: ClassifyConfig, saved: SavedModel) -> ZeroShot:
+    return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
 def _retrieval(model: Pretrained, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import pytest
@@ -16,6 +16,17 @@ class Size(str, Enum):
 
     small = "small"
     large = "large"
+
+
+@dataclass
+class Place:
+    """A group of settings."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Language -> file."""
+
+    depth: int = 1
+    """How deep."""
 
 
 @dataclass
@@ -34,6 +45,9 @@ class Options:
 
     text: str | None = None
     """What to say."""
+
+    place: Place = field(default_factory=Place)
+    """Where it is."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -66,7 +80,7 @@ def test_the_last_of_several_values_counts() -> None:
 
 def test_keys_of_others() -> None:
     """A misspelt key must not pass for a text, unless somebody else looks at it."""
-    assert refusal("run=here", "cuont=3") == "no such settings: cuont=3; there are count, run, size, text"
+    assert refusal("run=here", "cuont=3") == "no such settings: cuont=3; there are count, place, run, size, text"
     options, others = arguments(Options, ["optim.lr=1", "run=here", "experiment=small", "+x=1"], more=True)
     assert (options, others) == (Options("here"), ["optim.lr=1", "experiment=small", "+x=1"])
 
@@ -105,3 +119,11 @@ def test_help_explains_every_setting_and_ends(flag: str, capsys: pytest.CaptureF
         ("text=null   [str | None]", "What to say."),
     ):
         assert lines[lines.index(setting) + 1] == meaning
+
+
+def test_a_group_is_given_as_hydra_reads_it() -> None:
+    options, _ = arguments(Options, ["run=here", "place={files: {en: 'a=b.tsv', de: c d.tsv}, depth: 2}"])
+    assert options.place == Place({"en": "a=b.tsv", "de": "c d.tsv"}, 2)
+    assert "depht" in refusal("run=here", "place={depht: 2}")
+    assert "place={files: {en: cannot be read" in refusal("run=here", "place={files: {en")
+    assert "place" in refusal("run=here", "place=3")

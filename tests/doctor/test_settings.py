@@ -33,7 +33,11 @@ def test_the_presets_are_in_order(path: Path) -> None:
         ({"optim__lr": 1.0}, "optim.lr=1 is high for a width of 16", True),
         ({"optim__lr": 1e-5}, "optim.lr=1e-05 is low for a width of 16", True),
         ({"optim__warmup_steps": 3}, "no warm-up to speak of (optim.warmup_steps=3)", True),
-        ({"optim__warmup_steps": 1000}, "optim.warmup_steps=1000: the warm-up is not over when the run is, after 1,000 steps", True),
+        (
+            {"optim__warmup_steps": 1000},
+            "optim.warmup_steps=1000: the warm-up is not over when the run is, after 1,000 steps",
+            True,
+        ),
         ({"optim__clip_grad_norm": 0.0}, "gradients are not clipped", False),
         ({"train__save_every": 2000}, "train.save_every=2000: no checkpoint before the last step", False),
         (

@@ -15,13 +15,12 @@ from tiny import ALONE, WORDS, run_processes, tiny_config
 from toy import toy_model
 from training import records, train_alone
 
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config, Pooling, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.validation import hidden_sides
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.alignment import Alignment
-from xlmtrain.evaluate.embedding import Pooling
 from xlmtrain.evaluate.perplexity import Interrupted, evaluate
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.validator import Validator

@@ -15,11 +15,10 @@ import torch
 import xlmtrain
 from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate import nearest
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
-from xlmtrain.export.api import Pooling
 from xlmtrain.export.hugging_face import write_hugging_face
 from xlmtrain.export.run_directory import write_run
 from xlmtrain.export.saved import History, SavedModel
@@ -265,7 +264,7 @@ def test_the_tool(run: Path, files: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_tool_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = f"model={run}", f"output={tmp_path / 'f.json'}"
-    with pytest.raises(ConfigError, match="data=, retrieval= or dictionary=: one of them is needed"):
+    with pytest.raises(ConfigError, match="data=, retrieval=, dictionary= or classify=: one is needed"):
         tool.main([model, output])
     with pytest.raises(ConfigError, match=r"retrieval=dev\.de: has no"):
         tool.main([model, output, "retrieval=dev.de"])

@@ -14,11 +14,12 @@ from training import train_alone
 
 import xlmtrain
 from tools import evaluate as evaluate_tool
+from xlmtrain.config.schema import Pooling
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
-from xlmtrain.export.api import Pooling, Pretrained, load
+from xlmtrain.export.api import Pretrained, load
 from xlmtrain.report.record import RunRecord
 from xlmtrain.report.report import report
 from xlmtrain.report.summary import summary

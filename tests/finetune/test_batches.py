@@ -10,10 +10,17 @@ import pytest
 import torch
 from toy import toy_model
 
+from xlmtrain.config.schema import Pooling
 from xlmtrain.errors import ConfigError
-from xlmtrain.finetune.batches import Encoded, encode, evaluation_batches, training_batch
-from xlmtrain.finetune.examples import Example
+from xlmtrain.evaluate.examples import Encoded, Example, encode
+from xlmtrain.export.saved import SavedModel
+from xlmtrain.finetune.batches import evaluation_batches, training_batch
+from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.text.vocab import EOS, PAD
+
+
+def encoded(files: dict[str, list[Example]], saved: SavedModel, labels: list[str], most: int) -> dict[str, Encoded]:
+    return encode("task", files, saved.pipeline(), saved.languages, saved.config.max_positions, labels, most)
 
 
 def numbered(count: int, language: int, first: int) -> Encoded:
@@ -25,7 +32,7 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
     """One EOS between the two, positions that run on, one language; the label stands at the first place."""
     saved = toy_model(tiny_dataset)
     a, b, c = (saved.vocab.id(word) for word in "abc")
-    pair = encode({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
+    pair = encoded({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
     (batch,) = evaluation_batches(pair, 0, 1)
     assert batch.tokens.tolist() == [[EOS, c, EOS, c, EOS, PAD], [EOS, a, b, EOS, c, EOS]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
@@ -34,7 +41,7 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
     assert batch.lengths.tolist() == [5, 6]
     assert batch.target_index.tolist() == [0, 6]
     assert batch.targets.tolist() == [0, 1]
-    text = encode({"de": [Example("y", ("a b",))]}, saved, ["n", "y"], 256)["de"]
+    text = encoded({"de": [Example("y", ("a b",))]}, saved, ["n", "y"], 256)["de"]
     assert text.ids[0].tolist() == [a, b, EOS]
     assert text.language == 0
 
@@ -42,9 +49,9 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
 def test_long_texts_are_cut_to_fit(tiny_dataset: Path) -> None:
     saved = toy_model(tiny_dataset)
     long = " ".join("a" * 100)
-    (single,) = encode({"de": [Example("y", (long,))]}, saved, ["y"], 256)["de"].ids
-    (pair,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 256)["de"].ids
-    (short,) = encode({"de": [Example("y", (long, long))]}, saved, ["y"], 4)["de"].ids
+    (single,) = encoded({"de": [Example("y", (long,))]}, saved, ["y"], 256)["de"].ids
+    (pair,) = encoded({"de": [Example("y", (long, long))]}, saved, ["y"], 256)["de"].ids
+    (short,) = encoded({"de": [Example("y", (long, long))]}, saved, ["y"], 4)["de"].ids
     assert len(single) + 1 == saved.config.max_positions
     assert saved.config.max_positions - 2 < len(pair) + 1 <= saved.config.max_positions
     assert np.flatnonzero(short == EOS).tolist() == [4, 9]
@@ -52,7 +59,7 @@ def test_long_texts_are_cut_to_fit(tiny_dataset: Path) -> None:
 
 def test_a_language_that_the_model_does_not_know(tiny_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="fr is none of the model's languages, de, en"):
-        encode({"fr": [Example("y", ("a",))]}, toy_model(tiny_dataset), ["y"], 256)
+        encoded({"fr": [Example("y", ("a",))]}, toy_model(tiny_dataset), ["y"], 256)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -91,3 +98,21 @@ def test_evaluation_shares_every_example_out_once() -> None:
     labels = [label for share in batches for batch in share for label in batch.targets.tolist()]
     assert sorted(labels) == list(range(40))
     assert all(batch.tokens.numel() <= 8192 for share in batches for batch in share)
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_the_head_reads_a_text_as_if_it_were_alone(tiny_dataset: Path, pooling: Pooling) -> None:
+    """The first state or the mean of all, whatever the padding."""
+    saved = toy_model(tiny_dataset)
+    examples = [Example("n", ("a b c d",)), Example("y", ("e",)), Example("n", ("f g",))]
+    file = encoded({"en": examples}, saved, ["n", "y"], 256)["en"]
+    torch.manual_seed(0)
+    model = Classifier(saved, 2, dropout=0.0, pooling=pooling).eval()
+    (batch,) = evaluation_batches(file, 0, 1)
+    found = model.logits(batch)
+    shortest_first = sorted(file.ids, key=len)
+    for row, ids in enumerate(shortest_first):
+        tokens = torch.tensor([[EOS, *ids]])
+        states = model.encoder(tokens, torch.arange(tokens.shape[1])[None], torch.ones_like(tokens))[0]
+        vector = states[0] if pooling is Pooling.first else states.mean(dim=0)
+        torch.testing.assert_close(found[row], model.head(vector))

@@ -92,6 +92,10 @@ def test_curves_of_languages_that_meet(run: Path) -> None:
     assert legend(drawn["Translations found first, both ways (%)"]) == [
         (f"layer {layer}", number(value)) for layer, value in enumerate(means)
     ]
+    assert [name for name, _ in legend(drawn["Labels told in a language they were not learned in (%)"])] == [
+        "de layer 0",
+        "de layer 1",
+    ]
     assert [name for name, _ in legend(drawn["Words translated by the embeddings (CSLS, %)"])] == [
         "forward P@1",
         "backward P@1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,6 +115,17 @@ def test_a_users_mistake_is_one_message_and_no_run(
 ) -> None:
     assert message in start(tmp_path / "run", tiny_dataset, *overrides, cwd=tmp_path, code=code)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_unlikely_to_be_meant_is_said_before_the_first_step(tiny_dataset: Path, tmp_path: Path) -> None:
+    header = json.loads((tiny_dataset / "dataset.json").read_text(encoding="utf-8"))
+    bare = shutil.copytree(tiny_dataset, tmp_path / "bare")
+    header["corpora"] = {name: one for name, one in header["corpora"].items() if name.startswith("train.")}
+    (bare / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
+    printed = start(tmp_path / "run", bare, "optim.warmup_steps=20", cwd=tmp_path, code=0)
+    before, _, _ = printed.partition("step 1/")
+    assert "WARNING: there is no validation text of what is trained on" in before
+    assert "WARNING: optim.warmup_steps=20: the warm-up is not over when the run is, after 20 steps" in before
 
 
 @pytest.mark.slow

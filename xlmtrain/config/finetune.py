@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.config.schema import Device, OptimConfig, Precision
+from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision
 from xlmtrain.errors import ConfigError
 
 
@@ -62,6 +62,9 @@ class FinetuneTrainConfig:
     layers: list[int] | None = None
     """Which layers learn: 0 the embeddings, 1 the first block, and so on; null all of them, ``[]`` the classification
     head alone. The head always learns."""
+
+    pooling: Pooling = Pooling.first
+    """What the head reads of a text's last hidden states: the first, as in the paper, or their mean."""
 
     dropout: float = 0.1
     """Dropout in the model while it learns, and before the head."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -117,7 +118,7 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
     """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
     ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
-    entries. ``more``: keys that the tool does not have are among
+    entries, a group of settings as Hydra reads it, ``key={a: 1}``. ``more``: keys that the tool does not have are among
     the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
     if {"--help", "-h"} & set(argv):
@@ -135,8 +136,12 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
             value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
             if OmegaConf.is_list(config._get_node(key)):
                 config[key].append(value)
+            elif OmegaConf.is_dict(config._get_node(key)):
+                OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
             else:
                 config[key] = value
+    except HydraException as error:
+        raise ConfigError(f"{pair}: cannot be read: {error}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
     return _to_dataclass(config), [argument for argument in argv if argument not in pairs]

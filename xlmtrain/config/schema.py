@@ -43,6 +43,13 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
+class Pooling(str, Enum):
+    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
+
+    mean = "mean"
+    first = "first"
+
+
 class Device(str, Enum):
     """Where to train."""
 
@@ -296,6 +303,23 @@ class TrainConfig:
 
 
 @dataclass
+class ClassifyConfig:
+    """Labelled text, as ``tools/finetune.py`` reads it: ``label, text`` or ``label, text, text`` between tabs, or the
+    tables of XNLI and PAWS-X."""
+
+    train: dict[str, str] = field(default_factory=dict)
+    """Language -> file to learn from, e.g. ``{en: train.en.tsv}``."""
+
+    test: dict[str, str] = field(default_factory=dict)
+    """Language -> file to be tried on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``; at least one of a language that is
+    not learned from."""
+
+    def __post_init__(self) -> None:
+        if bool(self.train) != bool(self.test):
+            raise ConfigError("classify.train and classify.test: one is of no use without the other")
+
+
+@dataclass
 class EvaluateConfig:
     """Validation during training."""
 
@@ -318,6 +342,11 @@ class EvaluateConfig:
 
     dictionary: str | None = None
     """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
+
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    """Labels that a linear probe learns from the states of some languages' texts and tells of others'
+    (``valid/zeroshot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
+    from it. The figures before the first step are those of words that are written alike."""
 
     metric: str = "valid/mlm_ppl"
     """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""

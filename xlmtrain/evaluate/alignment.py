@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmtrain.config.schema import EvaluateConfig
+from xlmtrain.config.schema import EvaluateConfig, Pooling
 from xlmtrain.data.corpus import Dataset
-from xlmtrain.evaluate.embedding import Pooling, embed
+from xlmtrain.evaluate.embedding import embed
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.word_translation import read_dictionary, translate_words

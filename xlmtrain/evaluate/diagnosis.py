@@ -134,8 +134,8 @@ def warmup_too_long(warmup: int, steps: int) -> Iterator[str]:
     """Of a run of so many ``steps``."""
     if warmup >= steps:
         yield (
-            f"optim.warmup_steps={warmup}: the warm-up is not over when the run is, after {steps:,} steps, and the rate "
-            f"never comes to optim.lr; optim.warmup_steps={max(steps // 10, 1)} is usual"
+            f"optim.warmup_steps={warmup}: the warm-up is not over when the run is, after {steps:,} steps, so that the "
+            f"rate never comes to optim.lr; optim.warmup_steps={max(steps // 10, 1)} is usual"
         )
 
 

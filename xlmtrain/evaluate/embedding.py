@@ -6,12 +6,12 @@ Letters: B rows, T positions, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from itertools import islice
 
 import numpy as np
 import torch
 
+from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.rows import sentence_rows
 from xlmtrain.objective import LanguageModel
@@ -20,11 +20,13 @@ BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
 
 
-class Pooling(str, Enum):
-    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
-
-    mean = "mean"
-    first = "first"
+def pooled(states: torch.Tensor, lengths: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
+    """(B, D) of states (B, T, D) that are zero at padding; ``lengths`` (B,), None if no row is padded."""
+    if pooling is Pooling.first:
+        return states[:, 0]
+    if lengths is None:
+        return states.mean(dim=1)
+    return states.sum(dim=1) / lengths.to(states)[:, None]
 
 
 @torch.no_grad()
@@ -57,11 +59,7 @@ def embed(
         states = model.encoder.states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
         for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
             for pooling, place in zip(poolings, vectors):
-                if pooling is Pooling.first:
-                    pooled = x[:, 0]
-                else:
-                    pooled = x.sum(dim=1) / torch.from_numpy(rows.lengths).to(x)[:, None]
-                place[number, chosen] = pooled.float().cpu().numpy()
+                place[number, chosen] = pooled(x, batch.lengths, pooling).float().cpu().numpy()
     model.train(was_training)
     return vectors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.validation import hidden_sides, validation_sets
@@ -11,8 +12,11 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.alignment import Alignment
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.samples import sample_predictions
+from xlmtrain.evaluate.zeroshot import ZeroShot
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.text.bpe import read_codes
+from xlmtrain.text.pipeline import TextPipeline
 
 
 class Validator:
@@ -28,8 +32,13 @@ class Validator:
         most = 0 if causal else config.evaluate.translations
         self._hidden = hidden_sides(config, dataset, most=most) if most else []
         self._alignment = Alignment(config.evaluate, dataset, config.model.max_positions, causal)
+        classify, positions = config.evaluate.classify, config.model.max_positions
+        self._zeroshot = (
+            ZeroShot(classify, _text(dataset), dataset.languages, positions, causal) if classify.train else None
+        )
         names = {name for one in self.sets + self._hidden for name in (one.name, f"valid/{one.objective}")}
-        metrics = sorted([*(f"{name}_{what}" for name in names for what in ("ppl", "acc")), *self._alignment.metrics])
+        found = [f"{name}_{what}" for name in names for what in ("ppl", "acc")]
+        metrics = sorted(found + self._alignment.metrics + (self._zeroshot.metrics if self._zeroshot else []))
         if self.sets and config.evaluate.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
 
@@ -38,7 +47,8 @@ class Validator:
     ) -> dict[str, float]:
         """The figures, the same on every process. ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
         figures = evaluate(model, [*self.sets, *self._hidden], precision, distributed, stop)
-        return figures | self._alignment(model, distributed, stop)
+        figures |= self._alignment(model, distributed, stop)
+        return figures | (self._zeroshot(model, distributed, stop) if self._zeroshot else {})
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
         """Set -> its first sentences, masked, with the model's predictions, as Markdown."""
@@ -48,3 +58,9 @@ class Validator:
             for chosen in self.sets
             if count > 0
         }
+
+
+def _text(dataset: Dataset) -> TextPipeline:
+    """From raw text to the ids of the data."""
+    codes = dataset.path / "codes"
+    return TextPipeline(TextConfig(**dataset.header.text), read_codes(codes) if codes.exists() else [], dataset.vocab)

@@ -20,10 +20,11 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.rows import Rows, pair_rows, sentence_rows
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.embedding import Pooling, by_length, embed
+from xlmtrain.evaluate.embedding import by_length, embed
 from xlmtrain.export.formats import read_model
 from xlmtrain.export.run_directory import Which
 from xlmtrain.export.saved import SavedModel

@@ -1,13 +1,9 @@
-"""Examples as ids, and batches of them.
-
-A text is read as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with positions that run on, as the ancestor
-reads XNLI's. All of a row is in one language.
-"""
+"""Batches of labelled examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,47 +11,11 @@ import torch
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.permutation import Permutation
 from xlmtrain.data.rows import sentence_rows
-from xlmtrain.errors import ConfigError
-from xlmtrain.export.saved import SavedModel
-from xlmtrain.finetune.examples import Example
+from xlmtrain.evaluate.examples import Encoded
 from xlmtrain.runtime.random import generator
-from xlmtrain.text.vocab import EOS
 
 EVALUATION_TOKENS = 8192
 """Tokens in a forward pass of evaluation, padding included."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One file's examples: ``ids``, each ending with EOS; ``labels`` (N,) int64; the language's id."""
-
-    ids: list[np.ndarray]
-    labels: np.ndarray
-    language: int
-
-
-def encode(
-    files: Mapping[str, Sequence[Example]], saved: SavedModel, labels: Sequence[str], max_tokens: int
-) -> dict[str, Encoded]:
-    """Every language's examples as the model reads them, each text cut to ``max_tokens`` subwords, and a pair's two
-    so that both fit into the model's positions.
-
-    Raises ConfigError for a language that the model does not know.
-    """
-    text, number = saved.pipeline(), {label: i for i, label in enumerate(labels)}
-    encoded = {}
-    for language, examples in files.items():
-        if language not in saved.languages:
-            raise ConfigError(f"task: {language} is none of the model's languages, {', '.join(saved.languages)}")
-        parts = len(examples[0].texts)
-        longest = min(max_tokens, (saved.config.max_positions - 1) // parts - 1)
-        ids = [
-            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
-            for example in examples
-        ]
-        targets = np.array([number[example.label] for example in examples])
-        encoded[language] = Encoded(ids, targets, saved.languages.index(language))
-    return encoded
 
 
 def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, rank: int, world_size: int) -> Batch:

@@ -1,6 +1,7 @@
-"""A pretrained encoder with a classification head: dropout and a linear map on the first state, as in the paper.
+"""A pretrained encoder with a classification head: dropout and a linear map on the first state, as in the paper, or on
+the mean of all.
 
-The first state sees the whole sentence, also of a model that CLM trained to see what is before it, as in the ancestor.
+A state sees the whole sentence, also of a model that CLM trained to see what is before it, as in the ancestor.
 
 Letters: B rows, T positions, D width, C labels.
 """
@@ -14,26 +15,28 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.embedding import pooled
 from xlmtrain.export.saved import SavedModel
 
 
 class Classifier(nn.Module):
     """The encoder of ``saved``, a copy, and a new head for so many ``labels``, started by torch's generator."""
 
-    def __init__(self, saved: SavedModel, labels: int, dropout: float) -> None:
+    def __init__(self, saved: SavedModel, labels: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
         wet = replace(saved.config, dropout=dropout, attention_dropout=dropout)
         self.encoder = copy.deepcopy(replace(saved, config=wet).module().encoder)  # a module shares its weights' memory
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(saved.config.dim, labels)
+        self.pooling = pooling
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits (B, C) in fp32; the batch's targets are labels, and their places the first of each row."""
+        """Logits (B, C) in fp32; the batch's targets are labels."""
         hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths)
-        first = hidden.flatten(0, 1).index_select(0, batch.target_index)
-        return self.head(self.dropout(first)).float()
+        return self.head(self.dropout(pooled(hidden, batch.lengths, self.pooling))).float()
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the rows, in nats."""

@@ -17,8 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import NumericalError
+from xlmtrain.evaluate.diagnosis import warmup_too_long
+from xlmtrain.evaluate.examples import Encoded
 from xlmtrain.export.saved import SavedModel
-from xlmtrain.finetune.batches import Encoded, training_batch
+from xlmtrain.finetune.batches import training_batch
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.finetune.scores import Scores, evaluate, mean_and_deviation
 from xlmtrain.metrics.sinks import Console, MetricsWriter
@@ -73,7 +75,7 @@ class Finetuning:
         self.steps = max(1, math.ceil(config.train.epochs * examples / config.train.batch_size))
         self.every = config.evaluate.every or max(1, round(examples / config.train.batch_size))
         torch.manual_seed(torch_seed(self.seed, "init"))
-        self.model = Classifier(self.saved, self.labels, config.train.dropout)
+        self.model = Classifier(self.saved, self.labels, config.train.dropout, config.train.pooling)
         self.model.choose_layers(config.train.layers)
         self.model.to(device)
         self.optimizer = make_optimizer(config.optim, self.model, device)
@@ -83,6 +85,8 @@ class Finetuning:
     def run(self) -> dict[str, Any] | None:
         """Train and test; the result as plain JSON values, or None if a signal came before the end."""
         self._resume()
+        for doubt in warmup_too_long(self.config.optim.warmup_steps, self.steps) if self.distributed.is_main else ():
+            log.warning("WARNING: %s", doubt)
         writer = (
             MetricsWriter(self.directory, self.standing.step, self.standing.step) if self.distributed.is_main else None
         )

@@ -22,9 +22,8 @@ from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import flat
 from xlmtrain.errors import ConfigError, UserError
+from xlmtrain.evaluate.examples import Encoded, encode, labels_of, read_examples
 from xlmtrain.export.saved import SavedModel
-from xlmtrain.finetune.batches import Encoded, encode
-from xlmtrain.finetune.examples import labels_of, read_examples
 from xlmtrain.finetune.loop import Finetuning
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.runtime.distributed import Distributed
@@ -99,7 +98,11 @@ def _read(config: FinetuneConfig, saved: SavedModel) -> tuple[list[str], dict[st
     learned = {example.label for file in examples["train"].values() for example in file}
     if unknown := [label for label in labels if label not in learned]:
         log.warning("never learned, so never right: %s", ", ".join(unknown))
-    return labels, {split: encode(files, saved, labels, config.task.max_tokens) for split, files in examples.items()}
+    text, positions, most = saved.pipeline(), saved.config.max_positions, config.task.max_tokens
+    return labels, {
+        split: encode("task", files, text, saved.languages, positions, labels, most)
+        for split, files in examples.items()
+    }
 
 
 def _summary(labels: Sequence[str], splits: Mapping[str, Mapping[str, Encoded]]) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 
 from xlmtrain.config.finetune import Score
 from xlmtrain.config.schema import Precision
-from xlmtrain.finetune.batches import Encoded, evaluation_batches
+from xlmtrain.evaluate.examples import Encoded
+from xlmtrain.finetune.batches import evaluation_batches
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast

@@ -17,7 +17,7 @@ _SINGLE = {
     "speed/tokens_per_second": "Tokens per second",
 }
 # Figures of languages that meet or do not: charts of their own.
-_MEETING = ("_alone", "_aided", "_retrieval")
+_MEETING = ("_alone", "_aided", "_retrieval", "_zeroshot")
 # What the reference curves hold.
 _KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
 
@@ -61,6 +61,8 @@ def _meeting(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[
         layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
     lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
     yield line_chart("Translations found first, both ways (%)", lines, _TOKENS, floor=0.0)
+    lines = [_line(run, name, _layer_label(name)) for name in run.names("zeroshot/", "_centred")]
+    yield line_chart("Labels told in a language they were not learned in (%)", lines, _TOKENS, floor=0.0)
     lines = [
         _line(run, name, _word_label(name))
         for name in run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
@@ -125,6 +127,11 @@ def _mean(run: RunRecord, names: Sequence[str], label: str) -> Line:
         xs, ys = run.curve(name)
         curves.append(ys)
     return Line(label, xs, [sum(values) / len(values) for values in zip(*curves)])
+
+
+def _layer_label(name: str) -> str:
+    """``zeroshot/de_layer2_centred`` -> ``de layer 2``."""
+    return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
 
 
 def _word_label(name: str) -> str:

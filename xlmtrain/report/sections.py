@@ -24,6 +24,7 @@ _SPOKEN = {
     "valid/alone_acc": "hidden words found alone, %",
     "valid/aided_acc": "hidden words found aided, %",
     "valid/retrieval_acc": "translations found, %",
+    "valid/zeroshot_acc": "labels told in a new language, %",
 }
 
 

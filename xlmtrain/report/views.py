@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.corpus import Dataset
 from xlmtrain.data.rows import pair_rows
@@ -14,7 +15,7 @@ from xlmtrain.evaluate.attention import attention_weights
 from xlmtrain.evaluate.projection import principal_plane
 from xlmtrain.evaluate.recovery import Recovery, recover_words, whole_words
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
-from xlmtrain.export.api import Pooling, Pretrained, load
+from xlmtrain.export.api import Pretrained, load
 from xlmtrain.report.record import RunRecord
 from xlmtrain.text.vocab import MASK, SPECIALS
 

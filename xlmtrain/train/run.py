@@ -46,6 +46,7 @@ _MUST_STAY = (
     "evaluate.max_tokens",
     "evaluate.pairs_per_batch",
     "evaluate.translations",
+    "evaluate.classify.",
 )
 
 
@@ -203,7 +204,7 @@ class RunDirectory:
         changed = [key for key in keys if old.get(key) != new.get(key)]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
         # Its best so far cannot depend on an evaluation that an earlier version did not have.
-        staying = [key for key in _MUST_STAY if key in old or not key.startswith("evaluate.")]
+        staying = [k for k in changed if k.startswith(_MUST_STAY) and (k in old or not k.startswith("evaluate."))]
         refused = [lines[key] for key in changed if key in staying or not key.startswith(_MAY_CHANGE)]
         fingerprint = read_json(self.path / "dataset.json").get("fingerprint", "none")
         if fingerprint != dataset.fingerprint:

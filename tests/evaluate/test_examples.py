@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlmtrain.errors import DataError
-from xlmtrain.finetune.examples import Example, labels_of, read_examples
+from xlmtrain.evaluate.examples import Example, labels_of, read_examples
 
 # As published: XNLI-1.0's columns (those that are not read are shortened), XNLI-MT's, PAWS-X's.
 XNLI = (

@@ -1,14 +1,22 @@
-"""Labelled text as it is published: lines of label and text, or the tables of XNLI and PAWS-X."""
+"""Labelled text as it is published, lines of label and text, or the tables of XNLI and PAWS-X; and as ids.
+
+A text is read as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with positions that run on, as the ancestor
+reads XNLI's. All of a row is in one language.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.errors import DataError
+import numpy as np
+
+from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.lines import aligned_lines
+from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.vocab import EOS
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +35,15 @@ class Example:
 
     label: str
     texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One file's examples: ``ids``, each ending with EOS; ``labels`` (N,) int64; the language's id."""
+
+    ids: list[np.ndarray]
+    labels: np.ndarray
+    language: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,36 @@ def labels_of(files: Mapping[str, list[Example]]) -> list[str]:
             + ", ".join(f"{name} has {count}" for name, count in counts.items())
         )
     return labels
+
+
+def encode(
+    setting: str,
+    files: Mapping[str, Sequence[Example]],
+    text: TextPipeline,
+    languages: Sequence[str],
+    positions: int,
+    labels: Sequence[str],
+    max_tokens: int,
+) -> dict[str, Encoded]:
+    """Every language's examples as a model of these ``languages`` reads them, each text cut to ``max_tokens`` subwords,
+    and a pair's two so that both fit into its ``positions``.
+
+    ``setting``: who asked for them, for messages. Raises ConfigError for a language that the model does not know.
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    encoded = {}
+    for language, examples in files.items():
+        if language not in languages:
+            raise ConfigError(f"{setting}: {language} is none of the model's languages, {', '.join(languages)}")
+        parts = len(examples[0].texts)
+        longest = min(max_tokens, (positions - 1) // parts - 1)
+        ids = [
+            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
+            for example in examples
+        ]
+        targets = np.array([number[example.label] for example in examples])
+        encoded[language] = Encoded(ids, targets, languages.index(language))
+    return encoded
 
 
 def _header(fields: list[str]) -> _Columns | None:
