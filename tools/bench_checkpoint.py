@@ -10,21 +10,15 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
 
 import torch
+from contest.saving import INTERVAL, measure_saving
 
 from xlmtrain.config.load import arguments, compose, user_errors
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
-from xlmtrain.train.background import BackgroundSaver
-from xlmtrain.train.checkpoint import CheckpointStore
-from xlmtrain.train.state import optimizer_tensors
 
 
 @dataclass
@@ -37,7 +31,7 @@ class BenchCheckpoint:
     vocab_size: int = 64699
     """Entries of the vocabulary; the default is the released model's."""
 
-    interval: float = 600.0
+    interval: float = INTERVAL
     """Seconds between checkpoints."""
 
     saves: int = 5
@@ -58,22 +52,11 @@ def main(argv: list[str]) -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    stalls, walls, costs = [], [], []
-    with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        saver = BackgroundSaver(CheckpointStore(Path(directory), keep_last=1))
-        for step in range(options.saves):
-            begun, cost = time.monotonic(), time.process_time()
-            saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)
-            stalls.append(time.monotonic() - begun)
-            saver.settle()
-            walls.append(time.monotonic() - begun)
-            costs.append(time.process_time() - cost)
-        size = sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
-        saver.close()
+    saving = measure_saving(model, optimizer, options.saves, options.directory)
     print(
-        f"{size / 1e6:,.0f} MB: training stands still for {median(stalls[1:]):.2f} s ({stalls[0]:.2f} s the first "
-        f"time), {median(stalls[1:]) / options.interval:.2%} of {options.interval:.0f} s; on the disk after "
-        f"{median(walls[1:]):.1f} s, which cost {median(costs[1:]):.1f} CPU-s"
+        f"{saving.megabytes:,.0f} MB: training stands still for {saving.stall:.2f} s ({saving.first_stall:.2f} s the "
+        f"first time), {saving.stall / options.interval:.2%} of {options.interval:.0f} s; on the disk after "
+        f"{saving.wall:.1f} s, which cost {saving.cpu:.1f} CPU-s"
     )
 
 

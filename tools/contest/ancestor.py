@@ -15,16 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from contest.turns import Turns
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
 from xlmtrain.export.original import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD
-
-CPU = torch.device("cpu")
 
 
 class _Attention(nn.Module):
@@ -88,8 +86,8 @@ class AncestorModel(nn.Module):
         """Mean cross-entropy over the targets of an MLM batch, in nats."""
         tokens = batch.tokens
         rows, length = tokens.shape
-        lengths = torch.full((rows,), length) if batch.lengths is None else batch.lengths
-        inside = torch.arange(length) < lengths[:, None]
+        lengths = torch.full((rows,), length, device=tokens.device) if batch.lengths is None else batch.lengths
+        inside = torch.arange(length, device=tokens.device) < lengths[:, None]
         x = self.embeddings(tokens) + self.position_embeddings(batch.positions)
         x = x + self.lang_embeddings(batch.languages)
         x = F.dropout(self.layer_norm_emb(x), p=self.dropout, training=self.training)
@@ -99,8 +97,8 @@ class AncestorModel(nn.Module):
             x = norm1(x + attended)
             x = norm2(x + ffn(x))
             x = x * inside[..., None].to(x.dtype)
-        chosen = torch.zeros(rows * length, dtype=torch.bool).index_fill_(0, batch.target_index, True)
-        chosen = chosen.view(rows, length, 1).expand_as(x)
+        chosen = torch.zeros(rows * length, dtype=torch.bool, device=tokens.device)
+        chosen = chosen.index_fill_(0, batch.target_index, True).view(rows, length, 1).expand_as(x)
         scores = self.pred_layer.proj(x[chosen].view(-1, x.shape[-1]))  # (N, V)
         return F.cross_entropy(scores, batch.targets, reduction="mean")
 
@@ -133,24 +131,27 @@ class AncestorAdam(torch.optim.Optimizer):
 class Loop:
     """The model, trained as it was."""
 
-    def __init__(self, config: Config, weights: LanguageModel) -> None:
+    def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
         self.model = AncestorModel(config.model, len(weights.head.bias), len(config.data.mlm))
         self.model.load_state_dict(to_original(weights.state_dict()))
+        self.model.to(device)
         optim = config.optim
-        self.optimizer = AncestorAdam(list(self.model.parameters()), optim.lr, (optim.beta1, optim.beta2), optim.eps)
-        self._clip, self._precision = optim.clip_grad_norm, config.train.precision
+        self._optimizer = AncestorAdam(list(self.model.parameters()), optim.lr, (optim.beta1, optim.beta2), optim.eps)
+        self._clip, self._precision, self._device = optim.clip_grad_norm, config.train.precision, device
 
     def loss(self, batch: Batch) -> float:
         """See :class:`contest.worker.Trains`."""
         return float(self.model(batch))
 
-    def step(self, data: StepData) -> float:
+    def train(self, turns: Turns) -> None:
         """See :class:`contest.worker.Trains`."""
-        (batch,) = data.batches
-        with autocast(self._precision, CPU):
-            loss = self.model(batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        self.optimizer.step()
-        return loss.item()
+        turns.watch(self.model, self._optimizer)
+        for data in turns:
+            batch = data.batches[0].to(self._device)
+            with autocast(self._precision, self._device):
+                loss = self.model(batch)
+            self._optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+            self._optimizer.step()
+            turns.done(loss.detach())

@@ -6,63 +6,71 @@ import torch
 from torch import nn
 from transformers import XLMConfig, XLMWithLMHeadModel
 
+from contest.turns import Turns
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
 from xlmtrain.export.original import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD
 
-CPU = torch.device("cpu")
+
+def make_model(config: Config, weights: LanguageModel) -> XLMWithLMHeadModel:
+    """transformers' model with the first weights that all have."""
+    model = config.model
+    hf_model = XLMWithLMHeadModel(
+        XLMConfig(
+            vocab_size=len(weights.head.bias),
+            emb_dim=model.dim,
+            n_layers=model.layers,
+            n_heads=model.heads,
+            max_position_embeddings=model.max_positions,
+            dropout=model.dropout,
+            attention_dropout=model.attention_dropout,
+            n_langs=len(config.data.mlm),
+            layer_norm_eps=LAYER_NORM_EPS,
+            pad_token_id=PAD,
+        )
+    )
+    named = to_original(weights.state_dict()).items()
+    hf_model.load_state_dict({n if n.startswith("pred_layer") else f"transformer.{n}": t for n, t in named})
+    return hf_model.train()
+
+
+def make_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    """What the model is called with: labels at every position, -100 where nothing is to be predicted."""
+    labels = torch.full_like(batch.tokens, -100)
+    labels.view(-1)[batch.target_index] = batch.targets
+    return {"input_ids": batch.tokens, "langs": batch.languages, "position_ids": batch.positions, "labels": labels}
 
 
 class Loop:
     """What one writes around transformers' model: AdamW as torch has it by default, clipping, autocast for bf16."""
 
-    def __init__(self, config: Config, weights: LanguageModel) -> None:
-        vocab_size, languages = len(weights.head.bias), len(config.data.mlm)
-        model = config.model
-        self.model = XLMWithLMHeadModel(
-            XLMConfig(
-                vocab_size=vocab_size,
-                emb_dim=model.dim,
-                n_layers=model.layers,
-                n_heads=model.heads,
-                max_position_embeddings=model.max_positions,
-                dropout=model.dropout,
-                attention_dropout=model.attention_dropout,
-                n_langs=languages,
-                layer_norm_eps=LAYER_NORM_EPS,
-                pad_token_id=PAD,
-            )
-        )
-        named = to_original(weights.state_dict()).items()
-        self.model.load_state_dict({n if n.startswith("pred_layer") else f"transformer.{n}": t for n, t in named})
-        self.model.train()
+    def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
+        self.model = make_model(config, weights)
+        self.model.to(device)  # type: ignore[arg-type]
+        self._called = torch.compile(self.model) if config.train.compile else self.model
         optim = config.optim
-        self.optimizer = torch.optim.AdamW(
+        self._optimizer = torch.optim.AdamW(
             self.model.parameters(), optim.lr, (optim.beta1, optim.beta2), optim.eps, optim.weight_decay
         )
-        self._clip, self._precision = optim.clip_grad_norm, config.train.precision
-
-    def _forward(self, batch: Batch) -> torch.Tensor:
-        labels = torch.full_like(batch.tokens, -100)
-        labels.view(-1)[batch.target_index] = batch.targets
-        return self.model(batch.tokens, langs=batch.languages, position_ids=batch.positions, labels=labels).loss
+        self._clip, self._precision, self._device = optim.clip_grad_norm, config.train.precision, device
 
     def loss(self, batch: Batch) -> float:
         """See :class:`contest.worker.Trains`."""
-        return float(self._forward(batch))
+        return float(self.model(**make_inputs(batch)).loss)
 
-    def step(self, data: StepData) -> float:
+    def train(self, turns: Turns) -> None:
         """See :class:`contest.worker.Trains`."""
-        (batch,) = data.batches
-        with autocast(self._precision, CPU):
-            loss = self._forward(batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return float(loss.detach())
+        turns.watch(self._called, self._optimizer)
+        for data in turns:
+            inputs = make_inputs(data.batches[0].to(self._device))
+            with autocast(self._precision, self._device):
+                loss = self._called(**inputs).loss
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+            turns.done(loss.detach())

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 
+from contest.saving import INTERVAL, measure_saving
+from contest.turns import Turns
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.memory import keep_freed_memory
 from xlmtrain.train.step import Stepper
 
-CPU = torch.device("cpu")
-
 
 class Loop:
-    """Optimizer and step as train.py makes them."""
+    """Model, optimizer and step as train.py makes them."""
 
-    def __init__(self, config: Config, weights: LanguageModel) -> None:
+    def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
         keep_freed_memory()
         self.model = weights
-        self.optimizer = make_optimizer(config.optim, self.model, CPU)
-        alone = Distributed(0, 1, CPU)
-        self._stepper = Stepper(config, self.model, self.optimizer, config.train.precision, alone)
+        if config.train.compile:
+            for block in self.model.encoder.blocks:
+                block.compile()
+        self.model.to(device)
+        self._optimizer = make_optimizer(config.optim, self.model, device)
+        alone = Distributed(0, 1, device)
+        self._stepper = Stepper(config, self.model, self._optimizer, config.train.precision, alone)
 
     def loss(self, batch: Batch) -> float:
         """See :class:`contest.worker.Trains`."""
         return float(self.model(batch)) / len(batch.targets)
 
-    def step(self, data: StepData) -> float:
+    def train(self, turns: Turns) -> None:
         """See :class:`contest.worker.Trains`."""
-        return float(self._stepper(data, data.targets).losses.sum()) / sum(data.targets)
+        turns.watch(self.model, self._optimizer)
+        for data in turns:
+            losses = self._stepper(data, data.targets).losses
+            turns.done(losses.sum() / sum(data.targets))
+
+    def saving(self, saves: int) -> dict[str, Any]:
+        """See :class:`contest.worker.Saves`. ``stalled``, ``share``: of the time and of the CPU time between two."""
+        saving = measure_saving(self.model, self._optimizer, saves)
+        return {**asdict(saving), "stalled": saving.stall / INTERVAL, "share": saving.cpu / INTERVAL}
