@@ -56,6 +56,42 @@ def test_loss_in_bf16_is_the_cross_entropy_but_for_rounding() -> None:
         assert (a - c).norm() < 0.02 * c.norm()
 
 
+def test_gradients_that_are_kept_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    layer = Head(DIM, WORDS, tied=False)
+    assert layer.weight is not None
+    targets = torch.randint(WORDS, (5,))
+
+    def gradient(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = layer(hidden, hidden, targets)
+        return torch.autograd.grad(loss, layer.weight)[0]
+
+    first = gradient(torch.randn(5, DIM))
+    before = first.clone()
+    gradient(torch.randn(5, DIM))
+    assert torch.equal(first, before)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_matrix_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """However many targets there are: each size costs memory."""
+    rows = []
+
+    def record(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return product(x, *others)
+
+    product = F.linear
+    monkeypatch.setattr(F, "linear", record)
+    monkeypatch.setattr(head, "has_own_kernel", lambda _: own)
+    layer = Head(DIM, WORDS, tied=True)
+    for count in range(1, 65):
+        hidden = torch.randn(count, DIM, requires_grad=True)
+        layer(hidden, torch.randn(WORDS, DIM), torch.zeros(count, dtype=torch.int64)).backward()
+    assert set(rows) == {16, 32, 48, 64}
+
+
 def test_look_up_has_the_gradient_of_an_embedding() -> None:
     torch.manual_seed(0)
     table = nn.Embedding(WORDS, DIM, padding_idx=PAD)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch._dynamo
 from tiny import ALONE, tiny_config
+from torch import nn
 from training import records, train_alone
 
+from xlmtrain.data.loader import StepData
 from xlmtrain.errors import NumericalError
+from xlmtrain.model import attention, dropout, embedding, head
 from xlmtrain.runtime import faults
+from xlmtrain.train.step import Stepper, StepResult
 
 CHANGES = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": 6, "evaluate.every": 3}
 
@@ -41,3 +46,34 @@ def test_what_is_not_finite_is_named(tiny_dataset: Path, tmp_path: Path) -> None
             train_alone(config)
     finally:
         faults.arm(None, ALONE.rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("others", "most"), [({"data.tlm": {}}, 1), ({"data.clm": {"de": 1.0}}, 7)])
+def test_compiled_once_for_all_batches(
+    monkeypatch: pytest.MonkeyPatch, tiny_dataset: Path, tmp_path: Path, others: dict[str, Any], most: int
+) -> None:
+    """As on a GPU: a block is one graph, and neither the number of targets nor an evaluation asks for another one."""
+    for module in (attention, dropout, embedding, head):
+        monkeypatch.setattr(module, "has_own_kernel", lambda _: False)
+    compile_module = nn.Module.compile
+    # What is compiled, and how often, is the same without the compiler.
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
+    graphs = []
+    step = Stepper.__call__
+
+    def counted(stepper: Stepper, data: StepData, targets: list[float]) -> StepResult:
+        result = step(stepper, data, targets)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        return result
+
+    monkeypatch.setattr(Stepper, "__call__", counted)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    changes = {"train.compile": True, "train.steps": 40, "model.layers": 2, "evaluate.every": 3, **others}
+    train_alone(tiny_config(tmp_path / "run", tiny_dataset, changes))
+    counters = torch._dynamo.utils.counters
+    assert 1 <= graphs[-1] <= most
+    assert graphs[-1] == graphs[9]
+    assert not counters["graph_break"]
+    assert not counters["unimplemented"]  # such as: compiled too often

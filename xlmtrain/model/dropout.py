@@ -14,7 +14,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 def has_own_kernel(x: torch.Tensor) -> bool:
-    """Whether ``x`` is where torch's own operations with dropout are not the fastest: on a CPU, in 16 or 32 bits."""
+    """Whether ``x`` is where torch's own operations are not the fastest, and not taken: a CPU, 16 or 32 bits."""
     return x.device.type == "cpu" and x.element_size() in _INTEGERS
 
 

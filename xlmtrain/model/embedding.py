@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xlmtrain.model.dropout import has_own_kernel
+
 
 def look_up(table: nn.Embedding, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The embeddings (B, T, D) of ``tokens`` (B, T), and the matrix (V, D) for the output layer to use.
@@ -16,7 +18,7 @@ def look_up(table: nn.Embedding, tokens: torch.Tensor) -> tuple[torch.Tensor, to
     layer's. On a CPU the few rows are added there instead, as long as this matrix is the one used. Elsewhere, or with
     no gradient to compute, both are what they always are.
     """
-    if table.weight.device.type == "cpu" and torch.is_grad_enabled():
+    if has_own_kernel(table.weight) and torch.is_grad_enabled():
         return _LookUp.apply(table.weight, tokens, table.padding_idx)
     return table(tokens), table.weight
 

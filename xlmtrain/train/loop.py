@@ -197,6 +197,7 @@ class TrainingLoop:
             self.console.progress(progress_line(figures, self.progress, self.config.train.steps))
         self.clock.reset()
 
+    @torch.compiler.set_stance("force_eager")  # in its many shapes it would use up how often torch compiles a block
     def _evaluate_if_due(self) -> Outcome | None:
         """Evaluate at the first and last step and every so often; an Outcome if the metric has stopped improving."""
         step, config = self.progress.step, self.config.evaluate

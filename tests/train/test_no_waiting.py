@@ -1,0 +1,145 @@
+"""A step never waits for the device. It runs here on one that has no numbers to read: torch's fake tensors have shapes,
+types and places alone, and what would have the host wait for a number raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import run_processes, tiny_config
+from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from xlmtrain.config.schema import Config, Precision
+from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.precision import HALF
+from xlmtrain.train.guard import Guard
+from xlmtrain.train.state import Progress
+from xlmtrain.train.step import Stepper
+
+NAME = "blind"
+ATEN = torch.ops.aten
+
+
+class Backend(_DummyBackendModule):
+    """What torch asks a device's module for."""
+
+    def device_count(self) -> int:
+        return 1
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return list(HALF.values())
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+
+class Watch(TorchDispatchMode):
+    """Lets no copy pass that the host waits for, and notes what types linear layers give."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode, self.pinned, self.seen, self.copies = mode, list[torch.Tensor](), set[Any](), 0
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Stands for Tensor.pin_memory."""
+        pinned = self.mode.from_tensor(tensor)
+        self.pinned.append(pinned)
+        return pinned
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in (ATEN._to_copy.default, ATEN.copy_.default):
+            source = args[1] if func is ATEN.copy_.default else args[0]
+            if source.device != result.device:
+                self.copies += 1
+                assert source.device.type == "cpu", f"{func} to the host"
+                assert any(source is one for one in self.pinned), f"{func} of memory that is not pinned"
+                assert kwargs.get("non_blocking") or args[2:] == (True,), f"{func} waits"
+        if func is ATEN.addmm.default:  # a linear layer
+            self.seen.add(result.dtype)
+        if func in (ATEN._fused_adamw_.default, ATEN._amp_foreach_non_finite_check_and_unscale_.default):
+            self.seen.add(str(func))
+        return result
+
+
+def make_device() -> torch.device:
+    """A device of which torch knows that it is no CPU, and to which autocast applies."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
+    key = DispatchKeySet(DispatchKey.AutocastPrivateUse1)
+    others = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+    others.fallback(torch.library.fallthrough_kernel)
+    products = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+    make_device.keep = others, products  # type: ignore[attr-defined]
+
+    def lower(product: Any) -> Callable[..., torch.Tensor]:
+        def cast(value: Any) -> Any:
+            half = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.to(torch.get_autocast_dtype(NAME)) if half else value
+
+        def run(*args: Any, **kwargs: Any) -> torch.Tensor:
+            with _ExcludeDispatchKeyGuard(key):
+                return product(*map(cast, args), **kwargs)
+
+        return run
+
+    for name in ("linear", "scaled_dot_product_attention"):
+        products.impl(name, lower(getattr(ATEN, name)))
+    return torch.device(NAME, 0)
+
+
+def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set[Any], int]:
+    """Two steps of MLM and TLM; what :class:`Watch` has seen, and how many tensors were copied to the device."""
+    device = make_device()
+    alone = Distributed(0, 1, device)
+    dataset = Dataset(config.data.path)
+    loader = Loader(config, dataset)
+    with FakeTensorMode() as mode, Watch(mode) as watch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "pin_memory", lambda tensor: watch.pin(tensor))
+        with device:
+            model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
+        stepper = Stepper(config, model, make_optimizer(config.optim, model, device), precision, alone)
+        assert not Guard(config, model, stepper, alone, Progress(loader.sampler.start())).at_once
+        for data in loader.steps(0, 2, loader.sampler.start()):
+            assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
+                ("mlm", True),
+                ("tlm", False),
+            }
+            try:
+                result = stepper(data, data.targets)
+            except DataDependentOutputException as error:  # cannot be sent to the test's process
+                raise AssertionError(f"the host waits for {error.func}") from None
+        seen, copies = set(watch.seen), watch.copies
+        # Waiting would be noticed: for the figures, and where a spike is not to move the weights.
+        with pytest.raises(DataDependentOutputException):
+            result.losses.tolist()
+        stepper.limit = 1e9
+        with pytest.raises(DataDependentOutputException):
+            stepper(data, data.targets)
+        return seen, copies
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [(Precision.fp32, torch.float32), (Precision.bf16, torch.bfloat16), (Precision.fp16, torch.float16)],
+)
+def test_a_step_does_not_wait(tiny_dataset: Path, tmp_path: Path, precision: Precision, dtype: torch.dtype) -> None:
+    config = tiny_config("unused", tiny_dataset, {"train.precision": precision, "train.batch_tokens": 1024})
+    ((seen, copies),) = run_processes(1, run_steps, tmp_path, config, precision)
+    scaled = {"aten._amp_foreach_non_finite_check_and_unscale_.default"} if precision is Precision.fp16 else set()
+    assert seen == {dtype, "aten._fused_adamw_.default", *scaled}
+    loader = Loader(config, Dataset(tiny_dataset))
+    batches = [batch for data in loader.steps(0, 2, loader.sampler.start()) for batch in data.batches]
+    assert copies == sum(5 + (batch.lengths is not None) for batch in batches)
