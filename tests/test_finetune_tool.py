@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from finetune.toy import toy_config, toy_model
+from toy import toy_config, toy_model
 
 from xlmtrain.export.run_directory import write_run
 

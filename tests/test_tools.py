@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from report.pages import check_page
+from pages import check_page
 from tiny import tiny_config
 from training import records, train_alone
 

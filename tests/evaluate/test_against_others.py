@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune.toy import toy_model
+from toy import toy_model
 
 from xlmtrain.evaluate.projection import principal_plane
 from xlmtrain.evaluate.retrieval import retrieve

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finetune.toy import LETTERS, NoSignals, toy_config, toy_model
 from safetensors.torch import load_file
 from tiny import ALONE, WORDS
+from toy import LETTERS, NoSignals, toy_config, toy_model
 
 from tools import evaluate as evaluate_tool
 from xlmtrain.export.formats import read_model

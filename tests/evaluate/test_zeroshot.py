@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune.toy import toy_model, write_task
 from tiny import ALONE, run_processes, tiny_config
+from toy import toy_model, write_task
 from training import records, state, train_alone
 
 from tools import evaluate as tool

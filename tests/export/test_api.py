@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from report.pages import check_page
+from pages import check_page
 from tiny import WORDS, tiny_config
 from training import train_alone
 

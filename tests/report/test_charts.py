@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from report.pages import legend
+from pages import legend
 
 from xlmtrain.report.charts import HEIGHT, WIDTH, Line, heat_map, heat_maps, line_chart, linked_points, number
 

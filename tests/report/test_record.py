@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from report.pages import check_page, legend
+from pages import check_page, legend
 
 from xlmtrain.config import presets
 from xlmtrain.config.load import compose

@@ -243,8 +243,8 @@ def test_allowed_changes_are_logged(tiny_dataset: Path, tmp_path: Path) -> None:
     config.optim.lr, config.evaluate.every = 0.005, 0
     train_alone(config, stop_after=2)
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
-    assert "resumed with another setting, optim.lr: 0.01 -> 0.005" in log
-    assert "resumed with another setting, evaluate.every: 5 -> 0" in log
+    assert "another setting than before, optim.lr: 0.01 -> 0.005" in log
+    assert "another setting than before, evaluate.every: 5 -> 0" in log
     assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["optim"]["lr"] == 0.005
 
 
