@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -64,13 +65,24 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
     _register()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with _no_hydra_around(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
             return hydra.compose(name, overrides=list(_own_directory(overrides)))
         except OverrideParseException as error:
             raise ConfigError(f"{_describe(error)}\n  {_SYNTAX}") from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_describe(error) + _suggestion(error, name)) from error
+
+
+@contextmanager
+def _no_hydra_around() -> Iterator[None]:
+    """Hydra cannot be begun within a program that it runs itself, which a run of a sweep is."""
+    around = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = around
 
 
 def _own_directory(overrides: Sequence[str]) -> Iterator[str]:
