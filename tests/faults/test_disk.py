@@ -139,8 +139,8 @@ def test_data_that_cannot_be_read(tries: Tries, tiny_dataset: Path, tmp_path: Pa
     expected = straight(tmp_path, tiny_dataset, STEPS, 2)
     for number in range(tries.count):
         kind, rank, lasting = ("eio", "estale")[number // 2 % 2], number // 4 % 2, number % 2 == 1
-        # In the midst of the steps: reads 479 to 574 of rank 0, after it looked for repeated lines, 48 to 128 of 1.
-        first = (480, 60)[rank] + 7 * number
+        # For the steps: reads 165 to 251 of rank 0, 48 to 110 of rank 1.
+        first = (167, 50)[rank] + 7 * number
         with tries.attempt(f"{kind} from read {first} of rank {rank} on, {'lasting' if lasting else 'twice'}"):
             config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS)
             fault = f"read:{first}{'-' if lasting else f'-{first + 1}'}:{rank}:{kind}"

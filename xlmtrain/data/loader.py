@@ -1,4 +1,4 @@
-"""The training data of this process, step by step, made one step ahead in a thread."""
+"""The training data of this process, step by step, made ahead in a thread."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class StepData:
         return float(sum(batch.unpadded for batch in self.batches))
 
 
+_AT_ONCE = 8192
 _Made = tuple[Draw, Exercise]
 
 
@@ -70,6 +71,7 @@ class Loader:
         )
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
         self._draw_tokens = config.data.draw_tokens
+        self._share_tokens = config.train.batch_tokens // world_size
         self._micro_batch_tokens = config.train.micro_batch_tokens or config.data.draw_tokens
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab.counts)
@@ -83,21 +85,29 @@ class Loader:
         return StepData(step, batches, shares, [(d.task.name, d.epoch, d.draw) for d in draws], after)
 
     def steps(self, first: int, last: int, cursors: Cursors) -> Iterator[StepData]:
-        """The steps ``first`` to ``last - 1``, each made while the one before it is computed with. The last one
-        is without data, but with the error, if it cannot be made."""
+        """The steps ``first`` to ``last - 1``, made while those before them are computed with. The last one is without
+        data, but with the error, if it cannot be made."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
-            ahead = thread.submit(self.make, first, cursors) if first < last else None
-            for step in range(first, last):
-                assert ahead is not None
-                try:
-                    data = ahead.result()
-                except DataError as error:
-                    yield StepData(step, [], {}, [], cursors, error)
-                    return
-                if step + 1 < last:
-                    ahead = thread.submit(self.make, step + 1, data.cursors)
-                cursors = data.cursors
-                yield data
+            ahead = thread.submit(self._some, first, last, cursors) if first < last else None
+            while ahead is not None:
+                some = ahead.result()
+                end, ahead = some[-1], None
+                if end.step + 1 < last and end.error is None:
+                    ahead = thread.submit(self._some, end.step + 1, last, end.cursors)
+                yield from some
+
+    def _some(self, first: int, last: int, cursors: Cursors) -> list[StepData]:
+        """As many steps from ``first`` on as have about ``_AT_ONCE`` tokens: small ones one by one find nothing of
+        theirs in the processor's caches."""
+        some: list[StepData] = []
+        for step in range(first, min(last, first + max(1, _AT_ONCE // self._share_tokens))):
+            try:
+                some.append(self.make(step, cursors))
+            except DataError as error:
+                some.append(StepData(step, [], {}, [], cursors, error))
+                break
+            cursors = some[-1].cursors
+        return some
 
     def _exercise(self, draw: Draw) -> Exercise:
         """One draw, masked as a whole."""
