@@ -91,14 +91,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     found = []
     if distributed.is_main:  # the others wait for it when the model is shared
         dataset.verify_training()
-        found = list(doubts(dataset, config.model))
-        if not validator.sets:
-            found.append(
-                "there is no validation text of what is trained on: no evaluation, and no best checkpoint; prepare "
-                "the data with valid.mono or valid.pairs"
-            )
-        doubtful = doubtful_settings(flat(settings_as_json(config)), config.train.steps * config.train.batch_tokens)
-        found += [finding.what for finding in doubtful if finding.grave]
+        found = _doubts(config, dataset, validator)
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
@@ -143,6 +136,18 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         run.status(outcome.status, outcome.reason)
         log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
     return outcome
+
+
+def _doubts(config: Config, dataset: Dataset, validator: Validator) -> list[str]:
+    """What is unlikely to be meant, of the data and of the settings."""
+    found = list(doubts(dataset, config.model))
+    if not validator.sets:
+        found.append(
+            "there is no validation text of what is trained on: no evaluation, and no best checkpoint; prepare it "
+            "with valid.mono or valid.pairs"
+        )
+    doubtful = doubtful_settings(flat(settings_as_json(config)), config.train.steps * config.train.batch_tokens)
+    return found + [finding.what for finding in doubtful if finding.grave]
 
 
 if __name__ == "__main__":

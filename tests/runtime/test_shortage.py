@@ -18,24 +18,25 @@ SAME_DROPOUT: dict[str, Any] = {"model.dropout": 0.0, "model.attention_dropout":
 
 
 @pytest.mark.parametrize(
-    ("tokens", "least", "advice"),
+    ("at_once", "pair", "advice"),
     [
-        (8192, 256, "rows=4096 computes"),
-        (512, 300, "rows=300 computes"),
-        (256, 256, "buy more"),
-        (100, 256, "buy more"),
+        (0, 10, "train.micro_batch_tokens=32 computes"),  # of a draw of 64
+        (4096, 10, "train.micro_batch_tokens=2048 computes"),
+        (40, 10, "train.micro_batch_tokens=24 computes"),
+        (24, 10, "train.sharding=full shares"),
     ],
 )
-def test_the_advice_is_half_until_that_cannot_be(tokens: int, least: int, advice: str) -> None:
+def test_the_advice_is_half_until_a_pair_would_not_fit(tmp_path: Path, at_once: int, pair: int, advice: str) -> None:
+    changes = {"train.micro_batch_tokens": at_once, "data.max_sentence_length": pair}
     with pytest.raises(MemoryShortage) as caught:
-        with shortage_explained("rows", tokens, least, "buy more"):
+        with shortage_explained(tiny_config(tmp_path, tmp_path, changes)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 1 GiB")
     assert f"(CUDA out of memory. Tried to allocate 2.00 GiB): {advice}" in str(caught.value)
-    assert f"for {tokens:,} tokens at once" in str(caught.value)
+    assert f"for {at_once or 64:,} tokens at once" in str(caught.value)
 
 
-def test_other_errors_are_what_they_were() -> None:
-    with pytest.raises(RuntimeError, match="something else"), shortage_explained("rows", 2, 1, ""):
+def test_other_errors_are_what_they_were(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="something else"), shortage_explained(tiny_config(tmp_path, tmp_path)):
         raise RuntimeError("something else")
 
 
@@ -43,7 +44,7 @@ def test_a_run_that_is_short_of_memory_goes_on_with_smaller_parts(tiny_dataset: 
     """The advice taken, its losses are those of the run that had enough memory from the start, up to rounding."""
     config = tiny_config(tmp_path / "run", tiny_dataset, SAME_DROPOUT)
     faults.arm("step:8:0:oom", rank=0)
-    with pytest.raises(MemoryShortage, match=r"train\.micro_batch_tokens=32 computes them in smaller parts") as caught:
+    with pytest.raises(MemoryShortage, match=r"train\.micro_batch_tokens=32 computes the same batches") as caught:
         train_alone(config)
     assert caught.value.exit_code == 7
     assert status(config.run) == {"status": "failed", "reason": f"MemoryShortage: {caught.value}"}

@@ -7,22 +7,24 @@ from contextlib import contextmanager
 
 import torch
 
+from xlmtrain.config.schema import Config
 from xlmtrain.errors import MemoryShortage
 
 
 @contextmanager
-def shortage_explained(key: str, tokens: int, least: int, otherwise: str) -> Iterator[None]:
-    """Raise MemoryShortage instead of torch's error, with what to do.
-
-    ``key``: the setting of how many ``tokens`` are computed at once, ``least``: the fewest that it can be;
-    ``otherwise``: what helps when it is there already.
-    """
+def shortage_explained(config: Config) -> Iterator[None]:
+    """Raise MemoryShortage instead of torch's error, with what to do: half as many tokens at once, as long as a row of
+    running text and the longest pair fit."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        smaller = max(tokens // 2, least)
-        advice = f"{key}={smaller} computes them in smaller parts" if smaller < tokens else otherwise
+        data, at_once = config.data, config.train.micro_batch_tokens or config.data.draw_tokens
+        least = max(data.sequence_length, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
+        smaller = max(at_once // 2, least)
+        advice = f"train.micro_batch_tokens={smaller} computes the same batches in smaller parts"
+        if smaller >= at_once:
+            advice = "train.sharding=full shares weights and moments out over the processes; or train a smaller model"
         told = ". ".join(str(error).split(". ")[:2])  # how much was asked for; the rest is about torch's allocator
         raise MemoryShortage(
-            f"the device's memory does not suffice for {tokens:,} tokens at once ({told}): {advice}"
+            f"the device's memory does not suffice for {at_once:,} tokens at once ({told}): {advice}"
         ) from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -132,7 +131,7 @@ class TrainingLoop:
 
     def _step_or_explain(self, data: StepData) -> bool:
         try:
-            with self._shortage_explained():
+            with shortage_explained(self.config):
                 faults.reach("step")
                 return self._step(data)
         except UserError:
@@ -141,16 +140,6 @@ class TrainingLoop:
             rank, run = self.distributed.rank, self.config.run
             log.error("rank %d of run=%s failed in %s: %s: %s", rank, run, where(data), type(error).__name__, error)
             raise
-
-    def _shortage_explained(self) -> AbstractContextManager[None]:
-        train, data = self.config.train, self.config.data
-        pair = 2 * (data.max_sentence_length + 2) if data.tlm else 0
-        return shortage_explained(
-            "train.micro_batch_tokens",
-            train.micro_batch_tokens or data.draw_tokens,
-            max(data.sequence_length, pair),
-            "train.sharding=full shares weights and moments out over the processes; or train a smaller model",
-        )
 
     def _step(self, data: StepData) -> bool:
         """Train on one global batch; whether any process was asked to stop.
