@@ -151,7 +151,9 @@ def test_a_second_signal(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> No
                 codes = start.wait()
                 if twice == signal.SIGINT:
                     assert time.monotonic() - began < 10, "it waited"
-                    assert set(codes) <= {-signal.SIGINT, 128 + signal.SIGINT}
+                    by_signal = {-signal.SIGINT, 128 + signal.SIGINT}
+                    assert by_signal & set(codes)
+                    assert set(codes) <= by_signal | {1}  # the other process was gone before its own signal came
                 else:
                     assert codes == [128 + signal.SIGTERM] * 2
                     assert status(config.run)["status"] == "preempted"
