@@ -88,10 +88,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         {**versions, "the data": dataset.fingerprint, **flat(settings_as_json(config))}, "settings, data or versions"
     )
 
-    found = []
     if distributed.is_main:  # the others wait for it when the model is shared
         dataset.verify_training()
-        found = _doubts(config, dataset, validator)
+    found = _doubts(config, dataset, validator) if distributed.is_main else []
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))

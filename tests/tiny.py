@@ -130,6 +130,17 @@ def _sentence(rng: np.random.Generator) -> list[int]:
     return words
 
 
+class NeverStops:
+    """What evaluation asks whether to stop; ``asked``: how often it did."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return False
+
+
 def forkserver() -> ForkServerContext:
     """Where processes are forked that have everything imported already."""
     context = multiprocessing.get_context("forkserver")

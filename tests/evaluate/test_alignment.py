@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import ALONE, WORDS, run_processes, tiny_config
+from tiny import ALONE, WORDS, NeverStops, run_processes, tiny_config
 from toy import toy_model
 from training import records, train_alone
 
@@ -176,19 +176,13 @@ def test_two_processes_find_what_one_finds_with_half_the_work(
 
 def shared_out(distributed: Distributed, data: Path, dictionary: Path) -> tuple[dict[str, float], int]:
     """The figures, and how often this process was asked whether to stop: before each batch, and at the end."""
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return False
-
+    stop = NeverStops()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xlmtrain.evaluate.embedding.BATCH_TOKENS", 24)
         config, saved = config_on(data, {"evaluate.dictionary": str(dictionary)}), toy_model(data, aligned=False)
         alignment = Alignment(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
         figures = alignment(saved.module(), distributed, stop)
-    return figures, asked
+    return figures, stop.asked
 
 
 def test_it_stops_when_asked(tiny_dataset: Path) -> None:

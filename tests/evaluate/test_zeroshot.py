@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ALONE, run_processes, tiny_config
+from tiny import ALONE, NeverStops, run_processes, tiny_config
 from toy import toy_model, write_task
 from training import records, state, train_alone
 
@@ -149,16 +149,10 @@ def test_two_processes_find_what_one_finds_with_half_the_work(
 
 def shared_out(distributed: Distributed, files: ClassifyConfig, data: Path) -> tuple[dict[str, float], int]:
     """The figures, and how often this process was asked whether to stop: before each batch, and at the end."""
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return False
-
+    stop = NeverStops()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xlmtrain.evaluate.embedding.BATCH_TOKENS", 100)
-        return judged(distributed, files, data, False, stop), asked
+        return judged(distributed, files, data, False, stop), stop.asked
 
 
 def test_it_stops_when_asked(files: ClassifyConfig, tiny_dataset: Path) -> None:

@@ -114,7 +114,8 @@ class TrainingLoop:
             outcome = self._preempted() if stopping else self._evaluate_if_due()
             if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
                 self._save()
-                self._warn()
+                if not outcome:  # what ends is in a hurry
+                    self._warn()
             if outcome:
                 return outcome
             self.watch.progress()
