@@ -22,7 +22,12 @@ ALLOWED = {
     "xlmtrain.errors": (),
     "xlmtrain.config": (),
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
-    "xlmtrain.text": ("xlmtrain.config.prepare", "xlmtrain.runtime.files", "xlmtrain.metrics.meters"),
+    "xlmtrain.text": (
+        "xlmtrain.config.prepare",
+        "xlmtrain.runtime.files",
+        "xlmtrain.runtime.output_paths",
+        "xlmtrain.metrics.meters",
+    ),
     "xlmtrain.data": (
         "xlmtrain.config.schema",
         "xlmtrain.text.vocab",
@@ -68,6 +73,7 @@ ALLOWED = {
     "xlmtrain.download": (
         "xlmtrain",
         "xlmtrain.runtime.files",
+        "xlmtrain.runtime.output_paths",
         "xlmtrain.text.parallel",
         "xlmtrain.text.progress",
     ),
@@ -92,6 +98,7 @@ ALLOWED = {
         "xlmtrain.export.api",
         "xlmtrain.metrics",
         "xlmtrain.runtime.files",
+        "xlmtrain.runtime.output_paths",
         "xlmtrain.text.binarize",
         "xlmtrain.text.vocab",
     ),
@@ -124,6 +131,7 @@ ALLOWED = {
         "xlmtrain.runtime",
         "xlmtrain.text.vocab",
         "xlmtrain.train.checkpoint",
+        "xlmtrain.train.run",
         "xlmtrain.train.state",
     ),
 }

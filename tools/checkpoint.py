@@ -25,8 +25,9 @@ from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.export.average import average_checkpoints
 from xlmtrain.export.run_directory import write_run
 from xlmtrain.metrics.sinks import read_records
-from xlmtrain.runtime.files import new_directory, read_json
+from xlmtrain.runtime.files import read_json
 from xlmtrain.runtime.lock import lock_directory
+from xlmtrain.runtime.output_paths import new_directory
 from xlmtrain.train.checkpoint import CheckpointStore
 from xlmtrain.train.checkpoint_files import verify_checkpoint
 

@@ -50,7 +50,8 @@ from xlmtrain.export.initialize import matching_weights
 from xlmtrain.export.run_directory import Which
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.runtime.distributed import Distributed, initialize
-from xlmtrain.runtime.files import new_file, write_json
+from xlmtrain.runtime.files import write_json
+from xlmtrain.runtime.output_paths import new_file
 from xlmtrain.runtime.precision import choose_precision
 
 

@@ -30,7 +30,7 @@ from xlmtrain.export.release import release
 from xlmtrain.export.run_directory import Which, write_run
 from xlmtrain.export.saved import SavedModel
 from xlmtrain.export.vectors import write_projector, write_vectors
-from xlmtrain.runtime.files import new_directory, new_file
+from xlmtrain.runtime.output_paths import new_directory, new_file
 
 
 class Format(str, Enum):

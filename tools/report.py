@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.presets import is_reference
 from xlmtrain.errors import ConfigError
 from xlmtrain.report.curves import reference_of
 from xlmtrain.report.images import write_images
+from xlmtrain.report.page import is_report
 from xlmtrain.report.record import RunRecord
 from xlmtrain.report.report import report
 from xlmtrain.report.summary import summary
 from xlmtrain.report.views import view
+from xlmtrain.runtime.output_paths import replace_file
 
 
 @dataclass
@@ -66,22 +69,16 @@ def main(argv: list[str]) -> None:
     text = report(runs)
     for record, views in runs:
         print(summary(record.path, views.recovered))
-    output = Path(options.output) if options.output else records[0].path / "report.html"
-    _write(output, text, "output")
+    own = records[0].path / "report.html"
+    output = Path(options.output) if options.output is not None else own
+    replace_file("output", output, text, lambda old: output == own or is_report(old))
     print(f"report: {output}")
     if options.images:
         for path in write_images(text, Path(options.images)):
             print(f"picture: {path}")
     if options.reference:
-        _write(Path(options.reference), reference_of(records[0]).as_json(), "reference")
+        replace_file("reference", Path(options.reference), reference_of(records[0]).as_json(), is_reference)
         print(f"reference: {options.reference}")
-
-
-def _write(path: Path, text: str, setting: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{setting}={path}: cannot be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_another_fine_tuning_is_not_mixed_in(saved: SavedModel, tiny_dataset: Pa
         run_toy(ALONE, config, saved)
     fresh = run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02, fresh=True), saved)
     assert fresh is not None
-    with pytest.raises(ConfigError, match="there is a model or prepared data in it"):
+    with pytest.raises(ConfigError, match="this directory is not a fine-tuning"):
         run_toy(ALONE, replace(config, run=str(tiny_dataset)), saved)
 
 

@@ -42,6 +42,15 @@ class Reference:
         return head.replace('"curves": null', f'"curves": {{\n{lines}\n }}') + "\n"
 
 
+def is_reference(text: str) -> bool:
+    """Return whether a file's ``text`` is that of a :class:`Reference`."""
+    try:
+        Reference(**json.loads(text))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any, Any]]]:
     """The preset with the fewest differences from ``settings`` (a run's ``config.json``), and those: (key, the
     preset's value, the run's)."""

@@ -23,6 +23,7 @@ from xlmtrain.download.ledger import Ledger, only_one
 from xlmtrain.download.transfers import fetch_all, local_paths
 from xlmtrain.download.wiki import require_wiki
 from xlmtrain.errors import DataError
+from xlmtrain.runtime.output_paths import check_output_path
 from xlmtrain.text.progress import ProgressBar
 
 COMPRESSION = 6
@@ -35,11 +36,15 @@ def download(corpora: Sequence[Corpus], output: Path, client: Client, parallel: 
     Raises DataError with all that failed; the rest is complete then, and the same call goes on where it stopped.
     """
     failed: dict[str, str] = {}
+    check_output_path("output", output)
     try:
         (output / "downloads").mkdir(parents=True, exist_ok=True)
         with only_one(output):
             ledger = Ledger(output)
             missing = [c for c in corpora if not all(ledger.has_text(output / name) for name in c.texts())]
+            for corpus in missing:
+                for name in corpus.texts():
+                    ledger.claim_text(output / name)
             if any(corpus.format == "wiki" for corpus in missing):
                 require_wiki()
             failed = fetch_all(missing, output, ledger, client, parallel)

@@ -54,6 +54,15 @@ class Ledger:
             self._files.pop(url, None)
             self._write()
 
+    def claim_text(self, path: Path) -> None:
+        """Record that ``path`` is going to be written. Raises DataError if there is a file that was not downloaded."""
+        if path.name not in self._texts:
+            if path.exists():
+                raise DataError(f"{path}: exists already and was not downloaded; move it away, or take another output")
+            with self._lock:
+                self._texts[path.name] = -1
+                self._write()
+
     def add_text(self, path: Path) -> None:
         """Record a finished text."""
         with self._lock:

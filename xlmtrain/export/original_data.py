@@ -19,7 +19,8 @@ import numpy as np
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import DataError
 from xlmtrain.export.pth import read_data_file
-from xlmtrain.runtime.files import new_directory, sha256_of
+from xlmtrain.runtime.files import sha256_of
+from xlmtrain.runtime.output_paths import new_directory
 from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, corpus_name, fingerprint, id_dtype
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.vocab import EOS, SPECIALS, UNK, Vocab

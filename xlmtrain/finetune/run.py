@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,11 +29,28 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.files import read_json, write_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.log import log_to_file
+from xlmtrain.runtime.output_paths import (
+    DirectoryKind,
+    check_directory,
+    check_output_path,
+    check_replaceable,
+    clear_directory,
+)
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.train.run import RUN
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
+FINETUNING = DirectoryKind(
+    name="a fine-tuning",
+    header="config.json",
+    keys=frozenset({"run", "init", "task", "seeds", "train"}),
+    files=(
+        *("config.json", "log.txt", "results.json", ".*.tmp", "seed-*/", "seed-*/result.json"),
+        *(f"seed-*/{file}" for file in RUN.files),
+    ),
+)
 # What may differ when a fine-tuning goes on; with any other change its results would be of two kinds.
 _MAY_CHANGE = ("run", "init", "seeds", "task.train", "task.valid", "task.test", "train.device", "train.fresh")
 
@@ -158,10 +174,12 @@ class _Directory:
             self._lock.close()
 
     def _open(self, config: FinetuneConfig, begun: dict[str, Any]) -> None:
-        if (self.path / "dataset.json").exists():
-            raise ConfigError(
-                f"run={self.path}: there is a model or prepared data in it; choose a directory of its own"
-            )
+        files = [path for split in SPLITS for path in getattr(config.task, split).values()]
+        check_output_path("run", config.run, [config.init.model, *files])
+        if config.train.fresh:
+            check_replaceable("run", self.path, FINETUNING)
+        else:
+            check_directory("run", self.path, FINETUNING)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -169,10 +187,8 @@ class _Directory:
         self._lock = lock_directory(self.path)
         before = self.path / "config.json"
         if config.train.fresh:
-            for place in self.path.glob("seed-*"):
-                shutil.rmtree(place)
-            before.unlink(missing_ok=True)
-        if before.is_file():
+            clear_directory("run", self.path, FINETUNING)
+        elif before.is_file():
             old, new = flat(read_json(before)), flat(begun)
             changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             refused = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not _may_change(key)]
@@ -182,8 +198,8 @@ class _Directory:
                     + "\n  ".join(refused)
                     + "\ngive the old values to resume it, another run=..., or train.fresh=true to replace it"
                 )
-        log_to_file(self.path / "log.txt")
         write_json(before, begun)
+        log_to_file(self.path / "log.txt")
 
 
 def _may_change(key: str) -> bool:

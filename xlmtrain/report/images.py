@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.output_paths import new_file
 
 try:
     import resvg_py
@@ -37,7 +38,8 @@ def write_images(page: str, directory: Path) -> list[Path]:
         for number, found in enumerate(_PICTURE.finditer(page), 1):
             name = re.sub(r"\W+", "-", unescape(found[1]).lower()).strip("-")[:60]
             files.append(directory / f"{number:02d}-{name}.png")
-            files[-1].write_bytes(_draw(found[0], family))
+            with new_file(files[-1]) as path:
+                path.write_bytes(_draw(found[0], family))
     except OSError as error:
         raise ConfigError(f"images={directory}: cannot be written ({error.strerror})") from None
     return files

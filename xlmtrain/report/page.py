@@ -54,10 +54,19 @@ footer { margin: 2rem 0 1rem; font-size: .8rem; color: var(--faint); }
 """
 
 
+_GENERATOR = '<meta name="generator" content="xlmtrain">'
+
+
+def is_report(text: str) -> bool:
+    """Return whether a file's ``text`` is a page that :func:`page` made."""
+    return _GENERATOR in text[:1000]
+
+
 def page(title: str, body: Iterable[str]) -> str:
     """A whole HTML document."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"{_GENERATOR}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(body)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.errors import CheckpointError, DataError
+from xlmtrain.errors import CheckpointError
 
 
 def sync_file(path: Path) -> None:
@@ -51,38 +48,3 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def new_directory(output: Path) -> Iterator[Path]:
-    """A directory to fill; it takes the name ``output`` when the block ends well and is removed otherwise.
-
-    Raises DataError if there is something of that name already, or it cannot be written.
-    """
-    with _new(output) as partial:
-        partial.mkdir(parents=True)
-        yield partial
-
-
-@contextmanager
-def new_file(output: Path) -> Iterator[Path]:
-    """A file to write, as :func:`new_directory`."""
-    with _new(output) as partial:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-
-
-@contextmanager
-def _new(output: Path) -> Iterator[Path]:
-    if os.path.lexists(output):
-        raise DataError(f"output={output}: exists already; choose another name, or remove it first")
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.rename(output)
-    except OSError as error:
-        raise DataError(f"output={output}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # a directory, or
-        with suppress(OSError):  # a file
-            partial.unlink()

@@ -22,10 +22,17 @@ import numpy as np
 
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.files import write_json
+from xlmtrain.runtime.output_paths import DirectoryKind
 
 FORMAT = 1
 HEADER = "dataset.json"
 OFFSET_DTYPE = np.dtype("<i8")
+PREPARED = DirectoryKind(
+    name="a prepared data set",
+    header=HEADER,
+    keys=frozenset({"format", "languages", "vocab_size", "fingerprint", "corpora"}),
+    files=(HEADER, "codes", "vocab", "statistics.json", "*.ids", "*.offsets"),
+)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from typing import Any, NamedTuple
 from xlmtrain.config.prepare import PrepareConfig, Unit
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.files import sha256_of
-from xlmtrain.text.binarize import HEADER, CorpusHeader, Header, corpus_header, corpus_name, fingerprint, id_dtype
+from xlmtrain.runtime.output_paths import check_output_path, check_replaceable
+from xlmtrain.text.binarize import PREPARED, CorpusHeader, Header, corpus_header, corpus_name, fingerprint, id_dtype
 from xlmtrain.text.bpe import read_codes, require_fastbpe
 from xlmtrain.text.clean import LINE_SETTINGS, line_checks
 from xlmtrain.text.counts import sample_rates
@@ -70,14 +71,13 @@ def prepare(config: PrepareConfig) -> Statistics:
     the same command goes on after an interruption. Raises DataError for what is wrong with the text, the codes, the
     vocabulary or the output.
     """
-    output = Path(os.path.abspath(config.output))
-    _check_output(output, config.overwrite)
+    texts = find_texts(config)
+    output = _check_output(config, texts)
     require_fastbpe()
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.path is not None:
         Vocab.read(config.vocab.path, config.vocab.max_size, config.vocab.min_count)
-    texts = find_texts(config)
     for text in texts:
         list(line_checks(config.clean, text.languages))
     with work_for(output) as work:
@@ -327,11 +327,14 @@ def write_header(
     ).write(directory)
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists() and not output.is_symlink():
-        return
-    if not overwrite:
+def _check_output(config: PrepareConfig, texts: Sequence[RawText]) -> Path:
+    """Return the absolute path of the output. Raises UserError if it must not be made or replaced."""
+    given = [path for path in (config.bpe.codes, config.vocab.path) if path is not None]
+    output = check_output_path("output", config.output, [*given, *(path for text in texts for _, path in text.sides())])
+    if not os.path.lexists(output):
+        return output
+    if not config.overwrite:
         remove_finished(output)
         raise DataError(f"{output}: exists already; choose another output, or replace it with overwrite=true")
-    if not output.is_dir() or (any(output.iterdir()) and not (output / HEADER).is_file()):
-        raise DataError(f"{output}: is no prepared data set, so overwrite=true does not touch it; choose another")
+    check_replaceable("output", output, PREPARED)
+    return output

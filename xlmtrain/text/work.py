@@ -28,6 +28,7 @@ from typing import Any
 
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.runtime.files import sync_file
+from xlmtrain.runtime.output_paths import LOCK_FILE
 
 RESULT = "result.json"
 FINISHED = "finished"
@@ -127,9 +128,11 @@ def work_for(output: Path) -> Iterator[Work]:
     """
     directory = output.with_name(f".{output.name}.partial")
     fresh = not directory.exists()
+    if not fresh and any(directory.iterdir()) and not (directory / LOCK_FILE).exists():
+        raise DataError(f"{directory}: is in the way of preparing {output} and is not what a preparation left; move it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / ".lock").open("w") as lock:
+        with (directory / LOCK_FILE).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

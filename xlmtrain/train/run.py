@@ -32,10 +32,32 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.files import read_json, sha256_of, sync_file, write_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.log import log_to_file
+from xlmtrain.runtime.output_paths import (
+    DirectoryKind,
+    check_directory,
+    check_output_path,
+    check_replaceable,
+    clear_directory,
+)
 from xlmtrain.runtime.watch import Watch
 from xlmtrain.train.state import Progress
 
 log = logging.getLogger(__name__)
+
+_CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json", ".*.tmp")
+RUN = DirectoryKind(
+    name="a training run",
+    header="config.json",
+    keys=frozenset({"run", "model", "data", "optim", "train"}),
+    files=(
+        *("config.json", "environment.json", "status.json", "metrics.jsonl", "log.txt", "report.html"),
+        *("dataset.json", "codes", "vocab", ".*.tmp", ".failed-rank-*"),
+        *("tensorboard/", "tensorboard/events.out.tfevents.*", "tensorboard/projector/*", "tensorboard/projector/*/*"),
+        *("checkpoints/", "checkpoints/best.json", "checkpoints/.best.json.tmp"),
+        *("checkpoints/step-*/", "checkpoints/.step-*/"),
+        *(f"checkpoints/{step}/{name}" for step in ("step-*", ".step-*") for name in _CHECKPOINT_FILES),
+    ),
+)
 
 # A run can go on with other values of these; any other change would make it another run.
 _MAY_CHANGE = ("run", "data.path", "optim.", "train.", "evaluate.")
@@ -97,10 +119,14 @@ class RunDirectory:
             raise ConfigError(f"run={self.path}: rank 0 cannot use this directory, and says why")
 
     def _open(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
-        if self.path.resolve() == dataset.path.resolve():
-            raise ConfigError(
-                f"run={self.path}: this is the prepared data, data.path; give the run a directory of its own"
-            )
+        inputs: list[str | Path] = [dataset.path, *config.init.vectors]
+        if config.init.model is not None:
+            inputs.append(config.init.model)
+        check_output_path("run", config.run, inputs)
+        if config.train.fresh:
+            check_replaceable("run", self.path, RUN)
+        else:
+            check_directory("run", self.path, RUN)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -115,9 +141,12 @@ class RunDirectory:
     def _fill(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
         sync_file(self.path.absolute().parent)
         settings = settings_as_json(config)
+        changes: list[str] = []
         if config.train.fresh:
-            self._empty()
-        changes = self._changes(settings, dataset)
+            clear_directory("run", self.path, RUN)
+        else:
+            changes = self._changes(settings, dataset)
+        write_json(self.path / "config.json", settings)  # first: it says whose directory this is
         log_to_file(self.path / "log.txt")
         for change in changes:
             log.info("another setting than before, %s", change)
@@ -128,7 +157,6 @@ class RunDirectory:
             shutil.copyfile(dataset.path / name, copy)
             sync_file(copy)
             os.replace(copy, self.path / name)
-        write_json(self.path / "config.json", settings)
         write_json(self.path / "environment.json", _environment(distributed))
         for remark in self.path.glob(".failed-rank-*"):
             remark.unlink(missing_ok=True)
@@ -182,12 +210,6 @@ class RunDirectory:
                 reason = f"rank {remark.name.rpartition('-')[2]}: {remark.read_text(encoding='utf-8')}\n{reason}"
         self.status("failed", reason)
 
-    def _empty(self) -> None:
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("config.json", "status.json", "metrics.jsonl", "log.txt", "dataset.json", "codes", "vocab"):
-            (self.path / name).unlink(missing_ok=True)
-
     def _changes(self, settings: dict[str, Any], dataset: Dataset) -> list[str]:
         """How the settings differ from those the run began with, one line a key."""
         before = self.path / "config.json"
@@ -206,7 +228,8 @@ class RunDirectory:
         # Its best so far cannot depend on an evaluation that an earlier version did not have.
         staying = [k for k in changed if k.startswith(_MUST_STAY) and (k in old or not k.startswith("evaluate."))]
         refused = [lines[key] for key in changed if key in staying or not key.startswith(_MAY_CHANGE)]
-        fingerprint = read_json(self.path / "dataset.json").get("fingerprint", "none")
+        copy = self.path / "dataset.json"  # not there yet if the first start was killed at once
+        fingerprint = read_json(copy).get("fingerprint", "none") if copy.is_file() else dataset.fingerprint
         if fingerprint != dataset.fingerprint:
             refused.append(f"the data: fingerprint {fingerprint[:12]} -> {dataset.fingerprint[:12]}")
         if refused:

@@ -1,0 +1,202 @@
+"""No program deletes or replaces what this package did not write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import tiny_config
+from training import train_alone
+
+from xlmtrain.config.prepare import PrepareConfig, SplitConfig
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.runtime.output_paths import check_output_path, new_directory, replace_file
+from xlmtrain.text.prepare import prepare
+
+
+def snapshot(directory: Path) -> dict[str, bytes | None]:
+    """Relative path -> content, None for a directory; without locks."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in sorted(directory.rglob("*"))
+        if path.name != ".lock"
+    }
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, which has something in it, within a home directory that has, too."""
+    home = tmp_path / "home"
+    place = home / "checkout"
+    (place / ".git").mkdir(parents=True)
+    (place / ".git" / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+    (place / "text.de").write_text("".join(f"Das ist Satz {i} .\n" for i in range(40)), encoding="utf-8")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(place)
+    return place
+
+
+NO_OUTPUT = ["", " ", ".", "./", "..", "/", "~", "../..", "../checkout", "x/../../checkout"]
+
+
+@pytest.mark.parametrize("value", NO_OUTPUT)
+def test_a_path_that_is_none_is_refused(place: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="output="):
+        check_output_path("output", value)
+    with pytest.raises(ConfigError), new_directory(Path(value)):
+        pass
+
+
+def test_what_is_read_is_not_written(place: Path) -> None:
+    (place / "link").symlink_to(place / "corpora")
+    for output in ("corpora", "corpora/a", "link", "corpora/a/de.txt"):
+        with pytest.raises(ConfigError, match="which is read"):
+            check_output_path("output", output, ["corpora/a/de.txt"])
+    assert check_output_path("output", "corpora/b", ["corpora/a/de.txt"]) == place / "corpora" / "b"
+
+
+def _prepare(output: str) -> None:
+    prepare(PrepareConfig(output=output, train=SplitConfig(mono={"de": ["text.de"]}), overwrite=True, workers=1))
+
+
+@pytest.mark.parametrize("value", NO_OUTPUT)
+def test_preparation_does_not_replace_a_place_of_the_users(place: Path, value: str) -> None:
+    before = snapshot(place.parent)
+    with pytest.raises(ConfigError):
+        _prepare(value)
+    assert snapshot(place.parent) == before
+
+
+@pytest.mark.parametrize("value", NO_OUTPUT)
+def test_a_run_does_not_take_a_place_of_the_users(place: Path, tiny_dataset: Path, value: str) -> None:
+    config = tiny_config(place / "run", tiny_dataset, {"train.fresh": True})
+    config.run = value
+    before = snapshot(place.parent)
+    with pytest.raises(ConfigError):
+        train_alone(config)
+    assert snapshot(place.parent) == before
+
+
+def test_preparation_does_not_replace_a_run(place: Path, tiny_dataset: Path) -> None:
+    """It has a dataset.json too, and is refused also within prepared data."""
+    _prepare("data")
+    train_alone(tiny_config(place / "data" / "run", tiny_dataset), stop_after=6)
+    before = snapshot(place)
+    for output in ("data", "data/run"):
+        with pytest.raises(ConfigError, match="nothing in it was touched"):
+            _prepare(output)
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("keepsake", ["thesis.pt", "run/notes.txt", "empty/"])
+def test_preparation_replaces_only_what_it_wrote(place: Path, keepsake: str) -> None:
+    _prepare("data")
+    path = place / "data" / keepsake
+    if keepsake == "empty/":
+        path.mkdir()
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine", encoding="utf-8")
+    before = snapshot(place)
+    with pytest.raises(ConfigError, match=f"not part of it: {keepsake}"):
+        _prepare("data")
+    assert snapshot(place) == before
+
+
+def test_preparation_replaces_its_own(place: Path) -> None:
+    _prepare("data")
+    _prepare("data")
+    (place / "link").symlink_to(place / "data")
+    _prepare("link")
+    assert (place / "link").is_symlink()
+    assert not list(place.glob(".*replaced*"))
+
+
+def test_what_is_in_the_way_of_the_work_directory_is_refused(place: Path) -> None:
+    (place / ".data.partial").mkdir()
+    (place / ".data.partial" / "thesis.pt").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match=r"\.data\.partial: is in the way"):
+        _prepare("data")
+    assert (place / ".data.partial" / "thesis.pt").exists()
+
+
+def _thesis(run: Path) -> None:
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "thesis.pt").write_text("mine", encoding="utf-8")
+
+
+def _hugging_face(run: Path) -> None:
+    run.mkdir()
+    (run / "config.json").write_text('{"architectures": ["XLMWithLMHeadModel"]}', encoding="utf-8")
+
+
+def _vocabulary(run: Path) -> None:
+    run.mkdir()
+    (run / "vocab").write_text("mine", encoding="utf-8")
+
+
+def _file(run: Path) -> None:
+    run.write_text("mine", encoding="utf-8")
+
+
+def _empty_directories(run: Path) -> None:
+    (run / "checkpoints" / "mine").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("make", [_thesis, _hugging_face, _vocabulary, _file, _empty_directories])
+def test_a_directory_that_is_no_run_is_refused(
+    place: Path, tiny_dataset: Path, make: Callable[[Path], None], fresh: bool
+) -> None:
+    make(place / "run")
+    before = snapshot(place)
+    with pytest.raises(ConfigError, match=r"run=.*run: "):
+        train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": fresh}))
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize(
+    "keepsake", ["notes.txt", "checkpoints/thesis.pt", "tensorboard/mine/x", "checkpoints/step-1/x"]
+)
+def test_a_run_with_something_else_in_it_resumes_but_is_not_replaced(
+    place: Path, tiny_dataset: Path, keepsake: str
+) -> None:
+    train_alone(tiny_config(place / "run", tiny_dataset), stop_after=6)
+    path = place / "run" / keepsake
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine", encoding="utf-8")
+    before = snapshot(place)
+    with pytest.raises(ConfigError, match=f"not part of it: {keepsake}; nothing in it was touched"):
+        train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": True}))
+    assert snapshot(place) == before
+    train_alone(tiny_config(place / "run", tiny_dataset), stop_after=1)
+    assert path.read_text(encoding="utf-8") == "mine"
+    path.unlink()
+    if path.parent.name in ("mine", "old"):
+        path.parent.rmdir()
+    train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": True}), stop_after=1)
+
+
+def test_the_model_that_a_run_begins_from_is_not_deleted_by_it(place: Path, tiny_dataset: Path) -> None:
+    train_alone(tiny_config(place / "run", tiny_dataset), stop_after=6)
+    before = snapshot(place)
+    config = tiny_config(place / "run", tiny_dataset, {"train.fresh": True})
+    config.init.model = str(place / "run")
+    with pytest.raises(ConfigError, match="which is read"):
+        train_alone(config)
+    assert snapshot(place) == before
+
+
+def test_a_file_is_replaced_only_by_one_of_its_kind(place: Path) -> None:
+    path = place / "page.html"
+    path.write_text("thesis", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is something else"):
+        replace_file("output", path, "ours 1", lambda old: old.startswith("ours"))
+    assert path.read_text(encoding="utf-8") == "thesis"
+    path.unlink()
+    for text in ("ours 1", "ours 2"):
+        replace_file("output", path, text, lambda old: old.startswith("ours"))
+        assert path.read_text(encoding="utf-8") == text
+    with pytest.raises(ConfigError, match="output="):
+        replace_file("output", Path(""), "ours", lambda old: True)

@@ -1,0 +1,185 @@
+"""Which files and directories of a user's may be written, replaced or emptied.
+
+Every program asks here before it writes to a path that a user gave. A directory is emptied or replaced only if all that
+is in it was written by this package; anything else is refused as a whole, and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.runtime.files import read_json
+
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class DirectoryKind:
+    """A kind of directory that this package writes.
+
+    ``name``: in words, with its article. ``header``: the JSON file that every such directory has, with ``keys`` in it.
+    ``files``: patterns of the paths of all files that may be in it, part by part as in :mod:`fnmatch`.
+    """
+
+    name: str
+    header: str
+    keys: frozenset[str]
+    files: tuple[str, ...]
+
+    def is_kind_of(self, directory: Path) -> bool:
+        """Return whether the directory's header is of this kind. Raises CheckpointError if it cannot be read."""
+        header = directory / self.header
+        return header.is_file() and self.keys <= read_json(header).keys()
+
+    def foreign_files(self, directory: Path) -> list[str]:
+        """Return the relative paths of files, links and empty directories that no pattern of ``files`` matches."""
+        return sorted(path for path in _leaves(directory) if not self._matches(path))
+
+    def _matches(self, path: str) -> bool:
+        return path == LOCK_FILE or any(_matches(path, pattern) for pattern in self.files)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Compare part by part; a pattern that ends in ``/`` is that of an empty directory."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _leaves(directory: Path) -> Iterator[str]:
+    """Yield relative paths, with ``/`` between the parts and one at the end of an empty directory."""
+    for root, directories, files in os.walk(directory):
+        place = Path(root).relative_to(directory)
+        links = [name for name in directories if Path(root, name).is_symlink()]
+        for name in [*files, *links]:
+            yield str(PurePosixPath(place / name))
+        if not directories and not files and root != str(directory):
+            yield f"{PurePosixPath(place)}/"
+
+
+def check_output_path(setting: str, value: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
+    """Return ``value`` as an absolute path without links.
+
+    Raises ConfigError if it is empty (an unset shell variable), the root, the home or the current directory, or a
+    directory above the current one; or if it is one of ``inputs`` or above one.
+    """
+    if not str(value).strip() or not Path(value).name.strip("."):
+        raise ConfigError(
+            f"{setting}={value}: {'empty' if not str(value).strip() else 'names no directory of its own'}; give the "
+            "path of a new file or directory"
+        )
+    path = Path(value).expanduser().resolve()
+    for place, what in ((Path("/"), "the root directory"), (Path.home(), "the home directory")):
+        if path == place.resolve():
+            raise ConfigError(f"{setting}={value}: this is {what}; give the path of a new file or directory")
+    if Path.cwd().resolve().is_relative_to(path):
+        raise ConfigError(f"{setting}={value}: this is the current directory or above it; give another path")
+    for given in inputs:
+        if Path(given).resolve().is_relative_to(path):
+            raise ConfigError(f"{setting}={value}: {given}, which is read, is this or within it; give another path")
+    return path
+
+
+def check_directory(setting: str, path: Path, kind: DirectoryKind) -> None:
+    """Raise ConfigError unless ``path`` does not exist yet, is an empty directory, or is a directory of this kind."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise ConfigError(f"{setting}={path}: is not a directory; choose another path")
+    if kind.is_kind_of(path):
+        return
+    hidden = tuple(pattern for pattern in kind.files if pattern.startswith("."))  # left by a start that was killed
+    others = DirectoryKind(kind.name, kind.header, kind.keys, hidden).foreign_files(path)
+    if others:
+        raise ConfigError(
+            f"{setting}={path}: this directory is not {kind.name} and is not empty ({_few(others)}); nothing in it was "
+            "touched; choose another path"
+        )
+
+
+def check_replaceable(setting: str, path: Path, kind: DirectoryKind) -> None:
+    """Raise ConfigError unless everything in the directory ``path`` was written as one of this kind, or it is empty."""
+    check_directory(setting, path, kind)
+    others = kind.foreign_files(path) if path.is_dir() else []
+    if others:
+        raise ConfigError(
+            f"{setting}={path}: {kind.name}, but these are not part of it: {_few(others)}; nothing in it was touched; "
+            "move them away or choose another path"
+        )
+
+
+def clear_directory(setting: str, path: Path, kind: DirectoryKind) -> None:
+    """Delete everything in a directory but its header and its lock. Raises ConfigError as :func:`check_replaceable`.
+
+    The header stays until the caller replaces it, so that a directory that was half cleared is still known.
+    """
+    check_replaceable(setting, path, kind)
+    for entry in path.iterdir():
+        if entry.name in (kind.header, LOCK_FILE):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _few(paths: list[str]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def replace_file(setting: str, path: Path, content: str, is_ours: Callable[[str], bool]) -> None:
+    """Write ``content`` to ``path`` atomically.
+
+    Raises ConfigError if there is a file that ``is_ours`` says this package did not write, or it cannot be written.
+    """
+    check_output_path(setting, path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if os.path.lexists(path) and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
+            raise ConfigError(f"{setting}={path}: exists already and is something else; choose another name")
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"{setting}={path}: cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def new_directory(output: Path) -> Iterator[Path]:
+    """Yield a directory to fill; it takes the name ``output`` when the block ends well and is removed otherwise.
+
+    Raises DataError if there is something of that name already, or it cannot be written.
+    """
+    with _new(output) as partial:
+        partial.mkdir(parents=True)
+        yield partial
+
+
+@contextmanager
+def new_file(output: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, as :func:`new_directory`."""
+    with _new(output) as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+
+
+@contextmanager
+def _new(output: Path) -> Iterator[Path]:
+    check_output_path("output", output)
+    if os.path.lexists(output):
+        raise DataError(f"output={output}: exists already; choose another name, or remove it first")
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.rename(output)
+    except OSError as error:
+        raise DataError(f"output={output}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a directory, or
+        with suppress(OSError):  # a file
+            partial.unlink()
