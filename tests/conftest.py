@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import write_tiny_dataset
 
-from xlmtrain.runtime import faults
+from tests.support.tiny import write_tiny_dataset
+from xlmtrain.runtime import failpoints
 
 REPOSITORY = Path(__file__).parents[1]
 torch.set_num_threads(1)  # tests share few cores, and sums over threads would differ between machines
@@ -84,4 +84,4 @@ def _leave_no_trace() -> Iterator[None]:
         handler.close()
     logger.setLevel(level)
     logger.propagate = propagate
-    faults.arm(None, rank=0)
+    failpoints.arm(None, rank=0)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.support.repository import REPOSITORY
 
 SAMPLE = REPOSITORY / "data" / "sample"
 

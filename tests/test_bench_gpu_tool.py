@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from contest.syncs import SyncWatch
 from contest.tables import page
+
+from tests.support.repository import REPOSITORY
 
 BENCH = [sys.executable, str(REPOSITORY / "tools" / "bench_gpu.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from contest.heat import Plan, Runner, run_heat
 from contest.shapes import SHAPES, settings, write_text
 from contest.turns import End, Order, Turns
 from contest.worker import CONTENDERS
 
-from xlmtrain.data.corpus import Dataset
+from tests.support.repository import REPOSITORY
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.objective import LanguageModel
 

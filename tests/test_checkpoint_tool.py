@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_config
-from training import train_alone
 
+from tests.support.tiny import tiny_config
+from tests.support.training import train_alone
 from tools import checkpoint
 from xlmtrain.errors import CheckpointError, ConfigError, UserError
-from xlmtrain.export.api import load
+from xlmtrain.pretrained import load
 from xlmtrain.runtime.lock import lock_directory
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 
 main = checkpoint.main
 CHANGES: dict[str, Any] = {"train.keep_last": 9, "train.save_every": 5}
@@ -36,8 +36,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def store(run: Path) -> CheckpointStore:
-    return CheckpointStore(run / "checkpoints", keep_last=1)
+def store(run: Path) -> CheckpointManager:
+    return CheckpointManager(run / "checkpoints", keep_last=1)
 
 
 def damage(run: Path, step: int) -> Path:

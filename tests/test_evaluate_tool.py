@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
-from tiny import ALONE, tiny_config, write_header
-from training import checkpoint, records, train_alone
 
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import ALONE, tiny_config, write_header
+from tests.support.training import checkpoint, records, train_alone
 from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import hidden_sides, validation_sets
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.format import Header
+from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.initialize import LANGUAGES
-from xlmtrain.export.original import write_original
-from xlmtrain.export.original_data import import_data
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.warm_start import LANGUAGES
+from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.data import import_data
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.text.binarize import Header
 from xlmtrain.text.vocab import SPECIALS, Vocab
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 
 # The run's own windows, share of masks and pairs in a batch are none of the tool's defaults.
-SETTINGS = {"train.steps": 20, "mask.rate": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.translations": 100}
+SETTINGS = {"train.steps": 20, "mask.prob": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.parallel_pairs": 100}
 OWN = ["sequence_length=16", "pairs_per_batch=4"]
 # Words of one side hidden, which the original does not evaluate.
 HIDDEN = {"de-en_alone", "de-en_aided", "en-de_alone", "en-de_aided", "alone", "aided"}
@@ -40,7 +40,7 @@ HIDDEN = {"de-en_alone", "de-en_aided", "en-de_alone", "en-de_aided", "alone", "
 def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("evaluated") / "run"
     train_alone(tiny_config(path, tiny_dataset, SETTINGS))
-    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)  # to tell it from the last
+    CheckpointManager(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)  # to tell it from the last
     return path
 
 
@@ -117,7 +117,7 @@ def test_windows_and_pairs_can_be_given(
     """And without a run they are the original's, as far as there are positions: windows of 32, 32 pairs, 15 %."""
     file, saved = tmp_path / "model.pth", read_model(run)
     write_original(saved, file)
-    usual = {"mask.rate": 0.15, "data.sequence_length": 32, "evaluate.pairs_per_batch": 32}
+    usual = {"mask.prob": 0.15, "data.sequence_length": 32, "evaluate.pairs_per_batch": 32}
     others = {"data.sequence_length": 15, "evaluate.pairs_per_batch": 5}
     for model, settings, given in (
         (run, SETTINGS, {}),
@@ -125,10 +125,13 @@ def test_windows_and_pairs_can_be_given(
         (file, usual, {}),
         (file, usual, others),
     ):
-        sizes = {"data.draw_tokens": 960, "train.batch_tokens": 960}  # of no consequence, but a multiple of each length
+        sizes = {
+            "data.sub_batch_tokens": 960,
+            "train.batch_tokens": 960,
+        }  # of no consequence, but a multiple of each length
         config = tiny_config("run", tiny_dataset, {**settings, **sizes, **given})
         dataset = Dataset(tiny_dataset)
-        sets = validation_sets(config, dataset) + hidden_sides(config, dataset)
+        sets = validation_sets(config, dataset) + parallel_cloze_sets(config, dataset)
         expected = shown(evaluate(saved.module(), sets, Precision.fp32, ALONE))
         arguments = [f"{key.partition('.')[2]}={value}" for key, value in given.items()]
         tool.main([f"model={model}", f"data={tiny_dataset}", *arguments])

@@ -79,7 +79,7 @@ def test_fine_tuning(programs: Programs, capsys: pytest.CaptureFixture[str]) -> 
     tool.main([*arguments(programs, compare="objectives", seeds="1", **files), "optim.lr=1"])
     command = programs.started[0]
     assert command[0] == "tools/finetune.py"
-    assert f"init.model={programs.output / 'mlm-0'}" in command
+    assert f"init.pretrained={programs.output / 'mlm-0'}" in command
     assert "task.train={en: t.en.tsv}" in command
     assert "task.test={en: test.en.tsv, de: test.de.tsv}" in command
     assert command[-1] == "optim.lr=1"
@@ -110,4 +110,4 @@ def test_the_programs_understand_it(tiny_dataset: Path, tmp_path: Path, capfd: p
     assert header == "| | mlm (1) | mlm_tlm (1) | clm (1) |"
     cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines}
     assert cells["de_clm_ppl"][:2] == ["", ""]
-    assert float(cells["aided_ppl"][1]) > 1
+    assert float(cells["cloze_parallel_ppl"][1]) > 1

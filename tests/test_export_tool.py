@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from tiny import tiny_config
-from training import train_alone
 
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import tiny_config
+from tests.support.training import train_alone
 from tools import export
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
-from xlmtrain.export.api import load
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.run_directory import Which
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.pretrained import load
+from xlmtrain.train.checkpoint import CheckpointManager
 
 PROGRAM = REPOSITORY / "tools" / "export.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -36,7 +36,7 @@ def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for 20 steps; the checkpoint of step 15 is said to be the best. Of a few hundred kilobytes."""
     path = tmp_path_factory.mktemp("trained") / "run"
     train_alone(tiny_config(path, tiny_dataset, {"model.dim": 64, "train.keep_last": 2}))
-    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
+    CheckpointManager(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
     return path
 
 
@@ -48,7 +48,7 @@ def file(run: Path, tmp_path: Path) -> Path:
     return path
 
 
-def weights_of(path: Path, which: Which = Which.best) -> dict[str, torch.Tensor]:
+def weights_of(path: Path, which: CheckpointChoice = CheckpointChoice.best) -> dict[str, torch.Tensor]:
     return read_model(path, which).weights
 
 
@@ -81,7 +81,9 @@ def test_which_checkpoint(run: Path, tmp_path: Path, which: list[str], step: int
     export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *which])
     assert read_model(tmp_path / "model.pth").history.step == step
     assert_same_weights(tmp_path / "model.pth", run / "checkpoints" / f"step-{step:08d}")
-    assert not torch.equal(weights_of(run, Which.last)["head.bias"], weights_of(run, Which.best)["head.bias"])
+    assert not torch.equal(
+        weights_of(run, CheckpointChoice.last)["head.bias"], weights_of(run, CheckpointChoice.best)["head.bias"]
+    )
 
 
 def test_how_the_text_was_treated_goes_along(run: Path, file: Path, tmp_path: Path) -> None:
@@ -179,9 +181,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
-@pytest.mark.parametrize(
-    ("form", "last"), [("run", "xlmtrain.train.checkpoint_files.sync_file"), ("xlm", "torch.save")]
-)
+@pytest.mark.parametrize(("form", "last"), [("run", "xlmtrain.train.checkpoint_io.sync_file"), ("xlm", "torch.save")])
 def test_ctrl_c_leaves_nothing_behind(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, last: str
 ) -> None:

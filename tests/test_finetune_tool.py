@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from toy import toy_config, toy_model
 
-from xlmtrain.export.run_directory import write_run
+from tests.support.repository import REPOSITORY
+from tests.support.toy import toy_config, toy_model
+from xlmtrain.interop.run import write_run
 
 Program = Callable[..., str]
 
@@ -48,7 +48,7 @@ def arguments(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> l
         for split in ("train", "test")
     ]
     sizes = ["optim.lr=5e-3", "optim.warmup_steps=5", "train.batch_size=16", "train.dropout=0", "train.epochs=4"]
-    return [f"init.model={place / 'model'}", *files, *sizes]
+    return [f"init.pretrained={place / 'model'}", *files, *sizes]
 
 
 def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_pa
     ("change", "code", "message"),
     [
         ("task.test={fr: nowhere.tsv}", 3, "task.test.fr: nowhere.tsv is not there"),
-        ("init.model=nowhere", 4, "nowhere: no such file or directory"),
+        ("init.pretrained=nowhere", 4, "nowhere: no such file or directory"),
         ("train.epcohs=3", 2, "did you mean train.epochs?"),
         ("train.epochs=0", 2, "train.epochs: 0.0 is not above 0"),
         ("evaluate.patience=2", 2, "evaluate.patience: needs task.valid to go by"),
@@ -87,5 +87,5 @@ def test_refuses(start: Program, arguments: list[str], tmp_path: Path, change: s
 
 def test_help_explains_every_setting(start: Program) -> None:
     printed = start("--help")
-    for setting in ("run=???", "init.model=???", "train.layers=null", "evaluate.score=accuracy", "task.test={}"):
+    for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.score=accuracy", "task.test={}"):
         assert f"  {setting}   [" in printed

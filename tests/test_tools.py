@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-from pages import check_page
-from tiny import tiny_config
-from training import records, train_alone
 
-from xlmtrain.data.corpus import Dataset
+from tests.support.pages import check_page
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import tiny_config
+from tests.support.training import records, train_alone
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.export.api import Which, load
+from xlmtrain.pretrained import CheckpointChoice, load
 from xlmtrain.text.vocab import EOS, MASK
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SUBJECTS = {"Katze": "cat", "Kuh": "cow", "Maus": "mouse", "Ente": "duck", "Straße": "street"}
@@ -36,7 +36,7 @@ PAIRS = [
 SETTINGS = {
     "model.max_positions": 48,
     "data.max_sentence_length": 30,
-    "data.draw_tokens": 128,
+    "data.sub_batch_tokens": 128,
     "train.steps": 30,
     "evaluate.every": 15,
     "train.save_every": 15,
@@ -84,7 +84,7 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model; the first of its two checkpoints is said to be the best, so that they can be told apart."""
     path = tmp_path_factory.mktemp("trained") / "animals"
     train_alone(tiny_config(path, prepared, SETTINGS))
-    CheckpointStore(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
+    CheckpointManager(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
     return path
 
 
@@ -148,12 +148,12 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Too
     english = guesses(call(*given, "lang=en").splitlines()[1])
     both = guesses(call(*given, "lang=de", f"translation={translation}", "translation_lang=en").splitlines()[1])
     last = guesses(call(*given, "lang=de", "which=last").splitlines()[1])
-    model = load(run, Which.best)
+    model = load(run, CheckpointChoice.best)
     for found, expected in (
         (german, model.fill_mask(sentence, "de", 40)),
         (english, model.fill_mask(sentence, "en", 40)),
         (both, model.fill_mask(sentence, "de", 40, (translation, "en"))),
-        (last, load(run, Which.last).fill_mask(sentence, "de", 40)),
+        (last, load(run, CheckpointChoice.last).fill_mask(sentence, "de", 40)),
     ):
         assert found == [(guess.word, round(guess.probability, 3)) for guess in expected[0]]
     assert german not in (english, both, last)
@@ -273,8 +273,13 @@ def test_report_compares_runs(call: Tool, run: Path, tmp_path: Path) -> None:
 def show_settings(prepared: Path) -> list[str]:
     """Those of ``run``, as far as they say what the data is."""
     given = ["run=anywhere", f"data.path={prepared}", "data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}"]
-    sizes = ["data.sequence_length=16", "data.draw_tokens=128", "data.max_sentence_length=30", "train.batch_tokens=512"]
-    return [*given, *sizes, "mask.rate=0.5"]
+    sizes = [
+        "data.sequence_length=16",
+        "data.sub_batch_tokens=128",
+        "data.max_sentence_length=30",
+        "train.batch_tokens=512",
+    ]
+    return [*given, *sizes, "mask.prob=0.5"]
 
 
 @pytest.mark.parametrize(("step", "rows"), [(0, 2), (3, 1), (3, 1000)])
@@ -282,7 +287,7 @@ def test_show_data_shows_the_batches_of_training(call: Tool, prepared: Path, ste
     """Every token as it is seen, with what it hides, its language and its position."""
     defaults = [*([f"step={step}"] if step else []), *([f"rows={rows}"] if rows != 2 else [])]
     printed = call("show_data", *show_settings(prepared), *defaults).splitlines()
-    sizes = {"data.draw_tokens": 128, "data.max_sentence_length": 30, "train.batch_tokens": 512, "mask.rate": 0.5}
+    sizes = {"data.sub_batch_tokens": 128, "data.max_sentence_length": 30, "train.batch_tokens": 512, "mask.prob": 0.5}
     dataset = Dataset(prepared)
     loader = Loader(tiny_config("anywhere", prepared, sizes | {"model.max_positions": 48}), dataset)
     cursors = loader.sampler.start()
@@ -356,7 +361,7 @@ def test_beside_settings_of_training_data_is_one_of_them(call: Tool, prepared: P
         (["step=soon"], 2, "Value 'soon' of type 'str' could not be converted to Integer\n  full_key: step"),
         (["stpe=1"], 2, "stpe"),
         (["optim.rate=1"], 2, "optim.rate"),
-        (["mask.rate=all"], 2, "mask.rate"),
+        (["mask.prob=all"], 2, "mask.prob"),
         (["data.mlm={fr: 1}"], 2, "fr"),
         (["data.path=nowhere"], 3, "nowhere/dataset.json"),
         (["data.path=???"], 2, "data.path=..."),
@@ -400,7 +405,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
         ("show_data", ["step=0", "rows=2", "words=30", "data=null"]),
         (
             "prepare",
-            ["output=???", "train.mono={}", "test.pairs={}", "bpe.merges=60000", "vocab.path=null", "workers=0"],
+            ["output=???", "train.mono={}", "test.pairs={}", "bpe.merges=60000", "vocab.file=null", "workers=0"],
         ),
     ],
 )

@@ -31,8 +31,8 @@ from contest.heat import LEAST, Plan, Runner, run_heat
 from contest.shapes import SHAPES, write_text
 from contest.worker import CONTENDERS
 
-from xlmtrain.config.load import arguments, user_errors
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ class Bench:
 
 def main(argv: list[str]) -> None:
     """Let them train, print what it cost."""
-    options, others = arguments(Bench, argv)
+    options, others = parse_args(Bench, argv)
     if others:
         raise ConfigError(f"not a setting: {' '.join(others)}")
     ceilings = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from contest.saving import INTERVAL, measure_saving
 
-from xlmtrain.config.load import arguments, compose, user_errors
+from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
@@ -44,7 +44,7 @@ class BenchCheckpoint:
 
 def main(argv: list[str]) -> None:
     """Write checkpoints one after the other, print what each takes."""
-    options, overrides = arguments(BenchCheckpoint, argv, more=True)
+    options, overrides = parse_args(BenchCheckpoint, argv, more=True)
     config = compose("config", overrides)
     model = LanguageModel(config.model, options.vocab_size, 2)
     optimizer = make_optimizer(config.optim, model, torch.device("cpu"))

@@ -27,15 +27,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
+from xlmtrain.data.format import CorpusWriter, Header, id_dtype
 from xlmtrain.errors import ConfigError
-from xlmtrain.text.binarize import CorpusWriter, Header, id_dtype
+from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.raw_files import RawText, read_chunks
+from xlmtrain.prepare.stages import Encoder
+from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.bpe import Bpe
-from xlmtrain.text.files import RawText, read_chunks
-from xlmtrain.text.prepare import prepare
-from xlmtrain.text.stages import Encoder
-from xlmtrain.text.tokenized import LINE_END
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
 
@@ -323,7 +323,7 @@ def report(bench: Bench, rounds: list[dict[str, float]]) -> Iterator[str]:
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    options, _ = arguments(BenchData, argv)
+    options, _ = parse_args(BenchData, argv)
     files = {language: getattr(options, language) for language in ("de", "en") if getattr(options, language)}
     parts = [our_path, our_tokens, sacremoses_tokens, our_ids, their_ids, our_binarizing, dictionary_binarizing]
     if options.moses is not None:

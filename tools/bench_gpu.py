@@ -31,9 +31,9 @@ from contest.heat import LEAST, Plan, run_heat
 from contest.shapes import SHAPES, write_text
 from contest.tables import page
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.schema import Device
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 
 
@@ -116,7 +116,7 @@ class BenchGpu:
 def main(argv: list[str]) -> None:
     """Let them train, heat after heat."""
     begun = time.monotonic()
-    options, others = arguments(BenchGpu, argv)
+    options, others = parse_args(BenchGpu, argv)
     if others or options.device is Device.auto:
         raise ConfigError(f"not a setting: {' '.join(others)}" if others else "device is cuda or cpu")
     if options.device is Device.cuda and not torch.cuda.is_available():

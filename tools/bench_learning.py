@@ -21,9 +21,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from unittest import mock
 
-from xlmtrain.config.load import program
+from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Precision
-from xlmtrain.metrics.sinks import read_records
+from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.train.loop import Outcome
@@ -72,7 +72,7 @@ def _run(train: Callable[..., Outcome], base: Config, way: str, seed: int) -> tu
     config = replace(base, run=str(run), seed=seed, train=settings)
     with mock.patch("xlmtrain.model.dropout.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
         with mock.patch("xlmtrain.model.attention.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
-            outcome = train(config, initialize(base.train.device, base.train.timeout), StopRequest())
+            outcome = train(config, initialize(base.train.device, base.train.hang_timeout), StopRequest())
     if outcome.status != "done":
         raise SystemExit(f"stopped by {outcome.reason}; the same command goes on")
     records = list(read_records(run / "metrics.jsonl"))
@@ -83,4 +83,4 @@ def _run(train: Callable[..., Outcome], base: Config, way: str, seed: int) -> tu
 
 
 if __name__ == "__main__":
-    program("config", main)
+    hydra_main("config", main)

@@ -7,7 +7,7 @@
     python tools/checkpoint.py prune run=runs/small_cpu keep_last=1         the best and keep_every= stay as well
 
 ``average`` writes the mean of the weights as a run directory, for xlmtrain.load, tools/evaluate.py, tools/export.py and
-init.model=.
+init.pretrained=.
 """
 
 import os
@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.errors import CheckpointError, ConfigError
-from xlmtrain.export.average import average_checkpoints
-from xlmtrain.export.run_directory import write_run
-from xlmtrain.metrics.sinks import read_records
-from xlmtrain.runtime.files import read_json
+from xlmtrain.interop.average import average_checkpoints
+from xlmtrain.interop.run import write_run
+from xlmtrain.metrics.loggers import read_records
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.output_paths import new_directory
-from xlmtrain.train.checkpoint import CheckpointStore
-from xlmtrain.train.checkpoint_files import verify_checkpoint
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import verify_checkpoint
 
 
 @dataclass
@@ -58,17 +58,17 @@ class Checkpoints:
 def main(argv: list[str]) -> None:
     """Do one thing."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options, others = arguments(Checkpoints, argv)
+    options, others = parse_args(Checkpoints, argv)
     if len(others) != 1 or others[0] not in _ACTIONS:
         raise ConfigError(f"what to do is missing or not one of {', '.join(_ACTIONS)}: {' '.join(others)}")
     run = Path(options.run)
-    store = CheckpointStore(run / "checkpoints", options.keep_last or 1)
+    store = CheckpointManager(run / "checkpoints", options.keep_last or 1)
     if not store.steps():
         raise CheckpointError(f"run={run}: no checkpoint there")
     _ACTIONS[others[0]](options, run, store)
 
 
-def _list(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+def _list(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
     print(f"{'step':>10}{'bytes':>18}  {'':8} {'':4}  {_metric(run)}")
     values = dict(_values(run))
     for step in store.steps():
@@ -79,7 +79,7 @@ def _list(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
         print(f"{step:10}{size:18,}  {sound:8} {'best' if best else '':4}  {value}")
 
 
-def _verify(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+def _verify(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
     damages = []
     for step in store.steps():
         damage = _damage(store.path(step))
@@ -89,7 +89,7 @@ def _verify(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
         raise CheckpointError(f"{len(damages)} of {len(store.steps())} damaged:\n  " + "\n  ".join(damages))
 
 
-def _average(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+def _average(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
     if options.output is None:
         raise ConfigError("output=...: needed, the run directory to write")
     steps = _chosen(options, store)
@@ -98,7 +98,7 @@ def _average(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
     print(f"{options.output}: the mean of steps {', '.join(map(str, steps))}")
 
 
-def _chosen(options: Checkpoints, store: CheckpointStore) -> list[int]:
+def _chosen(options: Checkpoints, store: CheckpointManager) -> list[int]:
     there = store.steps()
     if (options.last > 0) == (options.steps is not None):
         raise ConfigError("last=... or steps=...,...: one of them is needed, it says which checkpoints to average")
@@ -113,14 +113,14 @@ def _chosen(options: Checkpoints, store: CheckpointStore) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _prune(options: Checkpoints, run: Path, store: CheckpointStore) -> None:
+def _prune(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
     settings = read_json(run / "config.json").get("train", {})
     keep_last = options.keep_last or settings.get("keep_last", 1)
     keep_every = options.keep_every if options.keep_every >= 0 else settings.get("keep_every", 0)
     if keep_last < 1:
         raise ConfigError(f"keep_last={keep_last}: at least 1 is kept")
     with lock_directory(run):
-        deleted = CheckpointStore(run / "checkpoints", keep_last, keep_every).prune(store.steps()[-1])
+        deleted = CheckpointManager(run / "checkpoints", keep_last, keep_every).prune(store.steps()[-1])
     print(f"deleted: {', '.join(map(str, deleted)) or 'none'}; kept: {', '.join(map(str, store.steps()))}")
 
 
@@ -146,7 +146,7 @@ def _values(run: Path) -> Iterator[tuple[int, float]]:
             yield record["step"], record[name]
 
 
-_ACTIONS: dict[str, Callable[[Checkpoints, Path, CheckpointStore], None]] = {
+_ACTIONS: dict[str, Callable[[Checkpoints, Path, CheckpointManager], None]] = {
     "list": _list,
     "verify": _verify,
     "average": _average,

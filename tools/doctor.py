@@ -13,12 +13,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 from dataclasses import dataclass
 
-from xlmtrain.doctor.packages import package_problems
+from xlmtrain.diagnostics.doctor.requirements import package_problems
 
 try:
-    from xlmtrain.config.load import arguments, compose, user_errors
-    from xlmtrain.doctor.examination import examine
-    from xlmtrain.doctor.machine import this_machine
+    from xlmtrain.config.load import compose, parse_args, user_errors
+    from xlmtrain.diagnostics.doctor.checks import examine
+    from xlmtrain.diagnostics.doctor.machine import this_machine
     from xlmtrain.errors import ConfigError
 except ImportError as error:  # a package is missing, and all that can be said is which
     sys.exit("\n".join([f"WRONG environment: {problem}" for problem in package_problems()] or [str(error)]))
@@ -41,7 +41,7 @@ class DoctorOptions:
 
 def main(argv: list[str]) -> int:
     """Print what is found as it is found; the exit code."""
-    options, overrides = arguments(DoctorOptions, argv, more=True)
+    options, overrides = parse_args(DoctorOptions, argv, more=True)
     machine = this_machine()
     wrong = 0
     processes = options.processes or max(len(machine.gpus), 1)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.download.catalogue import Corpus, read_catalogue, select
 from xlmtrain.download.client import Client
 from xlmtrain.download.corpora import download, prepare_command
@@ -49,7 +49,7 @@ def line(corpus: Corpus) -> str:
 
 def main(argv: list[str]) -> None:
     """List the catalogue, or download what is named."""
-    options, names = arguments(DownloadOptions, argv)
+    options, names = parse_args(DownloadOptions, argv)
     catalogue = read_catalogue()
     corpora = select(catalogue, names) if names else list(catalogue.values())
     print("\n".join(map(line, corpora)))

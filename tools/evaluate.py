@@ -26,9 +26,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.schema import (
-    ClassifyConfig,
     Config,
     DataConfig,
     Device,
@@ -36,21 +35,22 @@ from xlmtrain.config.schema import (
     MaskConfig,
     Precision,
     TrainConfig,
+    ZeroShotProbeConfig,
 )
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import hidden_sides, validation_sets
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
 from xlmtrain.evaluate.word_translation import read_dictionary, translate_words, translation_table
-from xlmtrain.evaluate.zeroshot import ZeroShot, zeroshot_table
-from xlmtrain.export.api import Pretrained
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.initialize import matching_weights
-from xlmtrain.export.run_directory import Which
-from xlmtrain.export.saved import SavedModel
+from xlmtrain.evaluate.zero_shot import ZeroShot, zero_shot_table
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.interop.warm_start import matching_weights
+from xlmtrain.pretrained import Pretrained
+from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.runtime.distributed import Distributed, initialize
-from xlmtrain.runtime.files import write_json
 from xlmtrain.runtime.output_paths import new_file
 from xlmtrain.runtime.precision import choose_precision
 
@@ -71,8 +71,8 @@ class Evaluate:
     dictionary: str | None = None
     """Lines of a word, a tab and its translation; or, as in MUSE's dictionaries, apart by a blank."""
 
-    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
-    """Labelled text: {train: {language: file}, test: {language: file}}, as evaluate.classify in training."""
+    classify: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
+    """Labelled text: {train: {language: file}, test: {language: file}}, as evaluate.zero_shot_probe in training."""
 
     output: str | None = None
     """File for all figures as JSON; it must not exist yet."""
@@ -80,7 +80,7 @@ class Evaluate:
     split: str = "valid"
     """data: which of its splits."""
 
-    which: Which = Which.best
+    which: CheckpointChoice = CheckpointChoice.best
     """Which of a run's checkpoints."""
 
     codes: str | None = None
@@ -101,7 +101,7 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     """Print a table for each of the tasks that there is something given for."""
-    options, others = arguments(Evaluate, argv)
+    options, others = parse_args(Evaluate, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
     if not (options.data or options.retrieval or options.dictionary or options.classify.train):
@@ -118,7 +118,9 @@ def main(argv: list[str]) -> None:
     distributed.close()
 
 
-def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figures: dict[str, Any]) -> Iterator[str]:
+def _tasks(
+    options: Evaluate, saved: PretrainedBundle, distributed: Distributed, figures: dict[str, Any]
+) -> Iterator[str]:
     """The lines to print; what they say goes into ``figures``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
     entries = read_dictionary(Path(options.dictionary)) if options.dictionary else []
@@ -128,7 +130,7 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
         yield from _perplexity_table(figures["perplexity"])
     if task is not None:
         figures["classify"] = task(saved.module(distributed.device), distributed, lambda: False)
-        yield from zeroshot_table(task, figures["classify"])
+        yield from zero_shot_table(task, figures["classify"])
     if not distributed.is_main:
         return
     model = Pretrained(saved, distributed.device)
@@ -146,7 +148,7 @@ def _tasks(options: Evaluate, saved: SavedModel, distributed: Distributed, figur
         yield from translation_table(words)
 
 
-def _labels(files: ClassifyConfig, saved: SavedModel) -> ZeroShot:
+def _labels(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShot:
     return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
@@ -162,7 +164,7 @@ def _retrieval(model: Pretrained, sentences: dict[str, list[str]]) -> dict[tuple
     }
 
 
-def _perplexity(options: Evaluate, data: str, saved: SavedModel, distributed: Distributed) -> dict[str, float]:
+def _perplexity(options: Evaluate, data: str, saved: PretrainedBundle, distributed: Distributed) -> dict[str, float]:
     dataset = Dataset(data)
     saved = replace(saved, weights=matching_weights(saved, saved.config, dataset), languages=dataset.languages)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
@@ -172,7 +174,7 @@ def _perplexity(options: Evaluate, data: str, saved: SavedModel, distributed: Di
     precision = choose_precision(options.precision, distributed.device)
     sets = validation_sets(config, dataset, options.split)
     if not saved.causal:
-        sets += hidden_sides(config, dataset, options.split)
+        sets += parallel_cloze_sets(config, dataset, options.split)
     return evaluate(saved.module(distributed.device), sets, precision, distributed)
 
 
@@ -183,7 +185,7 @@ def _perplexity_table(figures: dict[str, float]) -> Iterator[str]:
         yield f"{name:24}{figures[f'{name}_ppl']:12.4f}{figures[f'{name}_acc']:11.2f}%"
 
 
-def _settings(options: Evaluate, data: str, saved: SavedModel, keys: list[str]) -> Config:
+def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
     """What the validation sets are made by, in settings of training."""
     trained, positions = saved.history.settings, saved.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
@@ -207,7 +209,7 @@ def _settings(options: Evaluate, data: str, saved: SavedModel, keys: list[str]) 
             tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
             clm=running if any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
-            draw_tokens=2 * length,  # nothing is drawn: sizes that allow any length
+            sub_batch_tokens=2 * length,  # nothing is drawn: sizes that allow any length
             max_sentence_length=1,
         ),
         mask=MaskConfig(rate=trained.get("mask", {}).get("rate", MaskConfig.rate)),

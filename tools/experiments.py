@@ -1,7 +1,7 @@
 """Compare ways of training over several seeds: train, evaluate, fine-tune, and print a table of means and deviations.
 
     python tools/experiments.py compare=objectives data=prepared/everyday output=runs/everyday \\
-        'retrieval=dev.{lang}' dictionary=en-de.tsv data.draw_tokens=512 train.steps=3000
+        'retrieval=dev.{lang}' dictionary=en-de.tsv data.sub_batch_tokens=512 train.steps=3000
     python tools/experiments.py compare=precision ...                            or masking, or sampling
     python tools/experiments.py compare=objectives ... learn=train.en.tsv 'judge=test.{lang}.tsv' optim.lr=3e-4
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.metrics.sinks import read_records
-from xlmtrain.runtime.files import read_json
+from xlmtrain.metrics.loggers import read_records
+from xlmtrain.runtime.atomic_io import read_json
 
 _ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ VARIANTS = {
     "mlm_tlm": [],
     "mlm": ["data.tlm.de-en=0"],
     "clm": ["data.mlm.de=0", "data.mlm.en=0", "data.tlm.de-en=0", "data.clm={de: 1, en: 1}"],
-    "masking-0.5": ["mask.frequency_alpha=0.5"],
+    "masking-0.5": ["mask.inverse_frequency_exponent=0.5"],
     "fp32": ["train.precision=fp32"],
     "sampling-1": ["data.tlm.de-en=0", "data.sampling_alpha=1"],
     "sampling-0.7": ["data.tlm.de-en=0", "data.sampling_alpha=0.7"],
@@ -83,7 +83,7 @@ class Experiments:
 
 def main(argv: list[str]) -> None:
     """Bring every run as far as it is to come, seed by seed, and print the table."""
-    options, others = arguments(Experiments, argv)
+    options, others = parse_args(Experiments, argv)
     if options.compare not in COMPARISONS:
         raise ConfigError(f"compare={options.compare}: is none of {', '.join(COMPARISONS)}")
     if (options.learn is None) != (options.judge is None):
@@ -132,7 +132,7 @@ def _finetuned(options: Experiments, variant: str, seed: int, others: list[str])
         files = ", ".join(f"{lang}: {options.judge.replace('{lang}', lang)}" for lang in ("en", "de"))
         _program(
             "tools/finetune.py",
-            f"init.model={Path(options.output) / f'{variant}-{seed}'}",
+            f"init.pretrained={Path(options.output) / f'{variant}-{seed}'}",
             f"run={run}",
             f"seeds=[{seed}]",
             f"task.train={{en: {options.learn}}}",

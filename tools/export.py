@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.original import write_original
-from xlmtrain.export.release import release
-from xlmtrain.export.run_directory import Which, write_run
-from xlmtrain.export.saved import SavedModel
-from xlmtrain.export.vectors import write_projector, write_vectors
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.hf.release import release
+from xlmtrain.interop.run import CheckpointChoice, write_run
+from xlmtrain.interop.word_vectors import write_projector, write_vectors
+from xlmtrain.interop.xlm.checkpoint import write_original
 from xlmtrain.runtime.output_paths import new_directory, new_file
 
 
@@ -56,7 +56,7 @@ class Export:
     output: str = "???"
     """Where to; it must not exist yet."""
 
-    which: Which = Which.best
+    which: CheckpointChoice = CheckpointChoice.best
     """Which of a run's checkpoints."""
 
     codes: str | None = None
@@ -78,7 +78,7 @@ class Export:
 def main(argv: list[str]) -> None:
     """Read, write, say where."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options, others = arguments(Export, argv)
+    options, others = parse_args(Export, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
     text = None
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     print(f"{options.format.value}: {output}")
 
 
-def _fill(options: Export, model: SavedModel, directory: Path) -> None:
+def _fill(options: Export, model: PretrainedBundle, directory: Path) -> None:
     if options.format is Format.run:
         write_run(model, directory)
     elif options.format is Format.projector:

@@ -12,10 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 from dataclasses import dataclass
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.export.api import load
-from xlmtrain.export.run_directory import Which
+from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.pretrained import load
 
 
 @dataclass
@@ -31,7 +31,7 @@ class FillMask:
     k: int = 5
     """How many words to show for each <mask>."""
 
-    which: Which = Which.best
+    which: CheckpointChoice = CheckpointChoice.best
     """Which of a run's checkpoints."""
 
     codes: str | None = None
@@ -52,7 +52,7 @@ class FillMask:
 
 def main(argv: list[str]) -> None:
     """Print the best words for each ``<mask>`` of each sentence."""
-    options, sentences = arguments(FillMask, argv)
+    options, sentences = parse_args(FillMask, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
     model = load(options.model, options.which, codes=options.codes)

@@ -1,9 +1,9 @@
 """Make a classifier of a pretrained model: learn on labelled text of one language, test on others (zero-shot).
 
-    python tools/finetune.py init.model=runs/small_cpu run=runs/intents 'task.train={en: intent.train.en.tsv}' \\
+    python tools/finetune.py init.pretrained=runs/small_cpu run=runs/intents 'task.train={en: intent.train.en.tsv}' \\
         'task.test={en: intent.test.en.tsv, de: intent.test.de.tsv}' 'seeds=[0,1,2]' optim.lr=1e-3
     torchrun --standalone --nproc-per-node=8 tools/finetune.py run=runs/xnli \\
-        init.model=mlm_ende_1024.pth init.codes=codes_ende 'task.train={en: multinli.train.en.tsv}' \\
+        init.pretrained=mlm_ende_1024.pth init.codes=codes_ende 'task.train={en: multinli.train.en.tsv}' \\
         'task.valid={en: xnli.dev.tsv}' 'task.test={en: xnli.test.tsv, de: xnli.test.tsv}' \\
         evaluate.every=2500 evaluate.patience=10
     python tools/finetune.py --help                                             the settings and their values
@@ -20,24 +20,24 @@ import signal
 import sys
 
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.load import program
-from xlmtrain.export.formats import read_model
+from xlmtrain.config.load import hydra_main
 from xlmtrain.finetune.run import finetune
 from xlmtrain.finetune.scores import result_table
+from xlmtrain.interop.formats import read_model
 from xlmtrain.runtime.distributed import initialize
-from xlmtrain.runtime.log import set_up_logging
-from xlmtrain.runtime.memory import keep_freed_memory
+from xlmtrain.runtime.logging import set_up_logging
+from xlmtrain.runtime.malloc import disable_malloc_trim
 from xlmtrain.runtime.signals import StopRequest
 
 
 def main(config: FinetuneConfig) -> None:
     """Print the table of results; a run that a signal ended exits with 128 + the signal's number."""
-    keep_freed_memory()
+    disable_malloc_trim()
     stop = StopRequest()
     distributed = initialize(config.train.device)
     set_up_logging(distributed.rank)
     try:
-        saved = read_model(config.init.model, codes=config.init.codes)
+        saved = read_model(config.init.pretrained, codes=config.init.codes)
         results = finetune(config, saved, distributed, stop)
     finally:
         distributed.close()
@@ -48,4 +48,4 @@ def main(config: FinetuneConfig) -> None:
 
 
 if __name__ == "__main__":
-    program("finetune", main)
+    hydra_main("finetune", main)

@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
-from xlmtrain.export.original_data import import_data
+from xlmtrain.interop.xlm.data import import_data
 
 
 @dataclass
@@ -36,7 +36,7 @@ class ImportData:
 
 def main(argv: list[str]) -> None:
     """Import, and print what came in."""
-    options, others = arguments(ImportData, argv)
+    options, others = parse_args(ImportData, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
     # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.

@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, compose, user_errors
+from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.config.schema import Config
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.diagnostics.plan.plan import Plan, describe, make_plan, table
+from xlmtrain.diagnostics.plan.speed import Cluster
 from xlmtrain.errors import ConfigError
 from xlmtrain.metrics.gpus import GPUS, gpu_named
-from xlmtrain.plan.plan import Plan, describe, make_plan, table
-from xlmtrain.plan.speed import Cluster
 
 TABLE = [(name, count) for name in ("V100", "A100", "H100") for count in (1, 8, 64, 256)]
 
@@ -59,7 +59,7 @@ class PlanOptions:
 
 def main(argv: list[str]) -> None:
     """Print the plan, or the table."""
-    options, overrides = arguments(PlanOptions, argv, more=True)
+    options, overrides = parse_args(PlanOptions, argv, more=True)
     config = compose("config", overrides)
     vocab_size = options.vocab_size or _vocab_size(config)
     if options.gpu is None:
@@ -80,7 +80,7 @@ def _plan(options: PlanOptions, config: Config, vocab_size: int, name: str, gpus
     gpu = gpu_named(name)
     assert gpu is not None
     cluster = Cluster(gpu, gpus, options.per_host, options.network)
-    share = max(config.train.batch_tokens // gpus, config.data.draw_tokens)
+    share = max(config.train.batch_tokens // gpus, config.data.sub_batch_tokens)
     total = options.tokens or float(config.train.steps) * config.train.batch_tokens
     return make_plan(config, vocab_size, cluster, options.tokens_per_gpu or share, total)
 

@@ -3,15 +3,15 @@
     python tools/prepare.py output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
         'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
 
-Every setting is explained in xlmtrain/config/prepare.py; the result is described in xlmtrain/text/binarize.py.
+Every setting is explained in xlmtrain/config/prepare.py; the result is described in xlmtrain/data/format.py.
 """
 
 import signal
 import sys
 
-from xlmtrain.config.load import program
+from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.text.prepare import prepare
+from xlmtrain.prepare.driver import prepare
 
 
 def main(config: PrepareConfig) -> None:
@@ -22,4 +22,4 @@ def main(config: PrepareConfig) -> None:
 
 
 if __name__ == "__main__":
-    program("prepare", main)
+    hydra_main("prepare", main)

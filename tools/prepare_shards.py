@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.text.executors.slurm import run_share
+from xlmtrain.prepare.executors.slurm import run_share
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Share:
 
 def main(argv: list[str]) -> None:
     """Do the tasks, one after the other."""
-    options, _ = arguments(Share, argv)
+    options, _ = parse_args(Share, argv)
     for key in run_share(Path(options.tasks), options.share, options.of):
         print(f"done: {key}", flush=True)
 

@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xlmtrain.config.load import arguments, user_errors
-from xlmtrain.config.presets import is_reference
+from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.diagnostics.presets import is_reference
 from xlmtrain.errors import ConfigError
 from xlmtrain.report.curves import reference_of
 from xlmtrain.report.images import write_images
@@ -61,7 +61,7 @@ class ReportOptions:
 
 def main(argv: list[str]) -> None:
     """Hide ``words`` words of the language ``hidden`` in the validation pairs, look at the rest, and report."""
-    options, others = arguments(ReportOptions, argv)
+    options, others = parse_args(ReportOptions, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
     records = [RunRecord(Path(run)) for run in options.run]

@@ -16,11 +16,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from xlmtrain.config.load import arguments, compose, user_errors
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.config.load import compose, parse_args, user_errors
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.inspect import survey
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
-from xlmtrain.data.survey import survey
 from xlmtrain.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ class ShowData:
 
 def main(argv: list[str]) -> None:
     """Print a data set, or one global batch."""
-    options, overrides = arguments(ShowData, argv, more=True)
+    options, overrides = parse_args(ShowData, argv, more=True)
     if options.data is not None and not overrides:
         print("\n".join(survey(Dataset(options.data), options.rows, options.words, shutil.get_terminal_size().columns)))
         return

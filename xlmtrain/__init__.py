@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xlmtrain.export.api import load
+    from xlmtrain.pretrained import load
 
 __all__ = ["load"]
 __version__ = "0.1.0"
@@ -21,5 +21,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # On demand: the processes that prepare text import the package too, and have no use for torch.
     if name == "load":
-        return importlib.import_module("xlmtrain.export.api").load
+        return importlib.import_module("xlmtrain.pretrained").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

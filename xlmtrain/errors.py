@@ -33,7 +33,7 @@ class NumericalError(UserError):
     exit_code = 5
 
 
-class MemoryShortage(UserError):
+class DeviceOutOfMemory(UserError):
     """The device has too little memory for what is computed at once."""
 
     exit_code = 7

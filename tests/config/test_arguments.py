@@ -7,7 +7,7 @@ from enum import Enum
 
 import pytest
 
-from xlmtrain.config.load import arguments
+from xlmtrain.config.load import parse_args
 from xlmtrain.errors import ConfigError
 
 
@@ -56,32 +56,32 @@ class Options:
 
 def refusal(*argv: str, more: bool = False) -> str:
     with pytest.raises(ConfigError) as caught:
-        arguments(Options, argv, more)
+        parse_args(Options, argv, more)
     return str(caught.value)
 
 
 def test_keys_are_settings_and_the_rest_is_handed_on_in_its_order() -> None:
-    options, others = arguments(Options, ["a b", "run=here", "count=3", "<mask> c", "size=large"])
+    options, others = parse_args(Options, ["a b", "run=here", "count=3", "<mask> c", "size=large"])
     assert options == Options("here", 3, Size.large, None)
     assert others == ["a b", "<mask> c"]
-    assert arguments(Options, ["run=here"]) == (Options("here"), [])
+    assert parse_args(Options, ["run=here"]) == (Options("here"), [])
 
 
 @pytest.mark.parametrize(
     "text", ["", "a = b", "x=y=z", "null", "1", "a, b: {c}", "[d]", "'quoted' \"too\"", "groß", "${5}"]
 )
 def test_a_text_is_taken_as_it_stands(text: str) -> None:
-    assert arguments(Options, ["run=here", f"text={text}"])[0].text == text
+    assert parse_args(Options, ["run=here", f"text={text}"])[0].text == text
 
 
 def test_the_last_of_several_values_counts() -> None:
-    assert arguments(Options, ["count=1", "run=a", "count=2", "run=b"]) == (Options("b", 2), [])
+    assert parse_args(Options, ["count=1", "run=a", "count=2", "run=b"]) == (Options("b", 2), [])
 
 
 def test_keys_of_others() -> None:
     """A misspelt key must not pass for a text, unless somebody else looks at it."""
     assert refusal("run=here", "cuont=3") == "no such settings: cuont=3; there are count, place, run, size, text"
-    options, others = arguments(Options, ["optim.lr=1", "run=here", "experiment=small", "+x=1"], more=True)
+    options, others = parse_args(Options, ["optim.lr=1", "run=here", "experiment=small", "+x=1"], more=True)
     assert (options, others) == (Options("here"), ["optim.lr=1", "experiment=small", "+x=1"])
 
 
@@ -109,7 +109,7 @@ def test_what_has_no_value_yet_is_asked_for() -> None:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_setting_and_ends(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        arguments(Options, ["count=many", flag])
+        parse_args(Options, ["count=many", flag])
     assert caught.value.code == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     for setting, meaning in (
@@ -122,7 +122,7 @@ def test_help_explains_every_setting_and_ends(flag: str, capsys: pytest.CaptureF
 
 
 def test_a_group_is_given_as_hydra_reads_it() -> None:
-    options, _ = arguments(Options, ["run=here", "place={files: {en: 'a=b.tsv', de: c d.tsv}, depth: 2}"])
+    options, _ = parse_args(Options, ["run=here", "place={files: {en: 'a=b.tsv', de: c d.tsv}, depth: 2}"])
     assert options.place == Place({"en": "a=b.tsv", "de": "c d.tsv"}, 2)
     assert "depht" in refusal("run=here", "place={depht: 2}")
     assert "place={files: {en: cannot be read" in refusal("run=here", "place={files: {en")

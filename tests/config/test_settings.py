@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
-from tiny import tiny_config
 
 import xlmtrain.config.prepare
 import xlmtrain.config.schema
-from xlmtrain.config.load import compose, from_json, program
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import tiny_config
+from xlmtrain.config.load import compose, from_json, hydra_main
 from xlmtrain.config.schema import Activation, Config, Precision, Schedule
 from xlmtrain.errors import ConfigError
 
@@ -68,7 +68,7 @@ def test_every_corpus_composes(corpus: str) -> None:
 
 
 def test_fine_tuning_composes() -> None:
-    given = ["run=r", "init.model=m", "task.train={en: a}", "task.test={en: b, de: c}", "train.layers=[0,2]"]
+    given = ["run=r", "init.pretrained=m", "task.train={en: a}", "task.test={en: b, de: c}", "train.layers=[0,2]"]
     config = compose("finetune", given)
     assert config.optim.schedule is Schedule.linear
     assert (config.task.test, config.train.layers) == ({"en": "b", "de": "c"}, [0, 2])
@@ -120,16 +120,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.heads": 3}, "model.heads: 3 does not divide model.dim=16"),
     ({"model.dropout": 1.5}, "model.dropout: 1.5 is not between 0 and 1"),
     ({"model.dim": 15, "model.heads": 3, "model.sinusoidal_positions": True}, "model.dim: 15 is odd"),
-    ({"mask.rate": 0.0}, "mask.rate: 0.0 is not above 0"),
-    ({"mask.mask": 0.8, "mask.random": 0.3}, "mask.mask: together with mask.random"),
-    ({"mask.frequency_alpha": -0.5}, "mask.frequency_alpha: -0.5 is negative"),
+    ({"mask.prob": 0.0}, "mask.prob: 0.0 is not above 0"),
+    (
+        {"mask.mask_token_prob": 0.8, "mask.random_token_prob": 0.3},
+        "mask.mask_token_prob: together with mask.random_token_prob",
+    ),
+    ({"mask.inverse_frequency_exponent": -0.5}, "mask.inverse_frequency_exponent: -0.5 is negative"),
     ({"data.sampling_alpha": 1.1}, "data.sampling_alpha: 1.1 is not between 0 and 1"),
     ({"data.sequence_length": 64}, "data.sequence_length: 64 exceeds model.max_positions=32"),
     ({"data.sequence_length": 2}, "data.sequence_length: 2"),
     ({"data.max_sentence_length": 31}, "data.max_sentence_length: 31 and two delimiters exceed"),
-    ({"data.max_sentence_length": 30, "data.draw_tokens": 48}, "data.draw_tokens: 48 cannot hold one pair"),
-    ({"data.draw_tokens": 65}, "data.draw_tokens: 65 is no multiple of data.sequence_length=16"),
-    ({"train.batch_tokens": 100}, "train.batch_tokens: 100 is no multiple of data.draw_tokens=64"),
+    ({"data.max_sentence_length": 30, "data.sub_batch_tokens": 48}, "data.sub_batch_tokens: 48 cannot hold one pair"),
+    ({"data.sub_batch_tokens": 65}, "data.sub_batch_tokens: 65 is no multiple of data.sequence_length=16"),
+    ({"train.batch_tokens": 100}, "train.batch_tokens: 100 is no multiple of data.sub_batch_tokens=64"),
     ({"data.mlm": {"de": -1.0}}, "data.mlm.de: -1.0 is no weight"),
     ({"data.mlm": {"de": float("inf")}}, "data.mlm.de: inf is no weight"),
     ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: nan is no weight"),
@@ -166,15 +169,15 @@ def test_settings_of_preparation_too() -> None:
     given = ["output=there", "train.mono={de: [a], en: [b]}"]
     assert compose("prepare", given).train.mono == {"de": ["a"], "en": ["b"]}
     with pytest.raises(ConfigError) as caught:
-        compose("prepare", [*given, "bpe.merges=0", "workers=-1", "train.pairs={en-de: [c]}", "bpe.balance_alpha=3"])
-    for key in ("bpe.merges", "workers", "train.pairs.en-de", "bpe.balance_alpha"):
+        compose("prepare", [*given, "bpe.merges=0", "workers=-1", "train.pairs={en-de: [c]}", "bpe.sampling_alpha=3"])
+    for key in ("bpe.merges", "workers", "train.pairs.en-de", "bpe.sampling_alpha"):
         assert f"\n  {key}: " in str(caught.value)
     with pytest.raises(ConfigError, match="train: no text"):
         compose("prepare", ["output=there"])
     with pytest.raises(ConfigError, match="outptu"):
         compose("prepare", [*given, "outptu=there"])
-    chosen = compose("prepare", [*given, "executor=ray", "clean.mismatch=drop", "clean.invalid_utf8=drop"])
-    assert (chosen.executor.value, chosen.clean.mismatch.value, chosen.clean.invalid_utf8.value) == (
+    chosen = compose("prepare", [*given, "executor=ray", "clean.misaligned=drop", "clean.invalid_utf8=drop"])
+    assert (chosen.executor.value, chosen.clean.misaligned.value, chosen.clean.invalid_utf8.value) == (
         "ray",
         "drop",
         "drop",
@@ -241,7 +244,7 @@ def test_a_directory_of_ones_own(tmp_path: Path, form: list[str]) -> None:
 def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the preset, and of what else is given, not the schema's."""
     monkeypatch.setattr("sys.argv", ["x", "--help", "experiment=quickstart", "train.steps=7"])
-    program("config", print)
+    hydra_main("config", print)
     lines = capsys.readouterr().out.splitlines()
     values = dict(line.strip().partition("   [")[0].split("=", 1) for line in lines if "   [" in line)
     quickstart = compose("config", ["experiment=quickstart"])
@@ -258,7 +261,7 @@ def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch:
 
     monkeypatch.setattr("sys.argv", ["x", *GIVEN])
     with pytest.raises(SystemExit) as caught:
-        program("config", body)
+        hydra_main("config", body)
     assert caught.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import WORDS, write_corpus, write_header
 
-from xlmtrain.data.corpus import Dataset, check_ids
+from tests.support.tiny import WORDS, write_corpus, write_header
+from xlmtrain.data.dataset import Dataset, check_ids
+from xlmtrain.data.format import CorpusWriter, id_dtype
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.binarize import CorpusWriter, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
 

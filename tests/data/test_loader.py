@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config
 
+from tests.support.tiny import tiny_config
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.loader import Loader, StepData
-from xlmtrain.data.sampling import Cursors
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.loader import GlobalBatchShard, Loader
+from xlmtrain.data.sampling import SamplerState
 from xlmtrain.errors import ConfigError
 
 ALL = {"data.clm": {"de": 1.0}}
@@ -25,7 +25,7 @@ def loader(data: Path, changes: dict[str, Any] | None = None, rank: int = 0, wor
     return Loader(tiny_config("run", data, {**ALL, **(changes or {})}), Dataset(data), rank, world_size)
 
 
-def steps(made: Loader, count: int) -> list[StepData]:
+def steps(made: Loader, count: int) -> list[GlobalBatchShard]:
     cursors, data = made.sampler.start(), []
     for step in range(count):
         data.append(made.make(step, cursors))
@@ -127,7 +127,7 @@ def test_uneven_shares_are_refused(tiny_dataset: Path, world_size: int) -> None:
         loader(tiny_dataset, {"train.batch_tokens": 64 * 6 if world_size == 8 else 256}, 0, world_size)
     tokens, draws, allowed = (384, 6, "1, 2, 3, 6") if world_size == 8 else (256, 4, "1, 2, 4")
     assert str(caught.value) == (
-        f"train.batch_tokens={tokens} is {draws} draws of data.draw_tokens=64, which {world_size} processes cannot "
+        f"train.batch_tokens={tokens} is {draws} draws of data.sub_batch_tokens=64, which {world_size} processes cannot "
         f"share evenly; take one of {allowed} processes or another batch size"
     )
 
@@ -147,7 +147,7 @@ def test_a_damaged_id_is_found_before_the_model_sees_it(own_dataset: Path) -> No
 def test_masks_are_new_in_every_epoch(tiny_dataset: Path) -> None:
     made = loader(tiny_dataset, {"data.tlm": {}, "data.clm": {}, "data.mlm": {"de": 1.0}})
     task = made.sampler.tasks[0]
-    cursors: Cursors = {"mlm.de": (3, 2)}
+    cursors: SamplerState = {"mlm.de": (3, 2)}
     first, again = made.make(7, cursors), made.make(7, cursors)
     assert rows_of(first.batches) == rows_of(again.batches)
     assert first.draws[0] == ("mlm.de", 3, 2)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Oracle
-from tiny import tiny_config
 
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.rows import Rows
+from tests.support.oracle import Oracle
+from tests.support.tiny import tiny_config
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sampling import Sampler, Task, make_tasks, probabilities
+from xlmtrain.data.sequences import Sequences
 from xlmtrain.errors import ConfigError, DataError
 
 
@@ -24,7 +24,7 @@ class Text:
     def draws(self, epoch: int) -> int:
         return self._draws + epoch % 2
 
-    def rows(self, epoch: int, draw: int) -> Rows:
+    def rows(self, epoch: int, draw: int) -> Sequences:
         raise NotImplementedError
 
 
@@ -99,11 +99,15 @@ def test_tasks_are_those_with_a_weight(tiny_dataset: Path) -> None:
         ({"data.mlm": {"fr": 1.0}}, ConfigError, r"data\.mlm\.fr: .* no such training text, it has train\.de"),
         ({"data.tlm": {"de": 1.0}}, ConfigError, r"data\.tlm\.de: .* no such training text"),
         ({"data.tlm": {"en-de": 1.0}}, ConfigError, r"data\.tlm\.en-de: .*train\.de-en\.de.*; data\.tlm\.en-de=0"),
-        ({"data.sequence_length": 5000, "model.max_positions": 5000, "data.draw_tokens": 5000}, DataError, "less than"),
+        (
+            {"data.sequence_length": 5000, "model.max_positions": 5000, "data.sub_batch_tokens": 5000},
+            DataError,
+            "less than",
+        ),
     ],
 )
 def test_what_the_data_does_not_have(tiny_dataset: Path, changes: dict, error: type, message: str) -> None:
-    if "data.draw_tokens" in changes:
+    if "data.sub_batch_tokens" in changes:
         changes = {**changes, "train.batch_tokens": 5000}
     config = tiny_config("run", tiny_dataset, changes)
     with pytest.raises(error, match=message):

@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from tiny import stored
 
 import xlmtrain.data.sources
-from xlmtrain.data.corpus import Corpus
-from xlmtrain.data.rows import Rows
+from tests.support.tiny import stored
+from xlmtrain.data.dataset import Corpus
+from xlmtrain.data.sequences import Sequences
 from xlmtrain.data.sources import PairSource, StreamSource, cut_by_tokens
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, PAD
@@ -26,7 +26,7 @@ def numbered(tokens: int) -> Corpus:
     return Corpus("train.en", stored(np.arange(tokens, dtype=np.int32)), stored(np.array([0, tokens])))
 
 
-def same(a: Rows, b: Rows) -> bool:
+def same(a: Sequences, b: Sequences) -> bool:
     return all(np.array_equal(vars(a)[key], vars(b)[key]) for key in vars(a))
 
 

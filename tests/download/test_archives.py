@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evil_archives import TARS, TEXT, TOO_MANY, WANTED, ZIPS
 
+from tests.support.evil_archives import TARS, TEXT, TOO_MANY, WANTED, ZIPS
 from xlmtrain.download import archives
 from xlmtrain.download.archives import check_archive, check_compressed, lines, open_compressed, open_member
 from xlmtrain.errors import DataError

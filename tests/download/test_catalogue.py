@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from publisher import make_certificate, publishing
-from samples import GERMAN, text
 
+from tests.support.publisher import make_certificate, publishing
+from tests.support.repository import REPOSITORY
+from tests.support.samples import GERMAN, text
 from xlmtrain.download.catalogue import read_catalogue, select
 from xlmtrain.download.transfers import local_paths
 from xlmtrain.errors import ConfigError, DataError

@@ -15,16 +15,16 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from publisher import Hurried, Publisher, publishing
-from samples import ENGLISH, GERMAN, TMX, sgm, tar, text, zipped
 
+from tests.support.publisher import Hurried, Publisher, publishing
+from tests.support.samples import ENGLISH, GERMAN, TMX, sgm, tar, text, zipped
 from xlmtrain.config.load import compose
 from xlmtrain.download import transfers
 from xlmtrain.download.catalogue import Corpus, Remote
 from xlmtrain.download.corpora import download, prepare_command
 from xlmtrain.download.ledger import only_one
 from xlmtrain.errors import DataError
-from xlmtrain.text.files import find_texts
+from xlmtrain.prepare.raw_files import find_texts
 
 LIMIT = 10_000_000
 BOTH = ("de", "en")
@@ -90,7 +90,7 @@ def test_every_format_becomes_text_that_preparation_reads(
     command = shlex.split(prepare_command(corpora, output))
     assert command[:2] == ["python", "tools/prepare.py"]
     config = compose("prepare", command[2:])
-    assert (config.bpe.codes, config.vocab.path) == (str(output / "codes_x"), str(output / "vocab_x"))
+    assert (config.bpe.codes, config.vocab.file) == (str(output / "codes_x"), str(output / "vocab_x"))
     found = {(t.split, t.languages, t.paths[0].name) for t in find_texts(config)}
     trained = {("train", BOTH, f"{name}.de.gz") for name in ("columns", "aligned", "memory", "short")}
     mono = {("train", ("de",), "crawl-de.de.gz"), ("train", ("en",), "crawl-en.en.gz")}

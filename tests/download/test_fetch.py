@@ -9,8 +9,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from publisher import Hurried, Publisher, make_certificate, publishing, unused_port
 
+from tests.support.publisher import Hurried, Publisher, make_certificate, publishing, unused_port
 from xlmtrain.download.catalogue import Remote
 from xlmtrain.download.client import Client, Stopped
 from xlmtrain.download.fetch import ATTEMPTS, Fetched, fetch, published_checksum, remote_size

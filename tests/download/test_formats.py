@@ -7,8 +7,21 @@ import gzip
 from pathlib import Path
 
 import pytest
-from samples import ARTICLE, ARTICLE_SENTENCES, ENGLISH, GERMAN, LAUGHS, OUTSIDE, TMX, sgm, tar, text, wiki, zipped
 
+from tests.support.samples import (
+    ARTICLE,
+    ARTICLE_SENTENCES,
+    ENGLISH,
+    GERMAN,
+    LAUGHS,
+    OUTSIDE,
+    TMX,
+    sgm,
+    tar,
+    text,
+    wiki,
+    zipped,
+)
 from xlmtrain.download import markup
 from xlmtrain.download.catalogue import Corpus
 from xlmtrain.download.formats import read_rows

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import toy_model
 
-from xlmtrain.evaluate.projection import principal_plane
+from tests.support.toy import toy_model
+from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import retrieve
-from xlmtrain.export.api import load
-from xlmtrain.export.hugging_face import write_hugging_face
+from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.pretrained import load
 
 
 @pytest.mark.parametrize("shape", [(30, 8), (5, 40)])
 def test_the_plane_is_scikit_learns(shape: tuple[int, int]) -> None:
     decomposition = pytest.importorskip("sklearn.decomposition")
     vectors = np.random.default_rng(0).normal(size=shape) * np.linspace(3, 0.1, shape[1]) + 5
-    plane, share = principal_plane(vectors)
+    plane, share = pca_2d(vectors)
     pca = decomposition.PCA(2, svd_solver="full").fit(vectors)
     expected = pca.transform(vectors)
     signs = np.sign((plane * expected).sum(axis=0))

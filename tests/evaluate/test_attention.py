@@ -7,7 +7,7 @@ import torch
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import make_batch
-from xlmtrain.data.rows import pair_rows
+from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.evaluate.attention import attention_weights
 from xlmtrain.objective import LanguageModel
 
@@ -18,7 +18,7 @@ def test_weights_give_the_layers_own_output() -> None:
         ModelConfig(dim=16, layers=3, heads=4, max_positions=16, dropout=0, attention_dropout=0), 30, 2
     )
     model.eval()
-    rows = pair_rows([np.array([20, 21, 1])], [np.array([25, 26, 27, 1])], (0, 1))
+    rows = pair_sequences([np.array([20, 21, 1])], [np.array([25, 26, 27, 1])], (0, 1))
     batch = make_batch("mlm", rows, rows.tokens, rows.tokens == 21)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     for block in model.encoder.blocks:

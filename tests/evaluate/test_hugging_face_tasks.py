@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ALONE, WORDS
-from toy import LETTERS, NoSignals, toy_config, toy_model
 
+from tests.support.tiny import ALONE, WORDS
+from tests.support.toy import LETTERS, NoSignals, toy_config, toy_model
 from tools import evaluate as evaluate_tool
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.hugging_face import write_hugging_face
 from xlmtrain.finetune.run import finetune
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.hf.model import write_hugging_face
 from xlmtrain.text.vocab import SPECIALS
 
 pytestmark = pytest.mark.slow

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ALONE, CPU, run_processes, tiny_config, write_corpus, write_header
 
+from tests.support.tiny import ALONE, CPU, run_processes, tiny_config, write_corpus, write_header
 from xlmtrain.config.schema import Config, ModelConfig, Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet, validation_sets
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.evaluate.samples import sample_predictions
+from xlmtrain.evaluate.predictions import sample_predictions
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.export.original import from_original
+from xlmtrain.interop.xlm.checkpoint import from_original
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, PAD, Vocab
@@ -149,7 +149,7 @@ def test_masked_sets_hide_what_they_ask_for(tiny_dataset: Path) -> None:
 
 
 def test_a_row_without_a_target_gets_one_anywhere_in_it(tiny_dataset: Path) -> None:
-    config = tiny_config("run", tiny_dataset, {"mask.rate": 1e-12, "data.sequence_length": 4})
+    config = tiny_config("run", tiny_dataset, {"mask.prob": 1e-12, "data.sequence_length": 4})
     batches = list(ValidationSet(config, Dataset(tiny_dataset), "valid", "mlm", "de").batches())
     assert all(torch.equal(batch.target_index // 4, torch.arange(len(batch.tokens))) for batch in batches)
     assert {int(place) % 4 for batch in batches for place in batch.target_index} == {1, 2}

@@ -17,11 +17,11 @@ from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError
-from xlmtrain.evaluate import nearest
+from xlmtrain.evaluate import knn
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
-from xlmtrain.export.hugging_face import write_hugging_face
-from xlmtrain.export.run_directory import write_run
-from xlmtrain.export.saved import History, SavedModel
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.interop.run import write_run
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, Vocab
@@ -73,7 +73,7 @@ def by_the_formulas(vectors: dict[str, np.ndarray]) -> Figures:
 
 @pytest.mark.parametrize("entries", [1 << 24, 100, 1])
 def test_the_formulas(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(knn, "BLOCK_ENTRIES", entries)
     vectors = random_vectors(37)
     found, expected = by_kind(retrieve(vectors, different(37, "en", "de"))), by_the_formulas(vectors)
     assert found.keys() == expected.keys()
@@ -182,17 +182,19 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved() -> SavedModel:
+def saved() -> PretrainedBundle:
     """Random weights; a word is one letter."""
     torch.manual_seed(2)
     vocab = Vocab((letter, 99 - i) for i, letter in enumerate(LETTERS + LETTERS.upper()))
     config = ModelConfig(dim=16, layers=2, heads=2, max_positions=24, dropout=0.0)
     weights = {name: 2 * weight.detach() for name, weight in LanguageModel(config, len(vocab), 2).state_dict().items()}
-    return SavedModel(config, ["de", "en"], vocab, weights, TextConfig(), [Code("ß", "ß</w>", 1)], History("made here"))
+    return PretrainedBundle(
+        config, ["de", "en"], vocab, weights, TextConfig(), [Code("ß", "ß</w>", 1)], Provenance("made here")
+    )
 
 
 @pytest.fixture
-def run(saved: SavedModel, tmp_path: Path) -> Path:
+def run(saved: PretrainedBundle, tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
     write_run(saved, path)
@@ -209,7 +211,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{directory}/dev.{{lang}}"
 
 
-def test_transformers_hidden_states_give_the_same(saved: SavedModel, files: str, tmp_path: Path) -> None:
+def test_transformers_hidden_states_give_the_same(saved: PretrainedBundle, files: str, tmp_path: Path) -> None:
     """Every layer of transformers' own model, a sentence at a time, against our model read from the same folder."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     write_hugging_face(saved, tmp_path)

@@ -16,10 +16,10 @@ from tools import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import DataError, NumericalError
-from xlmtrain.evaluate import nearest
-from xlmtrain.evaluate.word_translation import Precision, read_dictionary, translate_words, translation_table
-from xlmtrain.export.run_directory import write_run
-from xlmtrain.export.saved import History, SavedModel
+from xlmtrain.evaluate import knn
+from xlmtrain.evaluate.word_translation import PrecisionAtK, read_dictionary, translate_words, translation_table
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.run import write_run
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import SPECIALS, Vocab
@@ -44,7 +44,7 @@ def numbered() -> tuple[Vocab, list[tuple[str, str]], np.ndarray]:
     return vocab, entries, table.astype(np.float32)
 
 
-def by_kind(found: list[Precision]) -> dict[Kind, Shares]:
+def by_kind(found: list[PrecisionAtK]) -> dict[Kind, Shares]:
     return {(one.direction, one.among, one.scoring): (one.p1, one.p5, one.p10) for one in found}
 
 
@@ -87,7 +87,7 @@ def by_the_formulas(vocab: Vocab, entries: list[tuple[str, str]], table: np.ndar
 
 @pytest.mark.parametrize("block", [1 << 24, 100, 1])
 def test_the_formulas(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "BLOCK_ENTRIES", block)
+    monkeypatch.setattr(knn, "BLOCK_ENTRIES", block)
     vocab, entries, table = numbered()
     found, expected = translate_words(table, vocab, entries), by_the_formulas(vocab, entries, table)
     shares = by_kind(found.precision)
@@ -103,12 +103,12 @@ def test_the_formulas(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_word_is_no_hub_for_being_near_to_itself() -> None:
-    units = nearest.unit_vectors(np.array([[1, 0], [3, 4], [0, 2]]))
+    units = knn.unit_vectors(np.array([[1, 0], [3, 4], [0, 2]]))
     ids = torch.tensor([7, 8, 9])
     for k, means in ((1, [0.6, 0.8, 0.8]), (2, [0.3, 0.7, 0.4]), (5, [0.3, 0.7, 0.4])):
-        assert nearest.mean_of_nearest(units, units, k, own=(ids, ids)).tolist() == pytest.approx(means)
-    assert nearest.mean_of_nearest(units, units, 2).tolist() == pytest.approx([0.8, 0.9, 0.9])
-    assert nearest.mean_of_nearest(units[:1], units[:1], 2, own=(ids[:1], ids[:1])).tolist() == [0.0]
+        assert knn.mean_of_nearest(units, units, k, own=(ids, ids)).tolist() == pytest.approx(means)
+    assert knn.mean_of_nearest(units, units, 2).tolist() == pytest.approx([0.8, 0.9, 0.9])
+    assert knn.mean_of_nearest(units[:1], units[:1], 2, own=(ids[:1], ids[:1])).tolist() == [0.0]
 
 
 def test_how_near_translations_are() -> None:
@@ -247,7 +247,9 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     torch.manual_seed(1)
     config = ModelConfig(dim=8, layers=1, heads=2, max_positions=32)
     weights = LanguageModel(config, len(vocab), 2).state_dict()
-    saved = SavedModel(config, ["de", "en"], vocab, weights, TextConfig(), [Code("ß", "ß</w>", 1)], History("here"))
+    saved = PretrainedBundle(
+        config, ["de", "en"], vocab, weights, TextConfig(), [Code("ß", "ß</w>", 1)], Provenance("here")
+    )
     (tmp_path / "run").mkdir()
     write_run(saved, tmp_path / "run")
     entries = [("a", "t"), ("b", "s"), ("c", "r"), ("d", "xyz")]

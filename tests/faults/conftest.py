@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_table import Record, Tries, breaks, markdown
+
+from tests.support.fault_table import Record, Tries, breaks, markdown
 
 BEGUN = time.time()
 _records: dict[int, Record] = {}

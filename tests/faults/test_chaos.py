@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_table import Tries
-from starts import Forked, finish, half_written, ids, last_step, pause, resumed_from, settings
 from test_kills import PHASES
 from test_stops import fake_scontrol
-from training import checkpoint, records, state
 
+from tests.support.fault_table import Tries
+from tests.support.starts import Forked, finish, half_written, ids, last_step, pause, resumed_from, settings
+from tests.support.training import checkpoint, records, state
 from xlmtrain.config.schema import Config, Requeue
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime.watch import HUNG
-from xlmtrain.train.checkpoint import CheckpointStore
-from xlmtrain.train.checkpoint_files import verify_checkpoint
+from xlmtrain.runtime.watchdog import EXIT_HUNG
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import verify_checkpoint
 
 SEED = 50
 END = 40
@@ -39,7 +39,7 @@ class Chaos:
         self.config, self.rng, self.said = config, rng, said
         self.steps = config.train.steps
         self.run, self.gaps = Path(config.run), False
-        self.store = CheckpointStore(self.run / "checkpoints", 2)
+        self.store = CheckpointManager(self.run / "checkpoints", 2)
 
     def sound(self) -> list[int]:
         """The steps of which there is a sound checkpoint."""
@@ -144,7 +144,7 @@ class Chaos:
         with self.start(f"step:{self.rng.randint(1, 9)}:{rank}:stop", timeout=6.0) as start:
             start.until_stopped(rank)
             start.until(lambda: not start.processes[1 - rank].is_alive(), "end of the other")
-            assert start.processes[1 - rank].exitcode == HUNG
+            assert start.processes[1 - rank].exitcode == EXIT_HUNG
 
     def fault_16(self) -> None:
         """The disk is full in a save, once."""

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
-from fault_table import Tries
-from starts import settings
-from tiny import write_tiny_dataset
-from training import checkpoint, records, state, status, train_alone
 
 import xlmtrain
+from tests.support.fault_table import Tries
+from tests.support.repository import REPOSITORY
+from tests.support.starts import settings
+from tests.support.tiny import write_tiny_dataset
+from tests.support.training import checkpoint, records, state, status, train_alone
 from xlmtrain.config.load import from_json
 from xlmtrain.config.schema import Config, Precision, Schedule
 from xlmtrain.errors import CheckpointError, ConfigError, UserError
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -42,7 +42,7 @@ def damaged(sound: Path, tmp_path: Path) -> Path:
 def assert_passed_over(run: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The damage to a file of step 7 is found and reported, and step 5 is read; or what is read is as it was."""
     caplog.clear()
-    found = CheckpointStore(run / "checkpoints", keep_last=2).latest()
+    found = CheckpointManager(run / "checkpoints", keep_last=2).latest()
     assert found is not None
     if "checkpoint passed over" in caplog.text:
         assert f"checkpoint passed over: {file.parent}" in caplog.text
@@ -90,7 +90,7 @@ def test_a_file_cut_emptied_or_removed(tries: Tries, damaged: Path, xlmtrain_log
 
 @pytest.mark.row(20, quick=4, slow=4, full=4)
 def test_all_checkpoints_bad(tries: Tries, damaged: Path, tiny_dataset: Path) -> None:
-    """Never begun anew by itself: each damage is named, and nothing is deleted; ``train.fresh=true`` begins anew."""
+    """Never begun anew by itself: each damage is named, and nothing is deleted; ``train.overwrite=true`` begins anew."""
     config = settings(damaged, tiny_dataset, 30)
     broken = [checkpoint(damaged, 5) / "model.safetensors", checkpoint(damaged, 7) / "state.json"]
     for file in broken:
@@ -101,11 +101,11 @@ def test_all_checkpoints_bad(tries: Tries, damaged: Path, tiny_dataset: Path) ->
                 train_alone(config)
             assert caught.value.exit_code == 4
             assert all(str(file) in str(caught.value) for file in broken)
-            assert "train.fresh=true" in str(caught.value)
+            assert "train.overwrite=true" in str(caught.value)
             assert status(damaged)["status"] == "failed"
             assert checkpoint(damaged, 5).is_dir()
     with tries.attempt("fresh"):
-        config.train.fresh = True
+        config.train.overwrite = True
         assert train_alone(config, stop_after=1).status == "preempted"
         assert state(damaged, 1)["progress"]["step"] == 1
 
@@ -149,7 +149,7 @@ REFUSED: list[dict[str, Any]] = [
     {"model.dim": 64},
     {"data.mlm": {"de": 1.0}},
     {"data.sequence_length": 8},
-    {"mask.rate": 0.3},
+    {"mask.prob": 0.3},
     {"train.batch_tokens": 512},
     {"seed": 1},
     {"evaluate.pairs_per_batch": 4},

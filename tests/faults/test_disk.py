@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_table import Tries
-from starts import SAVE_EVERY, Forked, digest, finish, half_written, last_step, settings, straight
-from training import checkpoint, records, status
 
-from xlmtrain.runtime import faults
-from xlmtrain.train.checkpoint import CheckpointStore
+from tests.support.fault_table import Tries
+from tests.support.starts import SAVE_EVERY, Forked, digest, finish, half_written, last_step, settings, straight
+from tests.support.training import checkpoint, records, status
+from xlmtrain.runtime import failpoints
+from xlmtrain.train.checkpoint import CheckpointManager
 
 STEPS = 20
 
@@ -68,7 +68,7 @@ def test_disk_full_in_a_save(tries: Tries, tiny_dataset: Path, small_disk: Path,
                 start.until(lambda: "step-00000010: not written" in start.printed(), "a failed save")
                 said = start.printed()
                 assert re.search(r"step-00000010: not written .*needs [\d,]+ bytes, [\d,]+ are free", said), said
-                newest = CheckpointStore(start.run / "checkpoints", 1).latest()
+                newest = CheckpointManager(start.run / "checkpoints", 1).latest()
                 assert newest is not None, "no checkpoint is left"
                 assert newest.state["progress"]["step"] == SAVE_EVERY
                 if not never:
@@ -124,7 +124,7 @@ def test_storage_that_errs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
             if lasting:
                 assert code == [4], start.printed()[-2000:]
                 assert "3 saves in a row failed" in start.printed()
-                assert CheckpointStore(start.run / "checkpoints", 2).latest() is not None
+                assert CheckpointManager(start.run / "checkpoints", 2).latest() is not None
                 finish(config)
             else:
                 assert code == [0], start.printed()[-2000:]
@@ -152,7 +152,7 @@ def test_data_that_cannot_be_read(tries: Tries, tiny_dataset: Path, tmp_path: Pa
                 assert re.search(r"(train|valid)\.\S+: .*, three times", start.printed(rank))
                 assert "another process cannot have its data" in start.printed(1 - rank)
                 assert status(config.run)["status"] == "failed"
-                newest = CheckpointStore(start.run / "checkpoints", 2).latest()
+                newest = CheckpointManager(start.run / "checkpoints", 2).latest()
                 assert newest is not None
                 assert 0 < last_step(start.run) == newest.state["progress"]["step"] <= STEPS
                 finish(config, 2)
@@ -177,7 +177,7 @@ def test_slow_storage(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
                 went_on.append(last_step(start.run) - begun)
                 start.signal(signal.SIGTERM)
                 assert start.wait() == [128 + signal.SIGTERM] * 2
-            steps = CheckpointStore(start.run / "checkpoints", 2).steps()
+            steps = CheckpointManager(start.run / "checkpoints", 2).steps()
             assert steps == [100, last_step(start.run)]
             figures = [record for record in records(config.run, timed=True) if "train/loss" in record]
             assert [figure["step"] for figure in figures] == list(range(1, steps[-1] + 1))
@@ -188,7 +188,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-def _save(store: CheckpointStore, step: int) -> None:
+def _save(store: CheckpointManager, step: int) -> None:
     tensor = torch.full((3,), float(step))
     store.save(step, {"a": tensor}, {"step.a": tensor}, {"progress": {"step": step}})
 
@@ -208,9 +208,9 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
         rng = random.Random(seed)
         keep_last, keep_every = rng.randint(1, 3), rng.choice([0, 4, 6])
         place = tmp_path / "checkpoints"
-        store = CheckpointStore(place, keep_last, keep_every)
+        store = CheckpointManager(place, keep_last, keep_every)
         step, sound = 1, set()
-        monkeypatch.setattr(faults, "reach", lambda point: None)  # the last sequence's may still strike
+        monkeypatch.setattr(failpoints, "reach", lambda point: None)  # the last sequence's may still strike
         with tries.attempt(f"sequence {seed}"):
             _save(store, step)
             sound.add(step)
@@ -222,7 +222,7 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
                     if point == target and rng.random() < 0.7:
                         raise Killed
 
-                monkeypatch.setattr(faults, "reach", reach)
+                monkeypatch.setattr(failpoints, "reach", reach)
                 action = rng.choice(["save", "save", "save", "best", "prune", "prune", "damage"])
                 reading = place / f"step-{rng.choice(sorted(sound)):08d}" / "manifest.json"
                 try:
@@ -250,7 +250,7 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
                         sound.discard(victim)
                 except Killed:
                     kills += 1
-                    store = CheckpointStore(place, keep_last, keep_every)  # the next start
+                    store = CheckpointManager(place, keep_last, keep_every)  # the next start
                 found = store.latest()
                 assert found is not None, "no checkpoint is left"
                 newest = found.state["progress"]["step"]

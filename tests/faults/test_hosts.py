@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_table import Tries
-from hosts import Host, Hosts
-from starts import SAVE_EVERY, digest, finish, last_step, settings, straight
 from test_same_batches import assert_same_losses
-from training import state, status
+
+from tests.support.fault_table import Tries
+from tests.support.hosts import Host, Hosts
+from tests.support.starts import SAVE_EVERY, digest, finish, last_step, settings, straight
+from tests.support.training import state, status
 
 STEPS = 40
 TIMEOUT = 8.0
-"""``train.timeout``: who hears nothing for so long ends."""
+"""``train.hang_timeout``: who hears nothing for so long ends."""
 
 
 @pytest.fixture
@@ -131,6 +132,6 @@ def test_the_network_is_cut(tries: Tries, hosts: Hosts, tiny_dataset: Path, tmp_
                 assert host.printed().count("this is where every thread of the process stands") == 1
                 assert 'xlmtrain/train/loop.py", line' in host.printed()
             assert status(config.run)["status"] == "failed"
-            assert "no progress for 8 seconds (train.timeout)" in status(config.run)["reason"]
-    tries.figure(f"a cut network ended both within {longest:.0f} s, of which train.timeout is {TIMEOUT:.0f}")
+            assert "no progress for 8 seconds (train.hang_timeout)" in status(config.run)["reason"]
+    tries.figure(f"a cut network ended both within {longest:.0f} s, of which train.hang_timeout is {TIMEOUT:.0f}")
     assert longest <= TIMEOUT + 60

@@ -7,8 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from fault_table import Tries
-from starts import (
+
+from tests.support.fault_table import Tries
+from tests.support.starts import (
     SAVE_EVERY,
     Forked,
     Torchrun,

@@ -11,11 +11,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import fake_slurm
 import pytest
-from conftest import REPOSITORY
-from hosts import HEAD, Hosts, namespaces
-from starts import PATIENCE, digest, last_step, overrides, settings, straight
+
+from tests.support import fake_slurm
+from tests.support.hosts import HEAD, Hosts, namespaces
+from tests.support.repository import REPOSITORY
+from tests.support.starts import PATIENCE, digest, last_step, overrides, settings, straight
 
 LAUNCH = REPOSITORY / "tools/launch"
 STEPS = 40

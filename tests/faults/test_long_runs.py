@@ -16,19 +16,19 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from fault_table import Tries
-from starts import Forked, finish, last_step, settings
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # what TensorBoard shows
 from tensorboard.util.tensor_util import make_ndarray
 from test_kills import kill_at_random
-from training import records, train_alone
 
-from xlmtrain.data.loader import StepData
+from tests.support.fault_table import Tries
+from tests.support.starts import Forked, finish, last_step, settings
+from tests.support.training import records, train_alone
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.metrics import meters
+from xlmtrain.metrics import timer
 from xlmtrain.report.record import RunRecord
-from xlmtrain.train.background import BackgroundSaver
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.async_checkpoint import AsyncCheckpointer
+from xlmtrain.train.step import TrainStep
 
 SEED = 47
 
@@ -122,10 +122,10 @@ class Clock:
             return mock.patch.object(kind, name, call)
 
         with (
-            mock.patch.object(meters, "time", self),
-            passing(Stepper, "__call__", lambda data: self.step(data.step + 1)),
+            mock.patch.object(timer, "time", self),
+            passing(TrainStep, "__call__", lambda data: self.step(data.step + 1)),
             passing(Validator, "__call__", lambda model: self.evaluation),
-            passing(BackgroundSaver, "save", lambda step: self.save),
+            passing(AsyncCheckpointer, "save", lambda step: self.save),
         ):
             yield
 
@@ -176,7 +176,10 @@ def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: 
             clock.step = step
             xlmtrain_log.clear()
             empty = mock.PropertyMock(return_value=0.0)
-            with clock.running(), nullcontext() if story.tokens else mock.patch.object(StepData, "tokens", empty):
+            with (
+                clock.running(),
+                nullcontext() if story.tokens else mock.patch.object(GlobalBatchShard, "tokens", empty),
+            ):
                 for before, after in pairwise((0, *story.stops, LENGTH)):
                     train_alone(config, stop_after=after - before if after < LENGTH else 10**6)
                     clock.boot -= clock.passed  # the machine was started again, a day later
@@ -190,7 +193,7 @@ def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: 
                 assert record["progress/seconds"] == pytest.approx(spent)
                 assert record["speed/tokens_per_second"] == pytest.approx(grown / took if took else 0.0)
                 assert all(math.isfinite(value) and value >= 0 for value in record.values())
-                told[record["step"]] = meters.duration(spent / record["step"] * (LENGTH - record["step"]))
+                told[record["step"]] = timer.duration(spent / record["step"] * (LENGTH - record["step"]))
             shown = re.findall(r"step (\d+)/\d+ .* ETA (\d+:\d\d:\d\d)$", xlmtrain_log.text, re.MULTILINE)
             assert {int(at): left for at, left in shown} == told
             assert told[LENGTH] == "0:00:00"

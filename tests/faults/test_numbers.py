@@ -13,26 +13,26 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from fault_table import Tries
 from safetensors.torch import load_file
-from starts import Forked, finish, ids, settings
-from tiny import ALONE, run_processes, tiny_config
 from torch.nn import functional as F
-from training import checkpoint, records, state, status, train_alone, train_on
 
+from tests.support.fault_table import Tries
+from tests.support.starts import Forked, finish, ids, settings
+from tests.support.tiny import ALONE, run_processes, tiny_config
+from tests.support.training import checkpoint, records, state, status, train_alone, train_on
 from xlmtrain.config.schema import OnNonFinite, OnSpike, Precision
 from xlmtrain.data.batch import Batch, make_batch
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.rows import Rows
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.data.sequences import Sequences
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import EOS, PAD
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.step import TrainStep
 
 CPU = torch.device("cpu")
 FP16 = {
@@ -64,7 +64,7 @@ def test_nan_on_one_rank(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> No
             assert all(map(math.isfinite, losses.values()))
             if skip:
                 assert codes == [0, 0]
-                assert records(config.run)[-2]["train/skipped"] == 1
+                assert records(config.run)[-2]["train/skipped_steps"] == 1
                 weights = load_file(checkpoint(config.run, 16) / "model.safetensors")
                 assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
             else:
@@ -82,7 +82,7 @@ def test_overflows_of_fp16(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
     train_alone(whole)
     figures = [record for record in records(whole.run) if "train/loss_scale" in record]
     scales = [figure["train/loss_scale"] for figure in figures]
-    skipped = [figure["train/skipped"] for figure in figures]
+    skipped = [figure["train/skipped_steps"] for figure in figures]
     assert skipped[-1] >= 2
     for number in range(tries.count - 1):
         stop = number + 1
@@ -153,7 +153,7 @@ def odd_batch(rng: np.random.Generator) -> Batch:
     selected = (rng.random(tokens.shape) < rng.choice([0.0, 0.15, 1.0])) & (tokens != PAD)
     positions = np.broadcast_to(np.arange(width), tokens.shape).copy()
     languages = rng.integers(0, 2, tokens.shape)
-    return make_batch("mlm", Rows(tokens, positions, languages, lengths), tokens, selected, "odd", (0, 0))
+    return make_batch("mlm", Sequences(tokens, positions, languages, lengths), tokens, selected, "odd", (0, 0))
 
 
 @pytest.mark.row(29, quick=100, slow=1000, full=1000)
@@ -182,16 +182,16 @@ def test_batches_with_nothing_in_them(tries: Tries, tiny_dataset: Path) -> None:
 
 def spoiled(distributed: Distributed, config: Any, rank: int, step: int) -> tuple[int, str]:
     """Train; after ``step`` one weight of ``rank`` is off by 1e-3. The step at which that ended, and what was said."""
-    original = Stepper.__call__
+    original = TrainStep.__call__
 
-    def call(self: Stepper, data: Any, targets: list[float]) -> Any:
+    def call(self: TrainStep, data: Any, targets: list[float]) -> Any:
         result = original(self, data, targets)
         if distributed.rank == rank and data.step + 1 == step:
             with torch.no_grad():
                 self._parameters[-1].view(-1)[3] += 1e-3
         return result
 
-    with mock.patch.object(Stepper, "__call__", call):
+    with mock.patch.object(TrainStep, "__call__", call):
         try:
             train_on(distributed, config)
         except NumericalError as error:
@@ -230,9 +230,9 @@ def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = Keeper(model.parameters(), lr=1.0)
-    stepper = Stepper(config, model, optimizer, Precision.fp32, distributed)
+    stepper = TrainStep(config, model, optimizer, Precision.fp32, distributed)
     batch = loader.make(step, loader.sampler.start())
-    stepper(batch, distributed.sum(batch.targets))
+    stepper(batch, distributed.all_reduce_sum(batch.targets))
     return optimizer.seen
 
 

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fault_table import Tries
-from power import Disk
-from starts import settings
-from training import checkpoint, train_alone
 
+from tests.support.fault_table import Tries
+from tests.support.power import Disk
+from tests.support.starts import settings
+from tests.support.training import checkpoint, train_alone
 from xlmtrain.config.schema import Config
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 
 SEED = 3
 MODEL = "model.safetensors"
@@ -43,7 +43,7 @@ def test_power_loss(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
         with tries.attempt(f"operation {moment} of {disk.moments}, {'chance' if kind else 'only what was safe'}"):
             state = tmp_path / f"state{number}"
             disk.crash(moment, state, rng if kind else None)
-            found = CheckpointStore(state / "checkpoints", keep_last=1).latest()
+            found = CheckpointManager(state / "checkpoints", keep_last=1).latest()
             assert found is not None, "no checkpoint is left"
             step = int(found.state["progress"]["step"])
             assert step >= safe, f"the checkpoint of step {safe} was safe before, now that of step {step} is the newest"

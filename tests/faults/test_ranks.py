@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from fault_table import Tries
-from starts import Forked, Torchrun, digest, finish, last_step, settings, straight
-from tiny import write_tiny_dataset
-from training import status
 
+from tests.support.fault_table import Tries
+from tests.support.repository import REPOSITORY
+from tests.support.starts import Forked, Torchrun, digest, finish, last_step, settings, straight
+from tests.support.tiny import write_tiny_dataset
+from tests.support.training import status
 from xlmtrain.config.schema import Config
-from xlmtrain.runtime.files import read_json, write_json
+from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.lock import STALE
-from xlmtrain.train import run as run_module
+from xlmtrain.train import run_dir as run_module
 
 STEPS = 30
 
@@ -105,7 +105,10 @@ def test_a_rank_that_hangs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
             longest = max(longest, took)
             printed = start.printed()
             assert code != 0
-            assert "no progress for 5 seconds (train.timeout); this is where every thread of the process st" in printed
+            assert (
+                "no progress for 5 seconds (train.hang_timeout); this is where every thread of the process st"
+                in printed
+            )
             stacks = printed.partition("this is where every thread")[2]  # of both processes, perhaps one into the other
             assert "all_reduce" in stacks, printed
             assert ("faults.py" in stacks) == (action != "stop"), printed

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_table import Tries
-from starts import Forked, finish, ids, last_step, settings
-from training import records
 
-from xlmtrain.data.corpus import Dataset
+from tests.support.fault_table import Tries
+from tests.support.starts import Forked, finish, ids, last_step, settings
+from tests.support.training import records
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.errors import ConfigError
 
@@ -84,7 +84,7 @@ def test_a_batch_that_the_processes_cannot_share(tries: Tries, tiny_dataset: Pat
                 continue
             allowed = ", ".join(str(n) for n in range(1, draws + 1) if draws % n == 0)
             message = (
-                f"train.batch_tokens={64 * draws} is {draws} draws of data.draw_tokens=64, which {ranks} processes "
+                f"train.batch_tokens={64 * draws} is {draws} draws of data.sub_batch_tokens=64, which {ranks} processes "
                 f"cannot share evenly; take one of {allowed} processes or another batch size"
             )
             with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):

@@ -14,28 +14,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import evil
 import pytest
 import test_architecture
 import test_fetch
-from conftest import REPOSITORY
-from evil_archives import TARS, TOO_MANY, ZIPS
-from fault_table import Tries
-from publisher import Hurried, publishing
-from starts import free_port, settings
-from tiny import tiny_config, write_tiny_dataset
-from training import checkpoint, train_alone
 
+from tests.support.evil_archives import TARS, TOO_MANY, ZIPS
+from tests.support.fault_table import Tries
+from tests.support.publisher import Hurried, publishing
+from tests.support.repository import REPOSITORY
+from tests.support.starts import free_port, settings
+from tests.support.tiny import tiny_config, write_tiny_dataset
+from tests.support.training import checkpoint, train_alone
 from xlmtrain.config.load import compose, from_json
 from xlmtrain.config.schema import Config
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.download import archives
 from xlmtrain.download.archives import check_archive
 from xlmtrain.errors import ConfigError, DataError, UserError
-from xlmtrain.export.formats import read_model
-from xlmtrain.export.pth import read_data_file
-from xlmtrain.runtime.files import sha256_of
-from xlmtrain.train.checkpoint_files import read_checkpoint
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.xlm.pth import read_data_file
+from xlmtrain.runtime.atomic_io import sha256_of
+from xlmtrain.train.checkpoint_io import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +247,7 @@ def test_odd_names(
             "fill_mask": (f"model={name}", "lang=de", "a <mask> b"),
             "export": (f"model={name}", "format=xlm", f"output={name}.pth"),
             "evaluate": (f"model={name}", f"data={write_tiny_dataset(place / f'data {name}')}", "split=valid"),
-            "show_data": (f"data.path='data {name}'", "data.mlm={de: 1}", "data.draw_tokens=512"),
+            "show_data": (f"data.path='data {name}'", "data.mlm={de: 1}", "data.sub_batch_tokens=512"),
         }
         for tool, arguments in calls.items():
             with tries.attempt(f"{tool}, {name!r}"):

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_table import Tries
-from starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
-from training import checkpoint, records, status
 
+from tests.support.fault_table import Tries
+from tests.support.starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
+from tests.support.training import checkpoint, records, status
 from xlmtrain.config.schema import Requeue
 
 STEPS = 30

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import toy_model
 
+from tests.support.toy import toy_model
 from xlmtrain.config.schema import Pooling
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.examples import Encoded, Example, encode
-from xlmtrain.export.saved import SavedModel
+from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
 from xlmtrain.finetune.classifier import Classifier
+from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.text.vocab import EOS, PAD
 
 
-def encoded(files: dict[str, list[Example]], saved: SavedModel, labels: list[str], most: int) -> dict[str, Encoded]:
+def encoded(
+    files: dict[str, list[Example]], saved: PretrainedBundle, labels: list[str], most: int
+) -> dict[str, Encoded]:
     return encode("task", files, saved.pipeline(), saved.languages, saved.config.max_positions, labels, most)
 
 

@@ -10,19 +10,19 @@ from unittest import mock
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ALONE, run_processes
-from toy import NoSignals, result, run_toy, toy_config, toy_model, weights, write_task
-from training import records
 
-from xlmtrain.config.finetune import FinetuneConfig, Score
+from tests.support.tiny import ALONE, run_processes
+from tests.support.toy import NoSignals, result, run_toy, toy_config, toy_model, weights, write_task
+from tests.support.training import records
+from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.errors import ConfigError, NumericalError
-from xlmtrain.export.hugging_face import read_hugging_face, write_hugging_face
-from xlmtrain.export.saved import SavedModel
 from xlmtrain.finetune.loop import Finetuning
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.hf.model import read_hugging_face, write_hugging_face
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_dataset: Path) -> SavedModel:
+def saved(tiny_dataset: Path) -> PretrainedBundle:
     return toy_model(tiny_dataset)
 
 
@@ -31,7 +31,7 @@ def state(config: FinetuneConfig, step: int, seed: int = 0) -> dict[str, torch.T
 
 
 def test_learns_english_and_knows_german_where_the_languages_have_met(
-    saved: SavedModel, tiny_dataset: Path, tmp_path: Path
+    saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in saved.weights.items()}
     found = run_toy(ALONE, toy_config(tmp_path, seeds=[0, 1]), saved)
@@ -45,7 +45,7 @@ def test_learns_english_and_knows_german_where_the_languages_have_met(
     assert apart["de"][0].accuracy < 75
 
 
-def test_pairs_of_texts(saved: SavedModel, tmp_path: Path) -> None:
+def test_pairs_of_texts(saved: PretrainedBundle, tmp_path: Path) -> None:
     files = {name: str(write_task(tmp_path / name, name[-2:], 160, n, True)) for n, name in enumerate(["a.en", "b.de"])}
     config = toy_config(tmp_path, test={"de": files["b.de"]}, epochs=8)
     config = replace(config, task=replace(config.task, train={"en": files["a.en"]}))
@@ -55,7 +55,9 @@ def test_pairs_of_texts(saved: SavedModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layers", "learning"), [([], ""), ([2], "encoder.blocks.1."), ([0], "encoder.")])
-def test_only_the_chosen_layers_learn(saved: SavedModel, tmp_path: Path, layers: list[int], learning: str) -> None:
+def test_only_the_chosen_layers_learn(
+    saved: PretrainedBundle, tmp_path: Path, layers: list[int], learning: str
+) -> None:
     config = toy_config(tmp_path, layers=layers, epochs=1)
     run_toy(ALONE, config, saved)
     after = state(config, 10)
@@ -65,12 +67,12 @@ def test_only_the_chosen_layers_learn(saved: SavedModel, tmp_path: Path, layers:
             assert torch.equal(value, saved.weights[name]) is not inside, name
 
 
-def test_a_layer_that_there_is_not(saved: SavedModel, tmp_path: Path) -> None:
+def test_a_layer_that_there_is_not(saved: PretrainedBundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train.layers=\[3\]: the model has 0 \(the embeddings\) to 2"):
         run_toy(ALONE, toy_config(tmp_path, layers=[3]), saved)
 
 
-def stop_after(steps: int, config: FinetuneConfig, saved: SavedModel) -> None:
+def stop_after(steps: int, config: FinetuneConfig, saved: PretrainedBundle) -> None:
     """SIGTERM arrives in so manieth step."""
     stop, step, done = NoSignals(), Finetuning._step, 0
 
@@ -85,7 +87,7 @@ def stop_after(steps: int, config: FinetuneConfig, saved: SavedModel) -> None:
         assert run_toy(ALONE, config, saved, stop) is None
 
 
-def test_stopped_and_resumed_is_the_straight_run(saved: SavedModel, tmp_path: Path) -> None:
+def test_stopped_and_resumed_is_the_straight_run(saved: PretrainedBundle, tmp_path: Path) -> None:
     """Bit for bit, with dropout, in the midst of an epoch, at an evaluation, and right at the end of a seed."""
     valid = {"en": str(write_task(tmp_path / "v", "en", 40, 9))}
     straight, stopped = (toy_config(tmp_path, n, seeds=[4, 2], dropout=0.1, valid=valid) for n in ("a", "b"))
@@ -98,7 +100,7 @@ def test_stopped_and_resumed_is_the_straight_run(saved: SavedModel, tmp_path: Pa
         assert weights(stopped, 40, seed) == weights(straight, 40, seed)
 
 
-def test_more_seeds_go_on_where_fewer_ended(saved: SavedModel, tmp_path: Path) -> None:
+def test_more_seeds_go_on_where_fewer_ended(saved: PretrainedBundle, tmp_path: Path) -> None:
     first = run_toy(ALONE, toy_config(tmp_path, epochs=1), saved)
     both = run_toy(ALONE, toy_config(tmp_path, epochs=1, seeds=[0, 1]), saved)
     assert first is not None
@@ -107,10 +109,10 @@ def test_more_seeds_go_on_where_fewer_ended(saved: SavedModel, tmp_path: Path) -
     assert weights(toy_config(tmp_path), 10, 0) != weights(toy_config(tmp_path), 10, 1)
 
 
-def test_the_best_weights_are_tested_and_patience_ends_it(saved: SavedModel, tmp_path: Path) -> None:
+def test_the_best_weights_are_tested_and_patience_ends_it(saved: PretrainedBundle, tmp_path: Path) -> None:
     """A rate far too high destroys what the first epochs learned."""
     valid = {"en": str(write_task(tmp_path / "v", "en", 40, 9))}
-    config = toy_config(tmp_path, valid=valid, epochs=30, lr=0.02, warmup_steps=0, patience=2, score=Score.f1)
+    config = toy_config(tmp_path, valid=valid, epochs=30, lr=0.02, warmup_steps=0, patience=2, score=SelectionMetric.f1)
     run_toy(ALONE, config, saved)
     found = result(config)
     assert found["steps"] == found["best_step"] + 2 * 10 < 300
@@ -121,7 +123,7 @@ def test_the_best_weights_are_tested_and_patience_ends_it(saved: SavedModel, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(saved: SavedModel, tmp_path: Path) -> None:
+def test_two_processes_share_the_work(saved: PretrainedBundle, tmp_path: Path) -> None:
     alone, together = toy_config(tmp_path, "alone"), toy_config(tmp_path, "together")
     expected = run_toy(ALONE, alone, saved)
     first, second = run_processes(2, run_toy, tmp_path, together, saved)
@@ -131,7 +133,7 @@ def test_two_processes_share_the_work(saved: SavedModel, tmp_path: Path) -> None
     assert ours[-1] < ours[0] / 2
 
 
-def test_another_fine_tuning_is_not_mixed_in(saved: SavedModel, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_another_fine_tuning_is_not_mixed_in(saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path) -> None:
     config = toy_config(tmp_path, epochs=1)
     run_toy(ALONE, config, saved)
     with pytest.raises(ConfigError, match=r"began otherwise:\n  optim.lr: 0.005 -> 0.02\n"):
@@ -147,14 +149,14 @@ def test_another_fine_tuning_is_not_mixed_in(saved: SavedModel, tiny_dataset: Pa
         run_toy(ALONE, replace(config, run=str(tiny_dataset)), saved)
 
 
-def test_a_gradient_that_is_not_finite_ends_it(saved: SavedModel, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_ends_it(saved: PretrainedBundle, tmp_path: Path) -> None:
     broken = {**saved.weights, "encoder.blocks.1.ffn.outer.bias": torch.full((32,), torch.nan)}
     with pytest.raises(NumericalError, match="step 1 of seed 0"):
         run_toy(ALONE, toy_config(tmp_path), replace(saved, weights=broken))
 
 
 @pytest.mark.slow
-def test_a_hugging_face_model_gives_the_same_result(saved: SavedModel, tmp_path: Path) -> None:
+def test_a_hugging_face_model_gives_the_same_result(saved: PretrainedBundle, tmp_path: Path) -> None:
     write_hugging_face(saved, tmp_path / "hf")
     config = toy_config(tmp_path, epochs=1)
     other = toy_config(tmp_path, "other", epochs=1)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import CPU
 
+from tests.support.tiny import CPU
 from xlmtrain.config.schema import ModelConfig, Precision
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
-from xlmtrain.metrics.meters import Stopwatch, duration
-from xlmtrain.metrics.sinks import Console, MetricsWriter
+from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.metrics.timer import StepTimer, duration
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_peak_is_that_of_the_device_or_unknown(monkeypatch: pytest.MonkeyPatch) 
 def test_stopwatch_counts_steps_and_not_what_is_between(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch = Stopwatch()
+    watch = StepTimer()
 
     def after(seconds: float) -> None:
         now[0] += seconds

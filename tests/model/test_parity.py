@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Oracle
 from fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from torch import nn
 
+from tests.support.oracle import Oracle
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.export.original import from_original, to_original
+from xlmtrain.interop.xlm.checkpoint import from_original, to_original
 from xlmtrain.objective import LanguageModel
 
 CASES = ("mlm_stream", "mlm_padded", "tlm", "clm_stream")

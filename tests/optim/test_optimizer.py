@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Oracle
 from torch import nn
 
+from tests.support.oracle import Oracle
 from xlmtrain.config.schema import FusedAdam, ModelConfig, OptimConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import pytest
-from conftest import Oracle
 
+from tests.support.oracle import Oracle
 from xlmtrain.config.schema import OptimConfig, Schedule
 from xlmtrain.optim.schedule import learning_rate
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import tiny_config
-from training import train_alone
 
-from xlmtrain.config.schema import ClassifyConfig
+from tests.support.tiny import tiny_config
+from tests.support.training import train_alone
+from xlmtrain.config.schema import ZeroShotProbeConfig
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +20,9 @@ def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled["en"].write_text("yes\tu v\nno\tx w\n", encoding="utf-8")
     labelled["de"].write_text("yes\ta b\nno\tc d\n", encoding="utf-8")
     watched = {
-        "evaluate.translations": 20,
-        "evaluate.dictionary": str(dictionary),
-        "evaluate.classify": ClassifyConfig({"en": str(labelled["en"])}, {"de": str(labelled["de"])}),
+        "evaluate.parallel_pairs": 20,
+        "evaluate.bilingual_lexicon": str(dictionary),
+        "evaluate.zero_shot_probe": ZeroShotProbeConfig({"en": str(labelled["en"])}, {"de": str(labelled["de"])}),
     }
     train_alone(tiny_config(path, tiny_dataset, {"train.steps": 10, **watched}))
     return path

@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 import pytest
-from pages import legend
 
+from tests.support.pages import legend
 from xlmtrain.report.charts import HEIGHT, WIDTH, Line, heat_map, heat_maps, line_chart, linked_points, number
 
 

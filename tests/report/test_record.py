@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from pages import check_page, legend
 
-from xlmtrain.config import presets
+from tests.support.pages import check_page, legend
 from xlmtrain.config.load import compose
-from xlmtrain.config.presets import nearest_preset
+from xlmtrain.diagnostics import presets
+from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.report import curves
 from xlmtrain.report.charts import number
@@ -105,7 +105,7 @@ def test_curves_of_languages_that_meet(run: Path) -> None:
     assert "alone" not in drawn["Validation perplexity"]
     page = report([(record, Views(step=10))])
     check_page(page)
-    assert f"<b>{last['valid/aided_acc']:.2f}</b>hidden words found aided, %" in page
+    assert f"<b>{last['valid/cloze_parallel_acc']:.2f}</b>hidden words found aided, %" in page
 
 
 def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

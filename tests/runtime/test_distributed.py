@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ALONE, CPU, run_processes
 
+from tests.support.tiny import ALONE, CPU, run_processes
 from xlmtrain.config.schema import Device
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.distributed import Distributed, initialize
 
 
 def talk(distributed: Distributed) -> tuple[list[float], str | None, bool]:
-    total = distributed.sum([distributed.rank + 1.0, 2.0**60 + distributed.rank, 0.1])
-    assert distributed.gather("ä" * distributed.rank) == ["", "ä", "ää"]
-    distributed.agree({"seed": 1, "text": "the same everywhere"}, "settings")
+    total = distributed.all_reduce_sum([distributed.rank + 1.0, 2.0**60 + distributed.rank, 0.1])
+    assert distributed.all_gather_text("ä" * distributed.rank) == ["", "ä", "ää"]
+    distributed.assert_same({"seed": 1, "text": "the same everywhere"}, "settings")
     try:
-        distributed.agree(
+        distributed.assert_same(
             {"seed": min(distributed.rank, 1), "lr": 0.1, **({"new": True} if distributed.rank == 2 else {})},
             "settings",
         )
@@ -41,9 +41,9 @@ def test_processes_add_up_and_agree(tmp_path: Path) -> None:
 
 def test_alone() -> None:
     assert ALONE.is_main
-    assert ALONE.sum([1, 2.5]) == [1.0, 2.5]
-    ALONE.agree({"seed": 1}, "settings")
-    assert ALONE.gather("ä") == ["ä"]
+    assert ALONE.all_reduce_sum([1, 2.5]) == [1.0, 2.5]
+    ALONE.assert_same({"seed": 1}, "settings")
+    assert ALONE.all_gather_text("ä") == ["ä"]
     ALONE.close()
 
 

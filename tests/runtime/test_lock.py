@@ -10,7 +10,7 @@ import pytest
 
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime import lock
-from xlmtrain.runtime.files import write_json
+from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.runtime.lock import STALE, lock_directory
 
 HOLDER = {

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import tiny_config
-from training import train_alone
 
+from tests.support.tiny import tiny_config
+from tests.support.training import train_alone
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.prepare.driver import prepare
 from xlmtrain.runtime.output_paths import check_output_path, new_directory, replace_file
-from xlmtrain.text.prepare import prepare
 
 
 def snapshot(directory: Path) -> dict[str, bytes | None]:
@@ -70,7 +70,7 @@ def test_preparation_does_not_replace_a_place_of_the_users(place: Path, value: s
 
 @pytest.mark.parametrize("value", NO_OUTPUT)
 def test_a_run_does_not_take_a_place_of_the_users(place: Path, tiny_dataset: Path, value: str) -> None:
-    config = tiny_config(place / "run", tiny_dataset, {"train.fresh": True})
+    config = tiny_config(place / "run", tiny_dataset, {"train.overwrite": True})
     config.run = value
     before = snapshot(place.parent)
     with pytest.raises(ConfigError):
@@ -152,7 +152,7 @@ def test_a_directory_that_is_no_run_is_refused(
     make(place / "run")
     before = snapshot(place)
     with pytest.raises(ConfigError, match=r"run=.*run: "):
-        train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": fresh}))
+        train_alone(tiny_config(place / "run", tiny_dataset, {"train.overwrite": fresh}))
     assert snapshot(place) == before
 
 
@@ -168,21 +168,21 @@ def test_a_run_with_something_else_in_it_resumes_but_is_not_replaced(
     path.write_text("mine", encoding="utf-8")
     before = snapshot(place)
     with pytest.raises(ConfigError, match=f"not part of it: {keepsake}; nothing in it was touched"):
-        train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": True}))
+        train_alone(tiny_config(place / "run", tiny_dataset, {"train.overwrite": True}))
     assert snapshot(place) == before
     train_alone(tiny_config(place / "run", tiny_dataset), stop_after=1)
     assert path.read_text(encoding="utf-8") == "mine"
     path.unlink()
     if path.parent.name in ("mine", "old"):
         path.parent.rmdir()
-    train_alone(tiny_config(place / "run", tiny_dataset, {"train.fresh": True}), stop_after=1)
+    train_alone(tiny_config(place / "run", tiny_dataset, {"train.overwrite": True}), stop_after=1)
 
 
 def test_the_model_that_a_run_begins_from_is_not_deleted_by_it(place: Path, tiny_dataset: Path) -> None:
     train_alone(tiny_config(place / "run", tiny_dataset), stop_after=6)
     before = snapshot(place)
-    config = tiny_config(place / "run", tiny_dataset, {"train.fresh": True})
-    config.init.model = str(place / "run")
+    config = tiny_config(place / "run", tiny_dataset, {"train.overwrite": True})
+    config.init.pretrained = str(place / "run")
     with pytest.raises(ConfigError, match="which is read"):
         train_alone(config)
     assert snapshot(place) == before

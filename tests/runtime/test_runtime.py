@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import xlmtrain.runtime.files
+import xlmtrain.runtime.atomic_io
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.files import sha256_of, write_json
+from xlmtrain.runtime.atomic_io import sha256_of, write_json
 from xlmtrain.runtime.lock import lock_directory
-from xlmtrain.runtime.log import log_to_file, set_up_logging
-from xlmtrain.runtime.random import generator, torch_seed
+from xlmtrain.runtime.logging import log_to_file, set_up_logging
+from xlmtrain.runtime.rng import generator, torch_seed
 
 
 def test_generators_are_keyed_by_all_they_are_given() -> None:
@@ -41,7 +41,7 @@ def test_generators_are_keyed_by_all_they_are_given() -> None:
 def test_keys_are_the_same_in_every_process_and_release() -> None:
     """A run must resume under another Python: numbers as measured once."""
     assert generator(0, "mask", "mlm.en", 3, 5).integers(10**6, size=3).tolist() == [952210, 765024, 166394]
-    code = "from xlmtrain.runtime.random import torch_seed; print(torch_seed(7, 'dropout', 1, 2))"
+    code = "from xlmtrain.runtime.rng import torch_seed; print(torch_seed(7, 'dropout', 1, 2))"
     other = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -70,7 +70,7 @@ def test_json_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def fail(path: Path) -> None:
         raise OSError("power loss")
 
-    monkeypatch.setattr(xlmtrain.runtime.files, "sync_file", fail)
+    monkeypatch.setattr(xlmtrain.runtime.atomic_io, "sync_file", fail)
     with pytest.raises(OSError, match="power loss"):
         write_json(path, {"status": "other"})
     assert json.loads(path.read_text(encoding="utf-8"))["status"] == "läuft"

@@ -12,8 +12,8 @@ import pytest
 
 from xlmtrain.errors import DataError
 from xlmtrain.text import bpe
-from xlmtrain.text.bpe import Bpe, Code, read_codes, split_by, write_codes
-from xlmtrain.text.learn import learn_bpe
+from xlmtrain.text.bpe import Bpe, Code, reachable_subwords, read_codes, write_codes
+from xlmtrain.text.bpe_trainer import learn_bpe
 from xlmtrain.text.vocab import Vocab
 
 
@@ -59,7 +59,7 @@ def test_segmentation_by_hand_computed_codes(tmp_path: Path, capfd: pytest.Captu
 
 def test_every_subword_that_can_be_is_listed(tmp_path: Path) -> None:
     (tmp_path / "codes").write_text("e n</w> 9\nK a 3\nKa t 2\n", encoding="utf-8")
-    possible = split_by(read_codes(tmp_path / "codes"), "Katenß")
+    possible = reachable_subwords(read_codes(tmp_path / "codes"), "Katenß")
     assert possible > {"en", "Ka@@", "Kat@@", "ß", "ß@@"}
     assert not {"Kat", "Ka", "en@@"} & possible
     words = ["".join(letters) for n in (1, 2, 3, 4) for letters in itertools.product("Katenß", repeat=n)]

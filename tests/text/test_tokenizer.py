@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text import tokenizer as tokenizer_module
 from xlmtrain.text.moses import RuleTokenizer
 from xlmtrain.text.normalize import Normalizer
-from xlmtrain.text.tokenized import LINE_END
 from xlmtrain.text.tokenizer import Tokenizer
 
 # (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import tensorboard.summary.writer.event_file_writer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_config
-from training import assert_same_run, checkpoint, state, status, train_alone
 
+from tests.support.tiny import tiny_config
+from tests.support.training import assert_same_run, checkpoint, state, status, train_alone
 from xlmtrain.config.schema import Config
-from xlmtrain.export.api import Which, load
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.pretrained import CheckpointChoice, load
+from xlmtrain.train.checkpoint import CheckpointManager
 
 # Every evaluation is a new best, and only the newest checkpoint is kept besides the best.
 CHANGES: dict[str, Any] = {"train.keep_last": 1, "optim.lr": 1e-2, "model.dropout": 0.0}
@@ -27,20 +27,20 @@ def best(run: Path | str) -> dict[str, Any]:
 
 def steps(run: Path | str) -> list[int]:
     """Steps of which there is a checkpoint."""
-    return CheckpointStore(Path(run) / "checkpoints", 1).steps()
+    return CheckpointManager(Path(run) / "checkpoints", 1).steps()
 
 
 def kill_before_marking(config: Config, step: int) -> None:
     """Train until the checkpoint of ``step``, the best, is written; the process ends before best.json says so."""
-    mark = CheckpointStore.mark_best
+    mark = CheckpointManager.mark_best
 
-    def killed(self: CheckpointStore, marked: int, metric: str, value: float) -> None:
+    def killed(self: CheckpointManager, marked: int, metric: str, value: float) -> None:
         if marked == step:
             raise RuntimeError("killed")
         mark(self, marked, metric, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CheckpointStore, "mark_best", killed)
+        patch.setattr(CheckpointManager, "mark_best", killed)
         with pytest.raises(RuntimeError, match="killed"):
             train_alone(config)
     assert status(config.run)["status"] == "failed"
@@ -72,8 +72,8 @@ def test_the_next_save_marks_it(tiny_dataset: Path, tmp_path: Path, step: int) -
         "value": state(config.run, step)["progress"]["best"],
     }
     assert steps(config.run) == [step, step + 2]
-    assert load(config.run, Which.best).step == step
-    assert load(config.run, Which.last).step == step + 2
+    assert load(config.run, CheckpointChoice.best).step == step
+    assert load(config.run, CheckpointChoice.last).step == step + 2
     train_alone(config, stop_after=4)
     assert steps(config.run) == [step, step + 6]
     assert best(config.run)["step"] == step

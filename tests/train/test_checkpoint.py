@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-import xlmtrain.train.checkpoint_files
+import xlmtrain.train.checkpoint_io
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime import faults
-from xlmtrain.train.checkpoint import CheckpointStore
-from xlmtrain.train.checkpoint_files import read_checkpoint
+from xlmtrain.runtime import failpoints
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import read_checkpoint
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -29,20 +29,20 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
     return {"a": torch.full((4, 3), float(step)), "b.weight": torch.arange(5.0)}
 
 
-def save(store: CheckpointStore, step: int) -> Path:
+def save(store: CheckpointManager, step: int) -> Path:
     return store.save(step, tensors(step), {"step.a": torch.tensor(float(step))}, {"progress": {"step": step}})
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "checkpoints", keep_last=2)
+def store(tmp_path: Path) -> CheckpointManager:
+    return CheckpointManager(tmp_path / "checkpoints", keep_last=2)
 
 
 def names(store_directory: Path) -> list[str]:
     return sorted(path.name for path in store_directory.iterdir())
 
 
-def test_what_is_saved_is_read(store: CheckpointStore, tmp_path: Path) -> None:
+def test_what_is_saved_is_read(store: CheckpointManager, tmp_path: Path) -> None:
     path = save(store, 3)
     assert path == tmp_path / "checkpoints" / "step-00000003"
     assert names(path) == sorted(FILES)
@@ -54,18 +54,18 @@ def test_what_is_saved_is_read(store: CheckpointStore, tmp_path: Path) -> None:
     assert found.optimizer["step.a"].item() == 3.0
 
 
-def test_nothing_saved_is_none(store: CheckpointStore) -> None:
+def test_nothing_saved_is_none(store: CheckpointManager) -> None:
     assert store.latest() is None
     assert store.steps() == []
 
 
-def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
+def test_saving_a_step_again_replaces_it(store: CheckpointManager) -> None:
     save(store, 3)
     store.save(3, tensors(9), {}, {})
     assert store.latest().model["a"][0, 0] == 9  # type: ignore[union-attr]
 
 
-def test_a_manifest_that_fits_a_file_of_another_kind(store: CheckpointStore) -> None:
+def test_a_manifest_that_fits_a_file_of_another_kind(store: CheckpointManager) -> None:
     path = save(store, 1)
     (path / "model.safetensors").write_bytes(b"something else")
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def damages(path: Path) -> dict[str, Path]:
     return made
 
 
-def test_every_damage_is_found(store: CheckpointStore) -> None:
+def test_every_damage_is_found(store: CheckpointManager) -> None:
     path = save(store, 1)
     sound = read_checkpoint(path)
     found = damages(path)
@@ -118,7 +118,7 @@ def test_every_damage_is_found(store: CheckpointStore) -> None:
 
 @pytest.mark.parametrize("damage", ["model.safetensors removed", "state.json cut to 0", "manifest.json removed"])
 def test_a_damaged_checkpoint_is_passed_over(
-    store: CheckpointStore, caplog: pytest.LogCaptureFixture, damage: str
+    store: CheckpointManager, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     save(store, 1)
     path = save(store, 2)
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert f"checkpoint passed over: {path / damage.split()[0]}" in caplog.text
 
 
-def test_all_damaged_names_each(store: CheckpointStore) -> None:
+def test_all_damaged_names_each(store: CheckpointManager) -> None:
     paths = [save(store, step) for step in (1, 2)]
     for path in paths:
         (path / "state.json").write_text("{}", encoding="utf-8")
@@ -141,10 +141,10 @@ def test_all_damaged_names_each(store: CheckpointStore) -> None:
         store.latest()
     assert caught.value.exit_code == 4
     assert all(str(path / "state.json") in str(caught.value) for path in paths)
-    assert "train.fresh=true" in str(caught.value)
+    assert "train.overwrite=true" in str(caught.value)
 
 
-def test_prune_keeps_the_last_and_the_best(store: CheckpointStore, tmp_path: Path) -> None:
+def test_prune_keeps_the_last_and_the_best(store: CheckpointManager, tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         save(store, step)
         if step == 2:
@@ -163,7 +163,7 @@ def test_prune_keeps_the_last_and_the_best(store: CheckpointStore, tmp_path: Pat
 
 def test_prune_never_leaves_damaged_checkpoints_alone(tmp_path: Path) -> None:
     """A run that fell back from damaged later checkpoints must not throw away what it saves then."""
-    store = CheckpointStore(tmp_path / "checkpoints", keep_last=1)
+    store = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
     save(store, 10)
     (save(store, 20) / "state.json").write_bytes(b"")
     assert store.latest().state == {"progress": {"step": 10}}  # type: ignore[union-attr]
@@ -174,14 +174,14 @@ def test_prune_never_leaves_damaged_checkpoints_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["save_file", "write_json", "sync_file"])
 def test_a_failed_save_leaves_the_one_before_and_no_remains(
-    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    store: CheckpointManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     save(store, 1)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xlmtrain.train.checkpoint_files, broken, full)
+    monkeypatch.setattr(xlmtrain.train.checkpoint_io, broken, full)
     with pytest.raises(
         CheckpointError, match=r"step-00000002: not written \(.*No space left.*\); it needs 72 bytes, [\d,]+"
     ):
@@ -191,7 +191,7 @@ def test_a_failed_save_leaves_the_one_before_and_no_remains(
     assert store.latest().state == {"progress": {"step": 1}}  # type: ignore[union-attr]
 
 
-def test_a_file_that_may_not_grow_any_more(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_any_more(store: CheckpointManager, tmp_path: Path) -> None:
     """The kernel itself refuses to write, in the middle of a file: as a full disk or a quota does."""
     save(store, 1)
     large = {"a": torch.zeros(100_000)}
@@ -208,7 +208,7 @@ def test_a_file_that_may_not_grow_any_more(store: CheckpointStore, tmp_path: Pat
 
 
 def test_remains_of_a_killed_save_are_no_checkpoint_and_go_with_the_next(
-    store: CheckpointStore, tmp_path: Path
+    store: CheckpointManager, tmp_path: Path
 ) -> None:
     save(store, 1)
     remains = tmp_path / "checkpoints" / ".step-00000002.partial"
@@ -220,7 +220,7 @@ def test_remains_of_a_killed_save_are_no_checkpoint_and_go_with_the_next(
 
 
 def test_multiples_are_kept_for_ever(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "checkpoints", keep_last=1, keep_every=4)
+    store = CheckpointManager(tmp_path / "checkpoints", keep_last=1, keep_every=4)
     for step in range(1, 11):
         save(store, step)
         store.prune(step)
@@ -229,7 +229,7 @@ def test_multiples_are_kept_for_ever(tmp_path: Path) -> None:
     assert store.steps() == [4, 8, 10]
 
 
-def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointStore, tmp_path: Path) -> None:
+def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointManager, tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         save(store, step)
     for step in (3, 4, 5):
@@ -239,7 +239,7 @@ def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointStore, tmp_
     assert store.latest().state == {"progress": {"step": 2}}  # type: ignore[union-attr]
 
 
-def test_a_best_json_that_cannot_be_read_deletes_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_best_json_that_cannot_be_read_deletes_nothing(store: CheckpointManager, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(store, step)
     (tmp_path / "checkpoints" / "best.json").write_text("{", encoding="utf-8")
@@ -247,16 +247,16 @@ def test_a_best_json_that_cannot_be_read_deletes_nothing(store: CheckpointStore,
     assert store.steps() == [1, 2, 3]
 
 
-def test_what_is_being_read_is_not_deleted(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_being_read_is_not_deleted(store: CheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2, 3):
         save(store, step)
-    load_file, deleted = xlmtrain.train.checkpoint_files.load_file, []
+    load_file, deleted = xlmtrain.train.checkpoint_io.load_file, []
 
     def prune_meanwhile(path: Path) -> dict[str, torch.Tensor]:
         deleted.append(store.prune(3))
         return load_file(path)
 
-    monkeypatch.setattr(xlmtrain.train.checkpoint_files, "load_file", prune_meanwhile)
+    monkeypatch.setattr(xlmtrain.train.checkpoint_io, "load_file", prune_meanwhile)
     assert read_checkpoint(store.path(1)).state == {"progress": {"step": 1}}
     assert deleted == [[], []]
     assert store.prune(3) == [1]
@@ -266,14 +266,14 @@ def test_what_is_being_read_is_not_deleted(store: CheckpointStore, monkeypatch: 
 def test_a_checkpoint_is_replaced_whole(tmp_path: Path, point: str) -> None:
     """The process is killed while it saves a step that is there already: one of the two is whole."""
     directory = tmp_path / "checkpoints"
-    save(CheckpointStore(directory, keep_last=1), 3)
+    save(CheckpointManager(directory, keep_last=1), 3)
     child = os.fork()
     if child == 0:
-        faults.arm(f"{point}:1:0:kill", rank=0)
-        CheckpointStore(directory, keep_last=1).save(3, tensors(9), {}, {"progress": {"step": 3}})
+        failpoints.arm(f"{point}:1:0:kill", rank=0)
+        CheckpointManager(directory, keep_last=1).save(3, tensors(9), {}, {"progress": {"step": 3}})
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    store = CheckpointStore(directory, keep_last=1)
+    store = CheckpointManager(directory, keep_last=1)
     assert store.steps() == [3]
     assert store.latest().model["a"][0, 0] == (9 if point == "save-renamed" else 3)  # type: ignore[union-attr]
     save(store, 4)
@@ -281,7 +281,9 @@ def test_a_checkpoint_is_replaced_whole(tmp_path: Path, point: str) -> None:
     assert names(directory) == ["step-00000003", "step-00000004"]
 
 
-def test_between_the_two_renames_the_old_one_is_found(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_between_the_two_renames_the_old_one_is_found(
+    store: CheckpointManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(store, 3)
     replace = os.replace
 
@@ -302,12 +304,12 @@ def test_between_the_two_renames_the_old_one_is_found(store: CheckpointStore, mo
 
 def test_killed_while_deleting(tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
-    store = CheckpointStore(directory, keep_last=1)
+    store = CheckpointManager(directory, keep_last=1)
     for step in (1, 2):
         save(store, step)
     child = os.fork()
     if child == 0:
-        faults.arm("prune:1:0:kill", rank=0)
+        failpoints.arm("prune:1:0:kill", rank=0)
         store.prune(2)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch._dynamo
-from tiny import ALONE, tiny_config
 from torch import nn
-from training import records, train_alone
 
-from xlmtrain.data.loader import StepData
+from tests.support.tiny import ALONE, tiny_config
+from tests.support.training import records, train_alone
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import NumericalError
 from xlmtrain.model import attention, dropout, embedding, head
-from xlmtrain.runtime import faults
-from xlmtrain.train.step import Stepper, StepResult
+from xlmtrain.runtime import failpoints
+from xlmtrain.train.step import StepOutput, TrainStep
 
 CHANGES = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": 6, "evaluate.every": 3}
 
@@ -40,12 +40,12 @@ def test_the_run_is_the_same(tiny_dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_is_not_finite_is_named(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, {**CHANGES, "train.compile": True})
-    faults.arm("loss:3:0:nan", ALONE.rank)
+    failpoints.arm("loss:3:0:nan", ALONE.rank)
     try:
         with pytest.raises(NumericalError, match="rank 0: the loss was nan, but is finite when computed again"):
             train_alone(config)
     finally:
-        faults.arm(None, ALONE.rank)
+        failpoints.arm(None, ALONE.rank)
 
 
 @pytest.mark.slow
@@ -60,14 +60,14 @@ def test_compiled_once_for_all_batches(
     # What is compiled, and how often, is the same without the compiler.
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
     graphs = []
-    step = Stepper.__call__
+    step = TrainStep.__call__
 
-    def counted(stepper: Stepper, data: StepData, targets: list[float]) -> StepResult:
+    def counted(stepper: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
         result = step(stepper, data, targets)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         return result
 
-    monkeypatch.setattr(Stepper, "__call__", counted)
+    monkeypatch.setattr(TrainStep, "__call__", counted)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     changes = {"train.compile": True, "train.steps": 40, "model.layers": 2, "evaluate.every": 3, **others}

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
-from tiny import tiny_config
-from training import records, train_alone
 
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import tiny_config
+from tests.support.training import records, train_alone
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
-from xlmtrain.data import doubts as doubts_module
+from xlmtrain.data import quality as quality_module
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.prepare import prepare
+from xlmtrain.prepare.driver import prepare
 
 SAMPLE = REPOSITORY / "data" / "sample"
 Change = dict[str, Any]
@@ -106,7 +106,7 @@ def test_a_flipped_bit_is_found_before_the_first_step(
 def test_an_absurd_vocabulary_is_refused_before_there_is_a_model(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doubts_module, "LARGEST_VOCAB", 53)
+    monkeypatch.setattr(quality_module, "LARGEST_VOCAB", 53)
     monkeypatch.setattr("train.LanguageModel", lambda *_: pytest.fail("a model was made"))
     with pytest.raises(DataError, match="the data has a vocabulary of 54"):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
@@ -127,7 +127,7 @@ def test_doubts_are_in_the_log_before_the_first_step(tmp_path: Path) -> None:
 STEPS = 400
 SETTINGS = [
     *("model.dim=16", "model.layers=1", "model.heads=2", "model.max_positions=32"),
-    *("data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}", "data.sequence_length=16", "data.draw_tokens=64"),
+    *("data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}", "data.sequence_length=16", "data.sub_batch_tokens=64"),
     *("data.max_sentence_length=10", "optim.warmup_steps=5", f"train.steps={STEPS}", "train.batch_tokens=256"),
     *("train.log_every=1", "train.save_every=10", "evaluate.every=0", "train.device=cpu"),
 ]

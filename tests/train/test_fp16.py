@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CPU, tiny_config
-from training import assert_same_run, checkpoint, records, state, status, train_alone
 
+from tests.support.tiny import CPU, tiny_config
+from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import NumericalError
 from xlmtrain.runtime.precision import autocast, choose_precision, make_scaler
@@ -34,7 +34,7 @@ def test_overflow_skips_and_halves_and_good_steps_double(straight: Path) -> None
     figures = [record for record in records(straight) if "train/loss" in record]
     scale, skipped, good = 2.0**25, 0, 0
     for figure in figures:
-        if figure["train/skipped"] > skipped:
+        if figure["train/skipped_steps"] > skipped:
             scale, skipped, good = scale / 2, skipped + 1, 0
             moved = checkpoint(straight, figure["step"]), checkpoint(straight, figure["step"] - 1)
             if figure["step"] > 1:
@@ -45,7 +45,7 @@ def test_overflow_skips_and_halves_and_good_steps_double(straight: Path) -> None
             if good == 4:
                 scale, good = scale * 2, 0
         assert figure["train/loss_scale"] == scale, figure["step"]
-        assert figure["train/skipped"] == skipped
+        assert figure["train/skipped_steps"] == skipped
     steps = [figure["step"] for figure in figures if "train/grad_norm" not in figure]
     assert 1 in steps  # overflowed at once,
     assert max(steps) > min(set(range(1, 31)) - set(steps))  # and again after the scale had grown

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_corpus, write_header
-from training import records, train_alone
 
+from tests.support.tiny import write_corpus, write_header
+from tests.support.training import records, train_alone
 from xlmtrain.config.load import compose
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
@@ -35,7 +35,7 @@ def test_three_steps_of_the_released_recipe(tmp_path: Path) -> None:
     }
     write_header(data, vocab, corpora)
     run = tmp_path / "run"
-    small = ["data.draw_tokens=1024", "train.batch_tokens=2048", "train.micro_batch_tokens=1024", "train.steps=3"]
+    small = ["data.sub_batch_tokens=1024", "train.batch_tokens=2048", "train.micro_batch_tokens=1024", "train.steps=3"]
     quiet = ["train.log_every=1", "evaluate.max_tokens=256", "evaluate.batch_tokens=256", "train.precision=fp32"]
     config = compose(
         "config", ["experiment=mlm_ende_1024", f"data.path={data}", f"run={run}", "train.device=cpu", *small, *quiet]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ALONE, tiny_config
-from training import assert_same_run, records, train_on
 
+from tests.support.tiny import ALONE, tiny_config
+from tests.support.training import assert_same_run, records, train_on
 from xlmtrain.config.schema import Device, Precision
 from xlmtrain.runtime.distributed import Distributed
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ALONE, run_processes, tiny_config
 from torch.nn import functional as F
 
+from tests.support.tiny import ALONE, run_processes, tiny_config
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.train.guard import Guard
+from xlmtrain.train.monitor import StepMonitor
 from xlmtrain.train.state import Progress
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.step import TrainStep
 
 STEP = 3
 CHANGES = {
@@ -47,12 +47,16 @@ def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> d
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = Recorder(model.parameters(), lr=1.0)
-    stepper = Stepper(config, model, optimizer, Precision.fp32, distributed)
+    stepper = TrainStep(config, model, optimizer, Precision.fp32, distributed)
     step_data = loader.make(STEP, loader.sampler.start())
     counts = [float(sum(len(b.targets) for b in step_data.batches if b.objective == o)) for o in OBJECTIVES]
-    result = stepper(step_data, distributed.sum(counts))
+    result = stepper(step_data, distributed.all_reduce_sum(counts))
     found = dict(zip([name for name, _ in model.named_parameters()], optimizer.seen))
-    return {**found, "losses": torch.tensor(distributed.sum(result.losses.tolist())), "norm": result.grad_norm}
+    return {
+        **found,
+        "losses": torch.tensor(distributed.all_reduce_sum(result.losses.tolist())),
+        "norm": result.grad_norm,
+    }
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float = 1e-6) -> None:
@@ -128,7 +132,7 @@ def test_dropout_differs_between_draws_and_parts_of_a_draw(tiny_dataset: Path) -
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stepper = Stepper(config, model, Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
+    stepper = TrainStep(config, model, Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
@@ -156,9 +160,9 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    stepper = Stepper(config, model, optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, model, optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
-    guard = Guard(config, model, stepper, ALONE, Progress(data.cursors))
+    guard = StepMonitor(config, model, stepper, ALONE, Progress(data.cursors))
     guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
     moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]

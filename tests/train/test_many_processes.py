@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import run_processes, tiny_config
-from training import assert_same_run, train_alone, train_on
 
+from tests.support.tiny import run_processes, tiny_config
+from tests.support.training import assert_same_run, train_alone, train_on
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import UserError
 from xlmtrain.runtime.distributed import Distributed

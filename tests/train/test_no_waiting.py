@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import run_processes, tiny_config
 from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+from tests.support.tiny import run_processes, tiny_config
 from xlmtrain.config.schema import Config, Precision
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import HALF
-from xlmtrain.train.guard import Guard
+from xlmtrain.train.monitor import StepMonitor
 from xlmtrain.train.state import Progress
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.step import TrainStep
 
 NAME = "blind"
 ATEN = torch.ops.aten
@@ -43,7 +43,7 @@ class Backend(_DummyBackendModule):
         pass
 
 
-class Watch(TorchDispatchMode):
+class Watchdog(TorchDispatchMode):
     """Lets no copy pass that the host waits for, and notes what types linear layers give."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
@@ -101,17 +101,17 @@ def make_device() -> torch.device:
 
 
 def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set[Any], int]:
-    """Two steps of MLM and TLM; what :class:`Watch` has seen, and how many tensors were copied to the device."""
+    """Two steps of MLM and TLM; what :class:`Watchdog` has seen, and how many tensors were copied to the device."""
     device = make_device()
     alone = Distributed(0, 1, device)
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
-    with FakeTensorMode() as mode, Watch(mode) as watch, pytest.MonkeyPatch.context() as patch:
+    with FakeTensorMode() as mode, Watchdog(mode) as watch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: watch.pin(tensor))
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-        stepper = Stepper(config, model, make_optimizer(config.optim, model, device), precision, alone)
-        assert not Guard(config, model, stepper, alone, Progress(loader.sampler.start())).at_once
+        stepper = TrainStep(config, model, make_optimizer(config.optim, model, device), precision, alone)
+        assert not StepMonitor(config, model, stepper, alone, Progress(loader.sampler.start())).at_once
         for data in loader.steps(0, 2, loader.sampler.start()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
                 ("mlm", True),

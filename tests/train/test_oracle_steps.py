@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ALONE, CPU, tiny_config
 
+from tests.support.tiny import ALONE, CPU, tiny_config
 from xlmtrain.config.schema import Config, ModelConfig, Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
-from xlmtrain.export.original import from_original
+from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.interop.xlm.checkpoint import from_original
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.step import TrainStep
 
 SETTINGS = {
     "optim.lr": 2e-3,
@@ -55,7 +55,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
     model = LanguageModel(config.model, 200, 2)
     model.load_state_dict(from_original(reference["state_dict"]))
     optimizer = make_optimizer(config.optim, model, CPU)
-    stepper = Stepper(config, model, optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, model, optimizer, Precision.fp32, ALONE)
     found = []
     for number, step in enumerate(reference["training"]["steps"]):
         if as_original:
@@ -63,7 +63,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
                 group["eps"] = config.optim.eps / math.sqrt(1 - config.optim.beta2 ** (number + 1))
                 group["weight_decay"] = config.optim.weight_decay
         batch = as_batch(step)
-        data = StepData(number, [batch], {"mlm": 1.0}, [], {})
+        data = GlobalBatchShard(number, [batch], {"mlm": 1.0}, [], {})
         result = stepper(data, [float(len(batch.targets)), 0.0, 0.0])
         loss = result.losses.sum().item() / len(batch.targets)
         found.append((loss, result.grad_norm.item(), result.learning_rate))

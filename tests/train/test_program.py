@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from tiny import tiny_config
-from training import assert_same_run, checkpoint, records, status, train_alone
 
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import tiny_config
+from tests.support.training import assert_same_run, checkpoint, records, status, train_alone
 from xlmtrain.config.schema import Device
 
 SETTINGS = (
@@ -26,7 +26,7 @@ SETTINGS = (
     "model.dropout=0.1",
     "model.attention_dropout=0.1",
     "data.sequence_length=16",
-    "data.draw_tokens=64",
+    "data.sub_batch_tokens=64",
     "data.max_sentence_length=10",
     "optim.lr=1e-2",
     "optim.warmup_steps=5",

@@ -14,24 +14,24 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import REPOSITORY
-from tiny import ALONE, run_processes, tiny_config
-from training import records, train_on
 
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import ALONE, run_processes, tiny_config
+from tests.support.training import records, train_on
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import PAD
-from xlmtrain.train.step import Stepper
+from xlmtrain.train.step import TrainStep
 
 # Large enough that the gradients, not the protocol's headers, are what is counted; several buckets.
 LARGE = {"model.dim": 512, "model.layers": 1, "train.batch_tokens": 512, "train.micro_batch_tokens": 512}
 CUT = {"train.micro_batch_tokens": 16}
-HALF = {"train.compress_gradients": True, "train.precision": Precision.bf16}
+HALF = {"train.reduce_dtype": True, "train.precision": Precision.bf16}
 
 
 def measured(data: Path, processes: int, *variants: dict[str, Any]) -> list[dict[str, float]]:
@@ -85,7 +85,7 @@ def watched(
     torch.manual_seed(0)
     model = LanguageModel(config.model, WORDS, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = Stepper(config, model, optimizer, Precision(config.train.precision), distributed)
+    stepper = TrainStep(config, model, optimizer, Precision(config.train.precision), distributed)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(lambda *_: seen.append(model.encoder.token_embeddings.weight.grad.clone()))
     events: list[Any] = []
@@ -103,7 +103,7 @@ def watched(
         places = torch.arange(tokens.numel())
         batches.append(Batch("mlm", tokens, places[None], 0 * tokens, None, places[:2], places[:2] + 30))
     with mock.patch.object(dist, "all_reduce", sent):
-        stepper(StepData(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
+        stepper(GlobalBatchShard(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
     return events, seen[0], sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -120,7 +120,7 @@ def test_rows_are_sent_as_soon_as_they_are_complete(
 ) -> None:
     """Those that no last micro-batch looks up before any block's gradients are there; and nothing twice."""
     dim, late = LARGE["model.dim"], len({PAD, *looked_up[0][-1], *looked_up[1][-1]})
-    _, alone, size = watched(ALONE, tiny_dataset, {**changes, "train.compress_gradients": False}, looked_up)
+    _, alone, size = watched(ALONE, tiny_dataset, {**changes, "train.reduce_dtype": False}, looked_up)
     for events, found, _ in run_processes(2, of_each, tmp_path, tiny_dataset, changes, looked_up):
         backward = events[events.index(WORDS) + 1 :]  # from where they have begun to agree on the rows
         assert backward[:2] == [(WORDS - late) * dim, "block 1"]
@@ -139,7 +139,7 @@ def test_compressed_gradients_train_as_well(tiny_dataset: Path, tmp_path: Path) 
     """The losses differ, as the gradients are rounded, by no more than that of bf16 from fp32."""
     half = {"train.precision": Precision.bf16, "train.steps": 30}
     whole, compressed = (
-        tiny_config(tmp_path / str(on), tiny_dataset, {**half, "train.compress_gradients": on}) for on in (False, True)
+        tiny_config(tmp_path / str(on), tiny_dataset, {**half, "train.reduce_dtype": on}) for on in (False, True)
     )
     assert run_processes(2, trained, tmp_path, whole, compressed) == [["done", "done"]] * 2
     losses = [
@@ -157,7 +157,7 @@ def refused(distributed: Distributed, config: Config) -> str:
 
 
 def test_nothing_to_compress_to(tiny_dataset: Path, tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "run", tiny_dataset, {"train.compress_gradients": True})
+    config = tiny_config(tmp_path / "run", tiny_dataset, {"train.reduce_dtype": True})
     for message in run_processes(2, refused, tmp_path, config):
-        assert "train.compress_gradients=true: with train.precision=fp32 there is no smaller format" in message
+        assert "train.reduce_dtype=true: with train.precision=fp32 there is no smaller format" in message
     assert not (tmp_path / "run").exists()

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import tensorboard.summary.writer.event_file_writer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import ALONE, run_processes, tiny_config
-from training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
 
+from tests.support.tiny import ALONE, run_processes, tiny_config
+from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
 from train import train
 from xlmtrain.config.schema import Config
-from xlmtrain.data.loader import StepData
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.train.step import Stepper, StepResult
+from xlmtrain.train.step import StepOutput, TrainStep
 
 CLM = {"data.clm": {"de": 1.0}}
 
@@ -37,14 +37,14 @@ def straight(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The machine fails in step ``step`` (from 1), after its gradient."""
-    original = Stepper.__call__
+    original = TrainStep.__call__
 
-    def fail(self: Stepper, data: StepData, targets: list[float]) -> StepResult:
+    def fail(self: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
         if data.step + 1 == step:
             raise RuntimeError("the machine failed")
         return original(self, data, targets)
 
-    monkeypatch.setattr(Stepper, "__call__", fail)
+    monkeypatch.setattr(TrainStep, "__call__", fail)
 
 
 def test_straight_run_is_in_the_midst_of_epochs(straight: Path) -> None:
@@ -90,15 +90,15 @@ def test_a_real_signal_stops_after_the_step_and_saves(
     straight: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, CLM)
-    original = Stepper.__call__
+    original = TrainStep.__call__
 
-    def signalled(self: Stepper, data: StepData, targets: list[float]) -> StepResult:
+    def signalled(self: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
         if data.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, data, targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "__call__", signalled)
+        patch.setattr(TrainStep, "__call__", signalled)
         outcome = train(config, ALONE, StopRequest())
     assert (outcome.status, outcome.signal) == ("preempted", signal.SIGTERM)
     assert checkpoint(config.run, 7).is_dir()
@@ -194,7 +194,7 @@ def test_settings_that_make_another_run_are_refused_with_a_diff(tiny_dataset: Pa
     assert "  model.dropout: 0.1 -> 0.5\n" in message
     assert "  train.batch_tokens: 256 -> 128\n" in message
     assert "optim.lr" not in message  # that alone could change
-    assert "train.fresh=true" in message
+    assert "train.overwrite=true" in message
     assert (tmp_path / "run" / "config.json").read_text(encoding="utf-8") == before
 
 
@@ -220,9 +220,9 @@ def test_an_evaluation_that_came_later_is_no_other_run(tiny_dataset: Path, tmp_p
     settings = json.loads(file.read_text(encoding="utf-8"))
     del settings["evaluate"]["translations"]
     file.write_text(json.dumps(settings), encoding="utf-8")
-    config.evaluate.translations = 10
+    config.evaluate.parallel_pairs = 10
     train_alone(config, stop_after=1)
-    config.evaluate.translations = 20
+    config.evaluate.parallel_pairs = 20
     with pytest.raises(ConfigError, match=r"evaluate\.translations: 10 -> 20"):
         train_alone(config)
 
@@ -251,7 +251,7 @@ def test_allowed_changes_are_logged(tiny_dataset: Path, tmp_path: Path) -> None:
 def test_fresh_begins_anew(straight: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, {**CLM, "model.dropout": 0.3})
     train_alone(config, stop_after=8)
-    config = tiny_config(tmp_path / "run", tiny_dataset, {**CLM, "train.fresh": True})
+    config = tiny_config(tmp_path / "run", tiny_dataset, {**CLM, "train.overwrite": True})
     train_alone(config)
     assert_same_run(straight, config.run, 20)
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import run_processes, tiny_config
 from torch.distributed.tensor import DTensor
-from training import assert_same_run, checkpoint, records, train_alone, train_on
 
+from tests.support.tiny import run_processes, tiny_config
+from tests.support.training import assert_same_run, checkpoint, records, train_alone, train_on
 from xlmtrain.config.schema import Config, Precision, Sharding
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
-from xlmtrain.runtime import faults
+from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.loop import TrainingLoop
 from xlmtrain.train.sharding import shard
@@ -104,7 +104,7 @@ def test_half_precision(tiny_dataset: Path, tmp_path: Path, precision: Precision
     """Loss scale included; fp16 starts with one at which the gradients overflow."""
     changes = {
         "train.precision": precision,
-        "train.compress_gradients": True,
+        "train.reduce_dtype": True,
         "train.initial_loss_scale": 2.0**24,
         "train.steps": 20,
         "train.micro_batch_tokens": 0,
@@ -116,14 +116,14 @@ def test_half_precision(tiny_dataset: Path, tmp_path: Path, precision: Precision
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     if precision is Precision.fp16:
         for run in (replicated, sharded):
-            assert 0 < max(one.get("train/skipped", 0) for one in run) < 20
+            assert 0 < max(one.get("train/skipped_steps", 0) for one in run) < 20
 
 
 def ends(distributed: Distributed, config: Config, of_a_host: int, spoil: bool) -> str:
     """What a run ends with: NaN on rank 1, or a weight of rank 2 changed behind its back."""
     os.environ["LOCAL_WORLD_SIZE"] = str(of_a_host)
     if not spoil:
-        faults.arm("loss:3:1:nan", distributed.rank)
+        failpoints.arm("loss:3:1:nan", distributed.rank)
     else:
         step = TrainingLoop._step
 
@@ -150,7 +150,7 @@ def test_what_is_not_finite_is_named(tiny_dataset: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_shares_that_differ_between_hosts_are_found(tiny_dataset: Path, tmp_path: Path) -> None:
-    config = settings(tmp_path / "run", tiny_dataset, Sharding.hybrid, {"train.compare_every": 5})
+    config = settings(tmp_path / "run", tiny_dataset, Sharding.hybrid, {"train.replica_check_every": 5})
     for message in run_processes(4, ends, tmp_path, config, 2, True):
         assert "after step 5 the weights are not the same on all processes; these differ from rank 0" in message
         assert "rank 2: head.bias" in message

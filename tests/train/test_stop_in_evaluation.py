@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import tensorboard.summary.writer.event_file_writer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import ALONE, run_processes, tiny_config
-from training import assert_same_run, checkpoint, records, state, status, train_alone
 
+from tests.support.tiny import ALONE, run_processes, tiny_config
+from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone
 from train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.evaluate import perplexity
-from xlmtrain.runtime import faults
+from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.train.loop import Outcome
@@ -47,19 +47,19 @@ def test_it_ends_at_once_and_is_made_up_for(
     count = batches(tiny_dataset, tmp_path)
     assert count > 4
     config = tiny_config(tmp_path / "run", tiny_dataset)
-    faults.arm(f"evaluate:{step // 5 * count + 2}:0:term", rank=0)
+    failpoints.arm(f"evaluate:{step // 5 * count + 2}:0:term", rank=0)
     outcome = train(config, ALONE, StopRequest())
-    assert faults._reached["evaluate"] == step // 5 * count + 2
+    assert failpoints._reached["evaluate"] == step // 5 * count + 2
     assert (outcome.status, outcome.signal) == ("preempted", signal.SIGTERM)
     assert status(config.run) == {"status": "preempted", "reason": "signal 15"}
     if step:
         assert checkpoint(config.run, step).is_dir()
         assert state(config.run, step)["progress"]["evaluated"] == step - 5
     if step == 5:  # the evaluation is made up for, but the process is killed before the checkpoint knows of it
-        faults.arm("save-open:1:0:raise", rank=0)
+        failpoints.arm("save-open:1:0:raise", rank=0)
         with pytest.raises(RuntimeError, match="a fault on purpose"):
             train_alone(config)
-    faults.arm(None, rank=0)
+    failpoints.arm(None, rank=0)
     assert train_alone(config).status == "done"
     assert_same_run(straight, config.run, 20)
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -75,9 +75,9 @@ def test_an_evaluation_that_was_made_up_for_is_saved(tiny_dataset: Path, tmp_pat
     changes = {"optim.lr": 1e-30, "optim.warmup_init_lr": 0.0}
     straight, stopped = (tiny_config(tmp_path / name, tiny_dataset, changes) for name in ("straight", "stopped"))
     train_alone(straight)
-    faults.arm(f"evaluate:{4 * batches(tiny_dataset, tmp_path) + 2}:0:term", rank=0)
+    failpoints.arm(f"evaluate:{4 * batches(tiny_dataset, tmp_path) + 2}:0:term", rank=0)
     assert train(stopped, ALONE, StopRequest()).status == "preempted"
-    faults.arm(None, rank=0)
+    failpoints.arm(None, rank=0)
     train_alone(stopped)
     assert state(stopped.run, 20)["progress"]["evaluated"] == 20
     assert_same_run(straight.run, stopped.run, 20)
@@ -85,8 +85,8 @@ def test_an_evaluation_that_was_made_up_for_is_saved(tiny_dataset: Path, tmp_pat
 
 def stop_one(distributed: Distributed, config: Config) -> tuple[Outcome, int]:
     """A signal reaches rank 1 alone, in its second batch of the first evaluation."""
-    faults.arm("evaluate:2:1:term,never:1:0:raise", distributed.rank)  # what is not armed does not count
-    return train(config, distributed, StopRequest()), faults._reached["evaluate"]
+    failpoints.arm("evaluate:2:1:term,never:1:0:raise", distributed.rank)  # what is not armed does not count
+    return train(config, distributed, StopRequest()), failpoints._reached["evaluate"]
 
 
 def test_all_processes_stop(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from contest.turns import Turns
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.export.original import to_original
+from xlmtrain.interop.xlm.checkpoint import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.precision import autocast

@@ -14,15 +14,15 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.memory import keep_freed_memory
-from xlmtrain.train.step import Stepper
+from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.train.step import TrainStep
 
 
 class Loop:
     """Model, optimizer and step as train.py makes them."""
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
-        keep_freed_memory()
+        disable_malloc_trim()
         self.model = weights
         if config.train.compile:
             for block in self.model.encoder.blocks:
@@ -30,7 +30,7 @@ class Loop:
         self.model.to(device)
         self._optimizer = make_optimizer(config.optim, self.model, device)
         alone = Distributed(0, 1, device)
-        self._stepper = Stepper(config, self.model, self._optimizer, config.train.precision, alone)
+        self._stepper = TrainStep(config, self.model, self._optimizer, config.train.precision, alone)
 
     def loss(self, batch: Batch) -> float:
         """See :class:`contest.worker.Trains`."""

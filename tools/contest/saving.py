@@ -11,8 +11,8 @@ from statistics import median
 import torch
 
 from xlmtrain.objective import LanguageModel
-from xlmtrain.train.background import BackgroundSaver
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.async_checkpoint import AsyncCheckpointer
+from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.state import optimizer_tensors
 
 INTERVAL = 600.0
@@ -37,7 +37,7 @@ def measure_saving(
     """Write so many checkpoints, 2 or more, one after the other, to a place within ``directory`` that is deleted."""
     stalls, walls, costs = [], [], []
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        saver = BackgroundSaver(CheckpointStore(Path(place), keep_last=1))
+        saver = AsyncCheckpointer(CheckpointManager(Path(place), keep_last=1))
         for step in range(saves):
             begun, cost = time.monotonic(), time.process_time()
             saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)

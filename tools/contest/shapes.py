@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
-from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
 LANGUAGES = ("de", "en")
@@ -46,7 +46,7 @@ def settings(shape: Shape, data: Path, precision: Precision, compiled: bool = Fa
         run="none",
         model=ModelConfig(dim=shape.dim, layers=shape.layers, heads=shape.heads, max_positions=shape.length),
         data=DataConfig(
-            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=shape.length, draw_tokens=tokens
+            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=shape.length, sub_batch_tokens=tokens
         ),
         optim=OptimConfig(schedule=Schedule.constant, warmup_steps=0),
         train=TrainConfig(batch_tokens=tokens, precision=precision, compile=compiled),

@@ -14,7 +14,7 @@ from torch import nn
 
 from contest.clock import clock_of
 from contest.syncs import SyncWatch
-from xlmtrain.data.loader import StepData
+from xlmtrain.data.loader import GlobalBatchShard
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Turns:
     his turn again. He may ask for a batch before he is done with the last one.
     """
 
-    def __init__(self, connection: Connection, steps: Iterator[StepData], device: torch.device) -> None:
+    def __init__(self, connection: Connection, steps: Iterator[GlobalBatchShard], device: torch.device) -> None:
         self.over = False
         """Whether there are no more turns."""
         self.end = End(0)
         self._connection, self._steps, self._clock = connection, steps, clock_of(device)
         self._syncs = SyncWatch(device)
-        self._given: deque[StepData] = deque()
+        self._given: deque[GlobalBatchShard] = deque()
         self._next_turn()
 
-    def __iter__(self) -> Iterator[StepData]:
+    def __iter__(self) -> Iterator[GlobalBatchShard]:
         while not self.over:
             asked = time.perf_counter()
             data = next(self._steps)

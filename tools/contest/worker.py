@@ -20,7 +20,7 @@ from contest.shapes import SHAPES, settings
 from contest.turns import Turns
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.objective import LanguageModel
 

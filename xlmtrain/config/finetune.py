@@ -10,7 +10,7 @@ from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision
 from xlmtrain.errors import ConfigError
 
 
-class Score(str, Enum):
+class SelectionMetric(str, Enum):
     """Share of the examples that are labelled right, or the mean of the labels' F1."""
 
     accuracy = "accuracy"
@@ -83,13 +83,13 @@ class FinetuneTrainConfig:
 
 
 @dataclass
-class JudgeConfig:
+class EvalConfig:
     """Validation while the model learns."""
 
     every: int = 0
     """Steps between evaluations; 0: once an epoch."""
 
-    score: Score = Score.accuracy
+    score: SelectionMetric = SelectionMetric.accuracy
     """What the best weights and early stopping go by, as a mean over the languages of ``task.valid``."""
 
     patience: int = 0
@@ -119,7 +119,7 @@ class FinetuneConfig:
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     """The training of each seed."""
 
-    evaluate: JudgeConfig = field(default_factory=JudgeConfig)
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
     """Validation."""
 
     def __post_init__(self) -> None:

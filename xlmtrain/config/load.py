@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xlmtrain.config.finetune import FinetuneConfig
+from xlmtrain.config.manual import key_paths, settings_manual
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.config.reference import key_paths, reference
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import ConfigError, UserError
 
@@ -102,7 +102,7 @@ def _own_directory(overrides: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def program(name: str, body: Callable[[Any], None]) -> None:
+def hydra_main(name: str, body: Callable[[Any], None]) -> None:
     """Run ``body`` with the settings ``configs/<name>.yaml`` and the command line's overrides.
 
     ``--help`` explains every setting; Hydra's other flags (``--cfg job``, ``--multirun``) work as everywhere. A user's
@@ -126,7 +126,7 @@ def program(name: str, body: Callable[[Any], None]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(task)()
 
 
-def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
+def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
     """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
     ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
@@ -134,7 +134,7 @@ def arguments(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple
     the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
     if {"--help", "-h"} & set(argv):
-        print("\n".join([(sys.modules["__main__"].__doc__ or "").strip(), "", *reference(schema)]))
+        print("\n".join([(sys.modules["__main__"].__doc__ or "").strip(), "", *settings_manual(schema)]))
         raise SystemExit(0)
     keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     unknown = [argument for argument in argv if (match := re.match(r"([a-z_]+)=", argument)) and match[1] not in keys]
@@ -185,7 +185,7 @@ def _help(name: str, overrides: Sequence[str]) -> str:
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Settings are given as key=value."]
     lines += [f"{group}=  {', '.join(options)}" for group, options in _groups(name).items()]
     values = OmegaConf.to_container(_composed(name, overrides))
-    return "\n".join([*lines, "", *reference(SCHEMAS[name], values=values)])  # type: ignore[arg-type]
+    return "\n".join([*lines, "", *settings_manual(SCHEMAS[name], values=values)])  # type: ignore[arg-type]
 
 
 def _groups(name: str) -> dict[str, list[str]]:

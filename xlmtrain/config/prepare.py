@@ -16,11 +16,11 @@ _NOT_NEGATIVE = [
     "text.max_tokens",
     "vocab.max_size",
     "vocab.min_count",
-    "bpe.sample",
+    "bpe.train_sample",
     "clean.max_chars",
-    "clean.max_ratio",
-    "clean.min_latin",
-    "clean.identify",
+    "clean.max_length_ratio",
+    "clean.min_latin_fraction",
+    "clean.langid_confidence",
 ]
 
 
@@ -82,11 +82,11 @@ class CleanConfig:
     identical: bool = False
     """Drop pairs whose sides are the same text."""
 
-    max_ratio: float = 0.0
+    max_length_ratio: float = 0.0
     """Drop pairs of which one side has more than this many times the other's characters; 0 keeps every pair. 9 leaves
     out what Moses' clean-corpus does; 3 is strict."""
 
-    min_latin: float = 0.0
+    min_latin_fraction: float = 0.0
     """Drop lines of whose letters a smaller share than this is Latin, 0.5 for example; 0 keeps every line."""
 
     identify: float = 0.0
@@ -115,13 +115,13 @@ class BpeConfig:
     """Learn from about this much text, taken evenly from the whole training text, each language's share being its size
     to the power of balance_alpha; 0 learns from all."""
 
-    sample_unit: Unit = Unit.sentences
-    """In what bpe.sample is given, and the size of a language; a pair's bytes count half for each of its languages."""
+    train_sample_unit: Unit = Unit.sentences
+    """In what bpe.train_sample is given, and the size of a language; a pair's bytes count half for each of its languages."""
 
-    max_words: int = 3000000
+    max_word_types: int = 3000000
     """Learn from at most this many distinct words, without the rarest; about 250 bytes of memory each."""
 
-    balance_alpha: float = 0.5
+    sampling_alpha: float = 0.5
     """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 gives
     every language the same weight."""
 
@@ -198,19 +198,19 @@ class PrepareConfig:
         problems = []
         if not self.train.mono and not self.train.pairs:
             problems.append("train: no text; give train.mono and/or train.pairs")
-        if not 0.0 <= self.bpe.balance_alpha <= 1.0:
-            problems.append(f"bpe.balance_alpha: {self.bpe.balance_alpha} is not between 0 and 1")
+        if not 0.0 <= self.bpe.sampling_alpha <= 1.0:
+            problems.append(f"bpe.sampling_alpha: {self.bpe.sampling_alpha} is not between 0 and 1")
         if self.bpe.codes is None and self.bpe.merges < 1:
             problems.append(f"bpe.merges: {self.bpe.merges} is less than 1")
-        if self.vocab.path is not None and self.bpe.codes is None:
-            problems.append("vocab.path: a given vocabulary needs the codes it was counted with; give bpe.codes too")
+        if self.vocab.file is not None and self.bpe.codes is None:
+            problems.append("vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too")
         for name in _NOT_NEGATIVE:
             if (value := operator.attrgetter(name)(self)) < 0:
                 problems.append(f"{name}: {value} is negative")
-        for name in ("shard_mb", "bpe.max_words"):
+        for name in ("shard_mb", "bpe.max_word_types"):
             if (value := operator.attrgetter(name)(self)) < 1:
                 problems.append(f"{name}: {value} is less than 1")
-        for name in ("clean.min_latin", "clean.identify"):
+        for name in ("clean.min_latin_fraction", "clean.langid_confidence"):
             if (value := operator.attrgetter(name)(self)) > 1:
                 problems.append(f"{name}: {value} is not between 0 and 1")
         if 0 < self.vocab.max_size <= 14:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from xlmtrain.config.check import problems_of
+from xlmtrain.config.validate import problems_of
 from xlmtrain.errors import ConfigError
 
 
@@ -119,7 +119,7 @@ class MaskConfig:
     random: float = 0.1
     """Of those, the share replaced by a random token; the rest stays as it is."""
 
-    frequency_alpha: float = 0.0
+    inverse_frequency_exponent: float = 0.0
     """Tokens are chosen with weight count^-alpha. 0 is uniform; the paper's runs used 0.5."""
 
 
@@ -146,7 +146,7 @@ class DataConfig:
     sequence_length: int = 256
     """Tokens in a row of MLM or CLM: a window of the running text of one language."""
 
-    draw_tokens: int = 8192
+    sub_batch_tokens: int = 8192
     """Size of one draw in tokens, padding included: the rows that come from one objective and one language or pair.
     A global batch is a whole number of draws; they are what the processes share out."""
 
@@ -234,7 +234,7 @@ class TrainConfig:
 
     batch_tokens: int = 65536
     """Global batch in tokens, padding included, over all processes and accumulated micro-batches; a multiple of
-    ``data.draw_tokens``."""
+    ``data.sub_batch_tokens``."""
 
     micro_batch_tokens: int = 0
     """What one device computes at once: draws are cut into parts of at most this size, or put together up to it. 0: a
@@ -286,7 +286,7 @@ class TrainConfig:
     """When a step's loss is more than 6 standard deviations above the mean of the 128 before it. ``skip`` waits for the
     device in every step."""
 
-    compare_every: int = 1000
+    replica_check_every: int = 1000
     """Steps between comparisons of the weights that the processes have, which must be the same; they are compared
     before every checkpoint, too. 0: never."""
 
@@ -303,7 +303,7 @@ class TrainConfig:
 
 
 @dataclass
-class ClassifyConfig:
+class ZeroShotProbeConfig:
     """Labelled text, as ``tools/finetune.py`` reads it: ``label, text`` or ``label, text, text`` between tabs, or the
     tables of XNLI and PAWS-X."""
 
@@ -337,15 +337,15 @@ class EvaluateConfig:
 
     translations: int = 0
     """So many validation pairs show whether the languages have met: words of a sentence hidden with its translation in
-    view (``valid/aided_acc``) and without (``valid/alone_acc``), and each sentence's translation looked for among all
+    view (``valid/cloze_parallel_acc``) and without (``valid/cloze_mono_acc``), and each sentence's translation looked for among all
     of them by every layer's vectors (``valid/retrieval_acc``). 0: none. 1,000 say enough."""
 
     dictionary: str | None = None
     """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
 
-    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    classify: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
     """Labels that a linear probe learns from the states of some languages' texts and tells of others'
-    (``valid/zeroshot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
+    (``valid/zero_shot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
     from it. The figures before the first step are those of words that are written alike."""
 
     metric: str = "valid/mlm_ppl"
@@ -395,9 +395,9 @@ class Config:
             raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by key path."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return result

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from xlmtrain.data.rows import Rows, join_rows
+from xlmtrain.data.sequences import Sequences, concat_sequences
 
 
 @dataclass
@@ -49,49 +49,54 @@ class Batch:
         """The batch on ``device``; copied without waiting if it is a GPU."""
         return replace(
             self,
-            tokens=move(self.tokens, device),
-            positions=move(self.positions, device),
-            languages=move(self.languages, device),
-            lengths=None if self.lengths is None else move(self.lengths, device),
-            target_index=move(self.target_index, device),
-            targets=move(self.targets, device),
+            tokens=to_device(self.tokens, device),
+            positions=to_device(self.positions, device),
+            languages=to_device(self.languages, device),
+            lengths=None if self.lengths is None else to_device(self.lengths, device),
+            target_index=to_device(self.target_index, device),
+            targets=to_device(self.targets, device),
         )
 
 
-def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on ``device``; copied without waiting if it is a GPU."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Exercise(NamedTuple):
+class MaskedBatch(NamedTuple):
     """Rows with what is to be predicted: ``rows.tokens`` where ``selected`` (B, T) bool, from ``inputs`` (B, T)."""
 
-    rows: Rows
+    rows: Sequences
     inputs: np.ndarray
     selected: np.ndarray
 
 
-def successors(rows: Rows) -> Exercise:
+def next_token_targets(rows: Sequences) -> MaskedBatch:
     """What CLM predicts: at every position but the last of a row, the token after it."""
     after = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
-    return Exercise(after, rows.tokens, np.arange(rows.tokens.shape[1]) < rows.lengths[:, None] - 1)
+    return MaskedBatch(after, rows.tokens, np.arange(rows.tokens.shape[1]) < rows.lengths[:, None] - 1)
 
 
-def join(exercises: Sequence[Exercise]) -> Exercise:
+def concat(exercises: Sequence[MaskedBatch]) -> MaskedBatch:
     """One of several whose rows have the same T."""
     rows, inputs, selected = zip(*exercises)
-    return Exercise(join_rows(rows), np.concatenate(inputs), np.concatenate(selected))
+    return MaskedBatch(concat_sequences(rows), np.concatenate(inputs), np.concatenate(selected))
 
 
-def cut(exercise: Exercise, at_once: int) -> Iterator[Exercise]:
+def split(exercise: MaskedBatch, at_once: int) -> Iterator[MaskedBatch]:
     """Several of one, ``at_once`` rows each, or what is left of them in the last."""
     for start in range(0, len(exercise.inputs), at_once):
         place = slice(start, start + at_once)
-        yield Exercise(exercise.rows[place], exercise.inputs[place], exercise.selected[place])
+        yield MaskedBatch(exercise.rows[place], exercise.inputs[place], exercise.selected[place])
 
 
 def make_batch(
-    objective: str, rows: Rows, inputs: np.ndarray, selected: np.ndarray, name: str = "", key: tuple[int, int] = (0, 0)
+    objective: str,
+    rows: Sequences,
+    inputs: np.ndarray,
+    selected: np.ndarray,
+    name: str = "",
+    key: tuple[int, int] = (0, 0),
 ) -> Batch:
     """A batch that predicts ``rows.tokens`` where ``selected`` (B, T) from the masked ``inputs`` (B, T)."""
     index = np.flatnonzero(selected)
@@ -108,6 +113,6 @@ def make_batch(
     )
 
 
-def make_causal_batch(rows: Rows, name: str = "", key: tuple[int, int] = (0, 0)) -> Batch:
+def make_causal_batch(rows: Sequences, name: str = "", key: tuple[int, int] = (0, 0)) -> Batch:
     """A CLM batch of ``rows``."""
-    return make_batch("clm", *successors(rows), name, key)
+    return make_batch("clm", *next_token_targets(rows), name, key)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from xlmtrain.config.schema import DataConfig
-from xlmtrain.data.corpus import Dataset, corpus_names
+from xlmtrain.data.dataset import Dataset, corpus_names
 from xlmtrain.data.sources import PairSource, Source, StreamSource
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.random import generator
+from xlmtrain.runtime.rng import generator
 
 OBJECTIVES = ("mlm", "tlm", "clm")
 
@@ -31,7 +31,7 @@ class Task:
         return f"{self.objective}.{self.key}"
 
 
-class Draw(NamedTuple):
+class SubBatch(NamedTuple):
     """One draw of a global batch: its task, its place in the task's source, its number in the batch."""
 
     task: Task
@@ -45,7 +45,7 @@ class Draw(NamedTuple):
         return f"{self.task.name}, epoch {self.epoch}, draw {self.draw}"
 
 
-Cursors = dict[str, tuple[int, int]]
+SamplerState = dict[str, tuple[int, int]]
 """Task name -> (epoch, draw) that comes next: all the state there is."""
 
 
@@ -76,7 +76,7 @@ def _check_text(dataset: Dataset, objective: str, key: str) -> None:
 
 
 def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> Source:
-    rows = config.draw_tokens // config.sequence_length
+    rows = config.sub_batch_tokens // config.sequence_length
     index = dataset.language_id(language)
     return StreamSource(dataset.corpus(f"train.{language}"), index, config.sequence_length, rows, seed)
 
@@ -84,7 +84,7 @@ def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> S
 def _pairs(config: DataConfig, dataset: Dataset, pair: str, seed: int) -> Source:
     first, second = (dataset.language_id(language) for language in pair.split("-"))
     corpora = dataset.pair("train", pair)
-    return PairSource(*corpora, (first, second), config.draw_tokens, config.max_sentence_length, seed)
+    return PairSource(*corpora, (first, second), config.sub_batch_tokens, config.max_sentence_length, seed)
 
 
 def probabilities(tasks: list[Task], alpha: float) -> np.ndarray:
@@ -112,11 +112,11 @@ class Sampler:
         self._cumulated = cumulated / cumulated[-1]
         self._draws_per_step, self._seed = draws_per_step, seed
 
-    def start(self) -> Cursors:
+    def start(self) -> SamplerState:
         """The cursors of a run that begins."""
         return {task.name: (0, 0) for task in self.tasks}
 
-    def plan(self, step: int, cursors: Cursors) -> tuple[list[Draw], Cursors]:
+    def plan(self, step: int, cursors: SamplerState) -> tuple[list[SubBatch], SamplerState]:
         """The draws of the global batch of ``step`` (from 0), and the cursors after it."""
         chances = generator(self._seed, "tasks", step).random(self._draws_per_step)
         # What Generator.choice does with probabilities, without the half of its time that it checks them.
@@ -125,6 +125,6 @@ class Sampler:
         for number, index in enumerate(chosen):
             task = self.tasks[index]
             epoch, draw = after[task.name]
-            draws.append(Draw(task, epoch, draw, number))
+            draws.append(SubBatch(task, epoch, draw, number))
             after[task.name] = (epoch, draw + 1) if draw + 1 < task.source.draws(epoch) else (epoch + 1, 0)
         return draws, after

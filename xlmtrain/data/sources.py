@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from xlmtrain.data.corpus import Corpus
+from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.rows import Rows, pair_rows, stream_rows, windows
+from xlmtrain.data.sequences import Sequences, pair_sequences, stream_sequences, windows
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.random import generator
+from xlmtrain.runtime.rng import generator
 
 _PAIRS_AT_ONCE = 1 << 20
 
@@ -28,7 +28,7 @@ class Source(Protocol):
         """How many draws the epoch has."""
         ...
 
-    def rows(self, epoch: int, draw: int) -> Rows:
+    def rows(self, epoch: int, draw: int) -> Sequences:
         """The rows of one draw."""
         ...
 
@@ -50,19 +50,19 @@ class StreamSource:
                 f"{corpus.name}: {len(corpus.ids)} tokens, less than one sequence of data.sequence_length={length}"
             )
         # What all draws have in common.
-        self._rows = stream_rows(np.zeros((rows_per_draw, length), dtype=np.int64), language)
+        self._rows = stream_sequences(np.zeros((rows_per_draw, length), dtype=np.int64), language)
         self._epoch = -1
 
     def draws(self, epoch: int) -> int:
         """The same in every epoch."""
         return -(-self._windows // self._rows_per_draw)
 
-    def rows(self, epoch: int, draw: int) -> Rows:
+    def rows(self, epoch: int, draw: int) -> Sequences:
         """(rows_per_draw, length) tokens; the last draw of an epoch is filled up with windows of its first."""
         self._arrange(epoch)
         window = self._order.run(draw * self._rows_per_draw, self._rows_per_draw)
         tokens = windows(self._corpus.ids, self._offset + window * self._length, self._length)
-        return Rows(tokens, self._rows.positions, self._rows.languages, self._rows.lengths)
+        return Sequences(tokens, self._rows.positions, self._rows.languages, self._rows.lengths)
 
     def _arrange(self, epoch: int) -> None:
         """Where the epoch cuts, and in which order it reads."""
@@ -75,16 +75,22 @@ class StreamSource:
 
 
 class PairSource:
-    """Sentence pairs of similar length, as many to a draw as fit into ``draw_tokens`` with their padding.
+    """Sentence pairs of similar length, as many to a draw as fit into ``sub_batch_tokens`` with their padding.
 
     Leaves out pairs with a side longer than ``max_length``. Raises DataError if none is left.
     """
 
     def __init__(
-        self, first: Corpus, second: Corpus, languages: tuple[int, int], draw_tokens: int, max_length: int, seed: int
+        self,
+        first: Corpus,
+        second: Corpus,
+        languages: tuple[int, int],
+        sub_batch_tokens: int,
+        max_length: int,
+        seed: int,
     ) -> None:
         self._sides, self._languages = (first, second), languages
-        self._draw_tokens, self._seed = draw_tokens, seed
+        self._draw_tokens, self._seed = sub_batch_tokens, seed
         # These two and an epoch's order grow with the corpus: 10 bytes a pair.
         self._pairs, self._row_lengths = _usable_pairs(first, second, max_length)
         self.sentences = len(self._pairs)
@@ -99,14 +105,14 @@ class PairSource:
         self._arrange(epoch)
         return len(self._bounds) - 1
 
-    def rows(self, epoch: int, draw: int) -> Rows:
+    def rows(self, epoch: int, draw: int) -> Sequences:
         """(B, T) tokens with B * T <= draw_tokens."""
         self._arrange(epoch)
         place = self._shuffle.run(draw, 1)[0]
         start, end = self._bounds[place], self._bounds[place + 1]
         chosen = self._pairs[self._order[start:end]]
         sides = [side.sentences(chosen.tolist()) for side in self._sides]
-        return pair_rows(sides[0], sides[1], self._languages)
+        return pair_sequences(sides[0], sides[1], self._languages)
 
     def _arrange(self, epoch: int) -> None:
         """Shuffle the pairs, sort them by length (pairs of one length stay shuffled), cut them into draws."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
-from xlmtrain.data.corpus import Corpus, Dataset, check_ids, corpus_names
-from xlmtrain.data.rows import Rows, pair_rows, sentence_rows, stream_rows
+from xlmtrain.data.dataset import Corpus, Dataset, check_ids, corpus_names
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, stream_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
 
@@ -55,14 +55,14 @@ class ValidationSet:
             else:
                 yield make_batch(self.objective, rows, np.where(selected, MASK, rows.tokens), selected, self.name)
 
-    def _select(self, rows: Rows, masks: np.random.RandomState) -> np.ndarray:
-        """(B, T) bool: ``mask.rate`` of the tokens between the first and the last of a row, at least one a row."""
+    def _select(self, rows: Sequences, masks: np.random.RandomState) -> np.ndarray:
+        """(B, T) bool: ``mask.prob`` of the tokens between the first and the last of a row, at least one a row."""
         count, length = rows.tokens.shape
         # The ancestor draws time-first, for a stream window by window.
         at_once = count if self.objective == "tlm" else 1
         selected = np.empty((count, length), dtype=bool)
         for start in range(0, count, at_once):
-            selected[start : start + at_once] = (masks.rand(length, at_once) <= self._config.mask.rate).T
+            selected[start : start + at_once] = (masks.rand(length, at_once) <= self._config.mask.prob).T
             for row in range(start, start + at_once):
                 selected[row, 0] = False
                 selected[row, rows.lengths[row] - 1 :] = False
@@ -70,7 +70,7 @@ class ValidationSet:
                     selected[row, masks.randint(1, rows.lengths[row] - 1)] = True
         return selected
 
-    def _stream_rows(self) -> Iterator[Rows]:
+    def _stream_rows(self) -> Iterator[Sequences]:
         """Windows of the running text, in order, the text at the far end of a run of EOS that fills the first."""
         length = self._config.data.sequence_length
         ids = self._corpus.ids[: self._config.evaluate.max_tokens or None]
@@ -80,11 +80,11 @@ class ValidationSet:
         for start in range(0, count, at_once):
             place = np.arange(start * length, min(start + at_once, count) * length) - filler
             tokens = np.where(place < 0, EOS, ids[np.maximum(place, 0)]).astype(np.int64)
-            yield stream_rows(tokens.reshape(-1, length), self._languages[0])
+            yield stream_sequences(tokens.reshape(-1, length), self._languages[0])
 
-    def _pair_rows(self) -> Iterator[Rows]:
+    def _pair_rows(self) -> Iterator[Sequences]:
         for first, second in self._sides():
-            yield pair_rows(first, second, (self._languages[0], self._languages[1]))
+            yield pair_sequences(first, second, (self._languages[0], self._languages[1]))
 
     def _sides(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer to a batch."""
@@ -105,7 +105,7 @@ class ValidationSet:
         return np.flatnonzero(usable)
 
 
-class HiddenSide(ValidationSet):
+class ParallelClozeSet(ValidationSet):
     """The pairs of a split with words of one side hidden, the translation in view (``aided``) or not (``alone``).
 
     Both objectives hide the same words, in batches of the same pairs, so that all they differ in is what the model
@@ -127,7 +127,7 @@ class HiddenSide(ValidationSet):
         """As of any set."""
         masks = np.random.RandomState(0)
         for number, sides in enumerate(self._sides()):
-            rows = sentence_rows(sides[self._side], self._languages[self._side])
+            rows = sentence_sequences(sides[self._side], self._languages[self._side])
             selected = self._select(rows, masks)
             if number % world_size != rank:
                 continue
@@ -135,7 +135,7 @@ class HiddenSide(ValidationSet):
                 # In the pair's row the second sentence begins where the first ends.
                 starts = np.array([self._side * (len(sentence) + 1) for sentence in sides[0]])
                 row, column = np.nonzero(selected)
-                rows = pair_rows(*sides, (self._languages[0], self._languages[1]))
+                rows = pair_sequences(*sides, (self._languages[0], self._languages[1]))
                 selected = np.zeros(rows.tokens.shape, dtype=bool)
                 selected[row, starts[row] + column] = True
             check_ids(rows.tokens, len(self._dataset.vocab), self.name)
@@ -145,10 +145,10 @@ class HiddenSide(ValidationSet):
         return super()._usable_pairs(first, second)[: self._most or None]
 
 
-def hidden_sides(config: Config, dataset: Dataset, split: str = "valid", most: int = 0) -> list[ValidationSet]:
-    """Every side of every pair of ``split``, alone and aided; ``most`` as in :class:`HiddenSide`."""
+def parallel_cloze_sets(config: Config, dataset: Dataset, split: str = "valid", most: int = 0) -> list[ValidationSet]:
+    """Every side of every pair of ``split``, alone and aided; ``most`` as in :class:`ParallelClozeSet`."""
     return [
-        HiddenSide(config, dataset, split, pair, hidden, aided, most)
+        ParallelClozeSet(config, dataset, split, pair, hidden, aided, most)
         for pair in dataset.pairs(split)
         for hidden in pair.split("-")
         for aided in (False, True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from xlmtrain.download.archives import check_compressed
 from xlmtrain.download.catalogue import Corpus
 from xlmtrain.download.client import Client
-from xlmtrain.download.formats import STREAMED, Rows, read_rows
+from xlmtrain.download.formats import STREAMED, Sequences, read_rows
 from xlmtrain.download.ledger import Ledger, only_one
 from xlmtrain.download.transfers import fetch_all, local_paths
 from xlmtrain.download.wiki import require_wiki
@@ -98,7 +98,7 @@ def _ignore(_: int) -> None:
     """For formats that are read in more than one go."""
 
 
-def _write_texts(corpus: Corpus, rows: Rows, output: Path) -> tuple[int, int]:
+def _write_texts(corpus: Corpus, rows: Sequences, output: Path) -> tuple[int, int]:
     """Write one file a language, all or none of them; returns the rows kept and dropped."""
     finals = [output / name for name in corpus.texts()]
     partials = [path.with_name(f".{path.name}.partial") for path in finals]
@@ -143,7 +143,7 @@ def prepare_command(corpora: Sequence[Corpus], output: Path) -> str:
         if corpus.name.startswith("codes"):
             settings.append(f"bpe.codes={_value(output / corpus.name)}")
         elif corpus.name.startswith("vocab"):
-            settings.append(f"vocab.path={_value(output / corpus.name)}")
+            settings.append(f"vocab.file={_value(output / corpus.name)}")
         elif corpus.split is not None:
             of_split = splits.setdefault(corpus.split, {"mono": {}, "pairs": {}})
             if len(corpus.languages) == 1 or corpus.split != "train":

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from xlmtrain.download.catalogue import Remote
 from xlmtrain.download.client import Client, Response, Transient
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.files import sync_file, write_json
+from xlmtrain.runtime.atomic_io import sync_file, write_json
 
 T = TypeVar("T")
 ATTEMPTS = 5  # in a row without a new byte

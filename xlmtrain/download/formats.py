@@ -20,7 +20,7 @@ from xlmtrain.download.markup import Gathered, xml_events
 from xlmtrain.download.wiki import read_wiki
 from xlmtrain.errors import DataError
 
-Rows = Iterator[tuple[str, ...]]
+Sequences = Iterator[tuple[str, ...]]
 Advance = Callable[[int], object]
 STREAMED = ("tsv", "tmx", "wiki")  # one file, read once from front to back
 SGM_BYTES = 1 << 26
@@ -29,11 +29,11 @@ _SEGMENT = re.compile(r'<seg\s+id="?([^">]*)"?[^>]*>(.*?)</seg>', re.DOTALL | re
 _TMX_CODES = {"bpt", "ept", "it", "ph", "ut"}
 
 
-def read_rows(corpus: Corpus, paths: Sequence[Path], workers: int, advance: Advance) -> Rows:
+def read_rows(corpus: Corpus, paths: Sequence[Path], workers: int, advance: Advance) -> Sequences:
     """The rows of a corpus that is not used as it is. ``workers``: processes that read Wikipedia; ``advance`` is told
     of bytes where there is one file, read once. Raises DataError where a file is damaged or not aligned.
     """
-    readers: dict[str, Callable[[Corpus, Sequence[Path]], Rows]] = {
+    readers: dict[str, Callable[[Corpus, Sequence[Path]], Sequences]] = {
         "tsv": partial(_read_tsv, advance=advance),
         "moses": _read_moses,
         "sgm": _read_sgm,
@@ -44,7 +44,7 @@ def read_rows(corpus: Corpus, paths: Sequence[Path], workers: int, advance: Adva
     return readers[corpus.format](corpus, paths)
 
 
-def _read_tsv(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Rows:
+def _read_tsv(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Sequences:
     """A sentence in each of the first columns; what follows is about the sentences."""
     width = len(corpus.languages)
     with open_compressed(paths[0], advance) as stream:
@@ -53,7 +53,7 @@ def _read_tsv(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Rows:
             yield tuple(columns) if len(columns) == width else ("",) * width
 
 
-def _read_moses(corpus: Corpus, paths: Sequence[Path]) -> Rows:
+def _read_moses(corpus: Corpus, paths: Sequence[Path]) -> Sequences:
     """One file a language in an archive, aligned by line."""
     check_archive(paths[0])
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def _read_moses(corpus: Corpus, paths: Sequence[Path]) -> Rows:
             yield row
 
 
-def _read_sgm(corpus: Corpus, paths: Sequence[Path]) -> Rows:
+def _read_sgm(corpus: Corpus, paths: Sequence[Path]) -> Sequences:
     """WMT's test sets: not quite XML, one ``<seg>`` a sentence, numbered within each document."""
     check_archive(paths[0])
     sides = []
@@ -81,7 +81,7 @@ def _read_sgm(corpus: Corpus, paths: Sequence[Path]) -> Rows:
     yield from ((tuple(html.unescape(text) for _, text in row)) for row in zip(*sides))
 
 
-def _read_tmx(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Rows:
+def _read_tmx(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Sequences:
     """Translation memories: units ``<tu>`` of ``<tuv xml:lang="de"><seg>``."""
     unit: dict[str, str] = {}
     language, inside, code = "", False, 0
@@ -106,7 +106,7 @@ def _read_tmx(corpus: Corpus, paths: Sequence[Path], advance: Advance) -> Rows:
                     unit.clear()
 
 
-def _read_tatoeba(corpus: Corpus, paths: Sequence[Path]) -> Rows:
+def _read_tatoeba(corpus: Corpus, paths: Sequence[Path]) -> Sequences:
     """Tatoeba's exports: the sentences of either language by number, and which are translations of which."""
     *sentence_paths, link_path = paths
     with open_compressed(link_path) as stream:
@@ -121,7 +121,7 @@ def _read_tatoeba(corpus: Corpus, paths: Sequence[Path]) -> Rows:
         yield tuple(side.get(number, "") for side, number in zip(sides, link)) if len(link) == 2 else ("", "")
 
 
-def _read_wiki(corpus: Corpus, paths: Sequence[Path], advance: Advance, workers: int) -> Rows:
+def _read_wiki(corpus: Corpus, paths: Sequence[Path], advance: Advance, workers: int) -> Sequences:
     with open_compressed(paths[0], advance) as stream:
         for sentence in read_wiki(stream, paths[0], corpus.languages[0], workers):
             yield (sentence,)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from xlmtrain.download.fetch import Fetched
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.files import write_json
+from xlmtrain.runtime.atomic_io import write_json
 
 LEDGER = "downloads.json"
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from xlmtrain.download.markup import Gathered, xml_events
 from xlmtrain.errors import ConfigError
-from xlmtrain.text.parallel import ordered_map, worker_count
+from xlmtrain.runtime.process_pool import pool_imap, worker_count
 
 try:
     import mwparserfromhell
@@ -45,7 +45,7 @@ def read_wiki(stream: BinaryIO, path: Path, language: str, workers: int) -> Iter
     require_wiki()
     pages = _articles(stream, path)
     batches = iter(lambda: list(islice(pages, PAGES)), [])
-    for sentences in ordered_map(partial(_reader, language), batches, worker_count(workers)):
+    for sentences in pool_imap(partial(_reader, language), batches, worker_count(workers)):
         yield from sentences
 
 

@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.stored import lost_by
+from xlmtrain.data.disk_array import data_error
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import DataError
 from xlmtrain.objective import LanguageModel
-from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.precision import autocast
 
 
@@ -50,10 +50,12 @@ def evaluate(
             counts = _count(model, chosen, precision, distributed, stop)
         except DataError as caught:
             error = caught
-        loss, hits, targets, stopped, lost = distributed.sum([*counts, float(stop()), float(error is not None)])
+        loss, hits, targets, stopped, lost = distributed.all_reduce_sum(
+            [*counts, float(stop()), float(error is not None)]
+        )
         if lost or stopped:
             model.train(was_training)
-            raise lost_by(error) if lost else Interrupted
+            raise data_error(error) if lost else Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
         for what, value in values.items():
             figures[f"{chosen.name}_{what}"] = value
@@ -76,7 +78,7 @@ def _count(
     hits = torch.zeros((), dtype=torch.float64, device=distributed.device)
     targets = 0
     for batch in chosen.batches(distributed.rank, distributed.world_size):
-        faults.reach("evaluate")
+        failpoint("evaluate")
         if stop():
             break
         batch = batch.to(distributed.device)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.lines import aligned_lines
-from xlmtrain.evaluate.nearest import mean_of_nearest, ranks, similarities, unit_vectors
+from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
+from xlmtrain.evaluate.parallel_text import read_parallel_lines
 
 NEIGHBOURS = 4
 """The k of the margin."""
@@ -47,7 +47,7 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
             f"retrieval={template}: files of two of the model's languages are needed, there is "
             f"{', '.join(map(str, found.values())) or 'none'} (the model knows {', '.join(languages)})"
         )
-    lines = [line for _, line in aligned_lines("retrieval", found) if all(line)]
+    lines = [line for _, line in read_parallel_lines("retrieval", found) if all(line)]
     if not lines:
         raise DataError(f"retrieval={template}: no sentences in {', '.join(map(str, found.values()))}")
     return dict(zip(found, map(list, zip(*lines))))
@@ -64,7 +64,7 @@ def retrieve(
 
     Text often repeats a sentence. So the right answers are all sentences that read as the translation does, and the
     translations of all sentences that read as the one in question; ties with wrong answers count as lost
-    (:func:`~xlmtrain.evaluate.nearest.ranks`).
+    (:func:`~xlmtrain.evaluate.knn.ranks`).
     """
     units = {language: unit_vectors(of_language, device) for language, of_language in vectors.items()}
     labels = {language: _labels(sentences[language]).to(device) for language in vectors}

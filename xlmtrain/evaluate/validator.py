@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Config, Precision
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.validation import hidden_sides, validation_sets
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.alignment import Alignment
+from xlmtrain.evaluate.crosslingual import Alignment
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.evaluate.samples import sample_predictions
-from xlmtrain.evaluate.zeroshot import ZeroShot
+from xlmtrain.evaluate.predictions import sample_predictions
+from xlmtrain.evaluate.zero_shot import ZeroShot
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
@@ -27,12 +27,12 @@ class Validator:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.sets = validation_sets(config, dataset)
-        self._samples, self._vocab = config.evaluate.samples, dataset.vocab
+        self._samples, self._vocab = config.evaluate.sample_predictions, dataset.vocab
         causal = not any([*config.data.mlm.values(), *config.data.tlm.values()])
-        most = 0 if causal else config.evaluate.translations
-        self._hidden = hidden_sides(config, dataset, most=most) if most else []
+        most = 0 if causal else config.evaluate.parallel_pairs
+        self._hidden = parallel_cloze_sets(config, dataset, most=most) if most else []
         self._alignment = Alignment(config.evaluate, dataset, config.model.max_positions, causal)
-        classify, positions = config.evaluate.classify, config.model.max_positions
+        classify, positions = config.evaluate.zero_shot_probe, config.model.max_positions
         self._zeroshot = (
             ZeroShot(classify, _text(dataset), dataset.languages, positions, causal) if classify.train else None
         )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from xlmtrain.errors import DataError
-from xlmtrain.evaluate.lines import aligned_lines
-from xlmtrain.evaluate.nearest import mean_of_nearest, ranks, similarities, unit_vectors
+from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
+from xlmtrain.evaluate.parallel_text import read_parallel_lines
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 NEIGHBOURS = 10
@@ -23,7 +23,7 @@ Answers = dict[int, set[int]]
 
 
 @dataclass(frozen=True)
-class Precision:
+class PrecisionAtK:
     """% of the ``queries`` with a right answer among the first 1, 5 and 10 of so many ``candidates``.
 
     ``direction``: forward from the dictionary's first column to its second, or backward. ``among``: what the candidates
@@ -55,7 +55,7 @@ class WordTranslation:
     random_cosine: float
     distance: float
     random_distance: float
-    precision: list[Precision]
+    precision: list[PrecisionAtK]
 
 
 def read_dictionary(path: Path) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def read_dictionary(path: Path) -> list[tuple[str, str]]:
     Raises DataError with file and line for what is neither.
     """
     entries = []
-    for number, (line,) in aligned_lines("dictionary", {"": path}):
+    for number, (line,) in read_parallel_lines("dictionary", {"": path}):
         columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
         if not line:
             continue
@@ -105,7 +105,7 @@ def translate_words(
     others = right.roll(len(right) // 2)  # half a dictionary on
     whole = torch.tensor(words.all, device=device)
     common = _hubness(units, whole, whole)
-    precision: list[Precision] = []
+    precision: list[PrecisionAtK] = []
     for direction, there in (("forward", known), ("backward", [(t, s) for s, t in known])):
         sides = [sorted({word for pair in there for word in pair[side]}) for side in (0, 1)]
         sources, targets = (torch.tensor(side, device=device) for side in sides)
@@ -155,7 +155,7 @@ def _hubness(units: torch.Tensor, candidates: torch.Tensor, sources: torch.Tenso
 
 def _precision(
     units: torch.Tensor, answers: Answers, candidates: torch.Tensor, hubness: torch.Tensor, direction: str, among: str
-) -> Iterator[Precision]:
+) -> Iterator[PrecisionAtK]:
     """By cosine and by CSLS; ``candidates``: ids (M,), ``hubness``: of each (M,)."""
     queries = torch.tensor([*answers], device=units.device)
     place = {id: number for number, id in enumerate(candidates.tolist())}
@@ -171,7 +171,7 @@ def _precision(
     for scoring, blocks in found.items():
         rank = torch.cat(blocks)
         shares = (100 * (rank <= most).double().mean().item() for most in (1, 5, 10))
-        yield Precision(direction, among, scoring, len(queries), len(candidates), *shares)
+        yield PrecisionAtK(direction, among, scoring, len(queries), len(candidates), *shares)
 
 
 def translation_table(found: WordTranslation) -> Iterator[str]:

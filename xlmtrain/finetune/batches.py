@@ -10,9 +10,9 @@ import torch
 
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.rows import sentence_rows
-from xlmtrain.evaluate.examples import Encoded
-from xlmtrain.runtime.random import generator
+from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.evaluate.classification_data import Encoded
+from xlmtrain.runtime.rng import generator
 
 EVALUATION_TOKENS = 8192
 """Tokens in a forward pass of evaluation, padding included."""
@@ -48,7 +48,7 @@ def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Ba
 
 
 def _batch(chosen: Sequence[tuple[Encoded, int]], key: tuple[int, int]) -> Batch:
-    rows = sentence_rows([file.ids[index] for file, index in chosen], 0)
+    rows = sentence_sequences([file.ids[index] for file, index in chosen], 0)
     languages = np.array([file.language for file, _ in chosen])
     rows = replace(rows, languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
     first = np.zeros(rows.tokens.shape, dtype=bool)

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.embedding import pooled
-from xlmtrain.export.saved import SavedModel
+from xlmtrain.evaluate.sentence_embeddings import pooled
+from xlmtrain.interop.bundle import PretrainedBundle
 
 
 class Classifier(nn.Module):
     """The encoder of ``saved``, a copy, and a new head for so many ``labels``, started by torch's generator."""
 
-    def __init__(self, saved: SavedModel, labels: int, dropout: float, pooling: Pooling) -> None:
+    def __init__(self, saved: PretrainedBundle, labels: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
         wet = replace(saved.config, dropout=dropout, attention_dropout=dropout)
         self.encoder = copy.deepcopy(replace(saved, config=wet).module().encoder)  # a module shares its weights' memory

@@ -16,22 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
+from xlmtrain.diagnostics.rules import warmup_too_long
 from xlmtrain.errors import NumericalError
-from xlmtrain.evaluate.diagnosis import warmup_too_long
-from xlmtrain.evaluate.examples import Encoded
-from xlmtrain.export.saved import SavedModel
+from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import training_batch
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.finetune.scores import Scores, evaluate, mean_and_deviation
-from xlmtrain.metrics.sinks import Console, MetricsWriter
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.metrics.loggers import Console, MetricsWriter
 from xlmtrain.objective import check_fit
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
-from xlmtrain.runtime.random import torch_seed
+from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.train.checkpoint import CheckpointStore, read_checkpoint
+from xlmtrain.train.checkpoint import CheckpointManager, read_checkpoint
 from xlmtrain.train.state import load_optimizer_tensors, optimizer_tensors
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Finetuning:
     config: FinetuneConfig
     seed: int
     directory: Path
-    saved: SavedModel
+    saved: PretrainedBundle
     labels: int
     splits: Mapping[str, Mapping[str, Encoded]]
     distributed: Distributed
@@ -80,7 +80,7 @@ class Finetuning:
         self.model.to(device)
         self.optimizer = make_optimizer(config.optim, self.model, device)
         self.scaler = make_scaler(TrainConfig(), self.precision, device)
-        self.store = CheckpointStore(self.directory / "checkpoints", keep_last=1)
+        self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
 
     def run(self) -> dict[str, Any] | None:
         """Train and test; the result as plain JSON values, or None if a signal came before the end."""
@@ -122,7 +122,7 @@ class Finetuning:
 
     def _log(self, loss: float, norm: float, writer: MetricsWriter | None, console: Console) -> None:
         """``loss``: this process's, of a step, as a mean over the steps since the last time."""
-        (total,) = self.distributed.sum([loss])
+        (total,) = self.distributed.all_reduce_sum([loss])
         figures = {
             "train/loss": total / self.config.train.batch_size,
             "train/lr": self.optimizer.param_groups[0]["lr"],
@@ -158,7 +158,7 @@ class Finetuning:
         self.scaler.update()
         self.optimizer.zero_grad()
         standing.step += 1
-        return loss.detach(), norm, distributed.sum([float(self.stop.signal is not None)])[0] > 0
+        return loss.detach(), norm, distributed.all_reduce_sum([float(self.stop.signal is not None)])[0] > 0
 
     def _module(self) -> nn.Module:
         """What is called in training: over several processes, wrapped to average the gradients."""
@@ -212,12 +212,12 @@ class Finetuning:
             self.store.prune(standing.step)
         if writer is not None:
             writer.flush()
-        self.distributed.sum([0.0])  # nobody goes on before it is on the disk
+        self.distributed.all_reduce_sum([0.0])  # nobody goes on before it is on the disk
 
     def _resume(self) -> None:
         checkpoint = self.store.latest()
         step = checkpoint.state["progress"]["step"] if checkpoint else 0
-        self.distributed.agree({"step": step}, "checkpoints (the run directory must be on shared storage)")
+        self.distributed.assert_same({"step": step}, "checkpoints (the run directory must be on shared storage)")
         if checkpoint is None:
             return
         check_fit(self.model, checkpoint.model, str(checkpoint.path))

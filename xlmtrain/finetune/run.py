@@ -19,16 +19,16 @@ import numpy as np
 
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.schema import flat
+from xlmtrain.config.schema import flatten
 from xlmtrain.errors import ConfigError, UserError
-from xlmtrain.evaluate.examples import Encoded, encode, labels_of, read_examples
-from xlmtrain.export.saved import SavedModel
+from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
 from xlmtrain.finetune.loop import Finetuning
 from xlmtrain.finetune.scores import Scores
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.files import read_json, write_json
 from xlmtrain.runtime.lock import lock_directory
-from xlmtrain.runtime.log import log_to_file
+from xlmtrain.runtime.logging import log_to_file
 from xlmtrain.runtime.output_paths import (
     DirectoryKind,
     check_directory,
@@ -38,7 +38,7 @@ from xlmtrain.runtime.output_paths import (
 )
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.train.run import RUN
+from xlmtrain.train.run_dir import RUN
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -52,11 +52,11 @@ FINETUNING = DirectoryKind(
     ),
 )
 # What may differ when a fine-tuning goes on; with any other change its results would be of two kinds.
-_MAY_CHANGE = ("run", "init", "seeds", "task.train", "task.valid", "task.test", "train.device", "train.fresh")
+_MAY_CHANGE = ("run", "init", "seeds", "task.train", "task.valid", "task.test", "train.device", "train.overwrite")
 
 
 def finetune(
-    config: FinetuneConfig, saved: SavedModel, distributed: Distributed, stop: StopRequest
+    config: FinetuneConfig, saved: PretrainedBundle, distributed: Distributed, stop: StopRequest
 ) -> dict[str, list[Scores]] | None:
     """Language of ``task.test`` -> the scores of each seed; None if a signal came first.
 
@@ -70,7 +70,7 @@ def finetune(
     for line in _summary(labels, splits):
         log.info(line)
     begun = _settings(config, saved, splits)
-    distributed.agree(flat(begun), "settings, model or data")
+    distributed.assert_same(flatten(begun), "settings, model or data")
     with _Directory(config, begun, distributed) as path:
         results = []
         for seed in config.seeds:
@@ -102,7 +102,7 @@ def finetune(
     return {language: [Scores(**result["test"][language]) for result in results] for language in config.task.test}
 
 
-def _read(config: FinetuneConfig, saved: SavedModel) -> tuple[list[str], dict[str, dict[str, Encoded]]]:
+def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], dict[str, dict[str, Encoded]]]:
     examples = {
         split: {
             language: read_examples(Path(path), language, f"task.{split}.{language}")
@@ -130,7 +130,9 @@ def _summary(labels: Sequence[str], splits: Mapping[str, Mapping[str, Encoded]])
     return [f"{len(labels)} labels", f"examples: {sizes}"]
 
 
-def _settings(config: FinetuneConfig, saved: SavedModel, splits: Mapping[str, Mapping[str, Encoded]]) -> dict[str, Any]:
+def _settings(
+    config: FinetuneConfig, saved: PretrainedBundle, splits: Mapping[str, Mapping[str, Encoded]]
+) -> dict[str, Any]:
     """The settings as plain JSON values, and checksums of what the paths in them stand for."""
     weights, text = hashlib.sha256(), hashlib.sha256()
     for name in sorted(saved.weights):
@@ -160,7 +162,7 @@ class _Directory:
                 self._open(config, begun)
             except UserError as error:
                 problem = error
-        failed = distributed.sum([float(problem is not None)])[0] > 0
+        failed = distributed.all_reduce_sum([float(problem is not None)])[0] > 0
         if problem is not None:
             raise problem
         if failed:
@@ -175,8 +177,8 @@ class _Directory:
 
     def _open(self, config: FinetuneConfig, begun: dict[str, Any]) -> None:
         files = [path for split in SPLITS for path in getattr(config.task, split).values()]
-        check_output_path("run", config.run, [config.init.model, *files])
-        if config.train.fresh:
+        check_output_path("run", config.run, [config.init.pretrained, *files])
+        if config.train.overwrite:
             check_replaceable("run", self.path, FINETUNING)
         else:
             check_directory("run", self.path, FINETUNING)
@@ -186,17 +188,17 @@ class _Directory:
             raise ConfigError(f"run={self.path}: cannot make the directory ({error.strerror})") from None
         self._lock = lock_directory(self.path)
         before = self.path / "config.json"
-        if config.train.fresh:
+        if config.train.overwrite:
             clear_directory("run", self.path, FINETUNING)
         elif before.is_file():
-            old, new = flat(read_json(before)), flat(begun)
+            old, new = flatten(read_json(before)), flatten(begun)
             changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
             refused = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not _may_change(key)]
             if refused:
                 raise ConfigError(
                     f"run={self.path}: a fine-tuning is in this directory that began otherwise:\n  "
                     + "\n  ".join(refused)
-                    + "\ngive the old values to resume it, another run=..., or train.fresh=true to replace it"
+                    + "\ngive the old values to resume it, another run=..., or train.overwrite=true to replace it"
                 )
         write_json(before, begun)
         log_to_file(self.path / "log.txt")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xlmtrain.config.finetune import Score
+from xlmtrain.config.finetune import SelectionMetric
 from xlmtrain.config.schema import Precision
-from xlmtrain.evaluate.examples import Encoded
+from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import evaluation_batches
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.runtime.distributed import Distributed
@@ -31,9 +31,9 @@ class Scores:
     majority: float
     confusion: list[list[int]]
 
-    def of(self, score: Score) -> float:
+    def of(self, score: SelectionMetric) -> float:
         """One of them."""
-        return self.accuracy if score is Score.accuracy else self.f1
+        return self.accuracy if score is SelectionMetric.accuracy else self.f1
 
 
 def scores_of(confusion: np.ndarray) -> Scores:
@@ -64,7 +64,7 @@ def evaluate(
             with autocast(precision, distributed.device):
                 said = model.logits(batch.to(distributed.device)).argmax(dim=1).cpu()
             counts += torch.bincount(batch.targets * labels + said, minlength=labels * labels)
-        result[language] = scores_of(np.array(distributed.sum(counts.tolist())).reshape(labels, labels))
+        result[language] = scores_of(np.array(distributed.all_reduce_sum(counts.tolist())).reshape(labels, labels))
     model.train(was_training)
     return result
 
@@ -82,7 +82,7 @@ def result_table(results: Mapping[str, Sequence[Scores]], learned: Sequence[str]
     yield f"{'language':20}{'examples':>10}{'accuracy %':>16}{'macro F1 %':>16}{'most frequent %':>18}"
     for language, scores in results.items():
         name = language if language in learned else f"{language} (zero-shot)"
-        cells = (_with_deviation([one.of(score) for one in scores]) for score in Score)
+        cells = (_with_deviation([one.of(score) for one in scores]) for score in SelectionMetric)
         count = sum(map(sum, scores[0].confusion))
         yield f"{name:20}{count:10,}" + "".join(f"{cell:>16}" for cell in cells) + f"{scores[0].majority:18.1f}"
 

@@ -33,7 +33,7 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
 
 
-def another_apex() -> bool:
+def is_pypi_apex() -> bool:
     """Whether the installed package ``apex`` is PyPI's web toolkit of that name, not NVIDIA's."""
     try:
         summary = str(importlib.metadata.metadata("apex")["Summary"])
@@ -44,7 +44,7 @@ def another_apex() -> bool:
 
 def _apex_fused_adam(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     """apex.optimizers.FusedAdam, or a ConfigError that says what is in its way."""
-    if another_apex():
+    if is_pypi_apex():
         raise ConfigError(
             "optim.fused=apex: the installed package `apex` is PyPI's web toolkit of that name, not NVIDIA's; "
             f"pip uninstall apex, then build NVIDIA apex from {APEX_SOURCE}, or set optim.fused=torch"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from xlmtrain.config.presets import Reference
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.diagnostics.presets import Reference
 from xlmtrain.report.charts import Line, line_chart
 from xlmtrain.report.record import RunRecord
 
@@ -130,7 +130,7 @@ def _mean(run: RunRecord, names: Sequence[str], label: str) -> Line:
 
 
 def _layer_label(name: str) -> str:
-    """``zeroshot/de_layer2_centred`` -> ``de layer 2``."""
+    """``zero_shot/de_layer2_centred`` -> ``de layer 2``."""
     return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
 
 
@@ -147,6 +147,6 @@ def _past(past: Mapping[str, list[list[float]]], name: str, label: str) -> Line:
 
 
 def _short(name: str, suffix: str) -> str:
-    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_aided_ppl`` -> ``de-en aided``."""
+    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en aided``."""
     *key, objective = name.partition("/")[2].removesuffix(suffix).split("_")
     return " ".join(["_".join(key), objective.upper() if objective in OBJECTIVES else objective]).strip()

@@ -12,13 +12,13 @@ from typing import Any
 # The one that TensorBoard shows, which leaves out the texts that a resumed run has written anew.
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from xlmtrain.config.schema import flat
+from xlmtrain.config.schema import flatten
+from xlmtrain.data.format import Header
+from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.errors import CheckpointError
-from xlmtrain.evaluate.advice import Adviser
-from xlmtrain.evaluate.diagnosis import Finding
-from xlmtrain.metrics.sinks import read_records
-from xlmtrain.runtime.files import read_json
-from xlmtrain.text.binarize import Header
+from xlmtrain.metrics.loggers import read_records
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
 _SAMPLES = "samples/"
@@ -43,11 +43,11 @@ class RunRecord:
         self.path, self.name = path, path.name
         self.records = read_records(metrics)
         self.nested = read_json(path / "config.json")
-        self.settings = flat(self.nested)
+        self.settings = flatten(self.nested)
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
         self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
-        self.adviser = Adviser(path)
+        self.adviser = RunMonitor(path)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class RunRecord:
 
 
 def pieces(markdown: str) -> list[list[Piece]]:
-    """What :mod:`xlmtrain.evaluate.samples` wrote: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
+    """What :mod:`xlmtrain.evaluate.predictions` wrote: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
     sentences = []
     for line in markdown.splitlines():
         text = unescape(line.partition(". ")[2])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.evaluate.recovery import Recovery
-from xlmtrain.metrics.meters import duration
+from xlmtrain.evaluate.cloze import ClozeExample
+from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import Line, heat_map, heat_maps, line_chart, linked_points, number
 from xlmtrain.report.page import folded, grid, paragraph, section, table, tiles
 from xlmtrain.report.record import Piece, RunRecord
@@ -21,10 +21,10 @@ from xlmtrain.report.views import AttentionView, PairMap, Views
 _SENTENCES, _MOMENTS, _WORDS_SHOWN = 2, 5, 10
 _SMALL_MAPS = 16
 _SPOKEN = {
-    "valid/alone_acc": "hidden words found alone, %",
-    "valid/aided_acc": "hidden words found aided, %",
+    "valid/cloze_mono_acc": "hidden words found alone, %",
+    "valid/cloze_parallel_acc": "hidden words found aided, %",
     "valid/retrieval_acc": "translations found, %",
-    "valid/zeroshot_acc": "labels told in a new language, %",
+    "valid/zero_shot_acc": "labels told in a new language, %",
 }
 
 
@@ -39,7 +39,7 @@ def summary(run: RunRecord, views: Views) -> str:
             ("tokens", number(tokens)),
             ("of training", duration(seconds)),
             ("tokens/s", number(tokens / max(seconds, 1e-9))),
-            ("peak memory a process", f"{max(r.get('speed/memory_gb', 0) for r in run.records):.2f} GB"),
+            ("peak memory a process", f"{max(r.get('speed/peak_memory_gb', 0) for r in run.records):.2f} GB"),
         ]
     figures += [(_spoken(name), f"{value:.2f}") for name, value in _best_figures(run, views.step)]
     where = f"{env['processes']} process(es) on {env['device']}; the model below is that of step {views.step:,}."
@@ -58,7 +58,7 @@ def findings(run: RunRecord) -> str:
     return "\n".join(blocks)
 
 
-def recovery(recovered: Sequence[Recovery]) -> str:
+def recovery(recovered: Sequence[ClozeExample]) -> str:
     """Does a translation help?"""
     if not recovered:
         return ""

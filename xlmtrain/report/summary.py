@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.errors import CheckpointError
-from xlmtrain.evaluate.recovery import Recovery
-from xlmtrain.metrics.meters import duration
-from xlmtrain.metrics.sinks import read_records
-from xlmtrain.runtime.files import read_json
+from xlmtrain.evaluate.cloze import ClozeExample
+from xlmtrain.metrics.loggers import read_records
+from xlmtrain.metrics.timer import duration
+from xlmtrain.runtime.atomic_io import read_json
 
 
-def summary(run: Path, recovered: list[Recovery], shown: int = 8) -> str:
+def summary(run: Path, recovered: list[ClozeExample], shown: int = 8) -> str:
     """The summary of the run directory ``run``; ``recovered``: words that were hidden in its validation pairs."""
     path = run / "metrics.jsonl"
     if not path.is_file():
@@ -40,7 +40,7 @@ def _summary(run: Path, records: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"{last['step']:,} steps, {last['progress/tokens']:,} tokens in {duration(seconds)} of training "
             f"({last['progress/tokens'] / max(seconds, 1e-9):,.0f} tokens/s), "
-            f"peak memory {max(record['speed/memory_gb'] for record in steps):.2f} GB a process."
+            f"peak memory {max(record['speed/peak_memory_gb'] for record in steps):.2f} GB a process."
         )
 
 
@@ -60,7 +60,7 @@ def _validation(records: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {record['step']} | " + " | ".join(figures) + " |"
 
 
-def _recovery(recovered: list[Recovery], shown: int) -> Iterator[str]:
+def _recovery(recovered: list[ClozeExample], shown: int) -> Iterator[str]:
     total = len(recovered)
     alone = sum(item.alone == item.truth for item in recovered)
     together = sum(item.with_translation == item.truth for item in recovered)

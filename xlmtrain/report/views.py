@@ -8,14 +8,14 @@ import numpy as np
 
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
-from xlmtrain.data.corpus import Dataset
-from xlmtrain.data.rows import pair_rows
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.attention import attention_weights
-from xlmtrain.evaluate.projection import principal_plane
-from xlmtrain.evaluate.recovery import Recovery, recover_words, whole_words
+from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_positions
+from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
-from xlmtrain.export.api import Pretrained, load
+from xlmtrain.pretrained import Pretrained, load
 from xlmtrain.report.record import RunRecord
 from xlmtrain.text.vocab import MASK, SPECIALS
 
@@ -60,7 +60,7 @@ class Views:
     """Of one run; what its data does not allow is left empty."""
 
     step: int = 0
-    recovered: list[Recovery] = field(default_factory=list)
+    recovered: list[ClozeExample] = field(default_factory=list)
     retrieval: dict[tuple[str, int], list[Retrieval]] = field(default_factory=dict)
     pairs: PairMap | None = None
     attention: AttentionView | None = None
@@ -84,7 +84,7 @@ def view(record: RunRecord, hidden: str, words: int) -> Views:
     pairs = dataset.pairs("valid")
     for pair in pairs:
         if hidden in pair.split("-") and not model.causal:
-            views.recovered += recover_words(model.model, dataset, "valid", pair, hidden, words)
+            views.recovered += run_cloze(model.model, dataset, "valid", pair, hidden, words)
     views.retrieval, views.pairs = _of_sentences(model, dataset, pairs[0])
     if hidden in pairs[0].split("-") and not model.causal:
         views.attention = _attention(model, dataset, pairs[0], hidden)
@@ -113,7 +113,7 @@ def _of_sentences(
     best = max(mean, key=lambda layer: sum(one.top1 for one in mean[layer] if one.scoring == "cosine"))
     shown = min(_MAPPED, len(usable))
     both = np.concatenate([vectors[lang][Pooling.mean][best][:shown] for lang in (first, second)])
-    plane, share = principal_plane(both)
+    plane, share = pca_2d(both)
     shown_texts = list(zip(texts[first][:shown], texts[second][:shown]))
     return found, PairMap((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
 
@@ -125,14 +125,14 @@ def _attention(model: Pretrained, dataset: Dataset, pair: str, hidden: str) -> A
     vocab = dataset.vocab
     for number in range(len(sides[hidden])):
         sentence, other = (sides[lang].sentence(number).astype(np.int64) for lang in languages)
-        places = list(whole_words(sentence, vocab))
+        places = list(whole_word_positions(sentence, vocab))
         if not places or len(sentence) + len(other) + 2 > _LONGEST or min(len(sentence), len(other)) < 5:
             continue
         place = places[len(places) // 2]
         masked = sentence.copy()
         masked[place] = MASK
         ids = (dataset.language_id(languages[0]), dataset.language_id(languages[1]))
-        rows = pair_rows([masked], [other], ids)
+        rows = pair_sequences([masked], [other], ids)
         batch = make_batch("mlm", rows, rows.tokens, rows.tokens == MASK).to(model.device)
         guess = int(model.model.logits(batch).argmax())
         weights = attention_weights(model.model, batch)[:, 0].cpu().numpy()

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from xlmtrain.errors import CheckpointError, ConfigError
-from xlmtrain.runtime.files import read_json
-from xlmtrain.runtime.watch import BEAT
+from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.runtime.watchdog import HEARTBEAT_SECONDS
 
 log = logging.getLogger(__name__)
 
-STALE = 3 * BEAT
+STALE = 3 * HEARTBEAT_SECONDS
 """Seconds without a sign of life after which a run on another machine is over."""
 
 

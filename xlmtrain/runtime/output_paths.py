@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.runtime.files import read_json
+from xlmtrain.runtime.atomic_io import read_json
 
 LOCK_FILE = ".lock"
 

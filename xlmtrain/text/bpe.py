@@ -33,7 +33,7 @@ class Code:
     count: int
 
 
-def split_by(codes: Iterable[Code], characters: Iterable[str]) -> set[str]:
+def reachable_subwords(codes: Iterable[Code], characters: Iterable[str]) -> set[str]:
     """Every subword that words of these characters can be split into by ``codes``."""
     symbols = {symbol for character in characters for symbol in (character, character + END_OF_WORD)}
     for code in codes:

@@ -7,7 +7,7 @@ import time
 
 from tqdm import tqdm
 
-from xlmtrain.metrics.meters import duration
+from xlmtrain.metrics.timer import duration
 
 LOG_SECONDS = 10.0
 

@@ -27,8 +27,8 @@ from sacremoses import MosesPunctNormalizer
 from sacremoses.corpus import NonbreakingPrefixes
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.moses import RuleTokenizer
-from xlmtrain.text.tokenized import LINE_END
 
 REMEMBERED = 1 << 19
 """When so many raw words were met, most of them are forgotten."""

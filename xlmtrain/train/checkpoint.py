@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime import faults
-from xlmtrain.runtime.files import read_json, write_json
-from xlmtrain.train.checkpoint_files import (
+from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.train.checkpoint_io import (
     Checkpoint,
     Tensors,
     read_checkpoint,
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
 
 
-class CheckpointStore:
+class CheckpointManager:
     """The checkpoints of one run. One process writes.
 
     It keeps the last ``keep_last``, the best one, and for ever those of steps that are a multiple of ``keep_every``
@@ -60,7 +60,7 @@ class CheckpointStore:
 
     def mark_best(self, step: int, metric: str, value: float) -> None:
         """Point ``best.json`` at the checkpoint of ``step``."""
-        faults.reach("save-best")
+        failpoint("save-best")
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
@@ -127,7 +127,7 @@ class CheckpointStore:
         if damage:
             raise CheckpointError(
                 "every checkpoint of the run is damaged:\n  " + "\n  ".join(damage) + "\n"
-                "put back a good copy, or begin anew with train.fresh=true"
+                "put back a good copy, or begin anew with train.overwrite=true"
             )
         return None
 

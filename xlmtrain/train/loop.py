@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 import torch
 
 from xlmtrain.config.schema import Config
-from xlmtrain.data.loader import Loader, StepData
-from xlmtrain.data.stored import lost_by
+from xlmtrain.data.disk_array import data_error
+from xlmtrain.data.loader import GlobalBatchShard, Loader
 from xlmtrain.errors import CheckpointError, DataError, UserError
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.metrics.meters import Stopwatch
-from xlmtrain.metrics.sinks import Console, MetricsWriter
+from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.metrics.timer import StepTimer
 from xlmtrain.objective import LanguageModel
-from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.shortage import shortage_explained
+from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.runtime.oom import explain_oom
 from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.runtime.watch import Watch
-from xlmtrain.train.background import BackgroundSaver, Best
-from xlmtrain.train.figures import progress_line, speed_figures, training_figures
-from xlmtrain.train.guard import Guard, Measured, where
+from xlmtrain.runtime.watchdog import Watchdog
+from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
+from xlmtrain.train.metrics import progress_line, throughput_metrics, training_metrics
+from xlmtrain.train.monitor import StepMetrics, StepMonitor, where
 from xlmtrain.train.sharding import whole_model, whole_tensors
 from xlmtrain.train.state import Progress, optimizer_tensors
-from xlmtrain.train.step import Stepper, StepResult
+from xlmtrain.train.step import StepOutput, TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -56,23 +56,23 @@ class TrainingLoop:
     distributed: Distributed
     model: LanguageModel
     optimizer: torch.optim.Optimizer
-    stepper: Stepper
+    stepper: TrainStep
     loader: Loader
     validator: Validator | None
-    saver: BackgroundSaver | None
+    saver: AsyncCheckpointer | None
     writer: MetricsWriter | None
     advise: Callable[[], list[str]] | None
     stop: StopRequest
-    watch: Watch
+    watch: Watchdog
     progress: Progress
     console: Console = field(init=False, default_factory=Console)
-    clock: Stopwatch = field(init=False, default_factory=Stopwatch)
+    clock: StepTimer = field(init=False, default_factory=StepTimer)
     # Steps whose figures are still on the device, and those whose figures are in no line of metrics yet.
-    unread: list[tuple[StepResult, StepData]] = field(init=False, default_factory=list)
-    unlogged: list[Measured] = field(init=False, default_factory=list)
+    unread: list[tuple[StepOutput, GlobalBatchShard]] = field(init=False, default_factory=list)
+    unlogged: list[StepMetrics] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.guard = Guard(self.config, self.model, self.stepper, self.distributed, self.progress)
+        self.guard = StepMonitor(self.config, self.model, self.stepper, self.distributed, self.progress)
         self.saved = self._state_mark()
 
     def run(self) -> Outcome:
@@ -109,7 +109,7 @@ class TrainingLoop:
             stopping = self._step_or_explain(data)
             if stopping or progress.step % config.log_every == 0 or progress.step == config.steps:
                 self._log()
-            if config.compare_every and progress.step % config.compare_every == 0:
+            if config.replica_check_every and progress.step % config.replica_check_every == 0:
                 self.guard.compare()
             outcome = self._preempted() if stopping else self._evaluate_if_due()
             if outcome or progress.step % config.save_every == 0 or progress.step == config.steps:
@@ -124,16 +124,16 @@ class TrainingLoop:
 
     def _stopped(self) -> Outcome | None:
         """Whether any process was asked to stop, as all of them agree."""
-        return self._preempted() if self.distributed.sum([float(self.stop.signal is not None)])[0] else None
+        return self._preempted() if self.distributed.all_reduce_sum([float(self.stop.signal is not None)])[0] else None
 
     def _preempted(self) -> Outcome:
         reason = f"signal {self.stop.signal}" if self.stop.signal else "signal to another process"
         return Outcome("preempted", reason, self.stop.signal)
 
-    def _step_or_explain(self, data: StepData) -> bool:
+    def _step_or_explain(self, data: GlobalBatchShard) -> bool:
         try:
-            with shortage_explained(self.config):
-                faults.reach("step")
+            with explain_oom(self.config):
+                failpoint("step")
                 return self._step(data)
         except UserError:
             raise
@@ -142,20 +142,20 @@ class TrainingLoop:
             log.error("rank %d of run=%s failed in %s: %s: %s", rank, run, where(data), type(error).__name__, error)
             raise
 
-    def _step(self, data: StepData) -> bool:
+    def _step(self, data: GlobalBatchShard) -> bool:
         """Train on one global batch; whether any process was asked to stop.
 
         Where a process cannot have its data, all save what is done so far, and raise DataError.
         """
         broken = self.saver is not None and self.saver.broken()
         flags = [self.stop.signal is not None, broken, data.error is not None]
-        *targets, tokens, positions, stopping, unsafe, lost = self.distributed.sum(
+        *targets, tokens, positions, stopping, unsafe, lost = self.distributed.all_reduce_sum(
             [*data.targets, data.tokens, data.positions, *map(float, flags)]
         )
         if lost:
             self._save()
             self._wait_for_saver()
-            raise lost_by(data.error)
+            raise data_error(data.error)
         if unsafe:
             self._wait_for_saver()
         self.unread.append((self.stepper(data, targets), data))
@@ -179,9 +179,9 @@ class TrainingLoop:
             return
         self.clock.step_done(0, 0, 0)  # reading the figures waited for the device to finish the steps
         self.progress.seconds += self.clock.seconds
-        figures = training_figures(steps, self.progress, self.stepper)
+        figures = training_metrics(steps, self.progress, self.stepper)
         device, world_size = self.distributed.device, self.distributed.world_size
-        figures |= speed_figures(self.clock, self.config, self.model, self.stepper, device, world_size)
+        figures |= throughput_metrics(self.clock, self.config, self.model, self.stepper, device, world_size)
         if self.writer is not None:
             self.writer.scalars(self.progress.step, figures)
             self.console.progress(progress_line(figures, self.progress, self.config.train.steps))
@@ -253,7 +253,7 @@ class TrainingLoop:
         self._log()
         if self.saved == self._state_mark():
             return
-        if self.config.train.compare_every:
+        if self.config.train.replica_check_every:
             self.guard.compare()
         self._wait_for_saver()
         if self.writer is not None:
@@ -270,10 +270,10 @@ class TrainingLoop:
 
         They hear from it every second, so that no time limit of theirs is in the way. Raises what the saver ended with.
         """
-        while self.distributed.sum([float(self.saver is not None and self.saver.busy(patience=1.0))])[0]:
+        while self.distributed.all_reduce_sum([float(self.saver is not None and self.saver.busy(patience=1.0))])[0]:
             self.watch.progress()
         broken = self.saver is not None and self.saver.broken()
-        if self.distributed.sum([float(broken)])[0]:
+        if self.distributed.all_reduce_sum([float(broken)])[0]:
             if self.saver is not None:
                 self.saver.settle()
             raise CheckpointError("the main process cannot write checkpoints, and says why")

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from xlmtrain.data.batch import move
+from xlmtrain.data.batch import to_device
 from xlmtrain.objective import LanguageModel
 
 
@@ -42,7 +42,7 @@ class Reduction:
         self._looked_up[tokens] = 1
         self._looked_up[self._pad] = 1  # so that it has a place among them
         self._agreed = dist.all_reduce(self._looked_up, dist.ReduceOp.MAX, async_op=True)
-        self._embedded = F.embedding(move(tokens, self._weight.device), self._weight.detach()).requires_grad_()
+        self._embedded = F.embedding(to_device(tokens, self._weight.device), self._weight.detach()).requires_grad_()
         return self._embedded
 
     def reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -73,14 +73,14 @@ class Reduction:
         self._agreed.wait()
         late = self._looked_up.bool()
         self._places = late.cumsum(0) - 1  # of the late rows among themselves
-        self._late = move(late.nonzero()[:, 0], self._weight.device)
-        self._early = move((~late).nonzero()[:, 0], self._weight.device)
+        self._late = to_device(late.nonzero()[:, 0], self._weight.device)
+        self._early = to_device((~late).nonzero()[:, 0], self._weight.device)
 
     def finish(self) -> None:
         """After the backward pass: add the gradient of the look-ups to the U rows, and send them."""
         if self._weight is None:
             return
-        gradient, places = self._weight.grad, move(self._places[self._tokens], self._weight.device)
+        gradient, places = self._weight.grad, to_device(self._places[self._tokens], self._weight.device)
         assert gradient is not None
         rows = torch.ops.aten.embedding_dense_backward(
             self._embedded.grad, places, len(self._late), int(self._places[self._pad]), False

@@ -6,10 +6,10 @@ import logging
 
 import torch
 
-from xlmtrain.data.sampling import Cursors
+from xlmtrain.data.sampling import SamplerState
 from xlmtrain.objective import LanguageModel, check_fit
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.sharding import load_weights
 from xlmtrain.train.state import Progress, load_optimizer_tensors
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def resume(
-    store: CheckpointStore,
+    store: CheckpointManager,
     model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    start: Cursors,
+    start: SamplerState,
     distributed: Distributed,
 ) -> Progress:
     """Load weights, moments and loss scale; where the run stands, which is ``start`` if it has no checkpoint.
@@ -31,7 +31,7 @@ def resume(
     """
     checkpoint = store.latest()
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
-    distributed.agree({"newest step": step}, "checkpoints (the run directory must be on shared storage)")
+    distributed.assert_same({"newest step": step}, "checkpoints (the run directory must be on shared storage)")
     if checkpoint is None:
         return Progress(cursors=start)
     check_fit(model, checkpoint.model, str(checkpoint.path))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xlmtrain.data.sampling import Cursors
+from xlmtrain.data.sampling import SamplerState
 from xlmtrain.errors import CheckpointError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.train.sharding import share_of
@@ -23,7 +23,7 @@ class Progress:
     steps, as :class:`~xlmtrain.metrics.spikes.SpikeDetector` keeps them; ``spikes``: how many were far above.
     """
 
-    cursors: Cursors
+    cursors: SamplerState
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0

@@ -11,21 +11,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.schema import Config, FusedAdam, Precision, Sharding
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
-from xlmtrain.runtime import faults
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.failpoints import failpoint_value
 from xlmtrain.runtime.precision import HALF, autocast, make_scaler
-from xlmtrain.runtime.random import torch_seed
+from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.reduction import Reduction
 from xlmtrain.train.sharding import whole_number
 
 
 @dataclass
-class StepResult:
+class StepOutput:
     """What a step measured. Tensors are on the device, so that reading them can wait until they are logged.
 
     ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) the global batch's targets;
@@ -41,7 +41,7 @@ class StepResult:
     learning_rate: float
 
 
-class Stepper:
+class TrainStep:
     """Computes the gradient of a global batch and steps the optimizer.
 
     The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
@@ -61,16 +61,16 @@ class Stepper:
         self.precision = precision
         self._module: nn.Module = model
         train = config.train
-        if train.compress_gradients and precision not in HALF:
+        if train.reduce_dtype and precision not in HALF:
             raise ConfigError(
-                f"train.compress_gradients=true: with train.precision={precision.value} there is no smaller format to "
+                f"train.reduce_dtype=true: with train.precision={precision.value} there is no smaller format to "
                 "send gradients in; take bf16 or fp16, or leave it out"
             )
         self._reduction: Reduction | None = None
         self._sharded = train.sharding is not Sharding.none and distributed.world_size > 1
         if distributed.world_size > 1 and not self._sharded:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
-            self._reduction = Reduction(model, HALF[precision] if train.compress_gradients else None)
+            self._reduction = Reduction(model, HALF[precision] if train.reduce_dtype else None)
             # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
             self._module.register_comm_hook(self._reduction, lambda reduction, bucket: reduction.reduce(bucket))
             self._settle_buckets(self._reduction)
@@ -92,7 +92,7 @@ class Stepper:
             reduction.finish()
         self._module.zero_grad(set_to_none=True)
 
-    def __call__(self, data: StepData, targets: list[float]) -> StepResult:
+    def __call__(self, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in all."""
         rate = learning_rate(self._config.optim, data.step, self._config.train.steps)
         for group in self._optimizer.param_groups:
@@ -103,13 +103,13 @@ class Stepper:
         norm = whole_number(nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf")))
         skipped = (~torch.isfinite(norm)).to(torch.float32)
         if self.limit is not None:
-            loss = sum(self._distributed.sum(losses.tolist())) / max(sum(targets), 1.0)
+            loss = sum(self._distributed.all_reduce_sum(losses.tolist())) / max(sum(targets), 1.0)
             skipped.fill_(max(float(skipped), float(loss > self.limit)))
         self._move_weights(skipped)
         self._optimizer.zero_grad()
-        return StepResult(data.step, losses, targets, norm, skipped, rate)
+        return StepOutput(data.step, losses, targets, norm, skipped, rate)
 
-    def _backward(self, data: StepData, targets: list[float]) -> torch.Tensor:
+    def _backward(self, data: GlobalBatchShard, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self._distributed.device, self._distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
@@ -124,7 +124,7 @@ class Stepper:
             with self._module.no_sync() if wait else nullcontext():  # type: ignore[operator]
                 embedded = reduction.look_up(batch.tokens) if reduction is not None else None
                 with autocast(self.precision, device):
-                    loss = faults.distort("loss", self._module(batch.to(device), embedded))
+                    loss = failpoint_value("loss", self._module(batch.to(device), embedded))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             if reduction is not None:
@@ -139,7 +139,7 @@ class Stepper:
         shared weights together and to add their gradients up."""
         if not self._sharded:
             return 0
-        return max(int(count) for count in self._distributed.gather(str(batches))) - batches
+        return max(int(count) for count in self._distributed.all_gather_text(str(batches))) - batches
 
     def _move_weights(self, skipped: torch.Tensor) -> None:
         """Step the optimizer unless ``skipped``; the host does not wait to know."""

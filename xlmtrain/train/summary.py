@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 
 from xlmtrain.config.schema import Config, Precision
-from xlmtrain.data.corpus import Dataset
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
@@ -23,12 +23,12 @@ def summarize(
     """Model, batch, and for each task its share of the draws and how often its text will be seen."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     train, data = config.train, config.data
-    draws = train.batch_tokens // data.draw_tokens
+    draws = train.batch_tokens // data.sub_batch_tokens
     lines = [
         f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
         + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
         f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}; {_hosts(distributed)}",
-        f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.draw_tokens:,}, "
+        f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.sub_batch_tokens:,}, "
         f"{draws // distributed.world_size} a process; {train.steps:,} steps",
     ]
     sampler = loader.sampler
@@ -42,5 +42,5 @@ def summarize(
 
 def _hosts(distributed: Distributed) -> str:
     """How many processes are where; each of them has to call it."""
-    hosts = Counter(distributed.gather(socket.gethostname()))
+    hosts = Counter(distributed.all_gather_text(socket.gethostname()))
     return ", ".join(f"{count} on {host}" for host, count in hosts.items())

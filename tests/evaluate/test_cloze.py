@@ -1,0 +1,257 @@
+"""Words hidden in validation pairs: which, what the model sees of them, and how the report counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.tiny import write_corpus, write_header
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.data.batch import Batch
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.errors import DataError
+from xlmtrain.evaluate.cloze import ClozeExample, run_cloze
+from xlmtrain.objective import LanguageModel
+from xlmtrain.report.summary import summary
+from xlmtrain.text.vocab import EOS, MASK, Vocab
+
+WORDS = {"Katze": "cats", "Hund": "dogs", "Straße": "street", "schläft": "sleeps", "Nacht": "night", "Öfen": "ovens"}
+"""German words that may be hidden, and their translations."""
+
+OTHERS = ("die", "Uhr", "2024", "U-Bahn", ".", "Haus@@", "boot", "@@", "Brot@@", "the")
+"""Too short, not of letters only, or a part of a word: never hidden."""
+
+VOCAB = Vocab([(word, 1) for word in (*WORDS, *WORDS.values(), *OTHERS)])
+MAY_BE_HIDDEN: dict[str, set[str]] = {
+    "die Katze schläft .": {"Katze", "schläft"},
+    "die Uhr . 2024": set(),
+    "Haus@@ boot Brot@@ Nacht Straße": {"Straße"},
+    "U-Bahn Straße Nacht": {"Straße", "Nacht"},
+    "": set(),
+    "Hund Katze Öfen . Haus@@ boot": {"Hund", "Katze", "Öfen"},
+    "boot": {"boot"},
+}
+"""Sentences, and the words of each that are whole, of letters only, and longer than three."""
+
+SENTENCES = list(MAY_BE_HIDDEN)
+
+
+def translate(sentence: str) -> str:
+    return " ".join(WORDS.get(word, "the") for word in sentence.split())
+
+
+def write(directory: Path, german: Sequence[str], english: Sequence[str]) -> Dataset:
+    """Validation pairs of whole text, and nothing else."""
+    directory.mkdir()
+    VOCAB.write(directory / "vocab")
+    sides = {"de": german, "en": english}
+    names = {language: f"valid.de-en.{language}" for language in sides}
+    corpora = {
+        names[language]: write_corpus(directory, names[language], [VOCAB.encode(line.split()) for line in lines])
+        for language, lines in sides.items()
+    }
+    write_header(directory, VOCAB, corpora)
+    return Dataset(directory)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write(tmp_path_factory.mktemp("pairs") / "data", SENTENCES, [translate(line) for line in SENTENCES])
+
+
+@dataclass
+class Seen:
+    """One row as the model was given it."""
+
+    tokens: list[int]
+    positions: list[int]
+    languages: list[int]
+
+
+class Dictionary(LanguageModel):
+    """Looks a hidden word's translation up where it is in view, and says ``die`` where it is not."""
+
+    def __init__(self, max_positions: int = 32) -> None:
+        super().__init__(ModelConfig(dim=8, layers=1, heads=2, max_positions=max_positions), len(VOCAB), 2)
+        self.seen: list[Seen] = []
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        assert batch.lengths is None  # one row, without padding
+        (tokens,), (positions,), (languages,) = (
+            each.tolist() for each in (batch.tokens, batch.positions, batch.languages)
+        )
+        self.seen.append(Seen(tokens, positions, languages))
+        place = tokens.index(MASK)
+        guess = "die"
+        for token, position, language in zip(tokens, positions, languages):
+            if position == positions[place] and language != languages[place]:
+                guess = {b: a for a, b in WORDS.items()}.get(VOCAB.word(token), "die")
+        assert batch.target_index.tolist() == [place]
+        return torch.nn.functional.one_hot(torch.tensor([VOCAB.id(guess)]), len(VOCAB)).float()
+
+
+def test_one_whole_word_is_hidden_and_stood_there(dataset: Dataset) -> None:
+    found = run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100)
+    sentences = [sentence for sentence, allowed in MAY_BE_HIDDEN.items() if allowed]
+    assert len(found) == len(sentences)
+    for item, sentence in zip(found, sentences):
+        assert item.truth in MAY_BE_HIDDEN[sentence]
+        assert item.sentence.count("<mask>") == 1
+        assert item.sentence.replace("<mask>", item.truth) == sentence.replace("@@ ", "")
+        assert item.translation == translate(sentence)
+
+
+def test_any_word_may_be_the_one(tmp_path: Path) -> None:
+    """Not always the first: over many copies of a sentence each of its words is hidden."""
+    dataset = write(tmp_path / "data", ["die Katze schläft . Nacht Öfen"] * 60, ["the"] * 60)
+    found = run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100)
+    assert {item.truth for item in found} == {"Katze", "schläft", "Nacht", "Öfen"}
+
+
+def test_what_the_model_is_shown(dataset: Dataset) -> None:
+    """As MLM and TLM read it: the sentence alone, then followed by the translation, whose positions start again."""
+    model = Dictionary()
+    (item,) = run_cloze(model, dataset, "valid", "de-en", "de", 1)
+    german, english = ([VOCAB.id(word) for word in text.split()] for text in (SENTENCES[0], translate(SENTENCES[0])))
+    german[german.index(VOCAB.id(item.truth))] = MASK
+    alone, together = model.seen
+    assert alone == Seen([EOS, *german, EOS], list(range(6)), [0] * 6)
+    assert together.tokens == [*alone.tokens, EOS, *english, EOS]
+    assert together.positions == [*range(6), *range(6)]
+    assert together.languages == [0] * 6 + [1] * 6
+
+
+def test_a_model_that_reads_the_translation_is_right_with_it(dataset: Dataset) -> None:
+    found = [item for item in run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100) if item.truth in WORDS]
+    assert len(found) == 4
+    assert [item.with_translation for item in found] == [item.truth for item in found]
+    assert [item.alone for item in found] == ["die"] * len(found)
+
+
+def test_either_language_may_be_hidden(dataset: Dataset) -> None:
+    model = Dictionary()
+    found = run_cloze(model, dataset, "valid", "de-en", "en", 100)
+    assert found[0].truth in ("cats", "sleeps")
+    assert found[0].sentence.replace("<mask>", found[0].truth) == translate(SENTENCES[0])
+    assert found[0].translation == SENTENCES[0]
+    assert (model.seen[0].languages, model.seen[1].languages) == ([1] * 6, [1] * 6 + [0] * 6)
+
+
+def test_alone_knows_nothing_of_the_translation(dataset: Dataset, tmp_path: Path) -> None:
+    """With the translations of other sentences only the guess that sees them changes."""
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(dim=16, layers=2, heads=2, max_positions=32), len(VOCAB), 2).eval()
+    others = [translate(sentence) for sentence in [*SENTENCES[3:], *SENTENCES[:3]]]
+    right = run_cloze(model, dataset, "valid", "de-en", "de", 100)
+    wrong = run_cloze(model, write(tmp_path / "data", SENTENCES, others), "valid", "de-en", "de", 100)
+    assert [(a.sentence, a.truth, a.alone) for a in right] == [(b.sentence, b.truth, b.alone) for b in wrong]
+    assert [a.translation for a in right] != [b.translation for b in wrong]
+    assert [a.with_translation for a in right] != [b.with_translation for b in wrong]
+
+
+def test_the_same_every_time_and_as_many_as_asked_for(dataset: Dataset) -> None:
+    every = run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100)
+    assert run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100) == every
+    for count in (1, 3, 5):
+        assert run_cloze(Dictionary(), dataset, "valid", "de-en", "de", count) == every[:count]
+
+
+def test_pairs_too_long_for_the_model_are_passed_over(tmp_path: Path) -> None:
+    """A sentence of 7 words takes 9 positions; neither side may have more than the model."""
+    short, long = "Katze . . . . . .", "Katze . . . . . . ."
+    german, english = [short, long, short, short], [short, short, long, short]
+    dataset = write(tmp_path / "data", german, english)
+    model = Dictionary(max_positions=9)
+    found = run_cloze(model, dataset, "valid", "de-en", "de", 100)
+    assert [(item.sentence, item.translation) for item in found] == [("<mask> . . . . . .", short)] * 2
+    assert max(max(seen.positions) for seen in model.seen) == 8  # the model's last
+    assert len(run_cloze(Dictionary(max_positions=10), dataset, "valid", "de-en", "de", 100)) == 4
+
+
+def test_a_split_that_is_not_there(dataset: Dataset) -> None:
+    with pytest.raises(DataError, match=r"no corpus test\.de-en\.de; there are valid\.de-en\.de, valid\.de-en\.en"):
+        run_cloze(Dictionary(), dataset, "test", "de-en", "de", 1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """As much of a run directory as a report needs."""
+    path = tmp_path / "some-run"
+    path.mkdir()
+    environment = {"processes": 2, "device": "a GPU", "torch": "9.9", "python": "3.99"}
+    (path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    records = [
+        {"step": 0, "valid/de_mlm_ppl": 80.123, "valid/de_mlm_acc": 1.26, "valid/mlm_ppl": 90.0, "valid/mlm_acc": 2.0},
+        {
+            "step": 4000,
+            "train/loss": 1.0,
+            "progress/tokens": 1_200_000,
+            "progress/seconds": 60.0,
+            "speed/peak_memory_gb": 1.5,
+        },
+        {"step": 4000, "valid/de_mlm_ppl": 7.0, "valid/de_mlm_acc": 50.0, "valid/mlm_ppl": 8.0, "valid/mlm_acc": 40.0},
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def recoveries(count: int, alone: int, together: int) -> list[ClozeExample]:
+    """``alone`` right guesses without, ``together`` with the translation."""
+    return [
+        ClozeExample(
+            f"die <mask> {i}",
+            f"the cat | {i}",
+            "Katze",
+            "Katze" if i < alone else "Uhr|",
+            "Katze" if i < together else "Hund",
+        )
+        for i in range(count)
+    ]
+
+
+def section(text: str) -> list[str]:
+    """The lines about hidden words."""
+    lines = text.splitlines()
+    return lines[lines.index("## A hidden word and its translation") :]
+
+
+def test_report_counts_the_recovered(run: Path) -> None:
+    lines = section(summary(run, recoveries(16, alone=2, together=12)))
+    assert lines[2] == (
+        "One word was hidden in each of 16 validation sentences. The model's first guess was right 12 times (75.0%) "
+        "with the translation in view, 2 times (12.5%) without. Some that only the translation gave away come first."
+    )
+
+
+def test_report_shows_those_the_translation_gave_away_first(run: Path) -> None:
+    lines = section(summary(run, recoveries(16, alone=1, together=2), shown=3))
+    assert lines[4:] == [
+        "| sentence | translation | hidden | guess without | guess with |",
+        "| --- | --- | --- | --- | --- |",
+        "| die &lt;mask> 1 | the cat \\| 1 | Katze | Uhr\\| | Katze |",
+        "| die &lt;mask> 0 | the cat \\| 0 | Katze | Katze | Katze |",
+        "| die &lt;mask> 2 | the cat \\| 2 | Katze | Uhr\\| | Hund |",
+    ]
+
+
+def test_report_of_the_run_itself(run: Path) -> None:
+    text = summary(run, [])
+    assert "hidden word" not in text
+    assert text.splitlines() == [
+        "# some-run",
+        "",
+        "2 process(es) on a GPU, torch 9.9, Python 3.99.",
+        "4,000 steps, 1,200,000 tokens in 0:01:00 of training (20,000 tokens/s), peak memory 1.50 GB a process.",
+        "",
+        "## Validation: perplexity (accuracy in %)",
+        "",
+        "| step | de_mlm | mlm |",
+        "| ---: | ---: | ---: |",
+        "| 0 | 80.12 (1.3) | 90.00 (2.0) |",
+        "| 4000 | 7.00 (50.0) | 8.00 (40.0) |",
+    ]

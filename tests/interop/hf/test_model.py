@@ -1,0 +1,366 @@
+"""Folders that transformers loads: the same model, the same ids, whoever asks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import xlmtrain
+from tests.support.tiny import tiny_config
+from tests.support.training import train_alone
+from tools import export as tool
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.hf import parity, release
+from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.objective import LanguageModel
+from xlmtrain.text.bpe import Code
+from xlmtrain.text.vocab import UNK, Vocab
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+SENTENCES = {
+    "de": ["Die Katze schläft.", "Das ist am 3. Oktober z. B. so!", "„Ja“, sagte er"],
+    "en": ["It's 5 p.m. - no?", "so"],
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def model_of(languages: list[str], text: TextConfig | None = None, **changes: Any) -> PretrainedBundle:
+    """Random weights, a few whole words, and codes that also make ``wever``, which the vocabulary does not list."""
+    pairs = [
+        "D i",
+        "Di e</w>",
+        "K a",
+        "Ka t",
+        "z e</w>",
+        "i s",
+        "is t</w>",
+        "s o</w>",
+        "w e",
+        "we v",
+        "wev e",
+        "weve r</w>",
+        "h o",
+        "ho wever</w>",
+    ]
+    vocab = Vocab(
+        (word, 99 - i)
+        for i, word in enumerate(["Die", "Kat@@", "ze", "ist", "so", "however", *"abDKiesowvrt.,!-3", "e@@", "r@@"])
+    )
+    config = ModelConfig(**{"dim": 16, "layers": 2, "heads": 2, "max_positions": 64, "dropout": 0.0, **changes})
+    torch.manual_seed(3)
+    module = LanguageModel(config, len(vocab), len(languages))
+    weights = {name: weight.detach() for name, weight in module.state_dict().items()}
+    codes = [Code(*pair.split(" "), 0) for pair in pairs]
+    return PretrainedBundle(config, languages, vocab, weights, text or TextConfig(), codes, Provenance("made here"))
+
+
+def same(first: PretrainedBundle, second: PretrainedBundle) -> bool:
+    assert (first.config, first.languages, first.text) == (second.config, second.languages, second.text)
+    assert first.vocab.words == second.vocab.words
+    assert first.vocab.counts.tolist() == second.vocab.counts.tolist()
+    assert [(code.left, code.right) for code in first.codes] == [(code.left, code.right) for code in second.codes]
+    assert first.weights.keys() == second.weights.keys()
+    return all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``model_of(["de", "en"])``: not to be changed."""
+    path = tmp_path_factory.mktemp("written") / "model"
+    path.mkdir()
+    write_hugging_face(model_of(["de", "en"]), path)
+    return path
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "copy")
+
+
+VARIANTS: list[tuple[list[str], dict[str, Any]]] = [
+    (["de", "en"], {}),
+    (["en", "de", "en_GB"], {}),
+    (["de"], {}),
+    (["de", "en"], {"tie_embeddings": False}),
+    (["de", "en"], {"language_embeddings": False}),
+    (["de", "en"], {"sinusoidal_positions": True, "activation": Activation.relu}),
+]
+
+
+@pytest.mark.parametrize(("languages", "changes"), VARIANTS)
+def test_there_and_back_and_the_same_for_transformers(
+    tmp_path: Path, languages: list[str], changes: dict[str, Any]
+) -> None:
+    model = model_of(languages, **changes)
+    write_hugging_face(model, tmp_path)
+    assert same(read_model(tmp_path), model)
+    agreement = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
+    assert agreement.difference < 1e-6
+    assert agreement.sentences["de"] == 3
+    transformers.AutoModel.from_pretrained(tmp_path)
+
+
+def test_text_settings_come_along(tmp_path: Path) -> None:
+    model = model_of(["de", "en"], TextConfig(lowercase=True, remove_accents=True))
+    write_hugging_face(model, tmp_path)
+    assert same(read_model(tmp_path), model)
+    parity.check_hf_parity(tmp_path, model, SENTENCES)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"] is True
+    cased = model_of(["de", "en"])
+    write_hugging_face(cased, tmp_path / "cased")
+    assert (
+        json.loads((tmp_path / "cased" / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"]
+        is False
+    )
+
+
+def test_the_tied_matrix_is_stored_once(written: Path) -> None:
+    assert "pred_layer.proj.weight" not in load_file(written / "model.safetensors")
+    assert (written / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+def test_what_transformers_saves_is_read_too(written: Path, tmp_path: Path) -> None:
+    transformers.AutoModelForMaskedLM.from_pretrained(written).save_pretrained(tmp_path)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "xlmtrain.json"):
+        shutil.copyfile(written / name, tmp_path / name)
+    assert same(read_model(tmp_path), model_of(["de", "en"]))
+
+
+def test_a_folder_as_published_in_2019(copy: Path) -> None:
+    """Without our file and our tokenizer: the names of the early versions, and their lower-casing by default."""
+    model, tmp_path = model_of(["de", "en"]), copy
+    for name in ("xlmtrain.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    published = {
+        key: value for key, value in config.items() if not key.endswith("_token_id") and key != "tie_word_embeddings"
+    }
+    published |= {"share_inout_emb": True, "mask_token_id": 0, "same_enc_dec": True, "end_n_top": 5}
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    merges = (tmp_path / "merges.txt").read_text().splitlines()
+    (tmp_path / "merges.txt").write_text("\n".join(f"{line} {7 * i}" for i, line in enumerate(merges)) + "\n")
+    read = read_model(tmp_path)
+    assert read.text == TextConfig(lowercase=True, remove_accents=True)
+    assert all(torch.equal(read.weights[name], model.weights[name]) for name in model.weights)
+    assert (read.vocab.words, read.languages) == (model.vocab.words, ["de", "en"])
+
+
+def test_symbols_that_the_vocabulary_does_not_list_are_unknown_and_never_predicted(written: Path) -> None:
+    model = model_of(["de", "en"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(written)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(written).eval()
+    ids = tokenizer("so wever")["input_ids"]
+    assert ids[2] >= len(model.vocab)
+    assert model.pipeline().ids("so wever", "de") == [model.vocab.id("so"), UNK]
+    assert model.pipeline().ids("however", "de") == [model.vocab.id("however")]
+    tokens = torch.tensor([ids, [i if i < len(model.vocab) else UNK for i in ids]])
+    with torch.no_grad():
+        logits = theirs(tokens, langs=torch.zeros_like(tokens)).logits
+    assert torch.equal(logits[0], logits[1])
+    assert logits.softmax(dim=-1)[..., len(model.vocab) :].max() == 0
+
+
+def test_a_model_without_codes_has_no_tokenizer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = replace(model_of(["de", "en"]), codes=[])
+    agreement = release.release(model, tmp_path, "bare", None)
+    assert "no BPE codes" in caplog.text
+    assert agreement.difference < 1e-5
+    assert not list(tmp_path.rglob("tokenizer*"))
+    assert "There is no tokenizer" in (tmp_path / "README.md").read_text()
+    assert same(read_model(tmp_path), model)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    train_alone(tiny_config(path, tiny_dataset, {"train.steps": 60, "evaluate.every": 20, "train.save_every": 20}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "tiny model"
+    tool.main([f"model={run}", "format=hf", f"output={path}"])
+    return path
+
+
+def test_the_tool_compares_and_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
+    printed = capsys.readouterr().out
+    for language in ("de", "en"):
+        assert re.search(
+            rf"^{language}: transformers gives the same ids for (\d+) of \1 sentences$", printed, re.MULTILINE
+        )
+    (tmp_path / "own.de").write_text("a b c\nd\n")
+    (tmp_path / "own.en").write_text("u v\n")
+    tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'own'}", f"sentences={tmp_path}/own.{{lang}}"])
+    assert "de: transformers gives the same ids for 2 of 2" in capsys.readouterr().out
+    with pytest.raises(DataError, match="exists already"):
+        tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
+    with pytest.raises(DataError, match=r"nowhere\.de: cannot be read"):
+        tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'no'}", "sentences=nowhere.{lang}"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own", "own.de", "own.en"]
+
+
+def test_every_way_gives_the_same_guesses(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours, transformers', and the original's file after XLM -> ours -> Hugging Face -> ours -> XLM."""
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
+    own_pipeline = __import__("fill_mask").XLMFillMask
+    write_original(read_model(folder), tmp_path / "model.pth")
+    models = [xlmtrain.load(folder), xlmtrain.load(tmp_path / "model.pth", codes=run / "codes")]
+    for lang, sentence in (("de", "a <mask> k d"), ("en", "u <mask>, v!")):
+        expected = [(guess.word, guess.probability) for guess in xlmtrain.load(run).fill_mask(sentence, lang)[0]]
+        for model in models:
+            again = [(guess.word, guess.probability) for guess in model.fill_mask(sentence, lang)[0]]
+            assert [word for word, _ in again] == [word for word, _ in expected]
+            assert [p for _, p in again] == pytest.approx([p for _, p in expected], rel=1e-5)
+        pipelines = (
+            transformers.pipeline("fill-mask", model=str(folder / lang), top_k=5),
+            own_pipeline.of(str(folder), lang, top_k=5),
+        )
+        for pipeline in pipelines:
+            guesses = pipeline(sentence)
+            assert [guess["token_str"].strip() for guess in guesses] == [word for word, _ in expected]
+            assert [guess["score"] for guess in guesses] == pytest.approx([p for _, p in expected], rel=1e-3)
+    with pytest.raises(ValueError, match="the model knows de, en"):
+        own_pipeline.of(str(folder), "fr")
+
+
+def test_language_changes_the_folders_own_answer(folder: Path) -> None:
+    """What the card warns of: without langs it answers, and otherwise."""
+    model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokens = torch.tensor([[1, 14, 5, 20, 1]])
+    with torch.no_grad():
+        answers = [model(tokens, langs=torch.full_like(tokens, i)).logits for i in (0, 1)] + [model(tokens).logits]
+    assert all((answers[i] - answers[j]).abs().max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_cards_example_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    monkeypatch.chdir(folder.parent)
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert names["logits"].shape[-1] == names["model"].config.vocab_size
+    for expected in (
+        "| de | 120 |",
+        "| de_mlm |",
+        "Language ids: de = 0, en = 1",
+        "optim.lr=0.01",
+        "cased, accents and umlauts kept",
+    ):
+        assert expected in card, expected
+    assert re.search(r"compared with those of training on \d+ sentences of de, \d+ sentences of en", card)
+
+
+def damaged(damage: str) -> Any:
+    def write(model: PretrainedBundle, directory: Path) -> None:
+        write_hugging_face(model, directory)
+        if damage == "ids":
+            file = directory / "de" / "tokenizer.json"
+            file.write_text(
+                file.read_text(encoding="utf-8")
+                .replace('"a</w>"', '"tmp"')
+                .replace('"b</w>"', '"a</w>"')
+                .replace('"tmp"', '"b</w>"')
+            )
+        else:
+            file = directory / damage / "model.safetensors"
+            tensors = load_file(file)
+            tensors["transformer.ffns.0.lin1.bias"][3] += 1e-3
+            save_file(tensors, file, {"format": "pt"})
+
+    return write
+
+
+@pytest.mark.parametrize("damage", ["", "en", "ids"])
+def test_a_folder_that_answers_otherwise_is_not_released(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(release, "write_hugging_face", damaged(damage))
+    message = "other ids for .* sentences of de" if damage == "ids" else "transformers' logits differ by"
+    with pytest.raises(DataError, match=message) as caught:
+        tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
+    if damage == "ids":
+        shown = str(caught.value).splitlines()[1:]
+        assert len(shown) == 3 * parity.SHOWN
+        assert shown[1].split("ours")[1] != shown[2].split("theirs")[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_transformers_it_is_said_how_to_get_them(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "transformers", None)
+    with pytest.raises(ConfigError, match=r"pip install 'xlmtrain\[hf\]'"):
+        tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((moved / "config.json").read_text())
+    settings["data"]["path"] = "gone"
+    (moved / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=r"sentences=\.\.\.\{lang\}: needed"):
+        tool.main([f"model={moved}", "format=hf", f"output={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "model_type is 'bert'"),
+        ({"asm": True}, "asm is True"),
+        ({"layer_norm_eps": 1e-5}, "layer_norm_eps"),
+        ({"pad_token_id": 0}, "pad is 0"),
+        ({"n_layers": 3}, "2 layers, its settings say 3"),
+        ({"emb_dim": 32}, "does not fit the model"),
+        ({"lang2id": None}, "not a whole model"),
+    ],
+)
+def test_other_architectures_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:
+    config = json.loads((copy / "config.json").read_text()) | change
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        read_model(copy).module()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("model.safetensors", "pytorch_model.bin"), ("vocab.json", "vocab.json"), ("config.json", "no model in it")],
+)
+def test_missing_and_damaged_files_are_named(copy: Path, name: str, message: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        read_model(copy)
+    (copy / name).write_bytes(b"{not good")
+    with pytest.raises(CheckpointError, match=re.escape(str(copy))):
+        read_model(copy)

@@ -1,0 +1,235 @@
+"""Where tasks are done: processes of this machine, Ray, Slurm. A lost worker costs its shard only."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.repository import REPOSITORY
+from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
+from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.executors import local, ray, slurm
+from xlmtrain.prepare.executors.executor import run_tasks
+from xlmtrain.prepare.executors.local import run_local
+from xlmtrain.prepare.executors.slurm import run_on_slurm, run_share
+from xlmtrain.prepare.raw_files import RawText
+from xlmtrain.prepare.shard_raw import cut_task
+
+SAMPLE = REPOSITORY / "data" / "sample"
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> list[BuildTask]:
+    """Eight files to cut."""
+    config, found = PrepareConfig("out", SplitConfig(mono={"de": ["x"]})), []
+    for number in range(8):
+        path = tmp_path / f"{number}.de"
+        path.write_text(f"{number}\n")
+        found.append(cut_task(RawText("train", ("de",), (path,)), config))
+    return found
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> ArtifactStore:
+    (tmp_path / "work").mkdir()
+    return ArtifactStore(tmp_path / "work")
+
+
+@pytest.fixture(autouse=True)
+def _processes_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
+
+
+def break_one(tasks: Sequence[BuildTask]) -> None:
+    """Not UTF-8 any more."""
+    Path(tasks[5].arguments["files"][0][0]).write_bytes(b"\xff\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_do_all_tasks(work: ArtifactStore, tasks: list[BuildTask], workers: int) -> None:
+    assert set(run_local(work.directory, tasks, workers)) == {task.key for task in tasks}
+    assert all(work.done(task) for task in tasks)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_found_by_a_worker_arrives_as_it_is(
+    work: ArtifactStore, tasks: list[BuildTask], workers: int
+) -> None:
+    break_one(tasks)
+    with pytest.raises(DataError, match=r"5\.de:1: not UTF-8"):
+        list(run_local(work.directory, tasks, workers))
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interruption_ends_the_workers(work: ArtifactStore, tasks: list[BuildTask]) -> None:
+    running = run_local(work.directory, tasks, 2)
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_costs_its_task_only(work: ArtifactStore, tasks: list[BuildTask]) -> None:
+    killed = []
+
+    def run(directory: Path, left: Sequence[BuildTask]) -> Iterator[str]:
+        for key in run_local(directory, left, 2):
+            yield key
+            if not killed:
+                killed.append(multiprocessing.active_children()[0].pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+    done = list(run_tasks(run, work, tasks))
+    assert sorted(task.key for task in done) == sorted(task.key for task in tasks)
+    assert killed
+
+
+def test_if_nothing_more_gets_done_that_is_the_end(work: ArtifactStore, tasks: list[BuildTask]) -> None:
+    rounds = []
+
+    def run(directory: Path, left: Sequence[BuildTask]) -> Iterator[str]:
+        rounds.append(len(left))
+        yield from run_local(directory, left[:3] if len(left) > 3 else [], 1)
+
+    with pytest.raises(InterruptedWork, match="stage cut died without finishing anything"):
+        list(run_tasks(run, work, tasks))
+    assert rounds == [8, 5, 2]
+
+
+def test_what_is_done_without_a_word_counts_as_well(work: ArtifactStore, tasks: list[BuildTask]) -> None:
+    def run(directory: Path, left: Sequence[BuildTask]) -> Iterator[str]:
+        list(run_local(directory, left, 1))
+        yield from ()
+
+    assert list(run_tasks(run, work, tasks)) == tasks
+
+
+# --- Slurm
+
+
+FAKE_SBATCH = """#!{python}
+import json, os, subprocess, sys
+from pathlib import Path
+here = Path(__file__).parent
+options = dict(a.removeprefix("--").partition("=")[::2] for a in sys.argv[1:])
+with (here / "jobs").open("a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+script = sys.stdin.read()
+first, last = map(int, options["array"].split("-"))
+lost = here / "lose-one"
+code = 0
+for task in range(first, last + 1):
+    if lost.exists() and task == last:
+        lost.unlink()
+        continue
+    log = options["output"].replace("%A", "7").replace("%a", str(task))
+    with open(log, "w") as file:
+        done = subprocess.run(["sh"], input=script, text=True, stdout=file, stderr=file,
+                              env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(task)}})
+    code = max(code, done.returncode)
+print("Submitted batch job 7")
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory on PATH with an sbatch that does the array tasks one after the other, and notes what it was told."""
+    directory = tmp_path / "bin with a blank"
+    directory.mkdir()
+    for name, content in (("sbatch", FAKE_SBATCH.format(python=sys.executable)), ("scancel", "#!/bin/sh\n")):
+        (directory / name).write_text(content)
+        (directory / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.05)
+    return directory
+
+
+def jobs(cluster: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (cluster / "jobs").read_text().splitlines()]
+
+
+def test_slurm_does_shares_of_the_tasks(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
+    done = list(run_on_slurm(work.directory, tasks, 3, ["--partition=cpu", "--comment=a b"]))
+    assert sorted(done) == sorted(task.key for task in tasks)
+    (job,) = jobs(cluster)
+    assert {"--wait", "--array=0-2", "--partition=cpu", "--comment=a b"} < set(job)
+    assert len(list((work.directory / "logs").glob("cut-7-*.txt"))) == 3
+
+
+def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
+    (cluster / "lose-one").touch()
+    done = list(run_tasks(lambda d, left: run_on_slurm(d, left, 4, []), work, tasks))
+    assert len(done) == 8
+    assert [option for job in jobs(cluster) for option in job if option.startswith("--array")] == [
+        "--array=0-3",
+        "--array=0-1",
+    ]
+
+
+def test_what_an_array_task_complained_of_is_told(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
+    break_one(tasks)
+    with pytest.raises(InterruptedWork, match=r"5\.de:1: not UTF-8.*\(.*logs.*cut-7-\d\.txt\)"):
+        list(run_tasks(lambda d, left: run_on_slurm(d, left, 8, []), work, tasks))
+    assert sum(work.done(task) for task in tasks) == 7
+
+
+def test_without_slurm_there_is_an_error(
+    work: ArtifactStore, tasks: list[BuildTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(work.directory))
+    with pytest.raises(ConfigError, match="needs Slurm's sbatch"):
+        list(run_on_slurm(work.directory, tasks, 1, []))
+
+
+def test_every_share_is_done_by_one(work: ArtifactStore, tasks: list[BuildTask]) -> None:
+    file = work.directory / "cut.tasks.json"
+    file.write_text(json.dumps([[task.stage, task.arguments] for task in tasks]))
+    shares = [list(run_share(file, share, 3)) for share in range(3)]
+    assert sorted(key for share in shares for key in share) == sorted(task.key for task in tasks)
+
+
+def settings(output: Path, executor: Executor, workers: int) -> PrepareConfig:
+    return PrepareConfig(
+        str(output),
+        SplitConfig({"de": [f"{SAMPLE}/valid.de"]}, {"de-en": [f"{SAMPLE}/test.{{lang}}"]}),
+        bpe=BpeConfig(merges=200),
+        executor=executor,
+        workers=workers,
+    )
+
+
+def same_files(one: Path, other: Path) -> None:
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+@pytest.mark.slow
+def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
+    prepare(settings(tmp_path / "here", Executor.local, 1))
+    prepare(settings(tmp_path / "there", Executor.slurm, 2))
+    same_files(tmp_path / "here", tmp_path / "there")
+    assert len(jobs(cluster)) == 4  # cut, tokenize, encode, assemble
+
+
+# --- Ray
+
+
+def test_a_missing_ray_says_how_to_install_it(
+    work: ArtifactStore, tasks: list[BuildTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "ray", None)
+    with pytest.raises(ConfigError, match="pip install ray"):
+        list(ray.run_on_ray(work.directory, tasks, 1))

@@ -1,0 +1,168 @@
+"""Raw files cut into shards: every line arrives, or is counted with the reason why not."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig, SplitConfig
+from xlmtrain.errors import DataError
+from xlmtrain.prepare import shard_raw as cut_module
+from xlmtrain.prepare.raw_files import RawText, find_texts, open_bytes
+from xlmtrain.prepare.shard_raw import cut, cut_task, line_digest, read_digests, shard_file
+
+DROP: dict[str, Any] = {"invalid_utf8": OnError.drop, "mismatch": OnError.drop}
+
+
+class Cutter:
+    """A directory of raw files, and what cutting them gave."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def cut(self, shard_bytes: int = 1 << 24, **clean: Any) -> dict[str, Any]:
+        """Cut ``x.de`` and ``x.en``, or ``x.de`` alone."""
+        self.out = Path(self.directory / f"out-{len(list(self.directory.iterdir()))}")
+        self.out.mkdir()
+        languages = [language for language in ("de", "en") if (self.directory / f"x.{language}").exists()]
+        train = {"de-en": [f"{self.directory}/x.{{lang}}"]} if len(languages) > 1 else {}
+        mono = {} if train else {"de": [f"{self.directory}/x.de"]}
+        config = PrepareConfig("out", SplitConfig(mono, train), clean=CleanConfig(**clean))
+        (text,) = find_texts(config)
+        arguments = {**cut_task(text, config).arguments, "shard_bytes": shard_bytes}
+        return cut(self.out, **arguments)
+
+    def write(self, **sides: list[bytes]) -> None:
+        for language, lines in sides.items():
+            (self.directory / f"x.{language}").write_bytes(b"".join(line + b"\n" for line in lines))
+
+    def lines(self, shard: int, language: str) -> list[bytes]:
+        with open_bytes(shard_file(self.out, shard, language)) as file:
+            return file.read().split(b"\n")[:-1]
+
+
+@pytest.fixture
+def cutter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cutter:
+    monkeypatch.setattr(cut_module, "CHUNK_BYTES", 500)
+    return Cutter(tmp_path)
+
+
+def test_shards_hold_all_lines_in_order_with_a_digest_each(cutter: Cutter) -> None:
+    sides = {language: [f"{language} {i} ".encode() * (i % 7) for i in range(1000)] for language in ("de", "en")}
+    cutter.write(**sides)
+    result = cutter.cut(shard_bytes=5000)
+    assert len(result["shards"]) > 5
+    assert all(5000 <= shard["bytes"] < 6000 for shard in result["shards"][:-1])
+    for language, lines in sides.items():
+        shards = [cutter.lines(number, language) for number in range(len(result["shards"]))]
+        assert [len(shard) for shard in shards] == [shard["lines"] for shard in result["shards"]]
+        assert list(itertools.chain(*shards)) == lines
+        digests = np.concatenate([read_digests(cutter.out, number, language) for number in range(len(shards))])
+        assert digests.tolist() == [line_digest(line) for line in lines]
+    assert line_digest(b" a b\t") == line_digest(b"a b") != line_digest(b"a  b")
+    assert line_digest(b" \r") == line_digest(b"") == 0
+
+
+def malformed(rng: random.Random) -> tuple[str, bytes]:
+    """A kind of damage, and a line that has it."""
+    kinds: dict[str, bytes] = {
+        "not_utf8": rng.choice([b"gr\xfc\xdfe", b"a\xed\xa0\x80b", b"\xff\xfe", b"cut \xc3", b"\xc0\xafx"]),
+        "too_many_chars": rng.choice([b"x" * 2001, "ü".encode() * 3000, b"word " * 1000]),
+        "": rng.choice(
+            [
+                *(b"nul \x00 byte", "\ufeffBOM".encode(), b"return\r", "a\u0085b\u2028c".encode(), b"t\ta\tb", b""),
+                *(b"  ", "Mu\u0308ller".encode(), "ü".encode() * 2000, b"\x1b[0m"),
+            ]
+        ),
+    }
+    kind = rng.choice(list(kinds))
+    return kind, kinds[kind]
+
+
+def test_20000_malformed_lines_are_each_dropped_for_the_right_reason_or_kept(cutter: Cutter) -> None:
+    rng = random.Random(32)
+    injected: dict[str, int] = dict.fromkeys(["not_utf8", "too_many_chars", ""], 0)
+    sides: dict[str, list[bytes]] = {"de": [], "en": []}
+    expected: list[tuple[bytes, bytes]] = []
+    for i in range(22_000):
+        pair = [f"Satz {i} ist gut".encode(), f"sentence {i} is fine".encode()]
+        if i % 11:
+            kind, line = malformed(rng)
+            injected[kind] += 1
+            pair[rng.randrange(2)] = line
+        if not i % 11 or not kind:
+            expected.append((pair[0].removesuffix(b"\r"), pair[1].removesuffix(b"\r")))
+        sides["de"].append(pair[0])
+        sides["en"].append(pair[1])
+    cutter.write(**sides)
+    result = cutter.cut(max_chars=2000, **DROP)
+    kept = injected.pop("")
+    assert sum(injected.values()) + kept == 20_000
+    assert result["dropped"] == injected
+    assert result["lines"] == 22_000
+    assert list(zip(cutter.lines(0, "de"), cutter.lines(0, "en"))) == expected
+
+
+def test_a_line_without_end_does_not_fill_the_memory(cutter: Cutter) -> None:
+    cutter.write(de=[b"kurz", b"x" * 40_000_000, b"auch kurz"])
+    tracemalloc.start()
+    result = cutter.cut(max_chars=10_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result["dropped"] == {"too_many_chars": 1}
+    assert cutter.lines(0, "de") == [b"kurz", b"auch kurz"]
+    assert peak < 10_000_000
+    with pytest.raises(AssertionError):  # the limit is what bounds it
+        assert cutter.cut(max_chars=0)["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("before", "bad"),
+    [
+        ("a\nb\nc", b"\xfc"),  # Latin-1
+        ("a\nb\nc", b"\xed\xa0\x80"),  # a surrogate
+        ("a\n" * 2 + "ä" * (1 << 20) + "x", b"\xc3"),  # begins in one block, is found wrong in the next
+    ],
+)
+def test_what_is_not_utf8_is_named_by_line(cutter: Cutter, before: str, bad: bytes) -> None:
+    path = cutter.directory / "x.de"
+    path.write_bytes(before.encode() + bad + b"\nd\n")
+    with pytest.raises(DataError, match=r"x\.de:3: not UTF-8"):
+        cutter.cut(max_chars=0)
+    path.write_bytes(b"a\nlast " + b"\xc3")
+    with pytest.raises(DataError, match=r"x\.de:2: not UTF-8.*clean\.invalid_utf8=drop"):
+        cutter.cut()
+
+
+def test_lines_without_a_partner(cutter: Cutter) -> None:
+    cutter.write(de=[b"eins", b"zwei", b"drei"], en=[b"one"])
+    with pytest.raises(DataError, match=r"x\.en has 1 lines, .*x\.de has 3; .*x\.de:2 is the first line without"):
+        cutter.cut()
+    result = cutter.cut(**DROP)
+    assert (result["lines"], result["dropped"], cutter.lines(0, "de")) == (3, {"mismatch": 2}, [b"eins"])
+
+
+def test_no_lines_make_no_shards(cutter: Cutter) -> None:
+    cutter.write(de=[])
+    assert cutter.cut() == {"shards": [], "lines": 0, "dropped": {}, "words": [{}], "segmented": 0}
+
+
+def test_a_changed_file_is_another_task(tmp_path: Path) -> None:
+    path = tmp_path / "x.de"
+    path.write_bytes(b"eins\n")
+    config = PrepareConfig("out", SplitConfig({"de": [str(path)]}))
+    text = RawText("train", ("de",), (path,))
+    before = cut_task(text, config).key
+    assert cut_task(text, config).key == before
+    path.write_bytes(b"zwei\n")
+    assert cut_task(text, config).key != before
+    config.shard_mb = 3
+    other = cut_task(text, config).key
+    config.clean.max_chars = 7
+    assert len({before, other, cut_task(text, config).key}) == 3

@@ -1,0 +1,36 @@
+"""Memory that was freed is used again, once the heap has found its size."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from xlmtrain.runtime.malloc import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(megabytes << 18) for megabytes in (20, 70, 20, 70)]
+    del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+print([faults() for _ in range(20)][-1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_memory_that_was_freed_is_used_again() -> None:
+    def faults(how: str) -> int:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return int(subprocess.check_output([sys.executable, "-c", PROGRAM, how], env=environment))
+
+    assert faults("keep") < 1000  # pages of 4 kB: 180 MB are 46,080
+    assert faults("leave") > 20_000

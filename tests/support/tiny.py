@@ -1,0 +1,179 @@
+"""A data set, settings and processes small enough for tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import string
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from datetime import timedelta
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from xlmtrain.config.schema import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    Precision,
+    TrainConfig,
+)
+from xlmtrain.data.disk_array import DiskArray
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
+
+WORDS = 20
+"""Words of each language; de's ids come first."""
+
+CPU = torch.device("cpu")
+ALONE = Distributed(0, 1, CPU)
+
+_SIZES = {"train": {"de": 120, "en": 60, "de-en": 60}, "valid": {"de": 40, "en": 30, "de-en": 25}}
+_BASE: dict[str, Any] = {
+    "model.dim": 16,
+    "model.layers": 1,
+    "model.heads": 2,
+    "model.max_positions": 32,
+    "data.mlm": {"de": 1.0, "en": 1.0},
+    "data.tlm": {"de-en": 1.0},
+    "data.sequence_length": 16,
+    "data.sub_batch_tokens": 64,
+    "data.max_sentence_length": 10,
+    "optim.lr": 1e-2,
+    "optim.warmup_steps": 5,
+    "train.precision": Precision.fp32,  # whatever the machine has
+    "train.steps": 20,
+    "train.batch_tokens": 256,
+    "train.log_every": 1,
+    "train.save_every": 5,
+    "evaluate.every": 5,
+    "evaluate.batch_tokens": 64,
+    "evaluate.pairs_per_batch": 8,
+}
+_SECTIONS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "mask": MaskConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+}
+
+
+def tiny_config(run: Path | str, data: Path | str, changes: dict[str, Any] | None = None) -> Config:
+    """Settings for :func:`write_tiny_dataset`'s data; ``changes``: key path -> value."""
+    values = {**_BASE, "data.path": str(data), **(changes or {})}
+    known = {f"{name}.{field.name}" for name, section in _SECTIONS.items() for field in fields(section)}
+    assert set(values) - known <= {"seed"}, f"no such settings: {set(values) - known}"
+    sections = {
+        name: section(**{key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")})
+        for name, section in _SECTIONS.items()
+    }
+    return Config(run=str(run), seed=values.get("seed", 0), **sections)
+
+
+def write_tiny_dataset(directory: Path, seed: int = 1) -> Path:
+    """Prepared text in which a word says much about the next one, and an English sentence is the German word by word.
+
+    A word is one letter, from a to t in German and from u to N in English. Sentences have up to 12, some have none.
+    """
+    rng = np.random.default_rng(seed)
+    vocab = Vocab([(letter, 4000 // (i + 1)) for i, letter in enumerate(string.ascii_letters[: 2 * WORDS])])
+    directory.mkdir()
+    vocab.write(directory / "vocab")
+    (directory / "codes").write_text("ß ß</w> 1\n", encoding="utf-8")
+    corpora: dict[str, CorpusHeader] = {}
+    for split, sizes in _SIZES.items():
+        for key, count in sizes.items():
+            german = [_sentence(rng) for _ in range(count)]
+            if key == "de-en":
+                corpora[f"{split}.{key}.de"] = write_corpus(directory, f"{split}.{key}.de", german)
+                english = [[word + WORDS for word in sentence] for sentence in german]
+                corpora[f"{split}.{key}.en"] = write_corpus(directory, f"{split}.{key}.en", english)
+            else:
+                shift = WORDS if key == "en" else 0
+                sentences = [[word + shift for word in sentence] for sentence in german]
+                corpora[f"{split}.{key}"] = write_corpus(directory, f"{split}.{key}", sentences)
+    write_header(directory, vocab, corpora)
+    return directory
+
+
+def write_corpus(directory: Path, name: str, sentences: list[list[int]]) -> CorpusHeader:
+    """One corpus of sentences without EOS."""
+    with CorpusWriter(directory, name, id_dtype(1000)) as writer:
+        for sentence in sentences:
+            writer.append(np.array([*sentence, EOS]), np.array([len(sentence) + 1]))
+        return writer.finish([name])
+
+
+def write_header(directory: Path, vocab: Vocab, corpora: dict[str, CorpusHeader]) -> None:
+    """``dataset.json`` of German and English."""
+    mark = fingerprint(vocab.fingerprint, "", {}, corpora)
+    Header(["de", "en"], id_dtype(1000).str, len(vocab), vocab.fingerprint, {}, mark, corpora).write(directory)
+
+
+def _sentence(rng: np.random.Generator) -> list[int]:
+    word, words = int(rng.integers(WORDS)), []
+    for _ in range(int(rng.integers(0, 13))):
+        words.append(len(SPECIALS) + word)
+        word = (3 * word + 1) % WORDS if rng.random() < 0.9 else int(rng.integers(WORDS))
+    return words
+
+
+class NeverStops:
+    """What evaluation asks whether to stop; ``asked``: how often it did."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return False
+
+
+def forkserver() -> ForkServerContext:
+    """Where processes are forked that have everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    # torch imports the last, with all of sympy, in the first optimizer step: two seconds of each process's life.
+    context.set_forkserver_preload(["xlmtrain.evaluate.validator", "xlmtrain.train.loop", "train", "torch._dynamo"])
+    return context
+
+
+def run_processes(count: int, function: Callable[..., Any], directory: Path, *arguments: Any) -> list[Any]:
+    """``function(distributed, *arguments)`` on ``count`` processes that share a gloo group; what each returned.
+
+    ``function`` must be at the top of a module. ``directory``: where the processes find each other.
+    """
+    meeting = directory / f"meeting-{len(list(directory.iterdir()))}"
+    with ProcessPoolExecutor(count, mp_context=forkserver()) as pool:
+        jobs = [pool.submit(_run_one, rank, count, meeting, function, arguments) for rank in range(count)]
+        return [job.result(timeout=120) for job in jobs]
+
+
+def _run_one(rank: int, count: int, meeting: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=timedelta(seconds=60)
+    )
+    distributed = Distributed(rank, count, CPU)
+    try:
+        return function(distributed, *arguments)
+    finally:
+        distributed.close()
+
+
+def stored(numbers: np.ndarray) -> DiskArray:
+    """Numbers in a file of which only the reader knows."""
+    with tempfile.NamedTemporaryFile() as file:
+        numbers.tofile(file.name)
+        return DiskArray(Path(file.name), numbers.dtype)

@@ -1,0 +1,268 @@
+"""A trained run in use: masks filled, words recovered, reports, batches to look at."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import xlmtrain
+from tests.support.pages import check_page
+from tests.support.tiny import WORDS, tiny_config
+from tests.support.training import train_alone
+from tools import evaluate as evaluate_tool
+from xlmtrain.config.schema import Pooling
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.data.show import describe_batch
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
+from xlmtrain.pretrained import Pretrained, load
+from xlmtrain.report.record import RunRecord
+from xlmtrain.report.report import report
+from xlmtrain.report.summary import summary
+from xlmtrain.report.views import view
+from xlmtrain.text.vocab import MASK
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for long enough to know that English is German 20 letters on."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    changes = {"train.steps": 150, "evaluate.every": 50, "model.dim": 32, "model.dropout": 0.0}
+    train_alone(tiny_config(path, tiny_dataset, {**changes, "data.tlm": {"de-en": 4.0}, "optim.warmup_steps": 20}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Pretrained:
+    return load(run)
+
+
+def test_guesses_are_the_models_probabilities(model: Pretrained) -> None:
+    guesses = model.fill_mask("a <mask> k <mask> o", "de", k=1000)
+    assert len(guesses) == 2
+    for place in guesses:
+        assert len(place) == 54
+        values = [guess.probability for guess in place]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1.0, abs=1e-5)
+    ids = [1, *model.text.ids("a <mask> k <mask> o", "de"), 1]
+    assert ids == [1, 14, MASK, 24, MASK, 28, 1]
+    tokens = torch.tensor([ids])
+    hidden = model.model.encoder(tokens, torch.arange(7)[None], torch.zeros_like(tokens))
+    logits = model.model.head(hidden[0, [2, 4]], model.model.encoder.token_embeddings.weight)
+    best = logits.softmax(dim=1).max(dim=1)
+    assert [place[0].probability for place in guesses] == pytest.approx(best.values.tolist(), rel=1e-4)
+    assert [place[0].word for place in guesses] == [model.text.vocab.word(i) for i in best.indices.tolist()]
+    assert len(model.fill_mask("a <mask>", "de", k=3)[0]) == 3
+
+
+def test_language_and_translation_are_heeded(model: Pretrained) -> None:
+    """A letter is found better beside its translation than beside that of other letters, and than by chance."""
+    letters = model.text.vocab.words[14:]
+    right = wrong = 0.0
+    for first in range(WORDS):
+        words = [first, (3 * first + 1) % WORDS, (9 * first + 4) % WORDS]
+        masked = f"{letters[words[0]]} <mask> {letters[words[2]]}"
+        for shift in (0, 7):
+            english = " ".join(letters[WORDS + (word + shift) % WORDS] for word in words)
+            guesses = model.fill_mask(masked, "de", k=54, translation=(english, "en"))[0]
+            probability = next(guess.probability for guess in guesses if guess.word == letters[words[1]])
+            right, wrong = (right, wrong + probability) if shift else (right + probability, wrong)
+    assert right / WORDS > 3 / 54
+    assert right > 1.1 * wrong
+    assert model.fill_mask("a <mask>", "de") != model.fill_mask("a <mask>", "en")
+
+
+def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="the model knows de, en"):
+        model.fill_mask("a <mask>", "fr")
+    with pytest.raises(DataError, match="no <mask> in 'a b'"):
+        model.fill_mask("a b", "de")
+    with pytest.raises(DataError, match=r"write it <mask>, not \[MASK\]"):
+        model.fill_mask("a [MASK]", "de")
+    with pytest.raises(ConfigError, match="a sentence is needed, as one string, not"):
+        model.fill_mask(["a <mask>"], "de")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a sentence is needed, as one string, not None"):
+        model.embed([None], "de")  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="translation: a sentence and its language are needed, not 'b'"):
+        model.fill_mask("a <mask>", "de", translation="b")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="pooling=max: there are mean, first"):
+        model.embed(["a"], "de", pooling="max")
+    with pytest.raises(DataError, match="42 tokens are more than the model's 32 positions"):
+        model.fill_mask("<mask>" + " a" * 39, "de")
+    with pytest.raises(ConfigError, match=r"layer=2: the model has 0 .* to 1"):
+        model.embed(["a"], "de", layer=2)
+    with pytest.raises(ConfigError, match="a list of sentences"):
+        model.score("a b", "de")
+    with pytest.raises(CheckpointError, match="no model in it; expected a run directory"):
+        load(tmp_path)
+    with pytest.raises(CheckpointError, match="no such file or directory"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="which=frist: there are best, last"):
+        load(tmp_path, which="frist")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="a fine-tuned classifier, whose results are in"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match="has its own codes"):
+        load(tiny_dataset, codes=tiny_dataset / "codes")
+
+
+def test_every_question_needs_a_known_language(model: Pretrained) -> None:
+    questions = [
+        model.tokenize,
+        model.fill_mask,
+        lambda s, lang: model.embed([s], lang),
+        lambda s, lang: model.score([s], lang),
+    ]
+    for ask in questions:
+        with pytest.raises(ConfigError, match="lang=DE: the model knows de, en"):
+            ask("a <mask> b", "DE")
+    with pytest.raises(ConfigError, match="lang=fr"):
+        model.fill_mask("a <mask> b", "de", translation=("u v", "fr"))
+
+
+def states(model: Pretrained, sentence: str, lang: str, layers: int | None = None) -> torch.Tensor:
+    """The hidden states (T, D) of one sentence alone, without any batching."""
+    tokens = torch.tensor([[1, *model.text.ids(sentence, lang), 1]])
+    languages = torch.full_like(tokens, ["de", "en"].index(lang))
+    with torch.no_grad():
+        every = list(model.model.encoder.states(tokens, torch.arange(tokens.shape[1])[None], languages))
+    return every[-1 if layers is None else layers][0]
+
+
+def test_embeddings_are_those_of_each_sentence_alone(model: Pretrained, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ["a b c d e f g", "k", "", "c d", "h i j k l m n o p q r s t"] * 3
+    monkeypatch.setattr("xlmtrain.evaluate.sentence_embeddings.BATCH_TOKENS", 24)  # several batches, of unequal lengths
+    for pooling, layer in (("mean", None), ("first", None), ("mean", 0), ("first", 1)):
+        vectors = model.embed(sentences, "de", pooling, layer)
+        assert vectors.shape == (15, 32)
+        assert vectors.dtype == "float32"
+        for sentence, vector in zip(sentences, vectors):
+            alone = states(model, sentence, "de", layer)
+            expected = alone[0] if pooling == "first" else alone.mean(dim=0)
+            assert torch.allclose(torch.from_numpy(vector), expected, atol=1e-6)
+    every = model.embed_layers(sentences, "de")
+    for layer in (0, 1):
+        for pooling in Pooling:
+            assert (every[pooling][layer] == model.embed(sentences, "de", pooling, layer)).all()
+    assert not torch.equal(states(model, "a b", "de"), states(model, "a b", "en"))
+    assert model.embed([], "de").shape == (0, 32)
+
+
+def test_score_is_the_probability_of_each_word_given_the_others(
+    model: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = ["a d k", "", "t", "a b c d e f g h i j"]
+    monkeypatch.setattr("xlmtrain.evaluate.sentence_embeddings.BATCH_TOKENS", 16)
+    scores = model.score(sentences, "de")
+    for sentence, score in zip(sentences, scores):
+        words = sentence.split()
+        total = 0.0
+        for place, word in enumerate(words):
+            masked = " ".join([*words[:place], "<mask>", *words[place + 1 :]])
+            guesses = model.fill_mask(masked, "de", k=54)[0]
+            total += math.log(next(guess.probability for guess in guesses if guess.word == word))
+        assert score.tokens == len(words)
+        assert score.log_probability == pytest.approx(total, abs=1e-4)
+    assert scores[0].perplexity == pytest.approx(math.exp(-scores[0].log_probability / 3))
+    assert math.isnan(scores[1].perplexity)
+    # what the language does is likelier than what it does not: after a comes e, after e comes o
+    assert model.score(["a b e n"], "de")[0].perplexity < 1.0 + model.score(["a a a a"], "de")[0].perplexity
+
+
+def test_a_checkpoint_is_loaded_like_its_run(run: Path) -> None:
+    paths = list((run / "checkpoints").glob("step-*"))
+    assert {load(path).step for path in paths} == {int(path.name.removeprefix("step-")) for path in paths}
+    assert len(paths) > 1
+    assert xlmtrain.load(run).step == load(run).step
+
+
+def test_best_and_last(run: Path) -> None:
+    assert load(run, "last").step == 150
+    best = json.loads((run / "checkpoints" / "best.json").read_text(encoding="utf-8"))["step"]
+    assert load(run, "best").step == load(run).step == best
+
+
+def test_report_has_every_evaluation(run: Path) -> None:
+    text = summary(run, [])
+    assert text.startswith("# run\n")
+    assert "150 steps" in text
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("| ") and line.split()[1].isdigit()] == [
+        "0",
+        "50",
+        "100",
+        "150",
+    ]
+
+
+def test_batches_as_text(tiny_dataset: Path) -> None:
+    dataset = Dataset(tiny_dataset)
+    loader = Loader(tiny_config("run", tiny_dataset), dataset)
+    batch = next(b for b in loader.make(0, loader.sampler.start()).batches if b.objective == "tlm")
+    shown = list(describe_batch(batch, dataset.vocab, dataset.languages, 2))
+    rows, length = batch.tokens.shape
+    assert shown[0].startswith(f"== {batch.name}: {rows} rows x {length} tokens, {len(batch.targets)} to predict, ")
+    assert len(shown) == 1 + 2 * min(rows, 2)
+    first = shown[2].split(" | ")
+    assert len(first) == (length if batch.lengths is None else int(batch.lengths[0]))
+    assert first[0].strip() == "</s> de:0"
+    assert sum(" en:0" in part for part in first) == 1  # where the second sentence begins
+    assert sum(part.count("(") for part in first) == int((batch.target_index < length).sum())
+
+
+@pytest.fixture(scope="module")
+def causal(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of CLM alone."""
+    path = tmp_path_factory.mktemp("causal") / "run"
+    clm = {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0, "en": 1.0}, "evaluate.metric": "valid/clm_ppl"}
+    train_alone(tiny_config(path, tiny_dataset, {**clm, "train.steps": 30, "evaluate.every": 10}))
+    return path
+
+
+def test_a_causal_model_sees_what_is_before(causal: Path, model: Pretrained) -> None:
+    mine = load(causal)
+    assert mine.causal
+    assert not model.causal
+    first = mine.embed(["a b c", "d e"], "de", pooling="first")
+    assert (first[0] == first[1]).all()
+    whole, part = ([*mine.model.encoder.states(*inputs(mine, text), None, True)][-1] for text in ("a b c", "a b"))
+    assert torch.equal(whole[0, :3], part[0, :3])
+    assert mine.embed(["a b c"], "de")[0] == pytest.approx(whole[0].mean(dim=0).detach().numpy(), abs=1e-6)
+    seen = [*model.model.encoder.states(*inputs(model, "a b c"), None, False)][-1]
+    assert model.embed(["a b c"], "de")[0] == pytest.approx(seen[0].mean(dim=0).detach().numpy(), abs=1e-6)
+
+
+def inputs(model: Pretrained, text: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([[1, *model.text.ids(text, "de"), 1]])
+    return ids, torch.arange(ids.shape[1])[None], torch.zeros_like(ids)
+
+
+def test_a_causal_score_is_the_chain_rules(causal: Path) -> None:
+    mine = load(causal)
+    ids, positions, languages = inputs(mine, "a d k n")
+    states = [*mine.model.encoder.states(ids, positions, languages, None, True)][-1][0]
+    logits = mine.model.head(states, mine.model.encoder.token_embeddings.weight).log_softmax(dim=1)
+    expected = sum(logits[place, ids[0, place + 1]].item() for place in range(4))
+    score, nothing = mine.score(["a d k n", ""], "de")
+    assert (score.log_probability, score.tokens) == (pytest.approx(expected, rel=1e-5), 4)
+    assert (nothing.log_probability, nothing.tokens) == (0, 0)
+
+
+def test_a_causal_model_is_used_and_judged_by_what_it_learned(
+    causal: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="trained by CLM alone, which has no masks to fill"):
+        load(causal).fill_mask("a <mask>", "de")
+    evaluate_tool.main([f"model={causal}", f"data={tiny_dataset}"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["valid/de_clm", "valid/en_clm", "valid/clm"]
+    record = RunRecord(causal)
+    views = view(record, "de", 5)
+    assert views.recovered == []
+    assert views.attention is None
+    assert len(views.retrieval) == 4
+    check_page(report([(record, views)]))

@@ -1,0 +1,66 @@
+"""The reference of all settings, made from the schema: key, type, default, and the text under each field."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any, get_type_hints
+
+
+def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Lines that explain every field of a dataclass and of those inside it, by key path.
+
+    ``values``: of the fields, as plain nested values; else they are the schema's own.
+    """
+    types, meanings = get_type_hints(schema), field_docs(schema)
+    for field in dataclasses.fields(schema):
+        kind, key = types[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            yield ""
+            yield f"{key}: {meanings[field.name]}"
+            yield from settings_manual(kind, f"{key}.", values and values[field.name])  # type: ignore[arg-type]
+        else:
+            yield f"  {key}={_shown(_default(field) if values is None else values[field.name])}   [{_kind(kind)}]"
+            yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
+
+
+def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
+    """The key path of every setting of a dataclass and of those inside it."""
+    types = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from key_paths(types[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + field.name
+
+
+def field_docs(schema: type) -> dict[str, str]:
+    """The string under each field of a dataclass, joined to one line; empty where there is none."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {field.name: "" for field in dataclasses.fields(schema)}
+    for statement, following in zip(body.body, body.body[1:]):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = " ".join(text.split())
+    return docs
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " | ".join(member.value for member in kind)
+    return kind.__name__ if type(kind) is type else str(kind)

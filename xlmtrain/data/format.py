@@ -1,0 +1,188 @@
+"""The prepared data set on disk: a directory of plain arrays of ids and one JSON header.
+
+``<corpus>.ids``      the sentences one after the other, little-endian uint16 or int32, each ending with EOS
+``<corpus>.offsets``  little-endian int64, sentences + 1 entries: where each sentence starts, counted in ids; the last
+                      is the total
+``dataset.json``      what there is (:class:`Header`), with size and SHA-256 of each file
+
+A corpus is named ``{split}.{language}``, or ``{split}.{pair}.{language}`` for one side of a pair: sentence i of one
+side translates sentence i of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from xlmtrain.errors import DataError
+from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.runtime.output_paths import DirectoryKind
+
+FORMAT = 1
+HEADER = "dataset.json"
+OFFSET_DTYPE = np.dtype("<i8")
+PREPARED = DirectoryKind(
+    name="a prepared data set",
+    header=HEADER,
+    keys=frozenset({"format", "languages", "vocab_size", "fingerprint", "corpora"}),
+    files=(HEADER, "codes", "vocab", "statistics.json", "*.ids", "*.offsets"),
+)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the data set: name within the directory, size, SHA-256 in hex."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A stretch of a corpus that was made as one piece of work: its tokens, and SHA-256 of its ids in hex."""
+
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CorpusHeader:
+    """One corpus. ``tokens`` counts EOS; ``sources``: the raw files' names; ``shards``: in order, or none known."""
+
+    sentences: int
+    tokens: int
+    ids: StoredFile
+    offsets: StoredFile
+    sources: list[str]
+    shards: list[Shard] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The whole data set. A language's id is its index in ``languages`` (sorted). ``text`` holds the settings that
+    turned raw text into tokens; ``fingerprint`` changes with any id, setting, code or word."""
+
+    languages: list[str]
+    dtype: str
+    vocab_size: int
+    vocab_fingerprint: str
+    text: dict[str, Any]
+    fingerprint: str
+    corpora: dict[str, CorpusHeader]
+
+    def fingerprint_of(self, split: str) -> str:
+        """SHA-256 in hex over the vocabulary and a split's ids: where it is the same, losses on them compare."""
+        ids = {name: corpus.ids.sha256 for name, corpus in sorted(self.corpora.items()) if name.startswith(f"{split}.")}
+        return hashlib.sha256(json.dumps([self.vocab_fingerprint, ids]).encode()).hexdigest()
+
+    def write(self, directory: Path) -> None:
+        """Write ``dataset.json``."""
+        write_json(directory / HEADER, {"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Header:
+        """Raises DataError if the directory is not a prepared data set of this format."""
+        path = Path(directory) / HEADER
+        try:
+            content = json.loads(path.read_bytes())
+            version = content.pop("format")
+            if version != FORMAT:
+                raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
+            corpora = {name: corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
+            return cls(corpora=corpora, **content)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged header ({error}); prepare the data again") from error
+
+
+def corpus_name(split: str, language: str, pair: str | None = None) -> str:
+    """The key of a corpus in ``Header.corpora`` and the stem of its files."""
+    return f"{split}.{pair}.{language}" if pair else f"{split}.{language}"
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """The ids' type: as small as the vocabulary allows."""
+    return np.dtype("<u2" if vocab_size < 65536 else "<i4")
+
+
+def fingerprint(vocab_fingerprint: str, codes_sha256: str, text: dict, corpora: dict[str, CorpusHeader]) -> str:
+    """SHA-256 in hex over everything that determines the ids and their meaning."""
+    checksums = {name: (corpus.ids.sha256, corpus.offsets.sha256) for name, corpus in sorted(corpora.items())}
+    parts = [vocab_fingerprint, codes_sha256, text, checksums]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class CorpusWriter:
+    """Writes one corpus, chunk by chunk. Used as a context manager; :meth:`finish` gives its header."""
+
+    def __init__(self, directory: Path, name: str, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        self._ids = _HashingFile(directory / f"{name}.ids")
+        self._offsets = _HashingFile(directory / f"{name}.offsets")
+        self._offsets.write(np.zeros(1, OFFSET_DTYPE).tobytes())
+        self._sentences = self._tokens = 0
+        self._shards: list[Shard] = []
+        self._shard_begin, self._shard_hash = 0, hashlib.sha256()
+
+    def __enter__(self) -> CorpusWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ids.close()
+        self._offsets.close()
+
+    def append(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        """``ids``: sentences one after the other, shape (sum of lengths,); ``lengths``: ids in each, EOS included."""
+        assert len(ids) == lengths.sum(), "ids and lengths disagree"
+        content = ids.astype(self._dtype, copy=False).tobytes()
+        self._ids.write(content)
+        self._shard_hash.update(content)
+        self._offsets.write((self._tokens + np.cumsum(lengths)).astype(OFFSET_DTYPE).tobytes())
+        self._sentences += len(lengths)
+        self._tokens += len(ids)
+
+    def end_shard(self) -> None:
+        """What was appended since the last call is a shard."""
+        self._shards.append(Shard(self._tokens - self._shard_begin, self._shard_hash.hexdigest()))
+        self._shard_begin, self._shard_hash = self._tokens, hashlib.sha256()
+
+    def finish(self, sources: Sequence[str]) -> CorpusHeader:
+        """Close the files and describe them; ``sources`` are the names of the raw files."""
+        files = self._ids.close(), self._offsets.close()
+        return CorpusHeader(self._sentences, self._tokens, *files, list(sources), self._shards)
+
+
+class _HashingFile:
+    """A new file that knows its size and checksum."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("wb")
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+        self._bytes += len(content)
+
+    def close(self) -> StoredFile:
+        self._file.close()
+        return StoredFile(self._path.name, self._bytes, self._hash.hexdigest())
+
+
+def corpus_header(content: dict[str, Any]) -> CorpusHeader:
+    """A header from its JSON; raises KeyError or TypeError if it is none."""
+    files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
+    shards = [Shard(**shard) for shard in content.get("shards", [])]
+    if not all(isinstance(shard.tokens, int) for shard in shards):
+        raise TypeError("the tokens of a shard are a number")
+    return CorpusHeader(**{**content, **files, "shards": shards})

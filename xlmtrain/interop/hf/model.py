@@ -1,0 +1,253 @@
+"""Folders that Hugging Face transformers loads as XLM: written and read.
+
+The folder itself holds the model with its language embeddings, which transformers adds only if it is told ``langs``.
+Its subfolders, one a language, hold the same model with that language's embedding added to every position, so that
+whoever passes no language (``pipeline``, most scripts) gets the right answer all the same.
+
+config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
+README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.release`)
+fill_mask.py                                a pipeline that passes the language
+xlmtrain.json                               what the other files have no place for
+de/ en/                                     one language each
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from xlmtrain.config.load import from_json
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.errors import CheckpointError
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
+from xlmtrain.interop.xlm.checkpoint import from_original, to_original
+from xlmtrain.interop.xlm.pth import read_checkpoint_file
+from xlmtrain.model.block import LAYER_NORM_EPS
+from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.text.bpe import END_OF_WORD, Code
+from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
+
+EMBEDDINGS = "embeddings.weight"
+OUTPUT = "pred_layer.proj.weight"
+BIAS = "pred_layer.proj.bias"
+LANGUAGES = "lang_embeddings.weight"
+POSITIONS = "position_embeddings.weight"
+EXTRA = "xlmtrain.json"
+NEVER = -1e4
+"""A logit that no softmax tells from minus infinity, and that fp16 has."""
+
+
+def is_hugging_face(path: Path) -> bool:
+    """Whether ``path`` is a folder of a transformers model."""
+    return (path / "config.json").is_file() and "model_type" in read_json(path / "config.json")
+
+
+def write_hugging_face(model: PretrainedBundle, directory: Path) -> None:
+    """Fill ``directory`` with all but the model card."""
+    weights = _with_unlisted(to_original(model.weights), len(out_of_vocab_merges(model.vocab, model.codes)))
+    if model.config.tie_embeddings:
+        del weights[OUTPUT]
+    rules = [
+        tokenizer_json(model.vocab, model.codes, name, model.text) if model.codes else "" for name in model.languages
+    ]
+    _write_model(directory, model, weights, rules[0])
+    if len(model.languages) > 1:
+        table = weights.pop(LANGUAGES, torch.zeros(len(model.languages), model.config.dim))
+        config = replace(model.config, language_embeddings=False, sinusoidal_positions=False)
+        for language, vector, own in zip(model.languages, table, rules):
+            alone = {**weights, POSITIONS: weights[POSITIONS] + vector}
+            _write_model(directory / language, replace(model, config=config, languages=[language]), alone, own)
+        shutil.copyfile(Path(__file__).with_name("hf_fill_mask.py"), directory / "fill_mask.py")
+    extra = {"text": asdict(model.text), "counts": model.vocab.counts.tolist(), "history": asdict(model.history)}
+    _write_json(directory / EXTRA, extra)
+
+
+def _with_unlisted(weights: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Rows for ``count`` more ids, which are read as UNK and never predicted.
+
+    The tokenizer library cannot give an id to several symbols, so those that the vocabulary does not list have their
+    own, behind it.
+    """
+    if not count:
+        return weights
+    same = weights[EMBEDDINGS][UNK].expand(count, -1)
+    never = torch.full((count,), NEVER)
+    rows = {EMBEDDINGS: same, OUTPUT: torch.zeros_like(same), BIAS: never}
+    return {**weights, **{name: torch.cat([weights[name], more]) for name, more in rows.items()}}
+
+
+def _write_model(folder: Path, model: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
+    """A folder that AutoModelForMaskedLM, AutoModel and AutoTokenizer load.
+
+    ``tokenizer``: content of ``tokenizer.json``; a model without BPE codes has none.
+    """
+    folder.mkdir(exist_ok=True)
+    _write_json(folder / "config.json", _config_json(model, len(weights[EMBEDDINGS])))
+    named = {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in weights.items()}
+    # Copies: queries, keys and values are parts of one tensor, which the format does not have.
+    try:
+        save_file({name: t.clone() for name, t in named.items()}, folder / "model.safetensors", {"format": "pt"})
+    except SafetensorError as error:  # a full disk, say
+        raise OSError(str(error)) from None
+    (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read what it writes
+    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(model.vocab))})
+    if not tokenizer:
+        return
+    merges = "".join(f"{code.left} {code.right}\n" for code in model.codes)
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    _write_json(
+        folder / "tokenizer_config.json", tokenizer_config(model.languages, model.config.max_positions, model.text)
+    )
+
+
+def _config_json(model: PretrainedBundle, rows: int) -> dict[str, Any]:
+    config = model.config
+    return {
+        "model_type": "xlm",
+        "architectures": ["XLMWithLMHeadModel"],
+        "vocab_size": rows,
+        "emb_dim": config.dim,
+        "n_layers": config.layers,
+        "n_heads": config.heads,
+        "max_position_embeddings": config.max_positions,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "gelu_activation": config.activation is Activation.gelu,
+        "sinusoidal_embeddings": config.sinusoidal_positions,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "embed_init_std": config.dim**-0.5,
+        "tie_word_embeddings": config.tie_embeddings,
+        "causal": False,
+        "asm": False,
+        "is_encoder": True,
+        "use_lang_emb": config.language_embeddings,
+        "n_langs": len(model.languages),
+        "lang2id": {name: i for i, name in enumerate(model.languages)},
+        "id2lang": dict(enumerate(model.languages)),
+        "lang_id": 0,
+        # Version 5 reads the first name of each, version 4 the second.
+        **{
+            f"{name}_{kind}": i
+            for name, i in (("bos", 0), ("eos", EOS), ("pad", PAD))
+            for kind in ("token_id", "index")
+        },
+        "unk_index": UNK,
+        "mask_index": MASK,
+        "mask_token_id": MASK,
+        "torch_dtype": "float32",
+    }
+
+
+def read_hugging_face(path: Path) -> PretrainedBundle:
+    """The model of a folder that :func:`write_hugging_face` or transformers wrote.
+
+    Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged.
+    """
+    try:
+        config = read_json(path / "config.json")
+        _check_architecture(config)
+        weights = {name.removeprefix("transformer."): t.float() for name, t in _weights(path).items()}
+        extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
+        languages = sorted(config["lang2id"], key=config["lang2id"].__getitem__)
+        settings = _model_config(config, weights)
+        vocab, codes = _vocab(path, extra.get("counts")), _codes(path / "merges.txt")
+        # Behind the vocabulary there may be rows for unlisted symbols.
+        listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
+        ours = from_original({**weights, **listed}, untied=not settings.tie_embeddings)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: {error} is missing in config.json or in the weights") from None
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole model ({error})") from None
+    history = Provenance(**{**extra.get("history", {}), "source": str(path)})
+    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, history)
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    """XLM as this program computes it, with its special symbols."""
+    fixed = {"model_type": "xlm", "causal": False, "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
+    indices = {"unk_index": UNK, "mask_index": MASK}
+    for key, value in {**fixed, **indices}.items():
+        if config.get(key, value) != value:
+            raise ValueError(f"config.json: {key} is {config[key]!r}, only {value!r} can be read")
+    for name, value in (("eos", EOS), ("pad", PAD)):
+        found = config.get(f"{name}_token_id", config.get(f"{name}_index"))
+        if found not in (None, value):
+            raise ValueError(f"config.json: {name} is {found!r}, only {value} can be read")
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    if (path / "model.safetensors").is_file():
+        return load_file(path / "model.safetensors")
+    return read_checkpoint_file(path / "pytorch_model.bin")
+
+
+def _model_config(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> ModelConfig:
+    def value(*names: str, default: Any = None) -> Any:
+        found = next((config[name] for name in names if name in config), default)
+        if found is None:
+            raise KeyError(names[0])
+        return found
+
+    return from_json(
+        ModelConfig,
+        {
+            "dim": value("emb_dim", "hidden_size"),
+            "layers": value("n_layers", "num_hidden_layers"),
+            "heads": value("n_heads", "num_attention_heads"),
+            "max_positions": len(weights[POSITIONS]),
+            "dropout": value("dropout", default=0.1),
+            "attention_dropout": value("attention_dropout", default=0.1),
+            "activation": "gelu" if value("gelu_activation", default=True) else "relu",
+            "sinusoidal_positions": value("sinusoidal_embeddings", default=False),
+            "language_embeddings": value("use_lang_emb", default=True),
+            "tie_embeddings": value("tie_word_embeddings", default=True),
+        },
+    )
+
+
+def _vocab(path: Path, counts: list[int] | None) -> Vocab:
+    """From ``vocab.json``, whose ``word</w>`` is our ``word`` and whose ``part`` our ``part@@``."""
+    ids = read_json(path / "vocab.json")
+    words = sorted(ids, key=ids.__getitem__)
+    if tuple(words[: len(SPECIALS)]) != SPECIALS or [ids[word] for word in words] != list(range(len(words))):
+        raise ValueError(f"vocab.json: not ids from 0 on, {len(SPECIALS)} special symbols first")
+    ours = [
+        word.removesuffix(END_OF_WORD) if word.endswith(END_OF_WORD) else word + CONTINUATION
+        for word in words[len(SPECIALS) :]
+    ]
+    counts = (counts or [0] * len(words))[len(SPECIALS) :]
+    if len(counts) != len(ours):
+        raise ValueError(f"{EXTRA}: {len(counts)} counts for {len(ours)} words")
+    return Vocab(zip(ours, counts))
+
+
+def _codes(path: Path) -> list[Code]:
+    """``left right`` a line; a first line ``#version`` is passed over. How often a pair stood there is not told."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    pairs = [line.split(" ")[:2] for line in lines if line and not line.startswith("#version")]
+    return [Code(left, right, 0) for left, right in pairs]
+
+
+def _text_config(path: Path, extra: dict[str, Any]) -> TextConfig:
+    if "text" in extra:
+        return TextConfig(**extra["text"])
+    file = path / "tokenizer_config.json"
+    # XLMTokenizer's own default, where a folder is silent.
+    bare = (read_json(file) if file.is_file() else {}).get("do_lowercase_and_remove_accent", True)
+    return TextConfig(lowercase=bool(bare), remove_accents=bool(bare))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,213 @@
+"""The ancestor's checkpoint files (``.pth``): read and written.
+
+Its files group modules by kind (``attentions.3.q_lin``), ours by block, with queries, keys and values in one matrix.
+Nothing but names and that split differs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.errors import CheckpointError
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.xlm.pth import read_checkpoint_file
+from xlmtrain.text.bpe import Code
+from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
+
+log = logging.getLogger(__name__)
+POSITIONS = 512
+"""The size of the ancestor's position table, a constant of its program."""
+
+_TOP = {
+    "embeddings.weight": "encoder.token_embeddings.weight",
+    "position_embeddings.weight": "encoder.position_embeddings.weight",
+    "lang_embeddings.weight": "encoder.language_embeddings.weight",
+    "layer_norm_emb.weight": "encoder.embedding_norm.weight",
+    "layer_norm_emb.bias": "encoder.embedding_norm.bias",
+    "pred_layer.proj.bias": "head.bias",
+}
+_BLOCK = {
+    "attentions.{}.out_lin": "attention.out",
+    "layer_norm1.{}": "attention_norm",
+    "ffns.{}.lin1": "ffn.inner",
+    "ffns.{}.lin2": "ffn.outer",
+    "layer_norm2.{}": "ffn_norm",
+}
+_OUTPUT = "pred_layer.proj.weight"
+
+
+def read_original(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
+    """The encoder in one of the ancestor's checkpoints.
+
+    The file has neither the BPE codes nor how its text was treated; ``codes`` may be empty. Raises CheckpointError if
+    it is damaged, unsafe, or of a model that this program does not have.
+    """
+    content = read_checkpoint_file(path)
+    weights = _encoder(content, path)
+    params = content.get("params")
+    if not isinstance(params, dict):
+        raise CheckpointError(f"{path}: has no params, which say what kind of model it is")
+    try:
+        vocab = _vocab(content)
+        config = _config(params, weights)
+        languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
+        weights = from_original(weights, untied=not config.tie_embeddings)
+    except Exception as error:  # a file that nobody vouches for can trip anything
+        raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+    step = content.get("n_total_iter")
+    history = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
+    return PretrainedBundle(config, languages, vocab, weights, text, codes, history)
+
+
+def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """The encoder's weights under their plain names, in fp32."""
+    name = next((name for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
+    if name is None:
+        raise CheckpointError(
+            f"{path}: neither 'model' nor 'encoder' is in it; there are {', '.join(map(str, content))}"
+        )
+    if isinstance(content.get("decoder"), dict):
+        log.warning("%s: has a decoder too, which is left out", path)
+    weights = {str(key).removeprefix("module."): value for key, value in content[name].items()}
+    foreign = [
+        key for key in weights if re.match(r"layer_norm15|encoder_attn|memories|pred_layer\.proj\.(head|tail)", key)
+    ]
+    if foreign:
+        raise CheckpointError(f"{path}: {foreign[0]} is in it; decoders, memories and adaptive softmax cannot be read")
+    odd = [key for key, value in weights.items() if not _is_plain(value)]
+    if odd:
+        raise CheckpointError(f"{path}: {odd[0]} is not a plain tensor of real numbers")
+    return {key: value.detach().float() for key, value in weights.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose numbers are all in the file: torch saves sparse, repeated and absent ones too."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _config(params: dict[str, Any], weights: dict[str, torch.Tensor]) -> ModelConfig:
+    return ModelConfig(
+        dim=int(params["emb_dim"]),
+        layers=int(params["n_layers"]),
+        heads=int(params["n_heads"]),
+        max_positions=len(weights["position_embeddings.weight"]),
+        dropout=float(params["dropout"]),
+        attention_dropout=float(params["attention_dropout"]),
+        activation=Activation.gelu if params["gelu_activation"] else Activation.relu,
+        sinusoidal_positions=bool(params["sinusoidal_embeddings"]),
+        language_embeddings=bool(params.get("use_lang_emb", "lang_embeddings.weight" in weights)),
+        tie_embeddings=bool(params["share_inout_emb"]),
+    )
+
+
+def _vocab(content: dict[str, Any]) -> Vocab:
+    words, counts = content["dico_id2word"], content.get("dico_counts", {})
+    if sorted(words) != list(range(len(words))):
+        raise ValueError(f"the ids of its {len(words)} words are not 0 to {len(words) - 1}")
+    entries = [words[i] for i in range(len(words))]
+    if not all(type(word) is str for word in entries) or len(set(entries)) < len(entries):
+        raise ValueError("a word is there twice, or is not text")
+    if tuple(entries[: len(SPECIALS)]) != SPECIALS:
+        raise ValueError(f"its first {len(SPECIALS)} words are not {SPECIALS[0]} to {SPECIALS[-1]}")
+    return Vocab((word, int(counts.get(word, 0))) for word in entries[len(SPECIALS) :])
+
+
+def write_original(model: PretrainedBundle, path: Path) -> None:
+    """A checkpoint as the ancestor writes it, of plain containers and tensors only. Raises OSError as files do."""
+    config, languages = model.config, dict(enumerate(model.languages))
+    if config.max_positions != POSITIONS:
+        log.warning(
+            "the model has %d positions; the original program reads models of %d only", config.max_positions, POSITIONS
+        )
+    params = {
+        "encoder_only": True,
+        "emb_dim": config.dim,
+        "n_layers": config.layers,
+        "n_heads": config.heads,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "gelu_activation": config.activation is Activation.gelu,
+        "share_inout_emb": config.tie_embeddings,
+        "sinusoidal_embeddings": config.sinusoidal_positions,
+        "use_lang_emb": config.language_embeddings,
+        "use_memory": False,
+        "asm": False,
+        "langs": model.languages,
+        "lgs": "-".join(model.languages),
+        "id2lang": languages,
+        "lang2id": {language: i for i, language in languages.items()},
+        "n_langs": len(languages),
+        "n_words": len(model.vocab),
+        "bos_index": SPECIALS.index("<s>"),
+        "eos_index": EOS,
+        "pad_index": PAD,
+        "unk_index": UNK,
+        "mask_index": MASK,
+    }
+    words = dict(enumerate(model.vocab.words))
+    content = {
+        "epoch": 0,
+        "n_total_iter": model.history.step,
+        "best_metrics": {},
+        "best_stopping_criterion": None,
+        "model": to_original(model.weights),
+        "dico_id2word": words,
+        "dico_word2id": {word: i for i, word in words.items()},
+        "dico_counts": dict(zip(model.vocab.words, model.vocab.counts.tolist())),
+        "params": params,
+    }
+    try:
+        with path.open("wb") as stream:
+            torch.save(content, stream)
+    except RuntimeError as error:  # what torch makes of a full disk
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def from_original(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
+    """The state dict of a :class:`~xlmtrain.objective.LanguageModel` from the ancestor's encoder.
+
+    Takes gradients under the same names too. Unless ``untied``, an output matrix that equals the embeddings is theirs.
+    """
+    result = {ours: tensors[theirs] for theirs, ours in _TOP.items() if theirs in tensors}
+    output = tensors.get(_OUTPUT)
+    if output is not None and (untied or not torch.equal(output, tensors["embeddings.weight"])):
+        result["head.weight"] = output
+    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"attentions\.(\d+)\.", name)))
+    for layer in range(layers):
+        for kind in ("weight", "bias"):
+            ours = f"encoder.blocks.{layer}."
+            parts = [tensors[f"attentions.{layer}.{part}_lin.{kind}"] for part in "qkv"]
+            result[f"{ours}attention.qkv.{kind}"] = torch.cat(parts)
+            for theirs, name in _BLOCK.items():
+                result[f"{ours}{name}.{kind}"] = tensors[f"{theirs.format(layer)}.{kind}"]
+    return result
+
+
+def to_original(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The ancestor's encoder from our state dict; the tied matrix stands under both of its names."""
+    result = {theirs: tensors[ours] for theirs, ours in _TOP.items() if ours in tensors}
+    result[_OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
+    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"encoder\.blocks\.(\d+)\.", name)))
+    for layer in range(layers):
+        for kind in ("weight", "bias"):
+            ours = f"encoder.blocks.{layer}."
+            for part, tensor in zip("qkv", tensors[f"{ours}attention.qkv.{kind}"].chunk(3)):
+                result[f"attentions.{layer}.{part}_lin.{kind}"] = tensor
+            for theirs, name in _BLOCK.items():
+                result[f"{theirs.format(layer)}.{kind}"] = tensors[f"{ours}{name}.{kind}"]
+    return result

@@ -1,0 +1,206 @@
+"""The ancestor's binarized data, a directory of ``.pth`` files, as a prepared data set: same words, ids, sentences.
+
+Files are ``{split}.{language}.pth`` and ``{split}.{pair}.{language}.pth``. Where one is not there, its parts
+``{...}.0.pth``, ``{...}.1.pth`` and so on, made for several GPUs, are joined.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, corpus_name, fingerprint, id_dtype
+from xlmtrain.errors import DataError
+from xlmtrain.interop.xlm.pth import read_data_file
+from xlmtrain.runtime.atomic_io import sha256_of
+from xlmtrain.runtime.output_paths import new_directory
+from xlmtrain.text.bpe import read_codes
+from xlmtrain.text.vocab import EOS, SPECIALS, UNK, Vocab
+
+log = logging.getLogger(__name__)
+CHUNK_SENTENCES = 1 << 16
+_NAME = re.compile(r"(train|valid|test)\.(?:([A-Za-z_]+-[A-Za-z_]+)\.)?([A-Za-z_]+)(?:\.(\d{1,6}))?\.pth")
+
+
+@dataclass
+class ImportedCorpus:
+    """What one corpus holds. ``tokens`` counts EOS; ``unknown`` are those not in the vocabulary."""
+
+    name: str
+    sentences: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+    @property
+    def unknown_rate(self) -> float:
+        """Share of the subwords that are not in the vocabulary."""
+        return self.unknown / max(self.tokens - self.sentences, 1)
+
+
+def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) -> list[ImportedCorpus]:
+    """Make ``output`` from the files in ``data``; it appears when it is complete.
+
+    ``codes``: the BPE codes that the data was made with, None if they are not at hand. ``text``: how its raw text was
+    treated. Neither changes the ids; both are for raw text that a model meets later. Raises DataError for files that
+    are missing, damaged, unsafe, or do not belong together.
+    """
+    files = _find(data)
+    if codes is not None:
+        read_codes(codes)
+    with new_directory(output) as directory:
+        imported, corpora, vocab = _write_corpora(files, directory)
+        vocab.write(directory / "vocab")
+        codes_sha256 = ""
+        if codes is not None:
+            shutil.copyfile(codes, directory / "codes")
+            codes_sha256 = sha256_of(directory / "codes")
+        Header(
+            languages=sorted({name.rpartition(".")[2] for name in files}),
+            dtype=id_dtype(len(vocab)).name,
+            vocab_size=len(vocab),
+            vocab_fingerprint=vocab.fingerprint,
+            text=asdict(text),
+            fingerprint=fingerprint(vocab.fingerprint, codes_sha256, asdict(text), corpora),
+            corpora=corpora,
+        ).write(directory)
+    return imported
+
+
+def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
+    """The ancestor's Dictionary as our vocabulary; raises ValueError if it is not one, or could not be written."""
+    if not all(isinstance(part, dict) for part in (id2word, word2id, counts)):
+        raise ValueError("its dictionary is not whole")
+    if not len(id2word) == len(word2id) == len(counts) > len(SPECIALS):
+        raise ValueError(f"its dictionary has {len(id2word)} words, {len(word2id)} ids, {len(counts)} counts")
+    entries: list[tuple[str, int]] = []
+    for i in range(len(id2word)):
+        word = id2word.get(i)
+        count = counts.get(word) if isinstance(word, str) else None
+        if count is None or word2id.get(word) != i or type(count) is not int or not 0 <= count < 1 << 63:
+            raise ValueError(f"its dictionary does not agree with itself on word {i}")
+        if i < len(SPECIALS):
+            if word != SPECIALS[i]:
+                raise ValueError(f"word {i} of its dictionary is {word[:40]!r}, not {SPECIALS[i]}")
+            continue
+        if word.split() != [word]:
+            raise ValueError(f"word {i} of its dictionary, {word[:40]!r}, is empty or has white space in it")
+        if entries and count > entries[-1][1]:
+            raise ValueError(f"word {i} of its dictionary, {word[:40]!r}, is more frequent than the one before it")
+        entries.append((word, count))
+    return Vocab(entries)
+
+
+def _find(data: Path) -> dict[str, list[Path]]:
+    """Corpus -> its file, or its parts in order."""
+    whole: dict[str, list[Path]] = {}
+    parts: dict[str, dict[int, Path]] = {}
+    for path in sorted(data.glob("*.pth")):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            log.warning("%s: left out; data has names like train.de.pth and train.de-en.de.pth", path)
+            continue
+        split, pair, language, part = match.groups()
+        if pair is not None and (pair.split("-") != sorted(set(pair.split("-"))) or language not in pair.split("-")):
+            raise DataError(f"{path}: a pair is two languages in alphabetical order, like train.de-en.de.pth")
+        name = corpus_name(split, language, pair)
+        if part is None:
+            whole[name] = [path]
+        else:
+            parts.setdefault(name, {})[int(part)] = path
+    for name, numbered in parts.items():
+        if name not in whole and set(numbered) != set(range(len(numbered))):
+            missing = min(set(range(len(numbered))) - set(numbered))
+            raise DataError(f"{data / name}.{missing}.pth: missing, but there is {numbered[max(numbered)].name}")
+    files = {name: [numbered[i] for i in range(len(numbered))] for name, numbered in parts.items() if name not in whole}
+    files |= whole
+    if not any(name.startswith("train.") for name in files):
+        raise DataError(f"{data}: no training data; expected a directory with files like train.de.pth")
+    for first, second in _sides(files):
+        if second not in files or first not in files:
+            raise DataError(f"{data / (second if first in files else first)}.pth: missing, the other side is there")
+    return dict(sorted(files.items()))
+
+
+def _sides(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The two corpora of each pair that one of ``names`` belongs to."""
+    for stem in sorted({name.rpartition(".")[0] for name in names if name.count(".") == 2}):
+        first, second = stem.split(".")[1].split("-")
+        yield f"{stem}.{first}", f"{stem}.{second}"
+
+
+def _write_corpora(
+    files: dict[str, list[Path]], directory: Path
+) -> tuple[list[ImportedCorpus], dict[str, CorpusHeader], Vocab]:
+    imported: list[ImportedCorpus] = []
+    corpora: dict[str, CorpusHeader] = {}
+    first = next(iter(files.values()))[0]
+    vocab = _read(first)[0]
+    for name, paths in files.items():
+        corpus = ImportedCorpus(name)
+        with CorpusWriter(directory, name, id_dtype(len(vocab))) as writer:
+            for path in paths:
+                own_vocab, positions, ids = _read(path)
+                if own_vocab.words != vocab.words:
+                    raise DataError(f"{path}: its dictionary is not the one of {first}; were they made together?")
+                for chunk, lengths in _chunks(path, positions, ids, len(vocab)):
+                    writer.append(chunk, lengths)
+                    corpus.unknown += int(np.count_nonzero(chunk == UNK))
+            corpora[name] = writer.finish([path.name for path in paths])
+        corpus.sentences, corpus.tokens = corpora[name].sentences, corpora[name].tokens
+        imported.append(corpus)
+    for one, other in _sides(files):
+        if corpora[one].sentences != corpora[other].sentences:
+            raise DataError(
+                f"{first.parent}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
+            )
+    return imported, corpora, vocab
+
+
+def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
+    """A file's vocabulary, ``positions`` and ``sentences`` as the ancestor calls them."""
+    content = read_data_file(path)
+    try:
+        dictionary = content["dico"]
+        vocab = dictionary_vocab(dictionary["id2word"], dictionary["word2id"], dictionary["counts"])
+        positions, ids = content["positions"], content["sentences"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not binarized data of the original program ({error} is missing)") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    if not isinstance(positions, np.ndarray) or positions.dtype != np.int64 or positions.shape[1:] != (2,):
+        raise DataError(f"{path}: its positions are not two columns of int64")
+    if not isinstance(ids, np.ndarray) or ids.dtype not in (np.uint16, np.int32) or ids.ndim != 1:
+        raise DataError(f"{path}: its sentences are not a row of uint16 or int32")
+    if not len(positions):
+        raise DataError(f"{path}: no sentence in it")
+    return vocab, positions, ids
+
+
+def _chunks(path: Path, positions: np.ndarray, ids: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and lengths of some sentences after the other, EOS included: positions tell where a sentence starts and
+    where its EOS is; without gaps, and with no other special symbol than ``<unk>`` inside."""
+    start = 0
+    for first in range(0, len(positions), CHUNK_SENTENCES):
+        starts, ends = positions[first : first + CHUNK_SENTENCES].T
+        where = f"{path}: sentences {first} to {first + len(starts) - 1}"
+        inside = (ends >= 0) & (ends < len(ids))  # before any arithmetic with them
+        if not inside.all() or starts[0] != start or (starts[1:] != ends[:-1] + 1).any() or (ends < starts).any():
+            raise DataError(f"{where}: their positions are not one after the other within the {len(ids)} ids")
+        chunk = ids[start : ends[-1] + 1]
+        if chunk.min() < 0 or chunk.max() >= size:
+            raise DataError(f"{where}: an id is outside the vocabulary of {size}")
+        special = (chunk < len(SPECIALS)) & (chunk != UNK)
+        if (chunk[ends - start] != EOS).any() or np.count_nonzero(special) != len(ends):
+            raise DataError(f"{where}: one does not end with {SPECIALS[EOS]}, or a special symbol is inside one")
+        yield chunk, ends - starts + 1
+        start = int(ends[-1]) + 1
+    if start != len(ids):
+        raise DataError(f"{path}: {len(ids) - start} ids follow the last sentence")

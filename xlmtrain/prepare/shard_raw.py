@@ -1,0 +1,217 @@
+"""Stage 1 of preparation: raw files are read once, checked, and cut into shards of bounded size.
+
+A shard holds consecutive lines of one raw text (of both files of a pair), as many for every language, compressed with
+Zstandard. What cannot be used as text is found here, before the long work: lines that are not UTF-8, lines of more
+than ``clean.max_chars`` characters, pairs that do not belong together. Where shards begin depends on the text and on
+``shard_mb`` only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import zstandard
+
+from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
+from xlmtrain.errors import DataError
+from xlmtrain.prepare.artifacts import BuildTask
+from xlmtrain.prepare.raw_files import BLOCK_BYTES, Chunk, RawText, UnequalLengths, read_chunks
+from xlmtrain.text.alignment_check import first_mismatch
+from xlmtrain.text.langid import marker_words
+
+CHUNK_BYTES = 1 << 18
+DIGEST_DTYPE = np.dtype("<u8")
+NO_DIGEST = 0
+"""The digest of a line of nothing but white space: it is like no other line."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def cut_task(text: RawText, config: PrepareConfig) -> BuildTask:
+    """The task for one raw text; ``files`` in its arguments is what tells a changed file."""
+    stats = [path.stat() for path in text.paths]
+    arguments = {
+        "split": text.split,
+        "languages": list(text.languages),
+        "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(text.paths, stats)],
+        "shard_bytes": config.shard_mb * 10**6,
+        "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "mismatch")},
+    }
+    return BuildTask("cut", arguments, sum(stat.st_size for stat in stats))
+
+
+def cut(
+    out: Path, split: str, languages: list[str], files: list[list[Any]], shard_bytes: int, clean: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the shards to ``out``; returns, JSON-able:
+
+    ``shards``: lines and bytes of each; ``lines``: those of the raw files; ``dropped``: lines by reason; ``words``:
+    what :func:`~xlmtrain.text.langid.marker_words` counted for each side; ``segmented``: lines that hold ``@@``.
+    Raises DataError with file and line for what ``clean`` does not let pass.
+    """
+    text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files))
+    checks = _Checks(text, CleanConfig(**clean))
+    shards: list[dict[str, int]] = []
+    with _Shards(out, text.languages, shard_bytes) as writer:
+        for chunk in checks.usable():
+            writer.write(chunk)
+        shards = writer.finish()
+    return {
+        "shards": shards,
+        "lines": checks.lines,
+        "dropped": dict(checks.dropped),
+        "words": [dict(words) for words in checks.words],
+        "segmented": checks.segmented,
+    }
+
+
+class _Checks:
+    """The chunks of a raw text without the lines that cannot be used, and what was found on the way."""
+
+    def __init__(self, text: RawText, clean: CleanConfig) -> None:
+        self._text, self._clean = text, clean
+        self.lines = 0
+        self.segmented = 0
+        self.dropped: Counter[str] = Counter()
+        self.words: list[Counter[str]] = [Counter() for _ in text.languages]
+
+    def usable(self) -> Iterator[Chunk]:
+        """What is left of every chunk."""
+        try:
+            for chunk in read_chunks(self._text, CHUNK_BYTES, 4 * self._clean.max_chars):
+                self.lines += len(chunk.lines[0])
+                chunk = self._aligned(self._decodable(self._not_too_long(chunk)))
+                self.segmented += sum(1 for side in chunk.lines for line in side if b"@@ " in line)
+                yield chunk
+        except UnequalLengths as error:
+            if self._clean.mismatch == OnError.stop:
+                raise
+            self.lines += error.surplus
+            self.dropped["mismatch"] += error.surplus
+
+    def _not_too_long(self, chunk: Chunk) -> Chunk:
+        limit = self._clean.max_chars
+        if not limit or max(len(line) for side in chunk.lines for line in side) <= limit:
+            return chunk
+        bad = [
+            i
+            for i, aligned in enumerate(zip(*chunk.lines))
+            if any(len(line) > limit and len(line.decode(errors="ignore")) > limit for line in aligned)
+        ]
+        return self._without(chunk, bad, "too_many_chars")
+
+    def _decodable(self, chunk: Chunk) -> Chunk:
+        bad: set[int] = set()
+        for path, side in zip(self._text.paths, chunk.lines):
+            if _decoding_error(b"\n".join(side)) is None:
+                continue
+            for i, line in enumerate(side):
+                if error := _decoding_error(line):
+                    if self._clean.invalid_utf8 == OnError.stop:
+                        wide = ", but UTF-16 by its first bytes" if line.startswith(_UTF16) else ""
+                        raise DataError(
+                            f"{path}:{chunk.first + i}: not UTF-8{wide} ({error.reason}); convert the file, e.g. with "
+                            "iconv, remove the line, or drop such lines with clean.invalid_utf8=drop"
+                        )
+                    bad.add(i)
+        return self._without(chunk, sorted(bad), "not_utf8")
+
+    def _aligned(self, chunk: Chunk) -> Chunk:
+        """Where a pair's sides cease to belong together, the rest of the chunk goes."""
+        words = [marker_words(side) for side in chunk.lines]
+        for total, count in zip(self.words, words):
+            total.update(count)
+        found = first_mismatch(chunk.lines, chunk.languages, words) if len(chunk.lines) == 2 else None
+        if found is None:
+            return chunk
+        index, why = found
+        if self._clean.mismatch == OnError.stop:
+            path, other = self._text.paths
+            raise DataError(
+                f"{path}:{chunk.first + index}: from about this line on, {why} {other}; mend the files, or drop what "
+                "looks so with clean.misaligned=drop"
+            )
+        return self._without(chunk, range(index, len(chunk.lines[0])), "mismatch")
+
+    def _without(self, chunk: Chunk, bad: Sequence[int], reason: str) -> Chunk:
+        if not bad:
+            return chunk
+        self.dropped[reason] += len(bad)
+        gone = set(bad)
+        kept = tuple([line for i, line in enumerate(side) if i not in gone] for side in chunk.lines)
+        return replace(chunk, lines=kept, size=sum(len(line) + 1 for side in kept for line in side))
+
+
+def _decoding_error(content: bytes) -> UnicodeDecodeError | None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error
+    return None
+
+
+def shard_file(cut_part: Path, shard: int, language: str) -> Path:
+    """The raw lines of a shard, one language."""
+    return cut_part / f"{shard:05d}.{language}.zst"
+
+
+def read_digests(cut_part: Path, shard: int, language: str) -> np.ndarray:
+    """A digest of every line of a shard, (lines,) uint64: the same for lines that differ in white space at their ends
+    only, and else different, but for one chance in 2^64."""
+    return np.fromfile(cut_part / f"{shard:05d}.{language}.digests", DIGEST_DTYPE)
+
+
+def line_digest(line: bytes) -> int:
+    """See :func:`read_digests`."""
+    bare = line.strip()
+    return int.from_bytes(hashlib.blake2b(bare, digest_size=8).digest(), "little") if bare else NO_DIGEST
+
+
+class _Shards:
+    """Writes chunks, and begins a shard where the last one is full."""
+
+    def __init__(self, directory: Path, languages: tuple[str, ...], shard_bytes: int) -> None:
+        self._directory, self._languages, self._shard_bytes = directory, languages, shard_bytes
+        self._shards: list[dict[str, int]] = []
+        self._open = ExitStack()
+        self._sides: list[tuple[BinaryIO, BinaryIO]] = []
+
+    def __enter__(self) -> _Shards:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def write(self, chunk: Chunk) -> None:
+        """Append the chunk, which may be empty."""
+        if not self._shards or self._shards[-1]["bytes"] >= self._shard_bytes:
+            self._begin()
+        for (text, digests), lines in zip(self._sides, chunk.lines):
+            text.write(b"".join(line + b"\n" for line in lines))
+            digests.write(np.array([line_digest(line) for line in lines], DIGEST_DTYPE).tobytes())
+        self._shards[-1]["lines"] += len(chunk.lines[0])
+        self._shards[-1]["bytes"] += chunk.size
+
+    def finish(self) -> list[dict[str, int]]:
+        """Close the files; lines and bytes of each shard."""
+        self._open.close()
+        return self._shards
+
+    def _begin(self) -> None:
+        self._open.close()
+        number = len(self._shards)
+        self._shards.append({"lines": 0, "bytes": 0})
+        self._sides = []
+        for language in self._languages:
+            path = shard_file(self._directory, number, language)
+            raw = self._open.enter_context(path.open("wb"))
+            text = zstandard.ZstdCompressor(level=1).stream_writer(raw, write_size=BLOCK_BYTES, closefd=False)
+            self._open.enter_context(text)
+            digests = self._open.enter_context(path.with_suffix(".digests").open("wb"))
+            self._sides.append((text, digests))

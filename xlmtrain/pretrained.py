@@ -1,0 +1,221 @@
+"""Using a trained model, in a few lines.
+
+model = xlmtrain.load("runs/quickstart")
+model.fill_mask("Die Katze <mask> auf dem Sofa.", lang="de", k=5)
+model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import Pooling
+from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.evaluate.sentence_embeddings import by_length, embed
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.text.vocab import EOS, MASK
+
+E = TypeVar("E", bound=Enum)
+_LIKE_A_MASK = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A subword that may stand at a ``<mask>``, and its probability."""
+
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """How likely a sentence is. ``log_probability``: in nats, summed over its ``tokens`` subwords."""
+
+    log_probability: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log_probability / tokens); nan for a sentence without tokens."""
+        return math.exp(-self.log_probability / self.tokens) if self.tokens else math.nan
+
+
+class Pretrained:
+    """A model in evaluation mode, with the text pipeline it was trained with.
+
+    Every method takes raw text and the name of its language, ``lang``. They raise ConfigError for a language that the
+    model does not have, and DataError for a sentence that is too long for it. ``causal``: the model was trained by CLM
+    alone, so that a state knows of what is before it only, the first of nothing; it fills no masks.
+    """
+
+    def __init__(self, saved: PretrainedBundle, device: torch.device | str = "cpu") -> None:
+        self.model, self.text = saved.module(device), saved.pipeline()
+        self.languages, self.step, self.causal = saved.languages, saved.history.step, saved.causal
+        self.device = torch.device(device)
+        self._longest = saved.config.max_positions
+
+    def tokenize(self, sentence: str, lang: str) -> list[str]:
+        """The subwords that the model reads."""
+        self._language(lang)
+        return self.text.tokens(_one_sentence(sentence), lang)
+
+    def fill_mask(
+        self, sentence: str, lang: str, k: int = 5, translation: tuple[str, str] | None = None
+    ) -> list[list[Prediction]]:
+        """The ``k`` likeliest subwords at each ``<mask>`` of a raw sentence, likeliest first.
+
+        ``translation``: (sentence, language) that the model sees too, as in TLM. Raises DataError for a sentence
+        without ``<mask>``, ConfigError for a causal model.
+        """
+        if self.causal:
+            raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
+        ids = self._ids(sentence, lang)
+        if MASK not in ids:
+            like = _LIKE_A_MASK.search(sentence)
+            raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {like[0]}" if like else ""))
+        if translation is None:
+            rows = sentence_sequences([ids], self._language(lang))
+        else:
+            if isinstance(translation, str) or len(translation) != 2:
+                raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
+            languages = (self._language(lang), self._language(translation[1]))
+            rows = pair_sequences([ids], [self._ids(*translation)], languages)
+        probabilities = self._logits(rows, rows.tokens, rows.tokens == MASK).softmax(dim=1)
+        best = probabilities.topk(min(k, probabilities.shape[1]))
+        return [
+            [Prediction(self.text.vocab.word(word), p) for word, p in zip(words, values)]
+            for words, values in zip(best.indices.tolist(), best.values.tolist())
+        ]
+
+    def embed(
+        self,
+        sentences: Sequence[str],
+        lang: str,
+        pooling: Pooling | str = Pooling.mean,
+        layer: int | None = None,
+    ) -> np.ndarray:
+        """One vector a sentence, (sentences, dim) float32, in the order given.
+
+        ``layer``: whose states are pooled, 0 for the embeddings; None takes the last. Sentences of similar length are
+        computed together.
+        """
+        last = len(self.model.encoder.blocks)
+        if layer is not None and not 0 <= layer <= last:
+            raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
+        chosen = last if layer is None else layer
+        ids = self._all_ids(sentences, lang)
+        return self._embed(ids, lang, [_one_of(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
+
+    def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
+        """What :meth:`embed` gives for every layer, (layers + 1, sentences, dim), in one pass for both poolings."""
+        return self.embed_ids(self._all_ids(sentences, lang), lang)
+
+    def embed_ids(self, ids: Sequence[np.ndarray], lang: str) -> dict[Pooling, np.ndarray]:
+        """:meth:`embed_layers` of prepared sentences: ids of the model's vocabulary, each ending with EOS."""
+        layers = range(len(self.model.encoder.blocks) + 1)
+        return dict(zip(Pooling, self._embed(ids, lang, list(Pooling), layers)))
+
+    def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
+        if isinstance(sentences, str):
+            raise ConfigError("sentences: a list of sentences is needed, not one string")
+        self._language(lang)
+        return [self._ids(sentence, lang) for sentence in sentences]
+
+    def _embed(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
+        """(poolings, layers, sentences, dim)"""
+        return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
+
+    @torch.no_grad()
+    def score(self, sentences: Sequence[str], lang: str) -> list[SentenceScore]:
+        """Pseudo-log-likelihoods: each subword in turn is hidden and predicted from all others (Salazar et al. 2020).
+
+        A sentence of n subwords costs n forward passes of it. The delimiters are not scored. A causal model predicts
+        each from those before it, which makes log-likelihoods.
+        """
+        language, ids = self._language(lang), self._all_ids(sentences, lang)
+        if self.causal:
+            return [self._causal_score(sentence, language) for sentence in ids]
+        copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
+        totals = np.zeros(len(ids))
+        for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
+            rows = sentence_sequences([ids[copies[c][0]] for c in chosen], language)
+            hidden = np.zeros(rows.tokens.shape, dtype=bool)
+            hidden[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
+            batch = self._batch(rows, np.where(hidden, MASK, rows.tokens), hidden)
+            losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
+            np.subtract.at(totals, [copies[c][0] for c in chosen], losses.double().cpu().numpy())
+        return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(totals, ids)]
+
+    def _causal_score(self, sentence: np.ndarray, language: int) -> SentenceScore:
+        batch = make_causal_batch(sentence_sequences([sentence], language)).to(self.device)
+        losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")[:-1]  # not of EOS
+        return SentenceScore(-float(losses.double().sum()), len(sentence) - 1)
+
+    @torch.no_grad()
+    def _logits(self, rows: Sequences, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
+        return self.model.logits(self._batch(rows, inputs, selected))
+
+    def _batch(self, rows: Sequences, inputs: np.ndarray, selected: np.ndarray) -> Batch:
+        return make_batch("mlm", rows, inputs, selected).to(self.device)
+
+    def _ids(self, sentence: str, lang: str) -> np.ndarray:
+        """The sentence's ids with the closing EOS."""
+        self._language(lang)
+        ids = np.array([*self.text.ids(_one_sentence(sentence), lang), EOS])
+        if len(ids) >= self._longest:  # one more opens the sentence
+            raise DataError(
+                f"{len(ids) + 1} tokens are more than the model's {self._longest} positions: {sentence[:60]!r}"
+            )
+        return ids
+
+    def _language(self, lang: str) -> int:
+        if lang not in self.languages:
+            raise ConfigError(f"lang={lang}: the model knows {', '.join(self.languages)}")
+        return self.languages.index(lang)
+
+
+def load(
+    path: str | Path,
+    which: CheckpointChoice | str = CheckpointChoice.best,
+    device: torch.device | str | None = None,
+    codes: str | Path | None = None,
+    text: TextConfig | None = None,
+) -> Pretrained:
+    """The model in a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` of the original.
+
+    ``device``: None takes the GPU if there is one. ``which``, ``codes``, ``text`` as in
+    :func:`~xlmtrain.interop.formats.read_model`. Raises CheckpointError for what cannot be read.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
+    return Pretrained(read_model(path, _one_of(CheckpointChoice, "which", which), codes, text), device)
+
+
+def _one_of(choices: type[E], name: str, value: E | str) -> E:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ConfigError(f"{name}={value}: there are {', '.join(choice.value for choice in choices)}") from None
+
+
+def _one_sentence(sentence: str) -> str:
+    if not isinstance(sentence, str):
+        raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
+    return sentence

@@ -1,0 +1,84 @@
+"""Worker processes, and a pool of them that keeps the order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from xlmtrain.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+IN_FLIGHT_PER_WORKER = 4
+
+
+def worker_count(setting: int) -> int:
+    """The number of processes for a setting; 0 means every core this process may use."""
+    if setting:
+        return setting
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def initialize_worker() -> None:
+    """What every worker process does first: Ctrl-C is its parent's to handle, and it ends when its parent does, also
+    when that was killed: else it would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is no worker process"
+    parent.join()
+    os._exit(1)
+
+
+def pool_imap(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers: int) -> Iterator[R]:
+    """The results of ``make()(item)`` in the order of ``items``.
+
+    Every process calls ``make`` once, for what is costly to build. A bounded number of items is in flight, so memory
+    does not grow with the corpus. An exception in a worker arrives here as it is. With one worker all work is done in
+    this process.
+    """
+    if workers == 1:
+        yield from map(make(), items)
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, context, initializer=_initialize, initargs=(make,))
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(_run, item))
+            if len(pending) >= workers * IN_FLIGHT_PER_WORKER:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died, killed perhaps for want of memory; take fewer with workers=..."
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+# A pool can only reach what its workers keep in a module: this is set once in each of them, never in the parent.
+_worker: dict[str, Any] = {}
+
+
+def _initialize(make: Callable[[], Callable]) -> None:
+    initialize_worker()
+    _worker["make"] = make
+
+
+def _run(item: Any) -> Any:
+    # Built here, not in the initializer, whose exceptions would reach the parent as a broken pool only.
+    if "task" not in _worker:
+        _worker["task"] = _worker["make"]()
+    return _worker["task"](item)

@@ -1,0 +1,123 @@
+"""Word counts on disk: merged from many shards and languages with bounded memory.
+
+A file holds ``word count`` lines sorted by the word's code points, compressed with Zstandard. The sums are exact; the
+words themselves may be cut to the most frequent ones (:func:`truncate_counts`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import zstandard
+
+from xlmtrain.prepare.raw_files import open_bytes
+
+IN_MEMORY = 1 << 18
+"""Distinct words that are summed up in memory before they are written out."""
+
+WordCount = tuple[str, int]
+
+
+def write_counts(path: Path, counts: Iterable[WordCount]) -> None:
+    """Write sorted counts."""
+    with path.open("wb") as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as file:
+        for batch in _batches(counts, 4096):
+            file.write("".join(f"{word} {count}\n" for word, count in batch).encode())
+
+
+def read_counts(path: Path) -> Iterator[WordCount]:
+    """The counts of a file, a line at a time."""
+    with open_bytes(path) as file:
+        for line in file:
+            word, _, count = line.decode().rpartition(" ")
+            yield word, int(count)
+
+
+def merge_counts(sources: Iterable[Iterable[WordCount]], scratch: Path) -> Iterator[WordCount]:
+    """The sums of ``sources``, sorted; sums of :data:`IN_MEMORY` words at a time go to ``scratch``, a directory."""
+    runs: list[Path] = []
+    counts: Counter[str] = Counter()
+    for source in sources:
+        for word, count in source:
+            counts[word] += count
+        if len(counts) >= IN_MEMORY:
+            runs.append(scratch / f"run-{len(runs)}.zst")
+            write_counts(runs[-1], sorted(counts.items()))
+            counts = Counter()
+    return sum_sorted([*map(read_counts, runs), iter(sorted(counts.items()))])
+
+
+def sum_sorted(sources: Sequence[Iterable[WordCount]]) -> Iterator[WordCount]:
+    """Several sorted counts as one."""
+    if len(sources) == 1:
+        return iter(sources[0])
+    merged = itertools.groupby(heapq.merge(*sources), key=operator.itemgetter(0))
+    return ((word, sum(count for _, count in group)) for word, group in merged)
+
+
+def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[str, float]:
+    """What share of each language's text to take for a sample of about ``sample``, in which a language of size n, in
+    sentences or bytes, has a share proportional to n^alpha; everything if there is no more, or ``sample`` is 0."""
+    if not sample or sum(sizes.values()) <= sample:
+        return dict.fromkeys(sizes, 1.0)
+    weights = {language: count**alpha for language, count in sizes.items() if count}
+    per_weight = sample / sum(weights.values())
+    return {
+        language: min(per_weight * weights[language] / count, 1.0) if count else 1.0
+        for language, count in sizes.items()
+    }
+
+
+def balance_factors(counted: Mapping[str, int], rates: Mapping[str, float], alpha: float) -> dict[str, float]:
+    """What the word counts of each language are multiplied by. ``counted``: its running words in the sample, ``rates``:
+    the share of its text that was sampled.
+
+    A language of n running words gets a share proportional to n^alpha (Conneau & Lample 2019, section 3.1, with
+    alpha 0.5). Counts are never scaled down, which would round rare words away.
+    """
+    sizes = {language: count / rates[language] for language, count in counted.items() if count}
+    largest = max(sizes.values(), default=0)
+    factors = {language: (largest / size) ** (1 - alpha) / rates[language] for language, size in sizes.items()}
+    least = min(factors.values(), default=1.0)
+    return {language: factor / least for language, factor in factors.items()}
+
+
+def scaled(counts: Iterable[WordCount], factor: float) -> Iterator[WordCount]:
+    """Every count times ``factor``, rounded."""
+    return ((word, round(count * factor)) for word, count in counts)
+
+
+def truncate_counts(counts: Iterable[WordCount], words: int, scratch: Path) -> tuple[Path, int, int]:
+    """Write to ``scratch`` the words that occur often enough for no more than ``words`` to be left.
+
+    Returns the file, how many words are in it, and the smallest count that was kept: all words of that count or more
+    are there, and none of a smaller. (More than ``words`` are left if they all have the same count.)
+    """
+    everything, kept = scratch / "all.zst", scratch / "kept.zst"
+    histogram: Counter[int] = Counter()
+
+    def counted() -> Iterator[WordCount]:
+        for word, count in counts:
+            histogram[count] += 1
+            yield word, count
+
+    write_counts(everything, counted())
+    left, least = sum(histogram.values()), 1
+    while left > words and left > histogram[least]:
+        left -= histogram[least]
+        least += 1
+    if least == 1:
+        return everything, left, least
+    write_counts(kept, ((word, count) for word, count in read_counts(everything) if count >= least))
+    return kept, left, least
+
+
+def _batches(items: Iterable[WordCount], size: int) -> Iterator[list[WordCount]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

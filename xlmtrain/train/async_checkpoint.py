@@ -1,0 +1,160 @@
+"""Writing checkpoints while the steps go on: a copy is taken between two steps, and one thread writes it.
+
+A save that is due while the one before it is still being written waits for it. So there is one copy in memory, the
+steps at which there are checkpoints do not depend on the clock, and a crash never costs more than twice the steps
+between two saves; storage that is slower than that would fall behind for ever if it did not make the steps wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from xlmtrain.errors import CheckpointError
+from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import Tensors
+
+log = logging.getLogger(__name__)
+
+PAUSES = (1.0, 3.0)
+"""Seconds before the second and the third try of a save."""
+FAILURES = 3
+"""So many saves in a row that failed end the run."""
+# In an error's text, as safetensors has no numbers for it.
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint so far: its step, and the value of the metric there."""
+
+    step: int
+    metric: str
+    value: float
+
+
+class AsyncCheckpointer:
+    """Saves, marks the best and prunes, in that order, in a thread of its own.
+
+    A save is tried three times, on a full disk with only what must be kept left on it. One that fails all the same is
+    a warning, and the run goes on; after FAILURES of them in a row, :meth:`settle` raises CheckpointError.
+    """
+
+    def __init__(self, store: CheckpointManager) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._job: Future[None] | None = None
+        self._model, self._optimizer = _HostCopy(), _HostCopy()
+        self._failures = 0
+        self._last_failure: CheckpointError | None = None
+
+    def busy(self, patience: float = 0.0) -> bool:
+        """Whether a checkpoint is still being written after at most ``patience`` seconds."""
+        return self._job is not None and bool(wait([self._job], patience).not_done)
+
+    def broken(self) -> bool:
+        """Whether :meth:`settle` is going to raise."""
+        return self._job is not None and self._job.done() and self._job.exception() is not None
+
+    def settle(self) -> None:
+        """Wait for the thread. Raises what it ended with, CheckpointError if the disk does not take any more."""
+        if self._job is not None:
+            job, self._job = self._job, None
+            job.result()
+
+    def finish(self) -> None:
+        """Wait for the last save of the run, which has to be on the disk: raises CheckpointError if it is not."""
+        self.settle()
+        if self._last_failure is not None:
+            raise self._last_failure
+
+    def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
+        """Take copies of the tensors and have them written; everything else must not change any more."""
+        self.settle()
+        failpoint("snapshot")
+        copies = self._model.take(model), self._optimizer.take(optimizer)
+        self._job = self._thread.submit(self._save, step, *copies, state, best)
+
+    def mark(self, best: Best | None) -> None:
+        """Let ``best.json`` name the best; it is behind if a kill came between a save and that."""
+        self.settle()
+        self._job = self._thread.submit(self._mark, best)
+
+    def close(self) -> None:
+        """Wait for what is being written, as the last thing, after an error too."""
+        self._thread.shutdown(wait=True)
+        error = self._job.exception() if self._job is not None else None
+        if error is not None:
+            log.warning("the last checkpoint: %s: %s", type(error).__name__, error)
+
+    def _save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
+        try:
+            self._try_to_save(step, model, optimizer, state)
+        except CheckpointError as error:
+            self._failures += 1
+            self._last_failure = error
+            if self._failures >= FAILURES:
+                raise CheckpointError(
+                    f"{error}\n{self._failures} saves in a row failed, so the run ends; its last checkpoint is whole. "
+                    "Make room, or mend the storage, and give the same command again"
+                ) from error
+            log.warning("checkpoint not saved, training goes on (%d of %d): %s", self._failures, FAILURES, error)
+            return
+        self._failures, self._last_failure = 0, None
+        self._mark(best)
+        try:
+            self._store.prune(step)
+        except OSError as error:
+            log.warning("old checkpoints not deleted (%s); the next save tries again", error)
+
+    def _try_to_save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
+        for pause in PAUSES:
+            try:
+                self._store.save(step, model, optimizer, state)
+                return
+            except CheckpointError as error:
+                log.info("trying again in %.0f s: %s", pause, error)
+                if any(text in str(error) for text in _FULL):
+                    with suppress(OSError):
+                        self._store.prune(step, keep_last=1)
+                time.sleep(pause)
+        self._store.save(step, model, optimizer, state)
+
+    def _mark(self, best: Best | None) -> None:
+        try:
+            if best is not None and best.step in self._store.steps():
+                self._store.mark_best(best.step, best.metric, best.value)
+        except OSError as error:
+            log.warning("best.json not written (%s); the next save tries again", error)
+
+
+class _HostCopy:
+    """Copies of tensors on the host, in memory that is kept from one time to the next."""
+
+    def __init__(self) -> None:
+        self._copies: Tensors = {}
+
+    def take(self, tensors: Tensors) -> Tensors:
+        """The copies, by name; they hold until the next call."""
+        copies = {name: self._copy_of(name, tensor) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            copies[name].copy_(tensor, non_blocking=True)
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.synchronize()
+        self._copies = copies
+        return copies
+
+    def _copy_of(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        old = self._copies.get(name)
+        if old is not None and (old.shape, old.dtype) == (tensor.shape, tensor.dtype):
+            return old
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
