@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -12,30 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.support.oracle import Oracle
 from tests.support.tiny import write_tiny_dataset
 from xlmtrain.runtime import failpoints
 
-REPOSITORY = Path(__file__).parents[1]
 torch.set_num_threads(1)  # tests share few cores, and sums over threads would differ between machines
-
-
-class Oracle:
-    """Numbers that the original code gave; ``oracle["cases.tlm.x"]`` is a tensor, ``oracle.numbers`` the rest."""
-
-    def __init__(self, directory: Path) -> None:
-        self._tensors = load_file(directory / "oracle.safetensors")
-        self.numbers: dict[str, Any] = json.loads((directory / "oracle.json").read_text(encoding="utf-8"))
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        """A tensor; ids and flags as int64."""
-        tensor = self._tensors[name]
-        return tensor.long() if tensor.dtype == torch.uint8 else tensor
-
-    def group(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors under ``prefix``, which is taken off their names."""
-        return {name[len(prefix) :]: self[name] for name in self._tensors if name.startswith(prefix)}
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.average import average_checkpoints
 from xlmtrain.interop.run import write_run
@@ -114,7 +115,7 @@ def _chosen(options: Checkpoints, store: CheckpointManager) -> list[int]:
 
 
 def _prune(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
-    settings = read_json(run / "config.json").get("train", {})
+    settings = current_settings(read_json(run / "config.json")).get("train", {})
     keep_last = options.keep_last or settings.get("keep_last", 1)
     keep_every = options.keep_every if options.keep_every >= 0 else settings.get("keep_every", 0)
     if keep_last < 1:
@@ -135,7 +136,9 @@ def _damage(path: Path) -> str:
 def _metric(run: Path) -> str:
     """What the best is chosen by."""
     settings = run / "config.json"
-    return str(read_json(settings).get("evaluate", {}).get("metric", "")) if settings.is_file() else ""
+    return (
+        str(current_settings(read_json(settings)).get("evaluate", {}).get("metric", "")) if settings.is_file() else ""
+    )
 
 
 def _values(run: Path) -> Iterator[tuple[int, float]]:

@@ -212,7 +212,7 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
             sub_batch_tokens=2 * length,  # nothing is drawn: sizes that allow any length
             max_sentence_length=1,
         ),
-        mask=MaskConfig(rate=trained.get("mask", {}).get("rate", MaskConfig.rate)),
+        mask=MaskConfig(prob=trained.get("mask", {}).get("prob", MaskConfig.prob)),
         train=TrainConfig(batch_tokens=2 * length),
         evaluate=EvaluateConfig(pairs_per_batch=pairs),
     )

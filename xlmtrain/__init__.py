@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xlmtrain.pretrained import load
 
 __all__ = ["load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

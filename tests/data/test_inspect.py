@@ -26,7 +26,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     train = SplitConfig({"de": [f"{directory}/x.de"]}, {"de-en": [f"{directory}/x.{{lang}}"]})
     valid = SplitConfig({"de": [f"{directory}/v.de"]})
     output = str(directory / "out")
-    prepare(PrepareConfig(output, train, valid, bpe=BpeConfig(merges=200), clean=CleanConfig(duplicates=True)))
+    prepare(PrepareConfig(output, train, valid, bpe=BpeConfig(merges=200), clean=CleanConfig(drop_duplicates=True)))
     return Dataset(output)
 
 

@@ -53,7 +53,9 @@ def test_what_stands_in_their_place(masked: tuple[Sequences, np.ndarray, np.ndar
 
 def test_random_words_come_from_the_whole_vocabulary_evenly() -> None:
     rows = text(800)
-    inputs, selected = Masker(MaskConfig(mask=0.0, random=1.0), COUNTS)(rows, generator(0, "mask"))
+    inputs, selected = Masker(MaskConfig(mask_token_prob=0.0, random_token_prob=1.0), COUNTS)(
+        rows, generator(0, "mask")
+    )
     counts = np.bincount(inputs[selected], minlength=WORDS)
     assert len(counts) == WORDS
     assert counts[: len(SPECIALS)].all()  # special symbols too, as the original
@@ -64,7 +66,9 @@ def test_random_words_come_from_the_whole_vocabulary_evenly() -> None:
 
 def test_shares_are_settings() -> None:
     rows = text(100)
-    inputs, selected = Masker(MaskConfig(rate=0.4, mask=0.5, random=0.0), COUNTS)(rows, generator(0, "mask"))
+    inputs, selected = Masker(MaskConfig(prob=0.4, mask_token_prob=0.5, random_token_prob=0.0), COUNTS)(
+        rows, generator(0, "mask")
+    )
     assert_share(int(selected.sum()), selected[:, 1:].size, 0.4)
     assert_share(int((inputs[selected] == MASK).sum()), int(selected.sum()), 0.5)
     assert_share(int((inputs[selected] == rows.tokens[selected]).sum()), int(selected.sum()), 0.5)
@@ -77,7 +81,7 @@ def test_padding_and_first_position_are_never_chosen(alpha: float) -> None:
     tokens = rng.integers(len(SPECIALS), WORDS, size=(300, 32))
     padding = np.arange(32) >= lengths[:, None]
     tokens[padding] = PAD
-    _, selected = Masker(MaskConfig(rate=0.9, inverse_frequency_exponent=alpha), COUNTS)(rows_of(tokens, lengths), rng)
+    _, selected = Masker(MaskConfig(prob=0.9, inverse_frequency_exponent=alpha), COUNTS)(rows_of(tokens, lengths), rng)
     assert selected.sum() > 2000
     assert not selected[:, 0].any()
     assert not selected[padding].any()
@@ -96,7 +100,7 @@ def test_frequency_weights_are_the_oracles(oracle: Oracle) -> None:
     """A row of two words: the chance that the only one to be chosen is the first is its weight's share."""
     counts = np.array([0] * len(SPECIALS) + oracle.numbers["counts"])
     scores = oracle["mask_scores"].numpy()
-    masker = Masker(MaskConfig(rate=0.4, inverse_frequency_exponent=0.5), counts)
+    masker = Masker(MaskConfig(prob=0.4, inverse_frequency_exponent=0.5), counts)
     trials = 1500
     for first, second in ((14, 199), (14, 15), (50, 120)):
         # rate 0.4 of two words that may be chosen is one, rounded up; the first position does not count

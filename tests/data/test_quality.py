@@ -123,7 +123,7 @@ def test_bpe_forgotten(tmp_path: Path) -> None:
     words = sorted({word for side in text.values() for line in side for word in re.findall(r"\w+", line)})
     (tmp_path / "vocab").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
     (tmp_path / "codes").write_text("☃ ☃ 1\n", encoding="utf-8")
-    given = {"bpe": BpeConfig(codes=f"{tmp_path}/codes"), "vocab": VocabConfig(path=f"{tmp_path}/vocab")}
+    given = {"bpe": BpeConfig(codes=f"{tmp_path}/codes"), "vocab": VocabConfig(file=f"{tmp_path}/vocab")}
     told = prepared(tmp_path, text, text, sample("valid"), **given)
     assert told.matches(rf"of the vocabulary's {len(words) + 14:,} entries 0 are parts of words.*was BPE forgotten")
     assert told.matches(r"subwords a word; were the codes learned from text like this")
@@ -146,7 +146,7 @@ def test_an_absurd_vocabulary(good: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(text_doubts, "LARGE_VOCAB", 2000)
     (tmp_path / "vocab").write_text("".join(f"w{i}@@ 1\n" for i in range(2000)), encoding="utf-8")
     (tmp_path / "codes").write_text("☃ ☃ 1\n", encoding="utf-8")
-    given = {"bpe": BpeConfig(codes=f"{tmp_path}/codes"), "vocab": VocabConfig(path=f"{tmp_path}/vocab")}
+    given = {"bpe": BpeConfig(codes=f"{tmp_path}/codes"), "vocab": VocabConfig(file=f"{tmp_path}/vocab")}
     few = {"de": ["a b"], "en": ["a"]}
     told = prepared(tmp_path, few, few, {"de": ["c"], "en": ["d"]}, **given)
     absurd = (
@@ -168,7 +168,7 @@ def test_an_absurd_vocabulary(good: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_subwords(good: Path, tmp_path: Path) -> None:
     """Text of another kind than codes and vocabulary were made of."""
     text = {"de": [f"Ελληνικά {line}" for line in sample("train")["de"]], "en": sample("train")["en"]}
-    given = {"bpe": BpeConfig(codes=f"{good}/data/codes"), "vocab": VocabConfig(path=f"{good}/data/vocab")}
+    given = {"bpe": BpeConfig(codes=f"{good}/data/codes"), "vocab": VocabConfig(file=f"{good}/data/vocab")}
     told = prepared(tmp_path, text, sample("train"), sample("valid"), **given)
     assert told.matches(r"^WARNING: train\.de: \d+\.\d% of the subwords are not in the vocabulary")
     assert len(told.said) == 1

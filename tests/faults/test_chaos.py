@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_kills import PHASES
-from test_stops import fake_scontrol
 
+from tests.faults.test_kills import PHASES
+from tests.faults.test_stops import fake_scontrol
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, half_written, ids, last_step, pause, resumed_from, settings
 from tests.support.training import checkpoint, records, state

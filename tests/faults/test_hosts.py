@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_same_batches import assert_same_losses
 
+from tests.faults.test_same_batches import assert_same_losses
 from tests.support.fault_table import Tries
 from tests.support.hosts import Host, Hosts
 from tests.support.starts import SAVE_EVERY, digest, finish, last_step, settings, straight

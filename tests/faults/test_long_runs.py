@@ -18,8 +18,8 @@ from unittest import mock
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # what TensorBoard shows
 from tensorboard.util.tensor_util import make_ndarray
-from test_kills import kill_at_random
 
+from tests.faults.test_kills import kill_at_random
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, last_step, settings
 from tests.support.training import records, train_alone

@@ -127,7 +127,7 @@ def _own_directory(parent: Path, rank: int) -> None:
 
 
 def _own_code(parent: Path, rank: int) -> None:
-    run_module.__file__ = str(parent / f"host{min(rank, 1)}" / "xlmtrain" / "train" / "run.py")
+    run_module.__file__ = str(parent / f"host{min(rank, 1)}" / "xlmtrain" / "train" / "run_dir.py")
 
 
 def _own_torch(rank: int) -> None:

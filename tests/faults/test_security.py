@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_architecture
-import test_fetch
 
+from tests import test_architecture
+from tests.download import test_fetch
+from tests.support import evil_pickles as evil
 from tests.support.evil_archives import TARS, TOO_MANY, ZIPS
 from tests.support.fault_table import Tries
 from tests.support.publisher import Hurried, publishing

@@ -88,12 +88,12 @@ def test_a_run_begins_where_the_other_ended(
         write_run(saved, source)
     began = read_model(first).history.step if form == "run" else STEPS  # a run directory stands for its best
     run = tmp_path / "run"
-    train_alone(begin(run, tiny_dataset, InitConfig(model=str(source))), stop_after=1)
+    train_alone(begin(run, tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(run, 0) == figures(first, began)
     message = f"first weights: {checkpoint(first, began) if form == 'run' else source}"
     assert message in (run / "log.txt").read_text(encoding="utf-8")
     assert_same_weights(
-        first_weights(InitConfig(model=str(source)), tiny_dataset), read_model(checkpoint(first, began)).weights
+        first_weights(InitConfig(pretrained=str(source)), tiny_dataset), read_model(checkpoint(first, began)).weights
     )
 
 
@@ -125,7 +125,7 @@ def test_resuming_does_not_read_the_source_again(first: Path, tiny_dataset: Path
     source, words = tmp_path / "source", tmp_path / "words.vec"
     shutil.copytree(first, source)
     words.write_text("a " + " ".join(["0.25"] * 16) + "\n", encoding="utf-8")
-    init = InitConfig(model=str(source), vectors=[str(words)])
+    init = InitConfig(pretrained=str(source), word_vectors=[str(words)])
     train_alone(begin(tmp_path / "whole", tiny_dataset, init))
     config = begin(tmp_path / "run", tiny_dataset, init)
     train_alone(config, stop_after=3)
@@ -141,7 +141,7 @@ def test_resuming_does_not_read_the_source_again(first: Path, tiny_dataset: Path
 
 
 def test_another_source_is_another_run(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(model=str(first))), stop_after=1)
+    train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(first))), stop_after=1)
     with pytest.raises(ConfigError, match=r"began otherwise:\n  init\.model: .*/run -> None\n"):
         train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig()))
 
@@ -154,7 +154,7 @@ def test_a_run_from_before_there_was_init_goes_on(tiny_dataset: Path, tmp_path: 
     del settings["init"]
     path.write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"init\.model: None -> "):
-        train_alone(replace(config, init=InitConfig(model=str(first))))
+        train_alone(replace(config, init=InitConfig(pretrained=str(first))))
     assert train_alone(config).status == "done"
     train_alone(tiny_config(tmp_path / "whole", tiny_dataset))
     assert_same_run(tmp_path / "whole", tmp_path / "run", 20)
@@ -188,7 +188,7 @@ def test_languages_follow_their_names(
     source = tmp_path / "source.pth"
     write_original(with_languages(saved, languages), source)
     assert len(read_model(source).weights[LANGUAGES]) == len(languages)
-    train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(model=str(source))), stop_after=1)
+    train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(tmp_path / "run", 0) == figures(first, STEPS)
 
 
@@ -213,7 +213,7 @@ def test_one_language_of_two(
 
 
 def test_another_shape_is_refused_with_the_settings_to_give(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    init = InitConfig(model=str(first))
+    init = InitConfig(pretrained=str(first))
     other = {"model.dim": 32, "model.heads": 4, "model.activation": Activation.relu, "model.attention_dropout": 0.3}
     with pytest.raises(ConfigError) as caught:
         train_alone(begin(tmp_path / "run", tiny_dataset, init, other))
@@ -238,7 +238,7 @@ def test_another_vocabulary_is_refused(first: Path, own_dataset: Path, tmp_path:
     with pytest.raises(
         ConfigError, match=r"its vocabulary is not that of the data in .*bpe\.codes=\.\.\. vocab\.path="
     ):
-        train_alone(begin(tmp_path / "run", own_dataset, InitConfig(model=str(first))))
+        train_alone(begin(tmp_path / "run", own_dataset, InitConfig(pretrained=str(first))))
     assert not (tmp_path / "run").exists()
 
 
@@ -247,7 +247,7 @@ def test_an_unknown_language_is_refused(saved: PretrainedBundle, tiny_dataset: P
     source.mkdir()
     write_run(with_languages(saved, ["de", "fr", "nl"]), source)
     with pytest.raises(ConfigError, match=r"knows de, fr, nl, not en; prepare the data of its languages only, or"):
-        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(model=str(source))))
+        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(source))))
     assert not (tmp_path / "run").exists()
 
 
@@ -257,11 +257,11 @@ def test_vectors_set_their_rows_and_no_others(first: Path, tiny_dataset: Path, t
     english.write_text(f"u{' 5' * 16}\nb{' 6' * 16}\n", encoding="utf-8")
     a, u = len(SPECIALS), len(SPECIALS) + WORDS
     for model in (None, str(checkpoint(first, STEPS))):
-        before = first_weights(InitConfig(model=model), tiny_dataset)
+        before = first_weights(InitConfig(pretrained=model), tiny_dataset)
         expected = {name: value.clone() for name, value in before.items()}
         for row, value in ((a, 1.0), (u, 5.0), (a + 1, 6.0)):  # of two files, the later one's vector
             expected[TABLE][row] = value
-        init = InitConfig(model=model, vectors=[str(german), str(english)])
+        init = InitConfig(pretrained=model, word_vectors=[str(german), str(english)])
         assert_same_weights(first_weights(init, tiny_dataset), expected)
         train_alone(begin(tmp_path / "run", tiny_dataset, init, {"train.overwrite": True}), stop_after=1)
         log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
@@ -272,9 +272,9 @@ def test_vectors_of_another_size_are_refused_before_there_is_a_run(tiny_dataset:
     path = tmp_path / "words.vec"
     path.write_text(f"1 8\na{' 1' * 8}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"words\.vec:2: a vector of 8 numbers, model\.dim is 16"):
-        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(vectors=[str(path)])))
+        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(word_vectors=[str(path)])))
     with pytest.raises(DataError, match=r"nowhere\.vec: No such file"):
-        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(vectors=["nowhere.vec"])))
+        train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(word_vectors=["nowhere.vec"])))
     assert not (tmp_path / "run").exists()
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from torch import nn
 
+from tests.fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from tests.support.oracle import Oracle
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch

@@ -102,7 +102,7 @@ def test_golden_ids_with_given_codes_and_vocabulary(work: Workplace) -> None:
     work.write("mono.de", ["Katen äß.", "ß", "Ü en"])
     given: dict[str, Any] = {
         "bpe": BpeConfig(codes=str(work.directory / "codes")),
-        "vocab": VocabConfig(path=str(work.directory / "vocab")),
+        "vocab": VocabConfig(file=str(work.directory / "vocab")),
     }
     work.prepare(train=SplitConfig(mono={"de": [f"{work.directory}/mono.de"]}), **given)
     assert work.sentences("train.de") == [[14, 15, 17, 18, 16, 1], [18, 1], [3, 15, 1]]
@@ -268,7 +268,7 @@ def break_vocab(work: Workplace) -> Broken:
     (work.directory / "pairs.en").write_text("a 1\nb 2\n")
     return {
         "bpe": BpeConfig(codes=str(work.directory / "pairs.de")),
-        "vocab": VocabConfig(path=str(work.directory / "pairs.en")),
+        "vocab": VocabConfig(file=str(work.directory / "pairs.en")),
     }, r"pairs\.en:2: count 2 after 1"
 
 
@@ -431,7 +431,7 @@ def test_lines_in_another_language_are_counted(work: Workplace) -> None:
     english = "The dog sleeps on the sofa and the cat is sitting next to it."
     work.write("pairs.de", ["Der Hund schläft auf dem Sofa und die Katze sitzt daneben.", english])
     work.write("pairs.en", [english, english])
-    statistics = work.prepare(train=work.pairs(), clean=CleanConfig(identify=0.9))
+    statistics = work.prepare(train=work.pairs(), clean=CleanConfig(langid_confidence=0.9))
     assert [dropped(file) for file in statistics.files] == [{"language": 1}] * 2
     assert len(work.text("train.de-en.en")) == 1
 
@@ -443,7 +443,7 @@ def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:
     work.write("mono.en", ["five"])
     train = SplitConfig({"de": [f"{work.directory}/mono.de"]}, {"de-en": [f"{work.directory}/pairs.{{lang}}"]})
     settings = {"train": train, "valid": SplitConfig({"en": [f"{work.directory}/mono.en"]})}
-    clean = CleanConfig(duplicates=True, identical=True, max_length_ratio=4, min_latin_fraction=0.5)
+    clean = CleanConfig(drop_duplicates=True, drop_identical=True, max_length_ratio=4, min_latin_fraction=0.5)
     statistics = work.prepare(clean=clean, text=TextConfig(max_tokens=2), **settings)
     german, pair = statistics.files[0], statistics.files[1]
     assert dropped(german) == {"empty": 1, "duplicate": 2}
@@ -468,7 +468,7 @@ def test_training_lines_of_the_validation_text_may_be_kept(work: Workplace) -> N
     valid = SplitConfig({"de": [f"{work.directory}/mono.de"]})
     work.write("pairs.de", [*GERMAN[:1], "Neu.", "Alt."])
     assert dropped(work.prepare(valid=valid, train=work.pairs()).files[0]) == {"overlap": 1}
-    kept = work.prepare(valid=valid, train=work.pairs(), clean=CleanConfig(overlap=False), overwrite=True)
+    kept = work.prepare(valid=valid, train=work.pairs(), clean=CleanConfig(decontaminate=False), overwrite=True)
     assert dropped(kept.files[0]) == {}
 
 
@@ -505,13 +505,15 @@ def test_codes_are_learned_from_a_balanced_sample(work: Workplace, monkeypatch: 
         return learn(counted, rates, alpha)
 
     monkeypatch.setattr(global_stages, "balance_factors", spy)
-    work.prepare(train=train, bpe=BpeConfig(merges=50, sample=300))
-    whole = work.prepare(train=train, bpe=BpeConfig(merges=50, sample=0), overwrite=True)
+    work.prepare(train=train, bpe=BpeConfig(merges=50, train_sample=300))
+    whole = work.prepare(train=train, bpe=BpeConfig(merges=50, train_sample=0), overwrite=True)
     sampled, everything = seen
     assert everything == {"de": 400, "en": 1600}
     assert 60 <= sampled["de"] <= 140  # 100 expected, in chunks of 10 lines
     assert 140 <= sampled["en"] <= 260  # 200: the square root of 4 times as many
-    work.prepare(train=train, bpe=BpeConfig(merges=50, sample=300 * 20, train_sample_unit=Unit.bytes), overwrite=True)
+    work.prepare(
+        train=train, bpe=BpeConfig(merges=50, train_sample=300 * 20, train_sample_unit=Unit.bytes), overwrite=True
+    )
     assert seen[2] == sampled  # every line has 20 bytes
     limited = work.prepare(train=train, bpe=BpeConfig(merges=50, max_word_types=500), overwrite=True)
     assert limited.codes == whole.codes == 50
@@ -521,7 +523,7 @@ def test_a_large_vocabulary_takes_four_bytes_an_id(work: Workplace) -> None:
     (work.directory / "codes").write_text("\u2603 \u2603 1\n")
     (work.directory / "vocab").write_text("".join(f"w{i} 1\n" for i in range(70_000)) + "a@@ 1\nb 1\n")
     work.write("mono.de", ["ab", "b"])
-    given = {"bpe": BpeConfig(codes=f"{work.directory}/codes"), "vocab": VocabConfig(path=f"{work.directory}/vocab")}
+    given = {"bpe": BpeConfig(codes=f"{work.directory}/codes"), "vocab": VocabConfig(file=f"{work.directory}/vocab")}
     work.prepare(train=SplitConfig({"de": [f"{work.directory}/mono.de"]}), **given)
     assert Header.read(work.output).dtype == "int32"
     assert work.sentences("train.de") == [[70_014, 70_015, 1], [70_015, 1]]

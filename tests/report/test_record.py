@@ -118,8 +118,8 @@ def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: py
     assert "train.steps=10" in made.command
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
     (tmp_path / "any name.json").write_text(made.as_json(), encoding="utf-8")
-    assert presets.reference(made.preset, "", "") == made
-    assert presets.reference("no_such_preset", made.trained_on, made.judged_on) is None
+    assert presets.find_reference(made.preset, "", "") == made
+    assert presets.find_reference("no_such_preset", made.trained_on, made.judged_on) is None
 
 
 def test_of_several_references_the_one_on_the_same_text_is_taken(
@@ -130,16 +130,16 @@ def test_of_several_references_the_one_on_the_same_text_is_taken(
     others = [replace(made, trained_on="other", text="1"), replace(made, trained_on="x", judged_on="y", text="2")]
     for one in [*others, made]:
         (tmp_path / f"{one.text[:1]}.json").write_text(one.as_json(), encoding="utf-8")
-    assert presets.reference(made.preset, made.trained_on, made.judged_on) == made
-    assert presets.reference(made.preset, "new", made.judged_on) in (others[0], made)
-    assert presets.reference(made.preset, "x", made.judged_on) == others[1]
+    assert presets.find_reference(made.preset, made.trained_on, made.judged_on) == made
+    assert presets.find_reference(made.preset, "new", made.judged_on) in (others[0], made)
+    assert presets.find_reference(made.preset, "x", made.judged_on) == others[1]
 
 
 def test_a_damaged_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
     (tmp_path / "small_cpu.json").write_text('{"preset": "small_cpu"}', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"small_cpu.json: no reference as tools/report.py makes them"):
-        presets.reference("small_cpu", "", "")
+        presets.find_reference("small_cpu", "", "")
 
 
 def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: 
 def test_the_references_that_ship_are_of_presets(path: Path) -> None:
     found = presets.Reference(**json.loads(path.read_text(encoding="utf-8")))
     assert compose("config", [f"experiment={found.preset}"]).run
-    assert presets.reference(found.preset, found.trained_on, found.judged_on) == found
+    assert presets.find_reference(found.preset, found.trained_on, found.judged_on) == found
     for name, points in found.curves.items():
         tokens = [x for x, _ in points]
         assert tokens == sorted(tokens), name

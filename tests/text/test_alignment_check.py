@@ -32,7 +32,7 @@ def cut_pairs(directory: Path, sides: tuple[list[bytes], list[bytes]], mismatch:
         (directory / f"x.{language}").write_bytes(b"\n".join(lines) + b"\n")
     (directory / "out").mkdir(exist_ok=True)
     train = SplitConfig(pairs={"de-en": [f"{directory}/x.{{lang}}"]})
-    config = PrepareConfig("out", train, clean=CleanConfig(mismatch=mismatch))
+    config = PrepareConfig("out", train, clean=CleanConfig(misaligned=mismatch))
     return cut(directory / "out", **cut_task(find_texts(config)[0], config).arguments)
 
 

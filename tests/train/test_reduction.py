@@ -18,7 +18,7 @@ import torch.distributed as dist
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import records, train_on
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config, Precision, ReduceDtype
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import ConfigError
@@ -31,7 +31,7 @@ from xlmtrain.train.step import TrainStep
 # Large enough that the gradients, not the protocol's headers, are what is counted; several buckets.
 LARGE = {"model.dim": 512, "model.layers": 1, "train.batch_tokens": 512, "train.micro_batch_tokens": 512}
 CUT = {"train.micro_batch_tokens": 16}
-HALF = {"train.reduce_dtype": True, "train.precision": Precision.bf16}
+HALF = {"train.reduce_dtype": ReduceDtype.half, "train.precision": Precision.bf16}
 
 
 def measured(data: Path, processes: int, *variants: dict[str, Any]) -> list[dict[str, float]]:
@@ -42,7 +42,14 @@ def measured(data: Path, processes: int, *variants: dict[str, Any]) -> list[dict
     paths = [str(REPOSITORY), str(REPOSITORY / "tests")]
     settings = json.dumps([{**LARGE, **changes} for changes in variants])
     run = subprocess.run(
-        [*namespace, sys.executable, str(Path(__file__).parent / "wire.py"), str(data), str(processes), settings],
+        [
+            *namespace,
+            sys.executable,
+            str(REPOSITORY / "tests" / "support" / "wire.py"),
+            str(data),
+            str(processes),
+            settings,
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
@@ -120,7 +127,7 @@ def test_rows_are_sent_as_soon_as_they_are_complete(
 ) -> None:
     """Those that no last micro-batch looks up before any block's gradients are there; and nothing twice."""
     dim, late = LARGE["model.dim"], len({PAD, *looked_up[0][-1], *looked_up[1][-1]})
-    _, alone, size = watched(ALONE, tiny_dataset, {**changes, "train.reduce_dtype": False}, looked_up)
+    _, alone, size = watched(ALONE, tiny_dataset, {**changes, "train.reduce_dtype": ReduceDtype.fp32}, looked_up)
     for events, found, _ in run_processes(2, of_each, tmp_path, tiny_dataset, changes, looked_up):
         backward = events[events.index(WORDS) + 1 :]  # from where they have begun to agree on the rows
         assert backward[:2] == [(WORDS - late) * dim, "block 1"]
@@ -139,7 +146,8 @@ def test_compressed_gradients_train_as_well(tiny_dataset: Path, tmp_path: Path) 
     """The losses differ, as the gradients are rounded, by no more than that of bf16 from fp32."""
     half = {"train.precision": Precision.bf16, "train.steps": 30}
     whole, compressed = (
-        tiny_config(tmp_path / str(on), tiny_dataset, {**half, "train.reduce_dtype": on}) for on in (False, True)
+        tiny_config(tmp_path / dtype.value, tiny_dataset, {**half, "train.reduce_dtype": dtype})
+        for dtype in ReduceDtype
     )
     assert run_processes(2, trained, tmp_path, whole, compressed) == [["done", "done"]] * 2
     losses = [
@@ -157,7 +165,7 @@ def refused(distributed: Distributed, config: Config) -> str:
 
 
 def test_nothing_to_compress_to(tiny_dataset: Path, tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "run", tiny_dataset, {"train.reduce_dtype": True})
+    config = tiny_config(tmp_path / "run", tiny_dataset, {"train.reduce_dtype": ReduceDtype.half})
     for message in run_processes(2, refused, tmp_path, config):
-        assert "train.reduce_dtype=true: with train.precision=fp32 there is no smaller format" in message
+        assert "train.reduce_dtype=half: with train.precision=fp32 there is no smaller format" in message
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, train_alone, train_on
-from xlmtrain.config.schema import Config, Precision, Sharding
+from xlmtrain.config.schema import Config, Precision, ReduceDtype, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import NumericalError
 from xlmtrain.objective import LanguageModel
@@ -104,7 +104,7 @@ def test_half_precision(tiny_dataset: Path, tmp_path: Path, precision: Precision
     """Loss scale included; fp16 starts with one at which the gradients overflow."""
     changes = {
         "train.precision": precision,
-        "train.reduce_dtype": True,
+        "train.reduce_dtype": ReduceDtype.half,
         "train.initial_loss_scale": 2.0**24,
         "train.steps": 20,
         "train.micro_batch_tokens": 0,

@@ -21,7 +21,7 @@ class SelectionMetric(str, Enum):
 class PretrainedConfig:
     """The pretrained model."""
 
-    model: str = "???"
+    pretrained: str = "???"
     """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program."""
 
     codes: str | None = None
@@ -78,7 +78,7 @@ class FinetuneTrainConfig:
     log_every: int = 50
     """Steps between lines of metrics."""
 
-    fresh: bool = False
+    overwrite: bool = False
     """Begin anew in a run directory that has results, deleting them."""
 
 
@@ -89,7 +89,7 @@ class EvalConfig:
     every: int = 0
     """Steps between evaluations; 0: once an epoch."""
 
-    score: SelectionMetric = SelectionMetric.accuracy
+    metric: SelectionMetric = SelectionMetric.accuracy
     """What the best weights and early stopping go by, as a mean over the languages of ``task.valid``."""
 
     patience: int = 0

@@ -67,19 +67,19 @@ class CleanConfig:
     max_chars: int = 1000000
     """Drop lines of more characters than this; 0 keeps every line, and lets memory grow with the longest."""
 
-    mismatch: OnError = OnError.stop
+    misaligned: OnError = OnError.stop
     """Sides of a pair that do not belong together: unequal numbers of lines, lengths that fit when one side is shifted
     by some lines, or each side in the other's language (German and English). Stop and name the first such line, or drop
     what looks so. Found in stretches of some hundred lines, so a single wrong pair is not."""
 
-    overlap: bool = True
+    decontaminate: bool = True
     """Drop training lines that are in the validation or test text, too (any of the same language), and pairs with
     such a side; false does not look."""
 
-    duplicates: bool = False
+    drop_duplicates: bool = False
     """Drop training lines that occurred before in the same corpus; pairs if both sides are the same as before."""
 
-    identical: bool = False
+    drop_identical: bool = False
     """Drop pairs whose sides are the same text."""
 
     max_length_ratio: float = 0.0
@@ -89,7 +89,7 @@ class CleanConfig:
     min_latin_fraction: float = 0.0
     """Drop lines of whose letters a smaller share than this is Latin, 0.5 for example; 0 keeps every line."""
 
-    identify: float = 0.0
+    langid_confidence: float = 0.0
     """Drop lines that py3langid (``pip install py3langid``) takes for another language with at least this confidence,
     0.9 for example; 0 keeps every line."""
 
@@ -111,7 +111,7 @@ class BpeConfig:
     merges: int = 60000
     """How many codes to learn."""
 
-    sample: int = 10000000
+    train_sample: int = 10000000
     """Learn from about this much text, taken evenly from the whole training text, each language's share being its size
     to the power of balance_alpha; 0 learns from all."""
 
@@ -130,7 +130,7 @@ class BpeConfig:
 class VocabConfig:
     """The vocabulary: 14 special symbols, then subwords by falling count."""
 
-    path: str | None = None
+    file: str | None = None
     """A vocabulary in fastBPE's format to use as it is; null counts one over the training text."""
 
     max_size: int = 0

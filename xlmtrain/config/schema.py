@@ -97,11 +97,11 @@ class ModelConfig:
 class InitConfig:
     """Where the first weights come from, if not from chance. Read when a run begins, not when it is resumed."""
 
-    model: str | None = None
+    pretrained: str | None = None
     """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program. The
     data must have its vocabulary and no other languages."""
 
-    vectors: list[str] = field(default_factory=list)
+    word_vectors: list[str] = field(default_factory=list)
     """Files of word vectors in the word2vec text format, ``model.dim`` numbers each, for the token embeddings. Of a
     word in several files the last one's vector counts."""
 
@@ -110,13 +110,13 @@ class InitConfig:
 class MaskConfig:
     """Which tokens MLM and TLM hide."""
 
-    rate: float = 0.15
+    prob: float = 0.15
     """Share of the tokens to predict."""
 
-    mask: float = 0.8
+    mask_token_prob: float = 0.8
     """Of those, the share replaced by ``<mask>``."""
 
-    random: float = 0.1
+    random_token_prob: float = 0.1
     """Of those, the share replaced by a random token; the rest stays as it is."""
 
     inverse_frequency_exponent: float = 0.0
@@ -204,6 +204,13 @@ class Sharding(str, Enum):
     hybrid = "hybrid"
 
 
+class ReduceDtype(str, Enum):
+    """Number format of gradients between processes: fp32, or that of the matrix products (bf16 or fp16)."""
+
+    fp32 = "fp32"
+    half = "half"
+
+
 class OnNonFinite(str, Enum):
     """End the run; or leave the weights as they are and go on, ten times in a row at most."""
 
@@ -254,9 +261,9 @@ class TrainConfig:
     """Share out weights, gradients and moments, for models that do not fit one device: ``full``, over all processes, or
     ``hybrid``, over those of each host, which sends less between hosts. Checkpoints are the same."""
 
-    compress_gradients: bool = False
-    """Processes add up their gradients in the precision of the matrix products, bf16 or fp16, instead of fp32: half as
-    many bytes between them."""
+    reduce_dtype: ReduceDtype = ReduceDtype.fp32
+    """Number format in which gradients are summed over the processes. ``half``: that of the matrix products, bf16 or
+    fp16, which halves the bytes sent."""
 
     initial_loss_scale: float = 65536.0
     """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` good steps."""
@@ -290,14 +297,14 @@ class TrainConfig:
     """Steps between comparisons of the weights that the processes have, which must be the same; they are compared
     before every checkpoint, too. 0: never."""
 
-    timeout: float = 600.0
+    hang_timeout: float = 600.0
     """Seconds without progress after which a process prints where it stands and ends; more than the longest step, batch
     of evaluation or reading of a checkpoint takes."""
 
     requeue: Requeue = Requeue.never
     """``slurm``: a job that a signal ended has itself started again by ``scontrol requeue``."""
 
-    fresh: bool = False
+    overwrite: bool = False
     """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming. Give it
     once: the command that resumes is the one without it."""
 
@@ -316,7 +323,7 @@ class ZeroShotProbeConfig:
 
     def __post_init__(self) -> None:
         if bool(self.train) != bool(self.test):
-            raise ConfigError("classify.train and classify.test: one is of no use without the other")
+            raise ConfigError("zero_shot_probe: train and test are needed together; one of them is missing")
 
 
 @dataclass
@@ -335,15 +342,15 @@ class EvaluateConfig:
     max_tokens: int = 0
     """Read at most this much of each validation set; 0 reads all."""
 
-    translations: int = 0
+    parallel_pairs: int = 0
     """So many validation pairs show whether the languages have met: words of a sentence hidden with its translation in
     view (``valid/cloze_parallel_acc``) and without (``valid/cloze_mono_acc``), and each sentence's translation looked for among all
     of them by every layer's vectors (``valid/retrieval_acc``). 0: none. 1,000 say enough."""
 
-    dictionary: str | None = None
+    bilingual_lexicon: str | None = None
     """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
 
-    classify: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
+    zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
     """Labels that a linear probe learns from the states of some languages' texts and tells of others'
     (``valid/zero_shot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
     from it. The figures before the first step are those of words that are written alike."""
@@ -354,7 +361,7 @@ class EvaluateConfig:
     patience: int = 0
     """Stop after this many evaluations in a row without a new best; 0: never."""
 
-    samples: int = 4
+    sample_predictions: int = 4
     """Masked sentences per validation set that TensorBoard shows with predictions."""
 
 

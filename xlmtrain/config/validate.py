@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 _ABOVE_ZERO = {
     "model": "dim layers heads max_positions",
-    "mask": "rate",
-    "data": "sequence_length draw_tokens max_sentence_length",
+    "mask": "prob",
+    "data": "sequence_length sub_batch_tokens max_sentence_length",
     "optim": "lr eps",
     "train": "steps batch_tokens initial_loss_scale loss_scale_window min_loss_scale log_every save_every keep_last "
-    "timeout",
+    "hang_timeout",
     "evaluate": "batch_tokens pairs_per_batch",
 }
 _NOT_NEGATIVE = {
     "mask": "frequency_alpha",
     "optim": "warmup_steps warmup_init_lr min_lr decay_steps weight_decay clip_grad_norm",
     "train": "micro_batch_tokens keep_every compare_every",
-    "evaluate": "every max_tokens translations patience samples",
+    "evaluate": "every max_tokens parallel_pairs patience sample_predictions",
 }
 _SHARES = {
     "model": "dropout attention_dropout",
-    "mask": "rate mask random",
+    "mask": "prob mask_token_prob random_token_prob",
     "data": "sampling_alpha",
     "optim": "beta1 beta2",
 }

@@ -70,7 +70,7 @@ class Loader:
             make_tasks(config.data, dataset, config.seed), config.data.sampling_alpha, draws, config.seed
         )
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
-        self._draw_tokens = config.data.sub_batch_tokens
+        self._sub_batch_tokens = config.data.sub_batch_tokens
         self._share_tokens = config.train.batch_tokens // world_size
         self._micro_batch_tokens = config.train.micro_batch_tokens or config.data.sub_batch_tokens
         self._vocab_size = len(dataset.vocab)
@@ -120,7 +120,7 @@ class Loader:
 
     def _groups(self, made: list[_Made]) -> list[list[_Made]]:
         """Draws smaller than a micro-batch, put together up to its size where their rows are of one kind and length."""
-        if self._micro_batch_tokens <= self._draw_tokens:
+        if self._micro_batch_tokens <= self._sub_batch_tokens:
             return [[each] for each in made]
         groups: dict[tuple[str, int], list[list[_Made]]] = {}
         for draw, exercise in made:

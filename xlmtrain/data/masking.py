@@ -33,9 +33,9 @@ class Masker:
     def _select(self, rows: Sequences, rng: np.random.Generator) -> np.ndarray:
         eligible = maskable_positions(rows)
         if self._weights is None:
-            return (rng.random(rows.tokens.shape) < self._config.rate) & eligible
+            return (rng.random(rows.tokens.shape) < self._config.prob) & eligible
         weights = np.where(eligible, self._weights[rows.tokens], 0.0).ravel()
-        count = min(int(np.ceil(self._config.rate * eligible.sum())), int(np.count_nonzero(weights)))
+        count = min(int(np.ceil(self._config.prob * eligible.sum())), int(np.count_nonzero(weights)))
         # The smallest of Exp(1)/weight are a sample without replacement in proportion to the weights
         # (Efraimidis & Spirakis 2006).
         with np.errstate(divide="ignore"):
@@ -49,8 +49,8 @@ class Masker:
         masked, place = tokens.copy(), np.flatnonzero(selected)
         choice = rng.random(len(place))
         words = rng.integers(0, self._vocab_size, size=len(place))
-        words[choice < self._config.mask] = MASK
-        replaced = choice < self._config.mask + self._config.random
+        words[choice < self._config.mask_token_prob] = MASK
+        replaced = choice < self._config.mask_token_prob + self._config.random_token_prob
         masked.reshape(-1)[place[replaced]] = words[replaced]
         return masked
 

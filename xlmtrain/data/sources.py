@@ -90,7 +90,7 @@ class PairSource:
         seed: int,
     ) -> None:
         self._sides, self._languages = (first, second), languages
-        self._draw_tokens, self._seed = sub_batch_tokens, seed
+        self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
         # These two and an epoch's order grow with the corpus: 10 bytes a pair.
         self._pairs, self._row_lengths = _usable_pairs(first, second, max_length)
         self.sentences = len(self._pairs)
@@ -106,7 +106,7 @@ class PairSource:
         return len(self._bounds) - 1
 
     def rows(self, epoch: int, draw: int) -> Sequences:
-        """(B, T) tokens with B * T <= draw_tokens."""
+        """(B, T) tokens with B * T <= sub_batch_tokens."""
         self._arrange(epoch)
         place = self._shuffle.run(draw, 1)[0]
         start, end = self._bounds[place], self._bounds[place + 1]
@@ -121,7 +121,7 @@ class PairSource:
         places = np.arange(self.sentences, dtype=self._pairs.dtype)
         shuffled = generator(self._seed, "pairs", self._sides[0].name, epoch).permutation(places)
         order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
-        bounds = cut_by_tokens(self._row_lengths[order], self._draw_tokens)
+        bounds = cut_by_tokens(self._row_lengths[order], self._sub_batch_tokens)
         # Which draw comes when is shuffled apart, or an epoch would go from short pairs to long ones.
         self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", self._sides[0].name, epoch))
         self._epoch, self._order, self._bounds = epoch, order, bounds

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
@@ -25,7 +26,7 @@ class RunMonitor:
     """Judges the run in the directory ``run`` by what lies there."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._nested = run, read_json(run / "config.json")
+        self._run, self._nested = run, current_settings(read_json(run / "config.json"))
         self._settings, self._header = flatten(self._nested), Header.read(run)
         self._told: set[str] = set()
         counts = Vocab.read(run / "vocab").counts
@@ -63,7 +64,7 @@ class RunMonitor:
         return nearest_preset(self._nested)
 
     @cached_property
-    def find_reference(self) -> Reference | None:
+    def reference(self) -> Reference | None:
         """How a run of that preset went, if that is known."""
         return find_reference(
             self.preset[0], self._header.fingerprint_of("train"), self._header.fingerprint_of("valid")

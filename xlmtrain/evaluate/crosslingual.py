@@ -29,14 +29,14 @@ class Alignment:
 
     def __init__(self, config: EvaluateConfig, dataset: Dataset, positions: int, causal: bool) -> None:
         self._vocab, self._causal = dataset.vocab, causal
-        self._entries = read_dictionary(Path(config.dictionary)) if config.dictionary else []
+        self._entries = read_dictionary(Path(config.bilingual_lexicon)) if config.bilingual_lexicon else []
         self._ids: dict[str, dict[int, list[np.ndarray]]] = {}  # pair -> language id -> sentences
-        for pair in dataset.pairs("valid") if config.translations else []:
+        for pair in dataset.pairs("valid") if config.parallel_pairs else []:
             languages = [dataset.language_id(language) for language in pair.split("-")]
             sides = dataset.pair("valid", pair)
             lengths = np.stack([side.lengths() for side in sides])
             fits = lengths.max(axis=0) + 2 <= min(positions, MOST_TOKENS)
-            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.translations]
+            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.parallel_pairs]
             if len(usable):
                 self._ids[pair] = {
                     language: [side.sentence(i).astype(np.int64) for i in usable]

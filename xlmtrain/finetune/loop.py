@@ -181,7 +181,7 @@ class Finetuning:
             standing.best_step = standing.step
             return
         scores = self._scores("valid")
-        value, _ = mean_and_deviation([one.of(self.config.evaluate.score) for one in scores.values()])
+        value, _ = mean_and_deviation([one.of(self.config.evaluate.metric) for one in scores.values()])
         improved = value > standing.best
         if improved:
             standing.best, standing.best_step, standing.without_best = value, standing.step, 0
@@ -208,7 +208,7 @@ class Finetuning:
             moments = optimizer_tensors(self.optimizer, self.model)  # type: ignore[arg-type]
             self.store.save(standing.step, self.model.state_dict(), moments, state)
             if standing.best_step in self.store.steps():
-                self.store.mark_best(standing.best_step, f"valid/{self.config.evaluate.score.value}", standing.best)
+                self.store.mark_best(standing.best_step, f"valid/{self.config.evaluate.metric.value}", standing.best)
             self.store.prune(standing.step)
         if writer is not None:
             writer.flush()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.load import from_json
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.format import Header, fingerprint, id_dtype
@@ -49,7 +50,11 @@ def read_run(path: Path, which: CheckpointChoice = CheckpointChoice.best) -> Pre
         )
     if checkpoint is None:
         raise CheckpointError(f"{run}: no checkpoint yet")
-    settings, header, vocab = read_json(run / "config.json"), Header.read(run), Vocab.read(run / "vocab")
+    settings, header, vocab = (
+        current_settings(read_json(run / "config.json")),
+        Header.read(run),
+        Vocab.read(run / "vocab"),
+    )
     if vocab.fingerprint != header.vocab_fingerprint:
         raise DataError(f"{run / 'vocab'}: is not the vocabulary that the run was trained with; put that one back")
     if "model" not in settings:

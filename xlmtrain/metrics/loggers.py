@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from xlmtrain.config.old_names import current_metric
 from xlmtrain.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
+            records.append({current_metric(name): value for name, value in json.loads(line).items()})
     return records
 
 

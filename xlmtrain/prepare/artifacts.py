@@ -53,11 +53,13 @@ class BuildTask:
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """SHA-256 of this package's text room, with the versions of the libraries and of Python (Unicode's tables)."""
+    """Return the SHA-256 of the code that tokens and ids depend on, and of its libraries' and Python's versions."""
     digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
     for library in _LIBRARIES:
         digest.update(f"{library} {_version(library)}\n".encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    package = Path(__file__).parents[1]
+    sources = [*package.joinpath("text").rglob("*.py"), *package.joinpath("prepare").rglob("*.py")]
+    for path in sorted([*sources, package / "data" / "format.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

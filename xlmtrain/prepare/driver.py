@@ -248,7 +248,7 @@ class _Job:
         """The part with the vocabulary of the training text, or the given one."""
         settings = self._config.vocab
         arguments = {"subwords": subwords, "max_size": settings.max_size, "min_count": settings.min_count}
-        if settings.path is not None:
+        if settings.file is not None:
             return self._runner.make(BuildTask("vocab", arguments), truncate_vocab)
         train = [task.key for shard, task in encoded.items() if _is_train(shard)]
         return self._runner.make(BuildTask("vocab", {**arguments, "encoded": train}), count_vocab)

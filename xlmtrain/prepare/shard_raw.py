@@ -41,7 +41,7 @@ def cut_task(text: RawText, config: PrepareConfig) -> BuildTask:
         "languages": list(text.languages),
         "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(text.paths, stats)],
         "shard_bytes": config.shard_mb * 10**6,
-        "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "mismatch")},
+        "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "misaligned")},
     }
     return BuildTask("cut", arguments, sum(stat.st_size for stat in stats))
 
@@ -90,7 +90,7 @@ class _Checks:
                 self.segmented += sum(1 for side in chunk.lines for line in side if b"@@ " in line)
                 yield chunk
         except UnequalLengths as error:
-            if self._clean.mismatch == OnError.stop:
+            if self._clean.misaligned == OnError.stop:
                 raise
             self.lines += error.surplus
             self.dropped["mismatch"] += error.surplus
@@ -131,7 +131,7 @@ class _Checks:
         if found is None:
             return chunk
         index, why = found
-        if self._clean.mismatch == OnError.stop:
+        if self._clean.misaligned == OnError.stop:
             path, other = self._text.paths
             raise DataError(
                 f"{path}:{chunk.first + index}: from about this line on, {why} {other}; mend the files, or drop what "

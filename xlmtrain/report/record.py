@@ -12,6 +12,7 @@ from typing import Any
 # The one that TensorBoard shows, which leaves out the texts that a resumed run has written anew.
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.rules import Finding
@@ -42,7 +43,7 @@ class RunRecord:
             raise CheckpointError(f"{metrics}: missing; is this a run directory?")
         self.path, self.name = path, path.name
         self.records = read_records(metrics)
-        self.nested = read_json(path / "config.json")
+        self.nested = current_settings(read_json(path / "config.json"))
         self.settings = flatten(self.nested)
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")

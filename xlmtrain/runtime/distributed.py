@@ -40,7 +40,7 @@ class Distributed:
         """Whether this process writes the run directory."""
         return self.rank == 0
 
-    def sum(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sum over the processes, in double precision."""
         if self.world_size == 1:
             return [float(value) for value in values]
@@ -48,7 +48,7 @@ class Distributed:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def sum_array(self, array: np.ndarray) -> np.ndarray:
+    def all_reduce_array(self, array: np.ndarray) -> np.ndarray:
         """Element-wise sum of arrays of one shape, in their own precision."""
         if self.world_size == 1:
             return array
@@ -56,7 +56,7 @@ class Distributed:
         dist.all_reduce(tensor)
         return tensor.numpy()
 
-    def gather(self, text: str) -> list[str]:
+    def all_gather_text(self, text: str) -> list[str]:
         """The text of every process, by rank."""
         if self.world_size == 1:
             return [text]
@@ -68,9 +68,9 @@ class Distributed:
         dist.all_gather(every, torch.from_numpy(np.pad(mine, (0, longest - len(mine)))))
         return [bytes(other[: int(size)].tolist()).decode() for other, size in zip(every, sizes)]
 
-    def agree(self, values: Mapping[str, Any], what: str) -> None:
+    def assert_same(self, values: Mapping[str, Any], what: str) -> None:
         """Raise ConfigError on every process, with each key that differs, if ``values`` are not the same on all."""
-        every = [json.loads(text) for text in self.gather(json.dumps(values))]
+        every = [json.loads(text) for text in self.all_gather_text(json.dumps(values))]
         lines = []
         for key in sorted(set().union(*every)):
             ranks: dict[str, list[str]] = {}

@@ -8,11 +8,11 @@ kill, stop          the process gets SIGKILL, SIGSTOP
 term, int, usr1     it gets that signal
 raise, oom          RuntimeError, torch's OutOfMemoryError
 enospc, eio, erofs, estale, edquot      OSError of that number
-nan, large          ``distort`` gives NaN, or a thousand times the value
+nan, large          ``failpoint_value`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
 Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
-resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch, ``distort``), evaluate
+resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch, ``failpoint_value``), evaluate
 (before each batch), snapshot, save-open, save-write (between the files), save-sync, save-rename, save-renamed,
 save-best, prune (in the midst of deleting), metrics (a record about to be written).
 """
@@ -60,7 +60,7 @@ class _Fault:
         return rank, cls(point, int(first), end, action, float(seconds or 0))
 
     def strike(self) -> None:
-        """Do it; NaN and its like are left to ``distort``."""
+        """Do it; NaN and its like are left to ``failpoint_value``."""
         if self.action in _SIGNALS:
             os.kill(os.getpid(), _SIGNALS[self.action])
         elif self.action in _ERRORS:
@@ -86,13 +86,13 @@ def arm(text: str | None, rank: int) -> None:
     _reached.clear()
 
 
-def reach(point: str) -> None:
+def failpoint(point: str) -> None:
     """This process has come to ``point``."""
     for fault in _due(point):
         fault.strike()
 
 
-def distort(point: str, value: Any) -> Any:
+def failpoint_value(point: str, value: Any) -> Any:
     """``value`` as it passes ``point``: itself, or times NaN or 1000."""
     for fault in _due(point):
         fault.strike()

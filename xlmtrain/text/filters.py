@@ -18,7 +18,7 @@ REASONS = (
 )
 """Why a line is dropped, in the order of the checks: the first that applies is counted."""
 
-LINE_SETTINGS = ("identical", "max_ratio", "min_latin", "identify")
+LINE_SETTINGS = ("drop_identical", "max_length_ratio", "min_latin_fraction", "langid_confidence")
 """The settings that :func:`line_checks` reads."""
 
 _LETTER = regex.compile(r"\p{L}")

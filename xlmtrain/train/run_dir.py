@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from xlmtrain import __version__
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import Config, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, UserError
@@ -215,7 +216,7 @@ class RunDirectory:
         before = self.path / "config.json"
         if not before.is_file():
             return []
-        old, new = flatten(read_json(before)), flatten(settings)
+        old, new = flatten(current_settings(read_json(before))), flatten(settings)
         if "imported" in old:
             raise ConfigError(
                 f"run={self.path}: an imported model is in this directory; start from it with init.pretrained={self.path} "

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from xlmtrain.config.schema import Precision, Sharding, TrainConfig
+from xlmtrain.config.schema import Precision, ReduceDtype, Sharding, TrainConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
@@ -29,7 +29,7 @@ def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distr
     from the beginning of a micro-batch to the end. Raises ConfigError if the hosts have unlike numbers of processes.
     """
     mesh = _mesh(config.sharding, distributed)
-    policy = MixedPrecisionPolicy(reduce_dtype=HALF.get(precision) if config.compress_gradients else None)
+    policy = MixedPrecisionPolicy(reduce_dtype=HALF.get(precision) if config.reduce_dtype is ReduceDtype.half else None)
     for block in model.encoder.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xlmtrain.config.schema import Config, FusedAdam, Precision, Sharding
+from xlmtrain.config.schema import Config, FusedAdam, Precision, ReduceDtype, Sharding
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
@@ -61,16 +61,16 @@ class TrainStep:
         self.precision = precision
         self._module: nn.Module = model
         train = config.train
-        if train.reduce_dtype and precision not in HALF:
+        if train.reduce_dtype is ReduceDtype.half and precision not in HALF:
             raise ConfigError(
-                f"train.reduce_dtype=true: with train.precision={precision.value} there is no smaller format to "
+                f"train.reduce_dtype=half: with train.precision={precision.value} there is no smaller format to "
                 "send gradients in; take bf16 or fp16, or leave it out"
             )
         self._reduction: Reduction | None = None
         self._sharded = train.sharding is not Sharding.none and distributed.world_size > 1
         if distributed.world_size > 1 and not self._sharded:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
-            self._reduction = Reduction(model, HALF[precision] if train.reduce_dtype else None)
+            self._reduction = Reduction(model, HALF[precision] if train.reduce_dtype is ReduceDtype.half else None)
             # Through a lambda, as torch compares a hook's annotations, which are text here, with its own types.
             self._module.register_comm_hook(self._reduction, lambda reduction, bucket: reduction.reduce(bucket))
             self._settle_buckets(self._reduction)

@@ -41,7 +41,7 @@ def test_the_presets_are_in_order(path: Path) -> None:
         ({"optim__clip_grad_norm": 0.0}, "gradients are not clipped", False),
         ({"train__save_every": 2000}, "train.save_every=2000: no checkpoint before the last step", False),
         (
-            {"model__max_positions": 512, "data__sequence_length": 256, "data__draw_tokens": 256},
+            {"model__max_positions": 512, "data__sequence_length": 256, "data__sub_batch_tokens": 256},
             "long sequences",
             False,
         ),

@@ -16,7 +16,7 @@ import pytest
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
-from xlmtrain.interop.hf import tokenizer
+from xlmtrain.interop.hf import tokenizer as tokenizer_module
 from xlmtrain.interop.hf.tokenizer import out_of_vocab_merges, tokenizer_config, tokenizer_json
 from xlmtrain.text.bpe import Code, read_codes
 from xlmtrain.text.bpe_trainer import learn_bpe
@@ -173,7 +173,7 @@ def test_transformers_loads_and_saves_it(small: Small, tmp_path: Path) -> None:
 
 
 def test_without_the_package_it_is_said_how_to_get_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer, "tokenizers", None)
+    monkeypatch.setattr(tokenizer_module, "tokenizers", None)
     with pytest.raises(ConfigError, match=r"pip install 'xlmtrain\[hf\]'"):
         tokenizer_json(small.vocab, small.codes, "de", CASED)
 

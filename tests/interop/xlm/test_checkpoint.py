@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from model.test_parity import CASES, as_batch
 
+from tests.model.test_parity import CASES, as_batch
 from tests.support.oracle import Oracle
 from tests.support.xlm_model import CODES, Weights, logits, oracle_content, save
 from xlmtrain.config.schema import Activation, ModelConfig

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import evil_pickles as evil
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import records, train_alone
@@ -19,7 +20,7 @@ from tests.support.xlm_files import COUNTS, WORDS, arrays, write_data
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Corpus, Dataset
 from xlmtrain.errors import DataError
-from xlmtrain.interop.xlm import data
+from xlmtrain.interop.xlm import data as data_module
 from xlmtrain.interop.xlm.data import ImportedCorpus, import_data
 from xlmtrain.text.vocab import EOS, SPECIALS, UNK
 
@@ -82,7 +83,7 @@ def test_words_ids_and_sentences_are_the_same(data: Path) -> None:
 
 
 def test_a_corpus_of_many_chunks(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "CHUNK_SENTENCES", 3)
+    monkeypatch.setattr(data_module, "CHUNK_SENTENCES", 3)
     rng = np.random.default_rng(0)
     sentences = [rng.integers(len(SPECIALS), len(WORDS), rng.integers(0, 6)).tolist() for _ in range(100)]
     write_data(data / "train.de.pth", sentences)

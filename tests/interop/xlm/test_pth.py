@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import evil_pickles as evil
 from tests.support.xlm_files import FORMATS, WORDS, arrays, dictionary, dictionary_class, write
 from xlmtrain.errors import CheckpointError, DataError
 from xlmtrain.interop.xlm import safe_pickle

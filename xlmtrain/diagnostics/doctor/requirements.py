@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-SETUP = Path(__file__).resolve().parents[2] / "setup.cfg"
+SETUP = Path(__file__).resolve().parents[3] / "setup.cfg"
 
 
 def installed_version(name: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config, Precision, ReduceDtype
 from xlmtrain.diagnostics.plan.memory import Memory, memory_of
 from xlmtrain.diagnostics.plan.speed import Cluster, StepTime, step_time
 from xlmtrain.metrics.flops import flops_per_token
@@ -66,7 +66,7 @@ def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, to
     parameters = sum(parameter.numel() for parameter in model.parameters())
     micro_batch = min(config.train.micro_batch_tokens or config.data.sub_batch_tokens, tokens)
     length, scored = config.data.sequence_length, config.mask.prob
-    half = config.train.reduce_dtype and config.train.precision is not Precision.fp32
+    half = config.train.reduce_dtype is ReduceDtype.half and config.train.precision is not Precision.fp32
     time = step_time(
         config.model,
         parameters,

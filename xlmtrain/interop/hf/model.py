@@ -66,7 +66,7 @@ def write_hugging_face(model: PretrainedBundle, directory: Path) -> None:
         for language, vector, own in zip(model.languages, table, rules):
             alone = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(model, config=config, languages=[language]), alone, own)
-        shutil.copyfile(Path(__file__).with_name("hf_fill_mask.py"), directory / "fill_mask.py")
+        shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
     extra = {"text": asdict(model.text), "counts": model.vocab.counts.tolist(), "history": asdict(model.history)}
     _write_json(directory / EXTRA, extra)
 
