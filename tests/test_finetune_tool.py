@@ -87,5 +87,5 @@ def test_refuses(start: Program, arguments: list[str], tmp_path: Path, change: s
 
 def test_help_explains_every_setting(start: Program) -> None:
     printed = start("--help")
-    for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.score=accuracy", "task.test={}"):
+    for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.metric=accuracy", "task.test={}"):
         assert f"  {setting}   [" in printed

@@ -113,7 +113,7 @@ class BpeConfig:
 
     train_sample: int = 10000000
     """Learn from about this much text, taken evenly from the whole training text, each language's share being its size
-    to the power of balance_alpha; 0 learns from all."""
+    to the power of sampling_alpha; 0 learns from all."""
 
     train_sample_unit: Unit = Unit.sentences
     """In what bpe.train_sample is given, and the size of a language; a pair's bytes count half for each of its languages."""
