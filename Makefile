@@ -1,5 +1,6 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
 # make test    the tests; make test-slow the slow ones; make lint the style and the types
+# make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
 # All of them install what they need into .venv first.
 
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu lint clean
+.PHONY: train test test-slow test-faults test-gpu lint docs clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -42,8 +43,11 @@ lint: $(VENV)/ready-to-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/ready-for-docs
+	$(BIN)/zensical build --clean --strict
+
 # fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
-# isolation, it is generated anew.
+# isolation, it is generated again.
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older or missing; try make PYTHON=python3.11"; exit 1; }
@@ -61,6 +65,10 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/ready-to-lint: $(VENV)/ready
 	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/ready-for-docs: $(VENV)/ready
+	$(PIP) zensical
 	@touch $@
 
 clean:

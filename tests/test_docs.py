@@ -1,0 +1,133 @@
+"""Every command and every piece of Python in README and docs can be run as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import xlmtrain
+from tests.support.repository import REPOSITORY
+from xlmtrain.config.load import compose, parse_args
+from xlmtrain.config.schema import Config
+from xlmtrain.pretrained import Pretrained
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Tools whose settings are composed from configs/NAME.yaml, and whose other arguments are a training run's settings.
+COMPOSED = {"train.py": "config", "tools/prepare.py": "prepare", "tools/finetune.py": "finetune"}
+HYDRA_FLAGS = {"--help", "--cfg", "job", "-m"}
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Yield (page, content) of the fenced blocks in a language."""
+    for page in PAGES:
+        for found, content in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if found == language:
+                yield str(page.relative_to(REPOSITORY)), content
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (page, command), continued lines joined."""
+    return [
+        (page, line.strip())
+        for page, content in blocks("bash")
+        for line in content.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+def tool(path: str) -> ModuleType:
+    """Import a program from its file."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem + "_program", REPOSITORY / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_program(path: str, words: list[str]) -> None:
+    """Raise unless the program takes these arguments."""
+    assert (REPOSITORY / path).is_file(), path
+    if path in COMPOSED:
+        if "-m" in words:  # a sweep; try the first of its values
+            words = [word if "{" in word else word.partition(",")[0] for word in words]
+        if words != ["--help"]:
+            compose(COMPOSED[path], [word for word in words if word not in HYDRA_FLAGS])
+        return
+    module = tool(path)
+    schemas = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
+    ]
+    (schema,) = schemas
+    takes_config = Config in vars(module).values() or "compose" in vars(module)
+    _, others = parse_args(schema, words, more=takes_config)
+    if takes_config and others:
+        compose("config", [word for word in others if "=" in word])
+
+
+def check(command: str) -> None:
+    """Raise unless the command's program exists and takes its arguments."""
+    words = shlex.split(command, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=\S+", words[0]):
+        words.pop(0)
+    program = words.pop(0)
+    if program in ("python", "torchrun"):
+        while not words[0].endswith(".py"):
+            assert words[0].startswith("-"), command
+            words.pop(0)
+        check_program(words[0], words[1:])
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(words) <= set(targets), command
+    elif program in ("sbatch", "tools/launch/host.sh"):
+        script = next((word for word in words if word.startswith("tools/")), program)
+        assert (REPOSITORY / script).is_file(), command
+        compose("config", [word for word in words if "=" in word and not word.startswith("-")])
+    else:
+        assert program in ("tensorboard", "pre-commit", "python3", ".venv/bin/pip"), command
+
+
+@pytest.fixture
+def corpus_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for the user's own configs that the pages name: corpus=mine, mine/experiment/big.yaml."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    preset = (REPOSITORY / "configs" / "experiment" / "small_cpu.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine" / "experiment" / "big.yaml").write_text(preset, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("corpus_files")
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_are_taken(page: str, command: str) -> None:
+    check(command.replace("corpus=mine", "corpus=sample"))
+
+
+@pytest.mark.parametrize("command", ["python tools/prepare.py corpus=sample bpe.mergers=3", "make tea", "frobnicate"])
+def test_a_wrong_command_is_found(command: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        check(command)
+
+
+@pytest.mark.parametrize(("page", "content"), list(blocks("python")))
+def test_python_names_what_there_is(page: str, content: str) -> None:
+    for node in ast.walk(ast.parse(content)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            owner = {"xlmtrain": xlmtrain, "model": Pretrained}[node.func.value.id]
+            names = inspect.signature(getattr(owner, node.func.attr)).parameters
+            assert {keyword.arg for keyword in node.keywords} <= names.keys(), ast.unparse(node)
