@@ -1,6 +1,7 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
 # make test    the tests; make test-slow the slow ones; make lint the style and the types
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
+# make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # All of them install what they need into .venv first.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu lint clean
+.PHONY: train test test-slow test-faults test-gpu bench lint clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -36,6 +37,9 @@ test-faults: $(VENV)/ready
 
 test-gpu: $(VENV)/ready
 	$(PYTEST) -m gpu
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(VENV)/ready-to-lint
 	$(BIN)/ruff check .
