@@ -2,6 +2,7 @@
 # make test    the tests; make test-slow the slow ones; make lint the style and the types
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
+# make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # All of them install what they need into .venv first.
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu lint docs clean
+.PHONY: train test test-slow test-faults test-gpu bench lint docs clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -37,6 +38,9 @@ test-faults: $(VENV)/ready
 
 test-gpu: $(VENV)/ready
 	$(PYTEST) -m gpu
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(VENV)/ready-to-lint
 	$(BIN)/ruff check .

@@ -15,7 +15,9 @@ MODULES = {
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-PROGRAMS = sorted([REPOSITORY / "train.py", *(REPOSITORY / "tools").rglob("*.py")])
+PROGRAMS = sorted(
+    [REPOSITORY / "train.py", *(REPOSITORY / "tools").rglob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
+)
 
 # Room -> what of the package it may import, besides itself and xlmtrain.errors.
 ALLOWED = {
@@ -175,7 +177,9 @@ def test_imports_point_one_way(module: str) -> None:
     for imported, line in imports(tree(MODULES[module])):
         if imported.split(".")[0] == "xlmtrain":
             assert within(imported, allowed), f"{module}:{line} imports {imported}"
-        assert imported.split(".")[0] not in ("", "train", "tools", "tests"), f"{module}:{line} imports {imported}"
+        assert imported.split(".")[0] not in ("", "train", "tools", "tests", "benchmarks"), (
+            f"{module}:{line} imports {imported}"
+        )
         if within(module, TORCH_FREE):
             assert imported.split(".")[0] != "torch", f"{module}:{line} imports torch"
 

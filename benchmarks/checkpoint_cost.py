@@ -1,0 +1,83 @@
+"""Measure how long training stops for a checkpoint, and what writing it beside the steps costs.
+
+    python -m benchmarks.checkpoint_cost experiment=mlm_ende_1024 directory=/data/somewhere
+
+Takes the settings of train.py, which give the model. Checkpoints are written below ``directory`` and removed.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from xlmtrain.train.background import BackgroundSaver
+
+from xlmtrain.config.load import arguments, compose, user_errors
+from xlmtrain.errors import ConfigError
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.state import optimizer_tensors
+
+INTERVAL_SECONDS = 600.0
+"""Time between two checkpoints, by default."""
+
+
+@dataclass
+class CheckpointCost:
+    """The settings of this program; every other argument is a setting of train.py."""
+
+    directory: str | None = None
+    """Where to write; null: the directory of temporary files."""
+
+    vocab_size: int = 64699
+    """Entries of the vocabulary; the default is the released model's."""
+
+    saves: int = 5
+    """Checkpoints to write, at least 2. The first one allocates the copies and is reported apart."""
+
+    def __post_init__(self) -> None:
+        if self.saves < 2 or self.vocab_size < 1:
+            raise ConfigError("saves must be at least 2, vocab_size at least 1")
+
+
+def main(argv: list[str]) -> None:
+    """Write checkpoints one after the other and print the times."""
+    options, overrides = arguments(CheckpointCost, argv, more=True)
+    config = compose("config", overrides)
+    model = LanguageModel(config.model, options.vocab_size, 2)
+    optimizer = make_optimizer(config.optim, model, torch.device("cpu"))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    stalls, walls, costs = [], [], []
+    with tempfile.TemporaryDirectory(dir=options.directory) as place:
+        saver = BackgroundSaver(CheckpointStore(Path(place), keep_last=1))
+        for step in range(options.saves):
+            begin, cost = time.monotonic(), time.process_time()
+            saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)
+            stalls.append(time.monotonic() - begin)
+            saver.settle()
+            walls.append(time.monotonic() - begin)
+            costs.append(time.process_time() - cost)
+        size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
+        saver.close()
+    stall, cost = median(stalls[1:]), median(costs[1:])
+    print(
+        f"{size / 1e6:,.0f} MB: training stops for {stall:.2f} s ({stalls[0]:.2f} s the first time), "
+        f"{stall / INTERVAL_SECONDS:.2%} of {INTERVAL_SECONDS:.0f} s; written after {median(walls[1:]):.1f} s, "
+        f"which costs {cost:.1f} CPU-s, {cost / INTERVAL_SECONDS:.2%} of a core"
+    )
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

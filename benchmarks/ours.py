@@ -1,0 +1,38 @@
+"""The training step of this package."""
+
+from __future__ import annotations
+
+import torch
+from xlmtrain.runtime.memory import keep_freed_memory
+
+from benchmarks.protocol import BatchFeed
+from xlmtrain.config.schema import Config
+from xlmtrain.data.batch import Batch
+from xlmtrain.objective import LanguageModel
+from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.step import Stepper
+
+
+class OurSystem:
+    """Model, optimizer and step as train.py makes them."""
+
+    def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
+        keep_freed_memory()
+        self.model = weights
+        if config.train.compile:
+            for block in self.model.encoder.blocks:
+                block.compile()
+        self.model.to(device)
+        optimizer = make_optimizer(config.optim, self.model, device)
+        self._step = Stepper(config, self.model, optimizer, config.train.precision, Distributed(0, 1, device))
+
+    def loss(self, batch: Batch) -> float:
+        return float(self.model(batch)) / len(batch.targets)
+
+    def train(self, feed: BatchFeed) -> None:
+        for data in feed:
+            feed.step_done(self._step(data, data.targets).losses.sum() / sum(data.targets))
+
+
+make_system = OurSystem

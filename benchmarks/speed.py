@@ -1,0 +1,136 @@
+"""Compare the training speed and memory of this package with what one would use instead.
+
+    python -m benchmarks.speed                              main table: 6 x 256, 16 x 128 tokens per step
+    python -m benchmarks.speed suite=cpu-1024 system=ours-bf16 system=hf-loop-fp32 baseline=hf-loop-fp32
+    python -m benchmarks.speed device=cuda suite=gpu-32k suite=gpu-8k output=speed_gpu.jsonl > speed_gpu.md
+
+Every system trains in a process of its own, on the same batches from the same initial weights: ours, transformers'
+Trainer, a plain loop around transformers' model, and the original XLM's loop. All must have the same number of
+parameters, the same first batch and, without dropout, the same first loss. They then train in turn, round by round, so
+that whatever else the machine does slows all of them alike. On a CPU each has one thread and speeds are per CPU-second;
+on a GPU they are per second.
+
+Ratio: speed by that of the baseline in the same round; median of the rounds, smallest and largest. Ceiling: a large
+matrix product in the same precision. Needs ``pip install -e '.[bench]'``; a system whose packages are missing fails,
+and the others go on.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' Trainer would use all GPUs
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from xlmtrain.data.corpus import Dataset
+
+from benchmarks.clock import matmul_flops
+from benchmarks.metrics import environment, summarize
+from benchmarks.report import table
+from benchmarks.runner import MIN_ROUNDS, run_suite, working
+from benchmarks.worker import SYSTEMS
+from benchmarks.workloads import SUITES, Suite, write_synthetic_text
+from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.schema import Device
+from xlmtrain.errors import ConfigError
+
+
+@dataclass
+class Speed:
+    """The settings of this program."""
+
+    suite: list[str] = field(default_factory=list)
+    """Suites of workloads.py to run, one argument for each; cpu-256 by default."""
+
+    system: list[str] = field(default_factory=list)
+    """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer or xlm, with -fp32,
+    -bf16 or, for ours, -fp16, and perhaps -compiled (not xlm)."""
+
+    baseline: str = "hf-loop-fp32"
+    """System that the ratios are to; the first one if this one is not in the suite or fails."""
+
+    rounds: int | None = None
+    """Rounds instead of the suite's."""
+
+    steps: int | None = None
+    """Measured optimizer steps per round instead of the suite's."""
+
+    device: Device = Device.cpu
+    """cpu or cuda."""
+
+    data: str | None = None
+    """Directory made by tools/prepare.py, with German and English; null: synthetic text."""
+
+    output: str | None = None
+    """File to which a line of JSON is added for each system."""
+
+    def __post_init__(self) -> None:
+        self.suite = self.suite or ["cpu-256"]
+        for key, names, known in (("suite", self.suite, SUITES), ("system", self.system, SYSTEMS)):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise ConfigError(f"{key}={unknown[0]}: must be one of {', '.join(known)}")
+        if (self.rounds or MIN_ROUNDS) < MIN_ROUNDS or (self.steps or 1) < 1:
+            raise ConfigError(f"rounds must be at least {MIN_ROUNDS}, steps at least 1")
+        if self.device is Device.auto or (self.device is Device.cuda and not torch.cuda.is_available()):
+            raise ConfigError(f"device={self.device.value}: must be cpu, or cuda on a machine with a GPU")
+
+
+def main(argv: list[str]) -> None:
+    """Run the suites one after the other and print a table for each as soon as it is there."""
+    options, others = arguments(Speed, argv)
+    if others:
+        raise ConfigError(f"unknown arguments: {' '.join(others)}")
+    facts = environment(torch.device(options.device.value))
+    print(f"{', '.join(f'{key} {value}' for key, value in facts.items())}\n", flush=True)
+    for name in options.suite:
+        suite = SUITES[name]
+        suite = replace(
+            suite,
+            systems=tuple(options.system) or suite.systems,
+            rounds=options.rounds or suite.rounds,
+            steps=options.steps or suite.steps,
+        )
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
+            data = Path(options.data or directory, "" if options.data else "text")
+            if not options.data:
+                write_synthetic_text(data, suite.workload.vocab_size, suite.sentences)
+            _run(name, suite, data, options, facts)
+
+
+def _run(name: str, suite: Suite, data: Path, options: Speed, facts: dict[str, object]) -> None:
+    """Run one suite, print its table, and add its figures to the output file."""
+    device = torch.device(options.device.value)
+    workload = replace(suite.workload, vocab_size=len(Dataset(data).vocab))
+    dtypes = {SYSTEMS[system].dtype for system in suite.systems}
+    ceilings = {dtype: matmul_flops(dtype, device) for dtype in dtypes}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    processes = run_suite(suite, data, device)
+    able = working(processes)
+    baseline = next((process for process in able if process.name == options.baseline), able[0] if able else None)
+    summaries = {
+        process.name: summarize(process.results, baseline.results, ceilings[SYSTEMS[process.name].dtype], workload)
+        for process in able
+        if baseline
+    }
+    failures = {process.name: process.failure for process in processes if process.failure}
+    shown = ", ".join(f"{str(dtype).removeprefix('torch.')} {flops / 1e12:.3g}" for dtype, flops in ceilings.items())
+    title = f"{name}: {workload.layers} x {workload.dim}, {workload.rows} x {workload.length} tokens per step"
+    if able and baseline:
+        title += f", {baseline.info.parameters:,} parameters"
+    print(table(f"{title}; ceiling in TFLOP/s: {shown}", summaries, failures), flush=True)
+    if options.output:
+        with open(options.output, "a", encoding="utf-8") as file:
+            for system, summary in summaries.items():
+                file.write(json.dumps({"suite": name, "system": system, **summary, **asdict(workload), **facts}) + "\n")
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""Model sizes and batches that are compared, the suites of systems, and synthetic text of a given vocabulary size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
+
+from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
+from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
+
+LANGUAGES = ("de", "en")
+_LONGEST_SENTENCE = 50
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and its global batch: ``rows`` of ``length`` tokens."""
+
+    dim: int
+    layers: int
+    heads: int
+    vocab_size: int
+    rows: int
+    length: int
+
+    @property
+    def model(self) -> ModelConfig:
+        """Return the settings of the model."""
+        return ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, max_positions=self.length)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Systems to compare on one workload.
+
+    ``first_steps``: steps before the first round. In each of the ``rounds`` every system takes ``warmup`` steps that do
+    not count and ``steps`` that do. ``sentences``: size of the synthetic text, for each language.
+    """
+
+    workload: Workload
+    systems: tuple[str, ...]
+    rounds: int
+    steps: int
+    warmup: int = 0
+    first_steps: int = 2
+    sentences: int = 8000
+
+
+def _gpu_suite(rows: int, systems: tuple[str, ...], layers: int = 6, steps: int = 10) -> Suite:
+    workload = Workload(1024, layers, 8, 64000, rows, 256)
+    return Suite(workload, systems, rounds=10, steps=steps, warmup=2, first_steps=10, sentences=100_000)
+
+
+_OURS = ("ours-bf16", "ours-bf16-compiled")
+_PEERS = ("hf-trainer-bf16", "hf-loop-bf16")
+_CPU = ("ours-fp32", "ours-bf16", "hf-loop-fp32", "hf-loop-bf16", "hf-trainer-fp32", "hf-trainer-bf16", "xlm-fp32")
+_COMPILED_PEERS = ("hf-trainer-bf16-compiled", "hf-loop-bf16-compiled")
+_PRECISIONS = ("ours-bf16", "ours-fp16", "ours-bf16-compiled", "ours-fp16-compiled", "ours-fp32")
+SUITES = {
+    "tiny": Suite(Workload(32, 2, 2, 300, 4, 16), _CPU, rounds=3, steps=2),
+    "cpu-256": Suite(Workload(256, 6, 8, 30000, 16, 128), _CPU, rounds=9, steps=1),
+    "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
+    "gpu-8k": _gpu_suite(32, _PEERS + _OURS, steps=30),
+    "gpu-16k": _gpu_suite(64, _PEERS + _OURS),
+    "gpu-32k": _gpu_suite(128, _PEERS + _OURS + _COMPILED_PEERS),
+    "gpu-12layers": _gpu_suite(128, _OURS, layers=12),
+    "gpu-precisions": _gpu_suite(32, _PRECISIONS, steps=30),
+}
+
+
+def settings(workload: Workload, data: Path, precision: Precision, compiled: bool = False) -> Config:
+    """Return the settings of MLM on both languages with a constant learning rate and the default dropout of 0.1."""
+    tokens = workload.rows * workload.length
+    return Config(
+        run="none",
+        model=workload.model,
+        data=DataConfig(
+            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=workload.length, draw_tokens=tokens
+        ),
+        optim=OptimConfig(schedule=Schedule.constant, warmup_steps=0),
+        train=TrainConfig(batch_tokens=tokens, precision=precision, compile=compiled),
+    )
+
+
+def write_synthetic_text(directory: Path, vocab_size: int, sentences: int) -> Path:
+    """Write prepared text of independent words with Zipf's frequencies, 25 per sentence on average, for each language.
+
+    Returns ``directory``.
+    """
+    rng = np.random.default_rng(0)
+    words = vocab_size - len(SPECIALS)
+    vocab = Vocab((f"w{i}", 10**8 // (i + 1)) for i in range(words))
+    directory.mkdir(parents=True)
+    vocab.write(directory / "vocab")
+    corpora: dict[str, CorpusHeader] = {}
+    frequencies = 1.0 / np.arange(1, words + 1)
+    for language in LANGUAGES:
+        with CorpusWriter(directory, f"train.{language}", id_dtype(vocab_size)) as writer:
+            lengths = rng.integers(2, _LONGEST_SENTENCE, sentences)
+            ids = len(SPECIALS) + rng.choice(words, size=int(lengths.sum()), p=frequencies / frequencies.sum())
+            ids[np.cumsum(lengths) - 1] = EOS
+            writer.append(ids, lengths)
+            corpora[f"train.{language}"] = writer.finish(["synthetic"])
+    mark = fingerprint(vocab.fingerprint, "", {}, corpora)
+    Header(list(LANGUAGES), id_dtype(vocab_size).str, vocab_size, vocab.fingerprint, {}, mark, corpora).write(directory)
+    return directory

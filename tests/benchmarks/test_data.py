@@ -1,0 +1,35 @@
+"""The benchmark of data preparation: refused arguments, and a table with every comparison."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import data
+from tests.support.repository import REPOSITORY
+from xlmtrain.errors import ConfigError
+
+SAMPLE = REPOSITORY / "data" / "sample"
+
+
+@pytest.mark.parametrize("arguments", [[], ["en=x", "rounds=0"]])
+def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="give text with en=FILE" if not arguments else "rounds"):
+        data.main(arguments)
+
+
+@pytest.mark.slow
+def test_the_table_has_a_ratio_for_every_stage() -> None:
+    settings = ["megabytes=0.1", "rounds=1", "merges=100"]
+    command = [sys.executable, "-m", "benchmarks.data", f"en={SAMPLE}/train.en", f"de={SAMPLE}/train.de", *settings]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "0.2 MB of de, en, 100 codes" in done.stdout
+    for step in ("normalize, tokenize", "raw text to ids", "tokens to ids"):
+        row = re.search(rf"^\| {step} \|.* (\d+\.\d+) \(\1 to \1\) \|$", done.stdout, re.MULTILINE)
+        assert row, done.stdout
+        assert float(row[1]) > 0.1

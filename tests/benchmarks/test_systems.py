@@ -1,0 +1,90 @@
+"""The systems under test do the same work, and the program compares all of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import speed
+from benchmarks.protocol import BatchFeed, RunRequest, RunResult, Shutdown, SystemInfo
+from benchmarks.worker import SYSTEMS, system_info
+from benchmarks.workloads import SUITES, settings, write_synthetic_text
+from tests.support.repository import REPOSITORY
+from tests.support.tiny import CPU
+from xlmtrain.config.schema import Precision
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.errors import ConfigError
+from xlmtrain.objective import LanguageModel
+
+SPEED = [sys.executable, "-m", "benchmarks.speed"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+TINY = replace(SUITES["tiny"].workload, rows=2)
+ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-bf16")
+
+
+def train(name: str, data: Path) -> tuple[SystemInfo, list[RunResult]]:
+    """Train a system in this process without dropout: 2 steps, then 3 of which the first does not count."""
+    spec = SYSTEMS[name]
+    config = settings(TINY, data, spec.precision)
+    config.model.dropout = config.model.attention_dropout = 0.0
+    dataset = Dataset(data)
+    loader = Loader(config, dataset)
+    torch.manual_seed(0)
+    weights = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
+    system = importlib.import_module(spec.module).make_system(config, weights, CPU)
+    info = system_info(system, loader, CPU)
+    mine, theirs = multiprocessing.Pipe()
+    for message in (RunRequest(0, 2), RunRequest(1, 2), Shutdown()):
+        mine.send(message)
+    system.train(BatchFeed(theirs, loader.steps(0, 10**9, loader.sampler.start()), CPU))
+    return info, [mine.recv() for _ in range(2)]
+
+
+@pytest.mark.parametrize("names", [ALL[:2], pytest.param(ALL[2:], marks=pytest.mark.slow)])
+def test_all_count_and_learn_the_same(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Equal tokens, targets and losses from equal batches; transformers' systems are among the slow ones."""
+    if "ours-fp32" not in names:
+        pytest.importorskip("accelerate")
+    data = write_synthetic_text(tmp_path / "text", TINY.vocab_size, 500)
+    info, results = train("ours-fp32", data)
+    assert [result.tokens for result in results] == [2 * 32, 2 * 32]
+    for name in names:
+        other_info, others = train(name, data)
+        exact = SYSTEMS[name].precision is Precision.fp32
+        assert other_info.first_loss == pytest.approx(info.first_loss, abs=1e-5)
+        assert replace(other_info, first_loss=0) == replace(info, first_loss=0)
+        for ours, theirs in zip(results, others, strict=True):
+            assert (theirs.tokens, theirs.targets) == (ours.tokens, ours.targets)
+            assert theirs.losses == pytest.approx(ours.losses, abs=1e-4 if exact else 2e-2)
+            assert theirs.seconds > 0
+            assert theirs.peak_mb > 50
+
+
+@pytest.mark.slow
+def test_the_program_compares_them_all(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    output = tmp_path / "speed.jsonl"
+    command = [*SPEED, "suite=tiny", *(f"system={name}" for name in ALL), "rounds=3", f"output={output}"]
+    done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [line["system"] for line in lines] == list(ALL)
+    assert all(f"| {name} | " in done.stdout for name in ALL)
+    for line in lines:
+        assert 0 < line["ratio_min"] <= line["ratio"] <= line["ratio_max"]
+    assert {line["system"]: line["ratio"] for line in lines}["hf-loop-fp32"] == 1.0
+
+
+@pytest.mark.parametrize("argument", ["system=megatron", "suite=marathon", "rounds=2", "device=auto"])
+def test_wrong_arguments_are_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=argument.partition("=")[0]):
+        speed.main([argument])
