@@ -17,13 +17,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from xlmtrain.train.background import BackgroundSaver
 
-from xlmtrain.config.load import arguments, compose, user_errors
+from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.errors import ConfigError
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
-from xlmtrain.train.checkpoint import CheckpointStore
+from xlmtrain.train.async_checkpoint import AsyncCheckpointer
+from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.state import optimizer_tensors
 
 INTERVAL_SECONDS = 600.0
@@ -50,7 +50,7 @@ class CheckpointCost:
 
 def main(argv: list[str]) -> None:
     """Write checkpoints one after the other and print the times."""
-    options, overrides = arguments(CheckpointCost, argv, more=True)
+    options, overrides = parse_args(CheckpointCost, argv, more=True)
     config = compose("config", overrides)
     model = LanguageModel(config.model, options.vocab_size, 2)
     optimizer = make_optimizer(config.optim, model, torch.device("cpu"))
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     optimizer.zero_grad()
     stalls, walls, costs = [], [], []
     with tempfile.TemporaryDirectory(dir=options.directory) as place:
-        saver = BackgroundSaver(CheckpointStore(Path(place), keep_last=1))
+        saver = AsyncCheckpointer(CheckpointManager(Path(place), keep_last=1))
         for step in range(options.saves):
             begin, cost = time.monotonic(), time.process_time()
             saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)

@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from unittest import mock
 
-from xlmtrain.metrics.sinks import read_records
-
 from train import train
-from xlmtrain.config.load import program
+from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Precision
+from xlmtrain.metrics.loggers import read_records
 from xlmtrain.model import attention, dropout
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.signals import StopRequest
@@ -71,7 +70,7 @@ def _run(base: Config, variant: str, seed: int) -> tuple[list[float], float]:
     settings = replace(base.train, precision=VARIANTS[variant], log_every=1)
     config = replace(base, run=str(run), seed=seed, train=settings)
     with reference_kernels() if variant == "fp32-reference" else nullcontext():
-        outcome = train(config, initialize(base.train.device, base.train.timeout), StopRequest())
+        outcome = train(config, initialize(base.train.device, base.train.hang_timeout), StopRequest())
     if outcome.status != "done":
         raise SystemExit(f"stopped by {outcome.reason}; the same command continues")
     records = list(read_records(run / "metrics.jsonl"))
@@ -82,4 +81,4 @@ def _run(base: Config, variant: str, seed: int) -> tuple[list[float], float]:
 
 
 if __name__ == "__main__":
-    program("config", main)
+    hydra_main("config", main)

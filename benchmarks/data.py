@@ -24,15 +24,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
-from xlmtrain.text.binarize import id_dtype
-from xlmtrain.text.files import RawText, read_chunks
-from xlmtrain.text.prepare import prepare
-from xlmtrain.text.stages import Encoder
-from xlmtrain.text.tokenized import LINE_END
 
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
+from xlmtrain.data.format import id_dtype
 from xlmtrain.errors import ConfigError
+from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.raw_files import RawText, read_chunks
+from xlmtrain.prepare.stages import Encoder
+from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
@@ -178,7 +178,7 @@ def learn(sample: Sample, merges: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    options, _ = arguments(DataBenchmark, argv)
+    options, _ = parse_args(DataBenchmark, argv)
     files = {language: getattr(options, language) for language in ("de", "en") if getattr(options, language)}
     rounds: list[dict[str, float]] = []
     with TemporaryDirectory() as directory:

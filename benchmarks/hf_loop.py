@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers import XLMConfig, XLMWithLMHeadModel
-from xlmtrain.export.original import to_original
 
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
+from xlmtrain.interop.xlm.checkpoint import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.precision import autocast

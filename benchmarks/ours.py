@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from xlmtrain.runtime.memory import keep_freed_memory
 
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config
@@ -11,21 +10,22 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.train.step import Stepper
+from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.train.step import TrainStep
 
 
 class OurSystem:
     """Model, optimizer and step as train.py makes them."""
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
-        keep_freed_memory()
+        disable_malloc_trim()
         self.model = weights
         if config.train.compile:
             for block in self.model.encoder.blocks:
                 block.compile()
         self.model.to(device)
         optimizer = make_optimizer(config.optim, self.model, device)
-        self._step = Stepper(config, self.model, optimizer, config.train.precision, Distributed(0, 1, device))
+        self._step = TrainStep(config, self.model, optimizer, config.train.precision, Distributed(0, 1, device))
 
     def loss(self, batch: Batch) -> float:
         return float(self.model(batch)) / len(batch.targets)

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.clock import peak_megabytes, seconds
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import StepData
+from xlmtrain.data.loader import GlobalBatchShard
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class BatchFeed:
     finished request and blocks until the next one. A system may fetch one batch ahead, as transformers' Trainer does.
     """
 
-    def __init__(self, connection: Connection, steps: Iterator[StepData], device: torch.device) -> None:
+    def __init__(self, connection: Connection, steps: Iterator[GlobalBatchShard], device: torch.device) -> None:
         self.finished = False
         self._connection, self._steps, self._device = connection, steps, device
-        self._pending: deque[StepData] = deque()
+        self._pending: deque[GlobalBatchShard] = deque()
         self._receive()
 
-    def __iter__(self) -> Iterator[StepData]:
+    def __iter__(self) -> Iterator[GlobalBatchShard]:
         while not self.finished:
             self._pending.append(next(self._steps))
             yield self._pending[-1]
@@ -99,7 +99,7 @@ class BatchFeed:
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._trained: list[tuple[StepData, torch.Tensor]] = []
+        self._trained: list[tuple[GlobalBatchShard, torch.Tensor]] = []
         self._start = seconds(self._device)
 
     def _result(self) -> RunResult:

@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from xlmtrain.data.corpus import Dataset
 
 from benchmarks.clock import matmul_flops
 from benchmarks.metrics import environment, summarize
@@ -35,8 +34,9 @@ from benchmarks.report import table
 from benchmarks.runner import MIN_ROUNDS, run_suite, working
 from benchmarks.worker import SYSTEMS
 from benchmarks.workloads import SUITES, Suite, write_synthetic_text
-from xlmtrain.config.load import arguments, user_errors
+from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.schema import Device
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 
 
@@ -83,7 +83,7 @@ class Speed:
 
 def main(argv: list[str]) -> None:
     """Run the suites one after the other and print a table for each as soon as it is there."""
-    options, others = arguments(Speed, argv)
+    options, others = parse_args(Speed, argv)
     if others:
         raise ConfigError(f"unknown arguments: {' '.join(others)}")
     facts = environment(torch.device(options.device.value))

@@ -13,10 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import resource
 import time
 
-from xlmtrain.data.corpus import Dataset
-
-from xlmtrain.config.load import program
+from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 
 CPU_SECONDS = 3.0
@@ -45,4 +44,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    program("config", main)
+    hydra_main("config", main)

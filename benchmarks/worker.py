@@ -11,11 +11,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from xlmtrain.data.corpus import Dataset
 
 from benchmarks.protocol import BatchFeed, Failure, System, SystemInfo
 from benchmarks.workloads import Workload, settings
 from xlmtrain.config.schema import Precision
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.objective import LanguageModel
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from xlmtrain.text.binarize import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
 
 from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
 LANGUAGES = ("de", "en")
@@ -78,7 +78,7 @@ def settings(workload: Workload, data: Path, precision: Precision, compiled: boo
         run="none",
         model=workload.model,
         data=DataConfig(
-            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=workload.length, draw_tokens=tokens
+            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=workload.length, sub_batch_tokens=tokens
         ),
         optim=OptimConfig(schedule=Schedule.constant, warmup_steps=0),
         train=TrainConfig(batch_tokens=tokens, precision=precision, compile=compiled),

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
-from xlmtrain.export.original import to_original
 
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
+from xlmtrain.interop.xlm.checkpoint import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.precision import autocast
