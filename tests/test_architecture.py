@@ -27,7 +27,7 @@ ALLOWED = {
         "xlmtrain.config.prepare",
         "xlmtrain.runtime.atomic_io",
         "xlmtrain.runtime.output_paths",
-        "xlmtrain.metrics.timer",
+        "xlmtrain.runtime.progress",
     ),
     "xlmtrain.data": (
         "xlmtrain.config.schema",
@@ -76,7 +76,7 @@ ALLOWED = {
         "xlmtrain.runtime.atomic_io",
         "xlmtrain.runtime.output_paths",
         "xlmtrain.runtime.process_pool",
-        "xlmtrain.text.progress",
+        "xlmtrain.runtime.progress",
     ),
     "xlmtrain.interop": (
         "xlmtrain.config",
