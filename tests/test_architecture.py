@@ -27,7 +27,6 @@ ALLOWED = {
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
     "xlmtrain.text": (
         "xlmtrain.config.prepare",
-        "xlmtrain.metrics.timer",
         "xlmtrain.prepare.raw_files",
         "xlmtrain.prepare.token_shards",
         "xlmtrain.runtime",
@@ -82,7 +81,7 @@ ALLOWED = {
         "xlmtrain.text",
         "xlmtrain.train.step",
     ),
-    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime", "xlmtrain.text.progress"),
+    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime"),
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",

@@ -22,8 +22,8 @@ from xlmtrain.errors import DataError
 @pytest.fixture(autouse=True)
 def _low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bombs that take no time to make."""
-    monkeypatch.setattr(archives, "GROWTH_FLOOR", 1 << 24)
-    monkeypatch.setattr(archives, "MEMBERS", TOO_MANY)
+    monkeypatch.setattr(archives, "MAX_RATIO_FLOOR", 1 << 24)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", TOO_MANY)
 
 
 def tree(directory: Path) -> set[Path]:
@@ -104,10 +104,8 @@ def test_compressed_files(tmp_path: Path, compress: Callable[[bytes], bytes]) ->
     ending = {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}[compress]
     path = tmp_path / f"text{ending}"
     path.write_bytes(compress(TEXT) + compress(TEXT))
-    counted: list[int] = []
-    with open_compressed(path, counted.append) as stream:
+    with open_compressed(path) as stream:
         assert stream.read() == TEXT + TEXT
-    assert sum(counted) == path.stat().st_size
     assert check_compressed(path) == 4
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="is it damaged"):
@@ -122,7 +120,7 @@ def test_a_compression_bomb(tmp_path: Path) -> None:
     with gzip.open(path, "wb", 1) as file:
         for _ in range(2):
             file.write(bytes(1 << 24))
-    with pytest.raises(DataError, match="grows out of proportion"):
+    with pytest.raises(DataError, match="decompresses to far more"):
         check_compressed(path)
 
 

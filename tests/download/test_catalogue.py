@@ -17,7 +17,6 @@ from tests.support.publisher import make_certificate, publishing
 from tests.support.repository import REPOSITORY
 from tests.support.samples import GERMAN, text
 from xlmtrain.download.catalogue import read_catalogue, select
-from xlmtrain.download.transfers import local_paths
 from xlmtrain.errors import ConfigError, DataError
 
 ENTRY = {
@@ -26,7 +25,7 @@ ENTRY = {
     "licence": "free",
     "languages": ["de"],
     "split": "train",
-    "files": [{"url": "https://host/crawl.gz", "limit": 1000, "size": None, "checksum": None}],
+    "file": {"url": "https://host/crawl.gz", "limit": 1000},
 }
 
 
@@ -35,22 +34,19 @@ def test_the_catalogue_has_what_the_released_model_was_made_of() -> None:
     years = range(2007, 2024)
     assert {f"news-crawl-{lang}-{year}" for lang in ("de", "en") for year in years} <= set(catalogue)
     assert {"codes_ende", "vocab_ende", "newstest2013", "newstest2016", "europarl-v7", "europarl-v10"} <= set(catalogue)
-    assert {corpus.format for corpus in catalogue.values()} == {
-        *("text", "file", "tsv", "moses", "sgm", "tmx", "wiki", "tatoeba")
-    }
-    for corpus in catalogue.values():
-        assert corpus.licence
-        assert len(corpus.files) == (3 if corpus.format == "tatoeba" else 1)
-        assert bool(corpus.members) == (corpus.format in ("moses", "sgm"))
+    assert {entry.format for entry in catalogue.values()} == {*("text", "file", "tsv", "moses", "sgm", "tmx", "wiki")}
+    for entry in catalogue.values():
+        assert entry.licence
+        assert bool(entry.members) == (entry.format in ("moses", "sgm"))
 
 
 def test_no_two_files_share_a_place() -> None:
     places: dict[Path, str] = {}
-    for corpus in read_catalogue().values():
-        for file, path in zip(corpus.files, local_paths(corpus, Path("raw"))):
-            assert places.setdefault(path, file.url) == file.url
-            assert re.fullmatch(r"raw/(downloads/)?[A-Za-z0-9._-]+", str(path))
-            assert path.suffix == Path(file.url).suffix or corpus.format == "file"
+    for entry in read_catalogue().values():
+        path, url = entry.local_path(Path("raw")), entry.file.url
+        assert places.setdefault(path, url) == url
+        assert re.fullmatch(r"raw/(downloads/)?[A-Za-z0-9._-]+", str(path))
+        assert path.suffix == Path(url).suffix or entry.format == "file"
 
 
 @pytest.mark.parametrize(
@@ -64,16 +60,16 @@ def test_no_two_files_share_a_place() -> None:
         ({"licence": "unheard"}, "unheard"),
         ({"members": ["a", "b"]}, "members and languages do not go together"),
         ({"colour": "red"}, "colour"),
-        ({"files": [{"url": "http://host/x", "limit": 9}]}, "not https"),
-        ({"files": [{"url": "https://host/x", "limit": 9, "sums": "http://host/s"}]}, "not https"),
-        ({"files": [{"url": "https://host/x", "limit": 9, "size": 10}]}, "the size exceeds the limit"),
-        ({"files": [{"url": "https://host/x", "limit": 9, "checksum": "md5:x"}]}, "checksum md5:x is none"),
-        ({"files": [{"url": "https://host/x"}]}, "limit"),
+        ({"file": {"url": "http://host/x", "limit": 9}}, "not https"),
+        ({"file": {"url": "https://host/x", "limit": 9, "sums": "http://host/s"}}, "not https"),
+        ({"file": {"url": "https://host/x", "limit": 9, "size": 10}}, "the size exceeds the limit"),
+        ({"file": {"url": "https://host/x", "limit": 9, "checksum": "md5:x"}}, "checksum md5:x is none"),
+        ({"file": {"url": "https://host/x"}}, "limit"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "catalogue.json"
-    path.write_text(json.dumps({"licences": {"free": "free"}, "corpora": [{**ENTRY, **change}]}))
+    path.write_text(json.dumps({"licences": {"free": "free"}, "datasets": [{**ENTRY, **change}]}))
     with pytest.raises(DataError) as refusal:
         read_catalogue(path)
     assert str(refusal.value).startswith(f"{path}: {change.get('name', 'crawl')}: ")
@@ -82,15 +78,15 @@ def test_a_wrong_entry_is_named(tmp_path: Path, change: dict[str, object], messa
 
 def test_a_name_twice(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
-    path.write_text(json.dumps({"licences": {"free": "free"}, "corpora": [ENTRY, ENTRY]}))
+    path.write_text(json.dumps({"licences": {"free": "free"}, "datasets": [ENTRY, ENTRY]}))
     with pytest.raises(DataError, match="crawl: the name is taken"):
         read_catalogue(path)
 
 
-def test_corpora_are_chosen_by_patterns() -> None:
+def test_datasets_are_chosen_by_patterns() -> None:
     catalogue = read_catalogue()
     chosen = select(catalogue, ["newstest201[34]", "news-crawl-de-200*", "newstest2013"])
-    assert [corpus.name for corpus in chosen] == [
+    assert [entry.name for entry in chosen] == [
         *("news-crawl-de-2007", "news-crawl-de-2008", "news-crawl-de-2009", "newstest2013", "newstest2014")
     ]
     with pytest.raises(ConfigError, match="europarl-v99: nothing of that name"):
@@ -132,8 +128,7 @@ def test_without_names_the_tool_lists(call: Tool, tmp_path: Path, monkeypatch: p
     ("arguments", "message"),
     [
         (["europarl-v99"], "europarl-v99: nothing of that name in the catalogue"),
-        (["outptu=x"], "no such settings: outptu=x; there are output, parallel, workers"),
-        (["parallel=0", "europarl-v9"], "parallel: 0 is not between 1 and 16"),
+        (["outptu=x"], "no such settings: outptu=x; there are output, workers"),
         (["workers=-1", "europarl-v9"], "workers: -1 is negative"),
     ],
 )
@@ -151,7 +146,7 @@ def test_the_tool_downloads(call: Tool, tmp_path: Path, monkeypatch: pytest.Monk
         file = {"url": publisher.serve("/crawl.gz", content), "limit": 1000, "size": len(content)}
         file["checksum"] = "md5:" + hashlib.md5(content, usedforsecurity=False).hexdigest()
         path = tmp_path / "catalogue.json"
-        path.write_text(json.dumps({"licences": {"free": "free as air"}, "corpora": [{**ENTRY, "files": [file]}]}))
+        path.write_text(json.dumps({"licences": {"free": "free as air"}, "datasets": [{**ENTRY, "file": file}]}))
         monkeypatch.setattr(read_catalogue, "__defaults__", (path,))
         printed = call(f"output={tmp_path}/raw", "crawl").splitlines()
         assert printed[0].endswith("free as air")

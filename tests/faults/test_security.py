@@ -89,8 +89,8 @@ def test_evil_pickles(tries: Tries, run: Path, own_dataset: Path, tmp_path: Path
 
 @pytest.mark.row(42, slow=50, full=50)
 def test_evil_archives(tries: Tries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "GROWTH_FLOOR", 1 << 24)  # bombs that take no time to make
-    monkeypatch.setattr(archives, "MEMBERS", TOO_MANY)
+    monkeypatch.setattr(archives, "MAX_RATIO_FLOOR", 1 << 24)  # bombs that take no time to make
+    monkeypatch.setattr(archives, "MAX_MEMBERS", TOO_MANY)
     place = tmp_path / "a" / "b"
     place.mkdir(parents=True)
     cases = [(".tgz", *case) for case in TARS.items()] + [(".zip", *case) for case in ZIPS.items()]

@@ -35,19 +35,16 @@ class Served:
     endless: bool = False
     stall: bool = False
     """Once: keep silent after the headers."""
-    together: threading.Barrier | None = None
-    """Answer when as many are asked for at the same time."""
 
 
 class Publisher:
-    """``files`` by path; ``requests`` are (method, path, Range)."""
+    """``files`` by path; ``requests`` are (path, Range)."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, Served] = {}
-        self.requests: list[tuple[str, str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.headers: list[dict[str, str]] = []
-        self.open = self.most_open = 0
-        self.lock, self.closing = threading.Lock(), threading.Event()
+        self.closing = threading.Event()
         publisher = self
 
         class Handler(_Handler):
@@ -70,7 +67,7 @@ class Publisher:
 
     def gets(self) -> list[str | None]:
         """The Range of every GET."""
-        return [wanted for method, _, wanted in self.requests if method == "GET"]
+        return [wanted for _, wanted in self.requests]
 
 
 @contextmanager
@@ -93,35 +90,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self._answer(head=True)
-
     def do_GET(self) -> None:
-        with self.owner.lock:
-            self.owner.open += 1
-            self.owner.most_open = max(self.owner.most_open, self.owner.open)
-        try:
-            self._answer(head=False)
-        finally:
-            with self.owner.lock:
-                self.owner.open -= 1
-
-    def _answer(self, head: bool) -> None:
         path = re.sub("^https?://[^/]*", "", self.path)  # a proxy is asked for a whole address
-        self.owner.requests.append((self.command, path, self.headers["Range"]))
+        self.owner.requests.append((path, self.headers["Range"]))
         self.owner.headers.append(dict(self.headers))
         served = self.owner.files.get(path)
         if served is None:
             self.send_error(404)
         elif served.redirect is not None:
             self._headers(302, {"Location": served.redirect, "Content-Length": "0"})
-        elif served.errors and not head:
+        elif served.errors:
             status, headers = served.errors.pop(0)
             self._headers(status, {"Content-Length": "0", **headers})
         else:
-            self._file(served, head)
+            self._file(served)
 
-    def _file(self, served: Served, head: bool) -> None:
+    def _file(self, served: Served) -> None:
         content, status, headers = served.content, 200, {}
         if served.etag:
             headers["ETag"] = served.etag
@@ -136,15 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         if served.length and not served.endless:
             headers["Content-Length"] = str(len(content))
         self._headers(status, headers)
-        if head:
-            return
         if served.stall:
             served.stall = False
             self.owner.closing.wait(10)
             return
         try:
-            if served.together is not None:
-                served.together.wait(10)
             while served.endless:
                 self.wfile.write(bytes(1 << 16))
             self.wfile.write(content[: served.cuts.pop(0)] if served.cuts else content)

@@ -1,39 +1,30 @@
-"""HTTP as a downloader needs it: https only, redirects included; errors told apart by whether to try again."""
+"""HTTPS for downloads: no unencrypted address is opened, and errors are told apart by whether to try again."""
 
 from __future__ import annotations
 
-import email.message
-import email.utils
-import http.client
-import io
 import random
-import socket
 import ssl
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
-from urllib.parse import urlsplit
+from contextlib import closing, suppress
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError, InvalidHeader, NameResolutionError
+from urllib3.util import Retry
 
 from xlmtrain import __version__
 from xlmtrain.errors import DataError
 
 BLOCK_BYTES = 1 << 18
-AGAIN = (408, 425, 429, 500, 502, 503, 504)
+ATTEMPTS = 5  # in a row without a new byte
+REDIRECTS = 10
 LONGEST_WAIT = 600.0
-# An answer that came; 416 says that there is nothing after the bytes that are here already.
-Response = http.client.HTTPResponse | urllib.error.HTTPError
-_NETWORK_ERRORS = (OSError, http.client.HTTPException)
+RETRYABLE_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
-class Stopped(Exception):
-    """The program is to end; what has come stays for the next time."""
-
-
-class Transient(Exception):
-    """It may work later: after ``seconds`` if the server said so."""
+class RetryableError(Exception):
+    """A request failed, but may succeed later: after ``seconds`` if the server said so."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -41,131 +32,96 @@ class Transient(Exception):
 
 
 class Client:
-    """Opens addresses. Proxies come from the environment (``https_proxy``), certificates from the system or
-    ``SSL_CERT_FILE``."""
+    """An HTTP session. Proxies come from ``https_proxy``, certificates from the system or ``SSL_CERT_FILE``."""
 
     def __init__(self, schemes: Sequence[str] = ("https",), timeout: float = 60.0) -> None:
         """``timeout``: seconds without a byte after which a connection is given up."""
         self._schemes, self._timeout = schemes, timeout
-        self.stop = threading.Event()
-        self._opener = urllib.request.OpenerDirector()
-        # Named one by one: the usual opener would also follow a redirect to ftp.
-        for handler in (
-            urllib.request.ProxyHandler(),
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            _Redirects(schemes),
-        ):
-            self._opener.add_handler(handler)
+        self._session = requests.Session()
+        self._verify = ssl.get_default_verify_paths().cafile or True
+        # A checksum is of the stored file, so the server must not compress it on the way.
+        self._session.headers.update({"User-Agent": f"xlmtrain/{__version__}", "Accept-Encoding": "identity"})
 
-    def open(self, url: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Response:
-        """The answer, with status 200, 206 or 416.
+    def open(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+        """Return the response to a GET, with status 200, 206 or 416 and its body unread.
 
-        Raises Transient if it may work later, and DataError if it will not.
+        Raises RetryableError if it may succeed later, DataError if it will not.
         """
-        _check_scheme(url, self._schemes)
-        # As it is stored: a checksum is of the file, not of what a server makes of it on the way.
-        headers = {"User-Agent": f"xlmtrain/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
-        request = urllib.request.Request(url, headers=headers, method=method)
-        try:
-            response = self._opener.open(request, timeout=self._timeout)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:
-                return error
-            error.close()
-            if error.code in AGAIN:
-                raise Transient(f"{url}: {error.code} {error.reason}", _seconds(error.headers)) from None
-            raise DataError(f"{url}: the server says {error.code} {error.reason}") from None
-        except _NETWORK_ERRORS as error:
-            raise _network_error(url, error) from error
-        if response.status not in (200, 206):
-            response.close()
-            raise DataError(f"{url}: the server says {response.status} {response.reason}")
-        return response
+        for _ in range(REDIRECTS):
+            if urlsplit(url).scheme not in self._schemes:
+                raise DataError(f"{url}: refused, only {', '.join(self._schemes)} is allowed")
+            response = self._get(url, headers)
+            if not response.is_redirect:
+                return _checked(response)
+            response.close()  # without reading its body, which may have no end
+            url = urljoin(url, response.headers["Location"])
+        raise DataError(f"{url}: more than {REDIRECTS} redirects")
 
-    def blocks(self, response: Response) -> Iterator[bytes]:
-        """The body. Raises Transient where it breaks off, Stopped when ``stop`` is set."""
+    def blocks(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield the body as it was sent. Raises RetryableError where it breaks off."""
         while True:
-            if self.stop.is_set():
-                raise Stopped
             try:
-                block = response.read(BLOCK_BYTES)
-            except _NETWORK_ERRORS as error:
-                raise Transient(f"{response.url}: broke off ({error or type(error).__name__})") from error
+                block = response.raw.read1(BLOCK_BYTES, decode_content=False)
+            except (HTTPError, OSError) as error:
+                raise RetryableError(f"{response.url}: broke off ({error or type(error).__name__})") from error
             if not block:
                 return
             yield block
 
-    def pause(self, failures: int, error: Transient) -> None:
-        """Wait before trying again: as long as the server asks, else about 1, 2, 4, ... seconds."""
-        seconds = error.seconds
-        if seconds is None:
-            seconds = min(2.0 ** max(failures - 1, 0), LONGEST_WAIT) * random.uniform(0.8, 1.2)
+    def read(self, url: str, limit: int) -> bytes:
+        """Return a body of at most ``limit`` bytes, in up to ATTEMPTS tries. Raises DataError."""
+        failures = 0
+        while True:
+            content = b""
+            try:
+                with closing(self.open(url)) as response:
+                    for block in self.blocks(response):
+                        content += block
+                        if len(content) > limit:
+                            raise DataError(f"{url}: more than {limit:,} bytes; refused")
+                return content
+            except RetryableError as error:
+                failures += 1
+                self.pause(failures, error)
+
+    def pause(self, failures: int, error: RetryableError) -> None:
+        """Wait before the next try: as long as the server asks, else about 1, 2, 4, ... seconds.
+
+        Raises DataError after ATTEMPTS failures, or if the server asks for a longer wait than LONGEST_WAIT.
+        """
+        if failures >= ATTEMPTS:
+            raise DataError(f"{error}; gave up after {failures} tries: run the same command again to go on") from error
+        seconds = 2.0 ** (failures - 1) * random.uniform(0.8, 1.2) if error.seconds is None else error.seconds
         if seconds > LONGEST_WAIT:
-            raise DataError(f"{error}; the server asks to come back in {seconds:.0f} s: run the same command then")
+            raise DataError(f"{error}; the server asks to wait {seconds:.0f} s or more: run the same command then")
         self.wait(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless ``stop`` is or gets set: then raises Stopped."""
-        if self.stop.wait(seconds):
-            raise Stopped
+        """Sleep."""
+        time.sleep(seconds)
+
+    def _get(self, url: str, headers: Mapping[str, str] | None) -> requests.Response:
+        try:
+            return self._session.get(
+                url, headers=headers, stream=True, allow_redirects=False, timeout=self._timeout, verify=self._verify
+            )
+        except requests.RequestException as error:
+            host = urlsplit(url).hostname
+            if isinstance(getattr(error.args[0] if error.args else None, "reason", None), NameResolutionError):
+                raise DataError(f"{url}: {host} is not found; is there a network? https_proxy names a proxy") from error
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DataError(f"{url}: the certificate of {host} is not trusted ({error})") from error
+            raise RetryableError(f"{url}: cannot be reached ({error})") from error
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to other hosts, never to an address without encryption."""
-
-    def __init__(self, schemes: Sequence[str]) -> None:
-        self._schemes = schemes
-
-    def http_error_302(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
-    ) -> IO[bytes] | None:
-        """urllib would read the answer's body first, however long it is."""
-        fp.close()
-        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        _check_scheme(newurl, self._schemes, f"{req.full_url}: redirected to ")
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None:  # urllib turns HEAD into GET
-            new.method = req.get_method()
-        return new
-
-
-def _check_scheme(url: str, schemes: Sequence[str], before: str = "") -> None:
-    if urlsplit(url).scheme not in schemes:
-        raise DataError(f"{before}{url}: refused, only {', '.join(schemes)} is taken")
-
-
-def _network_error(url: str, error: Exception) -> Exception:
-    """Transient, or DataError for what another try would not mend."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    host = urlsplit(url).hostname
-    if isinstance(cause, socket.gaierror):
-        return DataError(f"{url}: {host} is not found ({cause}); is there a network? A proxy is named by https_proxy")
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return DataError(f"{url}: the certificate of {host} is not trusted ({cause.verify_message})")
-    return Transient(f"{url}: cannot be reached ({cause or type(cause).__name__})")
-
-
-def _seconds(headers: email.message.Message) -> float | None:
-    """Retry-After: a number of seconds, or a date."""
-    value = headers.get("Retry-After", "")
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
-        return None
+def _checked(response: requests.Response) -> requests.Response:
+    if response.status_code in (200, 206, 416):
+        return response
+    response.close()
+    message = f"{response.url}: the server says {response.status_code} {response.reason}"
+    if response.status_code not in RETRYABLE_STATUS:
+        raise DataError(message)
+    seconds = None
+    with suppress(InvalidHeader):
+        seconds = Retry().get_retry_after(response.raw)
+    raise RetryableError(message, seconds)

@@ -1,7 +1,7 @@
-"""A dump of Wikipedia -> sentences.
+"""Read the sentences of a dump of Wikipedia.
 
-mwparserfromhell reads the markup of articles, sentencex (both kept by people around Wikimedia) cuts paragraphs into
-sentences. Templates are not expanded: what they would show is missing. Only running text is taken: tables, lists,
+mwparserfromhell reads the markup of articles, sentencex cuts paragraphs into sentences; both are kept by people around
+Wikimedia. Templates are not expanded, so their text is missing. Only running text is taken: tables, lists,
 headings, footnotes, captions and formulas are left out, and so are lines that do not end like a sentence.
 """
 
@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xlmtrain.download.markup import Gathered, xml_events
+from xlmtrain.download.xml_stream import xml_elements
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.process_pool import pool_imap, worker_count
 
@@ -26,7 +26,7 @@ try:
 except ImportError:
     mwparserfromhell = None  # type: ignore[assignment]
 
-PAGES = 32  # a task for a worker
+PAGES_PER_TASK = 32
 ARTICLES = "0"
 _SENTENCE_ENDS = tuple(mark + close for mark in ".!?" for close in ("", '"', "“", "”", "«", "’", ")"))
 _OTHER_NAME_SPACE = re.compile(r":?[^:]+:\S")  # [[Datei:...]], [[Category:...]], [[fr:...]]
@@ -35,16 +35,16 @@ _RUNNING_TEXT_TAGS = {"b", "i", "u", "em", "strong", "small", "big", "span", "su
 
 
 def require_wiki() -> None:
-    """Raises ConfigError if what reads Wikipedia is not installed."""
+    """Raise ConfigError if the packages that read Wikipedia are not installed."""
     if mwparserfromhell is None:
         raise ConfigError("Wikipedia needs mwparserfromhell and sentencex: pip install 'xlmtrain[wiki]'")
 
 
 def read_wiki(stream: BinaryIO, path: Path, language: str, workers: int) -> Iterator[str]:
-    """The sentences of all articles of an XML dump, in its order, made by ``workers`` processes; 0 takes all cores."""
+    """Yield the sentences of all articles of an XML dump, in its order. ``workers``: processes; 0 takes all cores."""
     require_wiki()
     pages = _articles(stream, path)
-    batches = iter(lambda: list(islice(pages, PAGES)), [])
+    batches = iter(lambda: list(islice(pages, PAGES_PER_TASK)), [])
     for sentences in pool_imap(partial(_reader, language), batches, worker_count(workers)):
         yield from sentences
 
@@ -54,27 +54,14 @@ def _reader(language: str) -> Callable[[Sequence[str]], list[str]]:
 
 
 def _articles(stream: BinaryIO, path: Path) -> Iterator[str]:
-    """The markup of pages in the name space of articles that do not redirect."""
-    gathered, fields, redirect = Gathered(), {"ns": "", "text": ""}, False
-    current = ""
-    for event in xml_events(stream, path):
-        if event.kind == "start":
-            current = event.name
-            redirect = redirect or current == "redirect"
-        elif event.kind == "text" and current in fields:
-            gathered.add(event.text)
-        elif event.kind == "end":
-            if event.name in fields:
-                fields[event.name] = gathered.take()
-            if event.name == "page":
-                if fields["ns"].strip() == ARTICLES and not redirect:
-                    yield fields["text"]
-                fields, redirect = {"ns": "", "text": ""}, False
-            current = ""
+    """Yield the markup of pages in the name space of articles that do not redirect."""
+    for page in xml_elements(stream, path, "page"):
+        if page.findtext("ns", "").strip() == ARTICLES and page.find("redirect") is None:
+            yield page.findtext("revision/text") or ""
 
 
 def _sentences(language: str, articles: Sequence[str]) -> list[str]:
-    """The sentences of some articles."""
+    """Return the sentences of some articles."""
     found: list[str] = []
     for article in articles:
         for line in _running_text(article).splitlines():

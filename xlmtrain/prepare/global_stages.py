@@ -10,9 +10,9 @@ import numpy as np
 
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_word_counts
+from xlmtrain.runtime.progress import ProgressBar
 from xlmtrain.text.bpe import reachable_subwords, read_codes, write_codes
 from xlmtrain.text.bpe_trainer import learn_bpe
-from xlmtrain.text.progress import ProgressBar
 from xlmtrain.text.vocab import SPECIALS, Vocab
 from xlmtrain.text.word_counts import balance_factors, merge_counts, read_counts, scaled, sum_sorted, truncate_counts
 
@@ -45,8 +45,8 @@ def learn_codes(
         counts = (read_word_counts(part, language) for part in parts[language])
         sources.append(scaled(merge_counts(counts, scratch / language), factor))
     path, words, least = truncate_counts(sum_sorted(sources), max_word_types, scratch)
-    with ProgressBar("learn codes", merges, "codes") as progress:
-        codes = learn_bpe(read_counts(path), merges, lambda learned: progress.advance(1))
+    with ProgressBar("learn codes", merges, " codes") as progress:
+        codes = learn_bpe(read_counts(path), merges, lambda learned: progress.update(1))
     write_codes(codes, out / "codes")
     shutil.rmtree(scratch)
     return {"codes": len(codes), "words": words, "least": least}

@@ -15,7 +15,7 @@ from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.executors.local import run_local
 from xlmtrain.prepare.executors.ray import run_on_ray
 from xlmtrain.prepare.executors.slurm import run_on_slurm
-from xlmtrain.text.progress import ProgressBar
+from xlmtrain.runtime.progress import ProgressBar
 
 Execute = Callable[[Path, Sequence[BuildTask]], Iterable[str]]
 
@@ -47,7 +47,7 @@ class Runner:
             print(f"{stage}: {len(tasks) - len(left)} of {len(tasks)} parts are there already", flush=True)
         with ProgressBar(stage, sum(task.size for task in left), "B") as progress:
             for task in run_tasks(self._execute, self._work, left):
-                progress.advance(task.size)
+                progress.update(task.size)
 
 
 def _executor(config: PrepareConfig) -> Execute:

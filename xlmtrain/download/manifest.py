@@ -1,0 +1,92 @@
+"""Record what an output directory holds and where it came from: ``downloads.json``.
+
+``files`` has the size and SHA-256 of every file that was downloaded, by URL: a file without a published checksum is
+compared with them the next time. ``texts`` has the size of every finished text, which is not made again, and -1 for
+a path that was claimed but is not a finished text.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from xlmtrain.download.fetch import DownloadRecord
+from xlmtrain.errors import DataError
+from xlmtrain.runtime.atomic_io import write_json
+
+MANIFEST = "downloads.json"
+
+
+class Manifest:
+    """The record of one output directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read the record. Raises DataError if it is damaged."""
+        self._directory, self._path = directory, directory / MANIFEST
+        self._files: dict[str, DownloadRecord] = {}
+        self._texts: dict[str, int] = {}
+        if self._path.exists():
+            try:
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+                self._files = {url: DownloadRecord(**values) for url, values in content["files"].items()}
+                self._texts = {name: int(size) for name, size in content["texts"].items()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{self._path}: damaged ({error}); remove it, or restore it from a copy") from None
+
+    def file_record(self, url: str) -> DownloadRecord | None:
+        """Return the record of the file that was last downloaded from ``url``."""
+        return self._files.get(url)
+
+    def add_file(self, url: str, record: DownloadRecord) -> None:
+        """Record a verified download."""
+        self._files[url] = record
+        self._write()
+
+    def forget_file(self, url: str) -> None:
+        """Remove the record of a file, so that the next download is not compared with it."""
+        self._files.pop(url, None)
+        self._write()
+
+    def claim(self, path: Path) -> None:
+        """Record that ``path`` is going to be written. Raises DataError if there is a file that was not downloaded."""
+        if self._name(path) not in self._texts:
+            if path.exists():
+                raise DataError(f"{path}: exists already and was not downloaded; move it away, or take another output")
+            self._texts[self._name(path)] = -1
+            self._write()
+
+    def add_text(self, path: Path) -> None:
+        """Record a finished text."""
+        self._texts[self._name(path)] = path.stat().st_size
+        self._write()
+
+    def has_text(self, path: Path) -> bool:
+        """Return whether ``path`` has the size with which it was finished."""
+        return path.is_file() and self._texts.get(self._name(path)) == path.stat().st_size
+
+    def release(self, path: Path) -> None:
+        """Withdraw the claim of a path where nothing was written."""
+        if not path.exists() and self._texts.pop(self._name(path), None) is not None:
+            self._write()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._directory).as_posix()
+
+    def _write(self) -> None:
+        files = {url: asdict(record) for url, record in sorted(self._files.items())}
+        write_json(self._path, {"files": files, "texts": dict(sorted(self._texts.items()))})
+
+
+@contextmanager
+def exclusive_lock(directory: Path) -> Iterator[None]:
+    """Hold ``directory`` for this process. Raises DataError if another process downloads to it."""
+    with (directory / ".lock").open("a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"output={directory}: another process is downloading to it") from None
+        yield
