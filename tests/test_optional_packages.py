@@ -1,0 +1,43 @@
+"""Every module imports where the optional packages are not installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.support.repository import REPOSITORY
+
+# What setup.cfg offers as extras, and what the extras bring along.
+OPTIONAL = (
+    *("apex", "fastBPE", "matplotlib", "mwparserfromhell", "py3langid", "ray", "sentencex", "sklearn", "tokenizers"),
+    *("transformers", "accelerate", "pytest"),
+)
+MODULES = sorted(
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+    for path in (REPOSITORY / "xlmtrain").rglob("*.py")
+    # Copied into exported folders, where transformers is.
+    if path.relative_to(REPOSITORY / "xlmtrain").as_posix() != "interop/hf/fill_mask.py"
+)
+PROGRAM = """
+import importlib, sys
+
+for name in {missing!r}:
+    sys.modules[name] = None  # any import of it raises ImportError
+for name in {modules!r}:
+    importlib.import_module(name)
+print("imported", len({modules!r}))
+"""
+
+
+def test_every_module_imports_without_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(missing=OPTIONAL, modules=MODULES)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"imported {len(MODULES)}\n"
