@@ -28,9 +28,11 @@ ALLOWED = {
         "xlmtrain.runtime.atomic_io",
         "xlmtrain.runtime.output_paths",
         "xlmtrain.metrics.timer",
+        "xlmtrain.metrics.table",
     ),
     "xlmtrain.data": (
         "xlmtrain.config.schema",
+        "xlmtrain.metrics.table",
         "xlmtrain.text.vocab",
         "xlmtrain.text.alignment_check",
         "xlmtrain.data.format",
