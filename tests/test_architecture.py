@@ -31,9 +31,16 @@ ALLOWED = {
         "xlmtrain.prepare.token_shards",
         "xlmtrain.runtime",
     ),
-    "xlmtrain.prepare": ("xlmtrain.config.prepare", "xlmtrain.data.format", "xlmtrain.runtime", "xlmtrain.text"),
+    "xlmtrain.prepare": (
+        "xlmtrain.config.prepare",
+        "xlmtrain.data.format",
+        "xlmtrain.metrics.table",
+        "xlmtrain.runtime",
+        "xlmtrain.text",
+    ),
     "xlmtrain.data": (
         "xlmtrain.config.schema",
+        "xlmtrain.metrics.table",
         "xlmtrain.prepare.quality",
         "xlmtrain.prepare.statistics",
         "xlmtrain.runtime",

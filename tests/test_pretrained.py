@@ -20,10 +20,9 @@ from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.pretrained import Pretrained, load
-from xlmtrain.report.record import RunRecord
-from xlmtrain.report.report import report
-from xlmtrain.report.summary import summary
-from xlmtrain.report.views import view
+from xlmtrain.report.model_views import Views, view
+from xlmtrain.report.report import report_page, summary
+from xlmtrain.report.run_data import RunData
 from xlmtrain.text.vocab import MASK
 
 
@@ -188,7 +187,7 @@ def test_best_and_last(run: Path) -> None:
 
 
 def test_report_has_every_evaluation(run: Path) -> None:
-    text = summary(run, [])
+    text = summary(RunData(run), Views())
     assert text.startswith("# run\n")
     assert "150 steps" in text
     assert [line.split()[1] for line in text.splitlines() if line.startswith("| ") and line.split()[1].isdigit()] == [
@@ -260,9 +259,9 @@ def test_a_causal_model_is_used_and_judged_by_what_it_learned(
     evaluate_tool.main([f"model={causal}", f"data={tiny_dataset}"])
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert names == ["valid/de_clm", "valid/en_clm", "valid/clm"]
-    record = RunRecord(causal)
+    record = RunData(causal)
     views = view(record, "de", 5)
-    assert views.recovered == []
+    assert views.cloze == []
     assert views.attention is None
     assert len(views.retrieval) == 4
-    check_page(report([(record, views)]))
+    check_page(report_page([(record, views)]))

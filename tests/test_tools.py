@@ -210,9 +210,9 @@ def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
 
 @pytest.mark.parametrize("hidden", ["de", "en"])
 def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: str) -> None:
-    lines = call("report", f"run={run}", "words=6", f"hidden={hidden}").splitlines()
-    first = lines.index("## A hidden word and its translation")
-    assert lines[first + 2].startswith("One word was hidden in each of 6 validation sentences.")
+    lines = call("report", f"run={run}", "words=6", f"cloze_lang={hidden}").splitlines()
+    first = lines.index("## Masked words without and with the translation")
+    assert lines[first + 2].startswith("One word was masked in each of 6 validation sentences.")
     rows = [line.strip("| ").split(" | ") for line in lines[first + 6 :] if line.startswith("|")]
     assert len(rows) == 6
     valid = {pair[hidden == "en"].replace(".", " ."): pair[hidden == "de"].replace(".", " .") for pair in PAIRS[3::4]}
@@ -224,12 +224,12 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["wrods=1"], 2, "no such settings: wrods=1; there are hidden, images, output, reference, run, words"),
+        (["wrods=1"], 2, "no such settings: wrods=1; there are cloze_lang, images, output, reference, run, words"),
         (["words=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: words"),
         (["more"], 2, "not understood: more"),
         (["run=nowhere"], 4, "nowhere"),
         (["output=nowhere/report.html"], 2, "output=nowhere/report.html: cannot be written"),
-        (["hidden=fr"], 2, "hidden=fr: the model knows de, en"),
+        (["cloze_lang=fr"], 2, "cloze_lang=fr: the model knows de, en"),
         (["reference=r.json", "run=another"], 2, "reference=: of one run, and several are given"),
     ],
 )
@@ -401,7 +401,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
             "fill_mask",
             ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
         ),
-        ("report", ["run=[]", "output=null", "images=null", "reference=null", "hidden=de", "words=200"]),
+        ("report", ["run=[]", "output=null", "images=null", "reference=null", "cloze_lang=de", "words=200"]),
         ("show_data", ["step=0", "rows=2", "words=30", "data=null"]),
         (
             "prepare",

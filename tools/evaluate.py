@@ -140,7 +140,7 @@ def _tasks(
         rows = [{"pooling": key[0], "layer": key[1], **asdict(one)} for key, some in found.items() for one in some]
         figures["retrieval"] = {"file": options.retrieval, "sentences": count, "found": rows}
         yield f"{options.retrieval}: {count:,} sentences; top-1 (MRR)"
-        yield from retrieval_table(found)
+        yield retrieval_table(found)
     if entries:
         words = translate_words(model.model.encoder.token_embeddings.weight, saved.vocab, entries, distributed.device)
         figures["dictionary"] = {"file": options.dictionary, **asdict(words)}

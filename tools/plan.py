@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     config = compose("config", overrides)
     vocab_size = options.vocab_size or _vocab_size(config)
     if options.gpu is None:
-        print("\n".join(table([_plan(options, config, vocab_size, name, count) for name, count in TABLE])))
+        print(table([_plan(options, config, vocab_size, name, count) for name, count in TABLE]))
     else:
         print("\n".join(describe(_plan(options, config, vocab_size, options.gpu, options.gpus), options.price)))
 

@@ -2,8 +2,10 @@
 
 python tools/report.py run=runs/quickstart                              runs/quickstart/report.html
 python tools/report.py run=runs/a run=runs/b output=comparison.html     several side by side
-python tools/report.py run=runs/quickstart images=pictures              its pictures as PNG files, too
+python tools/report.py run=runs/quickstart images=pictures              its charts as PNG files, too
 python tools/report.py run=runs/mine reference=configs/reference/mine.json      its curves for later runs' reports
+
+Charts need matplotlib: pip install -e '.[report]'
 """
 
 import os
@@ -17,13 +19,12 @@ from pathlib import Path
 from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.diagnostics.presets import is_reference
 from xlmtrain.errors import ConfigError
+from xlmtrain.report.charts import INSTALL, can_draw, write_pngs
 from xlmtrain.report.curves import reference_of
-from xlmtrain.report.images import write_images
-from xlmtrain.report.page import is_report
-from xlmtrain.report.record import RunRecord
-from xlmtrain.report.report import report
-from xlmtrain.report.summary import summary
-from xlmtrain.report.views import view
+from xlmtrain.report.html import charts_in, is_report
+from xlmtrain.report.model_views import view
+from xlmtrain.report.report import report_blocks, report_page, summary
+from xlmtrain.report.run_data import RunData
 from xlmtrain.runtime.output_paths import replace_file
 
 
@@ -38,17 +39,17 @@ class ReportOptions:
     """HTML file to write; null: report.html in the (first) run directory."""
 
     images: str | None = None
-    """Directory for the report's pictures as PNG files; null: none. Needs ``pip install resvg_py``."""
+    """Directory for the report's charts as PNG files; null: none."""
 
     reference: str | None = None
-    """JSON file for the run's curves; null: none. In ``configs/reference``, what later runs of the same preset, or of
-    yours in ``configs/experiment``, are drawn beside and, on the same text, judged by."""
+    """JSON file for the run's curves; null: none. In ``configs/reference``, later runs of the same preset are drawn
+    beside it and, on the same text, compared to it."""
 
-    hidden: str = "de"
-    """Language whose words are hidden."""
+    cloze_lang: str = "de"
+    """Language whose words are masked."""
 
     words: int = 200
-    """How many."""
+    """Number of words to mask."""
 
     def __post_init__(self) -> None:
         if not self.run:
@@ -57,27 +58,29 @@ class ReportOptions:
             raise ConfigError(f"words: {self.words} is less than 1")
         if self.reference and len(self.run) > 1:
             raise ConfigError("reference=: of one run, and several are given")
+        if self.images and not can_draw():
+            raise ConfigError(f"images=: {INSTALL}")
 
 
 def main(argv: list[str]) -> None:
-    """Hide ``words`` words of the language ``hidden`` in the validation pairs, look at the rest, and report."""
+    """Mask ``words`` words of the language ``cloze_lang`` in the validation pairs, run the other views, and report."""
     options, others = parse_args(ReportOptions, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
-    records = [RunRecord(Path(run)) for run in options.run]
-    runs = [(record, view(record, options.hidden, options.words)) for record in records]
-    text = report(runs)
-    for record, views in runs:
-        print(summary(record.path, views.recovered))
-    own = records[0].path / "report.html"
+    loaded = [RunData(Path(run)) for run in options.run]
+    runs = [(run, view(run, options.cloze_lang, options.words)) for run in loaded]
+    text = report_page(runs)
+    for run, views in runs:
+        print(summary(run, views))
+    own = loaded[0].path / "report.html"
     output = Path(options.output) if options.output is not None else own
     replace_file("output", output, text, lambda old: output == own or is_report(old))
     print(f"report: {output}")
     if options.images:
-        for path in write_images(text, Path(options.images)):
+        for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):
             print(f"picture: {path}")
     if options.reference:
-        replace_file("reference", Path(options.reference), reference_of(records[0]).as_json(), is_reference)
+        replace_file("reference", Path(options.reference), reference_of(loaded[0]).as_json(), is_reference)
         print(f"reference: {options.reference}")
 
 

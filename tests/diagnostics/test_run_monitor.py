@@ -15,7 +15,7 @@ from tests.support.training import train_alone
 from xlmtrain.diagnostics import presets, run_monitor
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.report.curves import reference_of
-from xlmtrain.report.record import RunRecord
+from xlmtrain.report.run_data import RunData
 
 CHANGES = {"train.steps": 6, "train.save_every": 2, "evaluate.every": 0, "mask.inverse_frequency_exponent": 0.5}
 
@@ -32,7 +32,7 @@ def test_training_says_once_that_it_is_far_behind(
 ) -> None:
     assert not any("Far behind" in message for message in caplog.messages)
     better = {"valid/mlm_ppl": [[0, 100.0], [1, 1.1]], "train/mlm_loss": [[0, 4.0], [1, 0.1]]}
-    (tmp_path / "known.json").write_text(replace(reference_of(RunRecord(run)), curves=better).as_json(), "utf-8")
+    (tmp_path / "known.json").write_text(replace(reference_of(RunData(run)), curves=better).as_json(), "utf-8")
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
     shutil.rmtree(run)
     caplog.clear()
@@ -41,7 +41,7 @@ def test_training_says_once_that_it_is_far_behind(
     (told,) = [message for message in caplog.messages if "Far behind" in message]
     assert told.startswith("WARNING: Far behind the preset ")
     assert "Likely: no warm-up to speak of" in told
-    told_later = [finding.what.partition(":")[0] for finding in RunRecord(run).findings()]
+    told_later = [finding.what.partition(":")[0] for finding in RunData(run).findings()]
     assert told.removeprefix("WARNING: ").partition(":")[0] in told_later
 
 

@@ -1,8 +1,7 @@
-"""Words hidden in validation pairs: which, what the model sees of them, and how the report counts."""
+"""Words hidden in validation pairs: which, and what the model sees of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError
-from xlmtrain.evaluate.cloze import ClozeExample, run_cloze
+from xlmtrain.evaluate.cloze import run_cloze
 from xlmtrain.objective import LanguageModel
-from xlmtrain.report.summary import summary
 from xlmtrain.text.vocab import EOS, MASK, Vocab
 
 WORDS = {"Katze": "cats", "Hund": "dogs", "Straße": "street", "schläft": "sleeps", "Nacht": "night", "Öfen": "ovens"}
@@ -176,82 +174,3 @@ def test_pairs_too_long_for_the_model_are_passed_over(tmp_path: Path) -> None:
 def test_a_split_that_is_not_there(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"no corpus test\.de-en\.de; there are valid\.de-en\.de, valid\.de-en\.en"):
         run_cloze(Dictionary(), dataset, "test", "de-en", "de", 1)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """As much of a run directory as a report needs."""
-    path = tmp_path / "some-run"
-    path.mkdir()
-    environment = {"processes": 2, "device": "a GPU", "torch": "9.9", "python": "3.99"}
-    (path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
-    records = [
-        {"step": 0, "valid/de_mlm_ppl": 80.123, "valid/de_mlm_acc": 1.26, "valid/mlm_ppl": 90.0, "valid/mlm_acc": 2.0},
-        {
-            "step": 4000,
-            "train/loss": 1.0,
-            "progress/tokens": 1_200_000,
-            "progress/seconds": 60.0,
-            "speed/peak_memory_gb": 1.5,
-        },
-        {"step": 4000, "valid/de_mlm_ppl": 7.0, "valid/de_mlm_acc": 50.0, "valid/mlm_ppl": 8.0, "valid/mlm_acc": 40.0},
-    ]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
-
-
-def recoveries(count: int, alone: int, together: int) -> list[ClozeExample]:
-    """``alone`` right guesses without, ``together`` with the translation."""
-    return [
-        ClozeExample(
-            f"die <mask> {i}",
-            f"the cat | {i}",
-            "Katze",
-            "Katze" if i < alone else "Uhr|",
-            "Katze" if i < together else "Hund",
-        )
-        for i in range(count)
-    ]
-
-
-def section(text: str) -> list[str]:
-    """The lines about hidden words."""
-    lines = text.splitlines()
-    return lines[lines.index("## A hidden word and its translation") :]
-
-
-def test_report_counts_the_recovered(run: Path) -> None:
-    lines = section(summary(run, recoveries(16, alone=2, together=12)))
-    assert lines[2] == (
-        "One word was hidden in each of 16 validation sentences. The model's first guess was right 12 times (75.0%) "
-        "with the translation in view, 2 times (12.5%) without. Some that only the translation gave away come first."
-    )
-
-
-def test_report_shows_those_the_translation_gave_away_first(run: Path) -> None:
-    lines = section(summary(run, recoveries(16, alone=1, together=2), shown=3))
-    assert lines[4:] == [
-        "| sentence | translation | hidden | guess without | guess with |",
-        "| --- | --- | --- | --- | --- |",
-        "| die &lt;mask> 1 | the cat \\| 1 | Katze | Uhr\\| | Katze |",
-        "| die &lt;mask> 0 | the cat \\| 0 | Katze | Katze | Katze |",
-        "| die &lt;mask> 2 | the cat \\| 2 | Katze | Uhr\\| | Hund |",
-    ]
-
-
-def test_report_of_the_run_itself(run: Path) -> None:
-    text = summary(run, [])
-    assert "hidden word" not in text
-    assert text.splitlines() == [
-        "# some-run",
-        "",
-        "2 process(es) on a GPU, torch 9.9, Python 3.99.",
-        "4,000 steps, 1,200,000 tokens in 0:01:00 of training (20,000 tokens/s), peak memory 1.50 GB a process.",
-        "",
-        "## Validation: perplexity (accuracy in %)",
-        "",
-        "| step | de_mlm | mlm |",
-        "| ---: | ---: | ---: |",
-        "| 0 | 80.12 (1.3) | 90.00 (2.0) |",
-        "| 4000 | 7.00 (50.0) | 8.00 (40.0) |",
-    ]

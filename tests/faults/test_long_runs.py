@@ -26,7 +26,7 @@ from tests.support.training import records, train_alone
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics import timer
-from xlmtrain.report.record import RunRecord
+from xlmtrain.report.run_data import RunData
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.step import TrainStep
 
@@ -59,7 +59,7 @@ def test_curves_of_a_run_that_was_killed(tries: Tries, tiny_dataset: Path, tmp_p
                 assert dict(curve) == pytest.approx(dict(expected)), name
                 points += len(curve)
             assert [event.step for event in shown["train/loss"]] == list(range(1, steps + 1))
-            report = {f"samples/{name}/text_summary": found for name, found in RunRecord(start.run).samples.items()}
+            report = {f"samples/{name}/text_summary": found for name, found in RunData(start.run).samples.items()}
             assert report.keys() == samples
             for name, found in report.items():
                 assert [event.step for event in shown[name]] == list(range(0, steps + 1, 10)), name

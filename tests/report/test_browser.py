@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from xlmtrain.report.record import RunRecord
-from xlmtrain.report.report import report
-from xlmtrain.report.views import view
+from xlmtrain.report.model_views import view
+from xlmtrain.report.report import report_page
+from xlmtrain.report.run_data import RunData
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = 390
@@ -54,9 +54,9 @@ def look(page: str, directory: Path) -> dict[str, Any]:
 
 
 def test_a_report_fits_a_phone(run: Path, tmp_path: Path) -> None:
-    record = RunRecord(run)
+    record = RunData(run)
     record.name = "a_run_with_a_name_that_" + "goes_on_" * 12
-    found = look(report([(record, view(record, "de", 5))]), tmp_path)
+    found = look(report_page([(record, view(record, "de", 5))]), tmp_path)
     assert found.pop("pictures") > 8
     assert found == {"beyond": 0, "cut": [], "fetched": [], "console": []}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
@@ -15,12 +14,11 @@ from xlmtrain.config.load import compose
 from xlmtrain.diagnostics import presets
 from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.errors import CheckpointError, ConfigError
-from xlmtrain.report import curves
 from xlmtrain.report.charts import number
-from xlmtrain.report.curves import reference_note, reference_of
-from xlmtrain.report.record import Piece, RunRecord, pieces
-from xlmtrain.report.report import report
-from xlmtrain.report.views import Views, view
+from xlmtrain.report.curves import curve_charts, reference_note, reference_of
+from xlmtrain.report.model_views import Views, view
+from xlmtrain.report.report import report_page
+from xlmtrain.report.run_data import Piece, RunData, pieces
 
 
 def test_samples_are_read_as_they_were_written() -> None:
@@ -32,7 +30,7 @@ def test_samples_are_read_as_they_were_written() -> None:
 
 
 def test_samples_of_every_evaluation(run: Path) -> None:
-    samples = RunRecord(run).samples
+    samples = RunData(run).samples
     assert set(samples) == {"de_mlm", "en_mlm", "de-en_tlm"}
     for moments in samples.values():
         assert [step for step, _ in moments] == [0, 5, 10]
@@ -42,7 +40,7 @@ def test_samples_of_every_evaluation(run: Path) -> None:
 
 
 def test_evaluations_stand_at_the_tokens_seen(run: Path) -> None:
-    record = RunRecord(run)
+    record = RunData(run)
     tokens, losses = record.curve("train/loss")
     assert tokens == [r["progress/tokens"] for r in record.records if "train/loss" in r]
     assert len(losses) == 10
@@ -51,7 +49,7 @@ def test_evaluations_stand_at_the_tokens_seen(run: Path) -> None:
 
 def test_no_run_is_no_report(tiny_dataset: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics.jsonl: missing; is this a run directory"):
-        RunRecord(tiny_dataset)
+        RunData(tiny_dataset)
 
 
 def test_the_nearest_preset_and_its_differences() -> None:
@@ -60,56 +58,58 @@ def test_the_nearest_preset_and_its_differences() -> None:
 
 
 def test_a_failed_run_and_what_is_in_a_name_are_told(run: Path, tmp_path: Path) -> None:
-    record = RunRecord(run)
+    record = RunData(run)
     record.name = "<b>run"
     record.status = {"status": "failed", "reason": "NumericalError: the gradient is not finite"}
-    page = report([(record, Views(step=10))])
+    page = report_page([(record, Views(step=10))])
     check_page(page)
     assert "The run ended with an error: NumericalError: the gradient is not finite" in page
     assert "<h1>&lt;b&gt;run</h1>" in page
 
 
 def test_views_of_a_model(run: Path) -> None:
-    """The tiny text has no whole words to hide, so there is no attention; retrieval and map there are."""
-    record = RunRecord(run)
+    """The tiny text has no whole words to mask, so there is no attention; retrieval and PCA there are."""
+    record = RunData(run)
     views = view(record, "de", 5)
-    assert views.recovered == []
+    assert views.cloze == []
     assert set(views.retrieval) == {(pooling, layer) for pooling in ("mean", "first") for layer in (0, 1)}
-    assert views.pairs is not None
-    assert views.pairs.points[0].shape == views.pairs.points[1].shape == (25, 2)
-    assert 0 < views.pairs.share <= 1
-    check_page(report([(record, views)]))
+    assert views.pca is not None
+    assert views.pca.points[0].shape == views.pca.points[1].shape == (25, 2)
+    assert 0 < views.pca.share <= 1
+    check_page(report_page([(record, views)]))
 
 
-def test_curves_of_languages_that_meet(run: Path) -> None:
+def test_cross_lingual_curves(run: Path) -> None:
     """Both directions of a layer are one line, their mean."""
-    record = RunRecord(run)
-    drawn = {re.findall('aria-label="(.*?)"', chart)[0]: chart for chart in curves.charts([record])}
-    hidden = drawn["Hidden words found, alone and aided by the translation (%)"]
-    assert [name for name, _ in legend(hidden)] == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
+    record = RunData(run)
+    drawn = {chart.title: chart for chart in curve_charts([record])}
+
+    def entries(title: str) -> list[str]:
+        """Return the names of the legend's entries without their values."""
+        return [entry.rpartition(" ")[0] for entry in legend(drawn[title])]
+
+    kinds = ("sentence alone", "with translation")
+    assert entries("Masked-word accuracy (%)") == [f"{pair}, {kind}" for kind in kinds for pair in ("de-en", "en-de")]
     last = record.records[-1]
     means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
-    assert legend(drawn["Translations found first, both ways (%)"]) == [
-        (f"layer {layer}", number(value)) for layer, value in enumerate(means)
+    assert legend(drawn["Bitext retrieval P@1, mean of both directions (%)"]) == [
+        f"layer {layer} {number(value)}" for layer, value in enumerate(means)
     ]
-    assert [name for name, _ in legend(drawn["Labels told in a language they were not learned in (%)"])] == [
-        "de layer 0",
-        "de layer 1",
-    ]
-    assert [name for name, _ in legend(drawn["Words translated by the embeddings (CSLS, %)"])] == [
+    assert entries("Zero-shot accuracy (%)") == ["de layer 0", "de layer 1"]
+    assert entries("Bilingual lexicon induction from embeddings, CSLS (%)") == [
         "forward P@1",
         "backward P@1",
         "forward P@10",
         "backward P@10",
     ]
-    assert "alone" not in drawn["Validation perplexity"]
-    page = report([(record, Views(step=10))])
+    assert not any("alone" in entry for entry in legend(drawn["Validation perplexity"]))
+    page = report_page([(record, Views(step=10))])
     check_page(page)
-    assert f"<b>{last['valid/cloze_parallel_acc']:.2f}</b>hidden words found aided, %" in page
+    assert f"<b>{last['valid/cloze_parallel_acc']:.2f}</b>masked-word accuracy, with translation, %" in page
 
 
 def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = RunRecord(run)
+    record = RunData(run)
     made = reference_of(record, points=3)
     tokens, losses = record.curve("train/mlm_loss")
     assert made.curves["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
@@ -125,7 +125,7 @@ def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: py
 def test_of_several_references_the_one_on_the_same_text_is_taken(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = reference_of(RunRecord(run))
+    made = reference_of(RunData(run))
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
     others = [replace(made, trained_on="other", text="1"), replace(made, trained_on="x", judged_on="y", text="2")]
     for one in [*others, made]:
@@ -144,8 +144,8 @@ def test_a_damaged_reference_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "REFERENCES", tmp_path)
-    made = replace(reference_of(RunRecord(run)), text="letters")
-    assert reference_note(RunRecord(run)) == ""
+    made = replace(reference_of(RunData(run)), text="letters")
+    assert reference_note(RunData(run)) == ""
     for trained_on, judged_on, note in (
         (made.trained_on, made.judged_on, f"Dashed: the preset {made.preset} on the same text."),
         (
@@ -158,7 +158,25 @@ def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: 
         (tmp_path / "tiny.json").write_text(
             replace(made, trained_on=trained_on, judged_on=judged_on).as_json(), encoding="utf-8"
         )
-        assert reference_note(RunRecord(run)) == note
+        assert reference_note(RunData(run)) == note
+
+
+def test_a_reference_is_cut_at_the_tokens_of_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value beside the run's is that of the same tokens, and is left out if no point of the reference is near."""
+    made = reference_of(RunData(run))
+    end = made.curves["valid/de_mlm_ppl"][-1][0]
+    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    for factor, value, entry in ((1.04, 23.0, " (preset 25)"), (1.5, 0.1, "")):
+        points = [[0, 100.0], [end / 2, 50.0], [end * factor, value], [end * 9, 1.0]]
+        longer = {**made.curves, "valid/de_mlm_ppl": points}
+        (tmp_path / "tiny.json").write_text(replace(made, curves=longer).as_json(), encoding="utf-8")
+        (chart,) = (chart for chart in curve_charts([RunData(run)]) if chart.title == "Validation perplexity")
+        assert legend(chart)[0].partition(" (")[2] == entry.partition(" (")[2]
+        dashed = chart.draw().axes[0].lines[3]
+        assert list(dashed.get_xdata()) == [0, end / 2, end]
+        assert dashed.get_ydata() == pytest.approx([100.0, 50.0, 25.0 if entry else 25.05])
 
 
 @pytest.mark.parametrize("path", sorted(presets.REFERENCES.glob("*.json")), ids=lambda path: path.stem)

@@ -11,7 +11,8 @@ import numpy as np
 from xlmtrain.data.dataset import Corpus, Dataset
 from xlmtrain.data.quality import quality_warnings
 from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
-from xlmtrain.prepare.statistics import STATISTICS, Statistics, listed, table
+from xlmtrain.metrics.table import format_table
+from xlmtrain.prepare.statistics import STATISTICS, Statistics, listed
 from xlmtrain.runtime.rng import generator
 
 _TOKENS = 1 << 22
@@ -28,7 +29,7 @@ def survey(dataset: Dataset, rows: int, words: int, width: int) -> Iterator[str]
     header = dataset.header
     yield f"== {dataset.path}: " + ", ".join(f"{name}={i}" for i, name in enumerate(dataset.languages))
     yield f"vocabulary {header.vocab_size:,}, ids {header.dtype}, fingerprint {dataset.fingerprint[:12]}"
-    yield from table([_COLUMNS, *(_sizes(dataset, name) for name in header.corpora)], rules=(0,))
+    yield from format_table([_sizes(dataset, name) for name in header.corpora], _COLUMNS).splitlines()
     statistics = Statistics.read(dataset.path / STATISTICS)
     unknown = dict(statistics.unknown_words) if statistics is not None else {}
     for sides in _together(header.corpora):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.evaluate.parallel_text import read_parallel_lines
+from xlmtrain.metrics.table import format_table
 
 NEIGHBOURS = 4
 """The k of the margin."""
@@ -90,9 +91,11 @@ def _labels(sentences: Sequence[str]) -> torch.Tensor:
     return torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
 
 
-def retrieval_table(found: Mapping[tuple[str, int], Sequence[Retrieval]]) -> Iterator[str]:
-    """A line for each pooling and layer, the keys of ``found``: top-1 in % and MRR."""
+def retrieval_table(found: Mapping[tuple[str, int], Sequence[Retrieval]]) -> str:
+    """Return a table with a row for each pooling and layer, the keys of ``found``: top-1 in % and MRR."""
     shown = next(iter(found.values()))
-    yield f"{'pooling':8}{'layer':>6}" + "".join(f"{f'{one.direction} {one.scoring}':>22}" for one in shown)
-    for (pooling, layer), results in found.items():
-        yield f"{pooling:8}{layer:6}" + "".join(f"{f'{one.top1:.2f}% ({one.mrr:.4f})':>22}" for one in results)
+    rows = [
+        (pooling, str(layer), *(f"{one.top1:.2f}% ({one.mrr:.4f})" for one in results))
+        for (pooling, layer), results in found.items()
+    ]
+    return format_table(rows, ("pooling", "layer", *(f"{one.direction} {one.scoring}" for one in shown)))

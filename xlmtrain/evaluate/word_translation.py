@@ -13,6 +13,7 @@ import torch
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.evaluate.parallel_text import read_parallel_lines
+from xlmtrain.metrics.table import format_table
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 NEIGHBOURS = 10
@@ -175,12 +176,16 @@ def _precision(
 
 
 def translation_table(found: WordTranslation) -> Iterator[str]:
-    """How much of the dictionary counted, how near translations are, and a line for each :class:`Precision`."""
+    """Yield how much of the dictionary counted, how near translations are, and a row for each :class:`Precision`."""
     yield f"{found.known:,} of {found.entries:,} entries are two different whole words of the vocabulary"
     yield f"cosine of translations {found.cosine:.4f}, of other words {found.random_cosine:.4f}"
     yield f"distance of translations {found.distance:.4f}, of other words {found.random_distance:.4f}"
-    yield f"{'direction':10}{'scoring':8}{'among':>20}{'queries':>9}{'P@1':>9}{'P@5':>9}{'P@10':>9}"
-    for one in found.precision:
-        among = f"{one.candidates:,} {one.among}"
-        shares = "".join(f"{share:8.2f}%" for share in (one.p1, one.p5, one.p10))
-        yield f"{one.direction:10}{one.scoring:8}{among:>20}{one.queries:9,}{shares}"
+    rows = [
+        (
+            *(one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}"),
+            *(f"{share:.2f}%" for share in (one.p1, one.p5, one.p10)),
+        )
+        for one in found.precision
+    ]
+    header = ("direction", "scoring", "among", "queries", "P@1", "P@5", "P@10")
+    yield from format_table(rows, header, left=(0, 1)).splitlines()

@@ -16,6 +16,7 @@ from xlmtrain.evaluate.classification_data import Encoded, Example, encode, labe
 from xlmtrain.evaluate.linear_probe import fit_probe
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.sentence_embeddings import embed
+from xlmtrain.metrics.table import format_table
 from xlmtrain.objective import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.pipeline import TextPipeline
@@ -126,13 +127,15 @@ class ZeroShot:
 
 
 def zero_shot_table(task: ZeroShot, figures: Mapping[str, float]) -> Iterator[str]:
-    """A line for each layer: accuracy in %."""
+    """Yield a row for each layer, accuracy in %, and the share of the most frequent label."""
     names = [name.removeprefix("zeroshot/") for name in figures if name.startswith("zeroshot/")]
     columns = list(dict.fromkeys((name.rpartition("_layer")[0], name.rpartition("_")[2]) for name in names))
-    yield f"{'layer':>6}" + "".join(f"{f'{language} {way}':>16}" for language, way in columns)
-    for layer in range(len(names) // len(columns)):
-        cells = (figures[f"zeroshot/{language}_layer{layer}_{way}"] for language, way in columns)
-        yield f"{layer:6}" + "".join(f"{f'{cell:.1f}%':>16}" for cell in cells)
+    rows = [
+        (str(layer), *(f"{figures[f'zeroshot/{language}_layer{layer}_{way}']:.1f}%" for language, way in columns))
+        for layer in range(len(names) // len(columns))
+    ]
+    header = ("layer", *(f"{language} {way}" for language, way in columns))
+    yield from format_table(rows, header, left=()).splitlines()
     majority = {lang: 100.0 * np.bincount(file.labels).max() / len(file.labels) for lang, file in task.test.items()}
     yield "most frequent label: " + ", ".join(f"{language} {share:.1f}%" for language, share in majority.items())
 

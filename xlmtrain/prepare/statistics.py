@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from xlmtrain.errors import DataError
+from xlmtrain.metrics.table import format_table
 from xlmtrain.prepare.quality import unk_warnings, vocab_warnings
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.text.filters import REASONS
@@ -119,11 +120,11 @@ class Statistics:
             raise DataError(f"{path}: not statistics as this program writes them ({error!r})") from error
 
     def table(self) -> list[str]:
-        """A line a file, and a line for the sum of each corpus."""
+        """Return the lines of a table: a row for each file, and one for the sum of each corpus."""
         reasons = [reason for reason in REASONS if any(file.dropped[reason] for file in self.files)]
-        columns = ["file", "lines", *(reason.replace("_", " ") for reason in reasons), *COLUMNS]
-        rows = [columns, *(_row(file, reasons) for file in [*self.files, *self.totals()])]
-        return table(rows, rules=(0, len(self.files)))
+        header = ["file", "lines", *(reason.replace("_", " ") for reason in reasons), *COLUMNS]
+        rows = [_row(file, reasons) for file in [*self.files, *self.totals()]]
+        return format_table(rows, header, rules=(len(self.files),)).splitlines()
 
     def __str__(self) -> str:
         lines = self.table()
@@ -167,15 +168,3 @@ def _row(file: FileStatistics, reasons: Iterable[str]) -> tuple[str, ...]:
 def listed(words: Iterable[tuple[str, int]]) -> str:
     """Words with their counts."""
     return " | ".join(f"{word} {count:,}" for word, count in words)
-
-
-def table(rows: Sequence[Sequence[str]], rules: Iterable[int]) -> list[str]:
-    """Left-aligned first column, right-aligned others, a rule after the rows of the given indices."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for i, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
-        lines.append("  ".join(cells).rstrip())
-        if i in rules:
-            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return lines

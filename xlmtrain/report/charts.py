@@ -1,32 +1,141 @@
-"""Charts as SVG: lines, linked points, heat maps."""
+"""Charts, drawn by matplotlib: as SVG for the page, as PNG for files.
+
+Axis letters: N points, T tokens.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from xlmtrain.report.picture import AXIS, FAINT, GRID, WIDTH, Entry, picture, shortened, text_width
+from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.output_paths import replace_file
 
-# Okabe & Ito (2008): told apart also with colour-deficient eyes; the last is black.
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+except ImportError:
+    matplotlib = None  # type: ignore[assignment]
+
+INSTALL = "matplotlib is not installed; install it with: pip install matplotlib"
+# Okabe & Ito (2008), distinguishable with colour-deficient vision; the last is black.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#000000")
 REFERENCE_COLOR = "#767676"
-HEIGHT = 230
-_RIGHT, _TOP, _BOTTOM = 14, 8, 36
+NUMBERED = 12  # pairs of a scatter plot with a number beside them
 _MARKED = 24  # lines of so few points show them
-_NUMBERED = 12
-_AT_MOST = 4  # panels side by side
-_PARTING = "between the languages"
+_WIDTH = 4.0  # inches
+_DPI = 300
+_CHARACTERS = 58  # of the usual size in a line of a figure
+_SOFTWARE = "xlmtrain"
+_STYLE: dict[str, Any] = {
+    "font.size": 8.5,
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "text.parse_math": False,
+    "text.color": "#333333",
+    "axes.facecolor": "none",
+    "axes.labelcolor": "#595959",
+    "axes.edgecolor": "#777777",
+    "xtick.color": "#777777",
+    "xtick.labelcolor": "#333333",
+    "ytick.labelcolor": "#333333",
+    "figure.titlesize": 9,
+    "figure.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.06,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e3e3e3",
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.6,
+    "svg.fonttype": "none",  # text stays text: smaller, in the font of the page, and can be selected
+}
+_NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure that is drawn when needed. ``description``: the text alternative, which holds the essential values."""
+
+    title: str
+    description: str
+    draw: Callable[[], Figure]
+
+    def svg(self) -> str:
+        """Return an ``<svg>`` element that fills the width it is given and takes its font from the page."""
+        text = self._save("svg", facecolor="none", metadata=_NOTHING).decode()
+        text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text[text.index("<svg") :], flags=re.DOTALL)
+        text = re.sub(r' id="(?:\w+_\d+|matplotlib\.\w+|image\w+)"', "", text)  # would occur in every picture
+        text = re.sub(r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; ?', "", text)
+        text = re.sub(r' d="[^"]*"', lambda path: _rounded(path[0]), text).replace("xlink:href", "href")
+        text = re.sub(r">\s+<", "><", text[:-1]).replace("<g/>", "")
+        box = re.search(r'viewBox="[^"]*"', text)
+        assert box
+        head = f'<svg {box[0]} role="img" aria-label="{escape(self.title)}. {escape(self.description)}">'
+        return head + text[text.index(">") + 1 :]
+
+    def png(self) -> bytes:
+        """Return the content of a PNG file, on white."""
+        return self._save("png", facecolor="white", metadata={"Software": _SOFTWARE})
+
+    def _save(self, kind: str, **options: Any) -> bytes:
+        buffer = BytesIO()
+        style: Any = {**_STYLE, "svg.hashsalt": self.title}
+        with matplotlib.rc_context(style):
+            self.draw().savefig(buffer, format=kind, dpi=_DPI, **options)
+        return buffer.getvalue()
+
+
+def _rounded(path: str) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path).replace(
+        "\n", ""
+    )
+
+
+def can_draw() -> bool:
+    """Return whether matplotlib is installed."""
+    return matplotlib is not None
+
+
+def write_pngs(charts: Sequence[Chart], directory: Path) -> list[Path]:
+    """Write each chart to ``<number>-<title>.png`` and return the files.
+
+    Raises ConfigError if the directory cannot be written, or has a file of that name which is no picture of ours.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"images={directory}: cannot be written ({error.strerror})") from None
+    files = []
+    for number, chart in enumerate(charts, 1):
+        name = re.sub(r"\W+", "-", chart.title.lower()).strip("-")[:60].rstrip("-")
+        files.append(directory / f"{number:02d}-{name}.png")
+        replace_file("images", files[-1], chart.png(), _is_own_png)
+    return files
+
+
+def _is_own_png(content: str) -> bool:
+    return content[1:4] == "PNG" and f"Software\0{_SOFTWARE}" in content[:1000]
 
 
 @dataclass(frozen=True)
 class Line:
-    """``xs`` and ``ys`` of the same length; points that are not finite are left out.
+    """A curve: ``xs`` and ``ys`` of the same length; points that are not finite are left out.
 
-    ``reference``: drawn dashed, in the colour of the line named ``beside``, grey if there is none.
+    ``reference``: drawn dashed, in the colour of the line named ``beside`` and in the same entry of the legend; grey if
+    there is none. ``valued``: its last value is known well enough to be in the legend.
     """
 
     name: str
@@ -34,128 +143,173 @@ class Line:
     ys: Sequence[float]
     reference: bool = False
     beside: str = ""
+    valued: bool = True
+
+    def points(self, log: bool) -> list[tuple[float, float]]:
+        """Return the points that can be drawn."""
+        return [(x, y) for x, y in zip(self.xs, self.ys) if math.isfinite(y) and (y > 0 or not log)]
 
 
-def line_chart(title: str, lines: Sequence[Line], x_name: str, log: bool = False, floor: float | None = None) -> str:
-    """A figure with its legend, which gives each line's last value; empty if there is nothing to draw.
+def line_chart(
+    title: str, lines: Sequence[Line], x_name: str, log: bool = False, floor: float | None = None
+) -> Chart | None:
+    """Return a chart whose legend gives each line's last value; None if there is nothing to draw.
 
     ``log``: the vertical axis is logarithmic. ``floor``: the vertical axis begins there.
     """
-    drawn = [(line, points) for line in lines if (points := _points(line, log))]
+    drawn = [(line, points) for line in lines if (points := line.points(log))]
     if not drawn:
-        return ""
-    xs = [x for _, points in drawn for x, _ in points]
-    ys = [y for _, points in drawn for _, y in points]
-    low, high = min(ys), max(ys)
-    room = 0.0 if log else 0.04 * (high - low or abs(high) or 1.0)
-    up = _Axis(low - room if floor is None else floor, high + room, HEIGHT - _BOTTOM, _TOP, log)
-    left = 8 + max(text_width(number(tick)) for tick in up.ticks())
-    across = _Axis(min(0.0, *xs), max(xs), left, WIDTH - _RIGHT, False)
-    named = [line.name for line in lines if not line.reference]  # also those that are not drawn: a run keeps its colour
+        return None
+    named = [line.name for line in lines if not line.reference]  # also those without points: a run keeps its colour
     colors = dict(zip(named, COLORS * (1 + len(named) // len(COLORS))))
-    marks, legend = [*_grid(across, up, x_name, all(float(x).is_integer() for x in xs))], []
-    for line, points in drawn:
-        color = colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR)
-        marks += _polyline(across, up, points, color, line.reference)
-        legend.append(Entry(color, line.name, number(points[-1][1]), line.reference))
-    return picture(title, marks, HEIGHT, legend)
+    last = {line.name: number(points[-1][1]) for line, points in drawn}
+    past = {line.beside: last[line.name] for line, _ in drawn if line.beside in last and line.valued}
+    labels = {name: value + (f" (preset {past[name]})" if name in past else "") for name, value in last.items()}
+    curves = [
+        _Curve(
+            "" if line.beside in last else f"{_shortened(line.name)} {labels[line.name]}",
+            colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR),
+            line.reference,
+            points,
+        )
+        for line, points in drawn
+    ]
+    values = ", ".join(f"{line.name} {labels[line.name]}" for line, _ in drawn if line.beside not in last)
+    return Chart(title, f"Last values: {values}", partial(_draw_lines, title, curves, x_name, log, floor))
 
 
-def linked_points(
-    title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str], texts: Sequence[tuple[str, str]]
-) -> str:
-    """Points (N, 2) of two kinds, each of the first linked with its counterpart; ``texts``: of both.
+def _shortened(name: str, most: int = 44) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
-    They show when pointed at; the first dozen have their number beside them, and their texts below.
+
+@dataclass(frozen=True)
+class _Curve:
+    label: str
+    color: str
+    dashed: bool
+    points: Sequence[tuple[float, float]]
+
+
+def _draw_lines(title: str, curves: Sequence[_Curve], x_name: str, log: bool, floor: float | None) -> Figure:
+    labels = [curve.label for curve in curves if curve.label]
+    columns = max(1, min(3, _CHARACTERS // (max(map(len, labels)) + 6)))
+    figure = _figure(title, 2.25 + 0.165 * math.ceil(len(labels) / columns))
+    ax = figure.add_subplot(xlabel=x_name)
+    handles = []
+    for curve in curves:
+        style: dict[str, Any] = {"linestyle": (0, (4, 3)), "linewidth": 1.0} if curve.dashed else {"linewidth": 1.5}
+        marked = len(curve.points) <= _MARKED and not curve.dashed
+        if marked:
+            style |= {"marker": "o", "markersize": 3}
+        (drawn,) = ax.plot(*zip(*curve.points), color=curve.color, clip_on=False, **style)
+        handles.append(drawn)
+    xs, ys = zip(*(point for curve in curves for point in curve.points))
+    ax.set_xlim(min(0.0, *xs), max(xs) or 1.0)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=all(float(x).is_integer() for x in xs)))
+    ax.xaxis.label.set_horizontalalignment("right")
+    ax.xaxis.label.set_x(1.0)
+    if log:
+        ax.set_yscale("log")
+        ax.set_ylim(min(ys) / 1.1, max(ys) * 1.1)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if max(ys) / min(ys) > 1000 else (1, 3)))
+        ax.yaxis.set_minor_locator(NullLocator())
+    else:
+        margin = 0.04 * (max(ys) - min(ys) or abs(max(ys)) or 1.0)
+        ax.set_ylim(min(ys) - margin if floor is None else floor, max(ys) + margin)
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    ax.grid(axis="y", clip_on=False)
+    ax.tick_params(axis="y", length=0)
+    named = [(handle, curve.label) for handle, curve in zip(handles, curves) if curve.label]
+    figure.legend(*zip(*named), loc="outside lower left", ncols=columns)
+    return figure
+
+
+def _figure(title: str, height: float) -> Figure:
+    """Return a figure with a left-aligned title, ``height`` inches high besides that."""
+    lines = textwrap.wrap(title, _CHARACTERS - 8)
+    figure = Figure(figsize=(_WIDTH, height + 0.15 * len(lines)), layout="constrained")
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
+    return figure
+
+
+def paired_scatter(title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> Chart:
+    """Return a chart of the points (N, 2) of two languages, each linked with its counterpart.
+
+    The first pairs have their number beside them.
     """
+    links = np.linalg.norm(first - second, axis=1).mean()
     both = np.concatenate([first, second])
-    low, high = both.min(axis=0), both.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-
-    def place(point: np.ndarray) -> tuple[float, float]:
-        x, y = (point - low) / span
-        return 14 + x * (WIDTH - 40), 16 + (1 - y) * (WIDTH - 60)
-
-    links, points = [], []
-    key: list[str] = []
-    for order, (a, b, pair) in enumerate(zip(first, second, texts), 1):
-        (x1, y1), (x2, y2) = place(a), place(b)
-        links.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#bbbbbb"/>')
-        for x, y, color in ((x1, y1, COLORS[0]), (x2, y2, COLORS[1])):
-            tip = escape(" | ".join(pair))
-            points.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"><title>{tip}</title></circle>')
-        if order <= _NUMBERED:
-            points.append(
-                f'<text x="{x1 + 6:.1f}" y="{y1 - 5:.1f}" font-weight="600" stroke="#ffffff" stroke-width="3" '
-                f'paint-order="stroke">{order}</text>'
-            )
-            key += _pair(order, pair, WIDTH - 30 + 34 * (order - 1))
-    height = WIDTH - 26 + 34 * min(len(texts), _NUMBERED)
-    return picture(title, [*links, *points, *key], height, [Entry(c, name) for c, name in zip(COLORS, names)])
+    spread = np.linalg.norm(both - both.mean(axis=0), axis=1).mean() or 1.0
+    text = (
+        f"{len(first)} pairs, {names[0]} and {names[1]}: the mean distance within a pair is {links / spread:.2f} times "
+        "that of a point from the centre"
+    )
+    return Chart(title, text, partial(_draw_pairs, title, first, second, names))
 
 
-def _pair(order: int, pair: tuple[str, str], y: float) -> Iterator[str]:
-    """A pair's number and its two texts, one under the other."""
-    yield f'<text x="20" y="{y + 12:.1f}" text-anchor="end" font-weight="600">{order}</text>'
-    for line, (text, color) in enumerate(zip(pair, COLORS)):
-        below = y + 12 + 14 * line
-        yield f'<circle cx="30" cy="{below - 4:.1f}" r="3" fill="{color}"/>'
-        yield f'<text x="38" y="{below:.1f}">{escape(shortened(text, WIDTH - 40))}<title>{escape(text)}</title></text>'
+def _draw_pairs(title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> Figure:
+    figure = _figure(title, 4.1)
+    ax = figure.add_subplot(xticks=[], yticks=[])
+    ax.plot(*np.stack([first, second], axis=1).transpose(2, 1, 0), color="#bbbbbb", linewidth=0.8, clip_on=False)
+    for points, name, color in zip((first, second), names, COLORS):
+        ax.plot(*points.T, "o", color=color, markersize=5, label=name, clip_on=False)
+    for place, point in enumerate(first[:NUMBERED], 1):
+        ax.annotate(str(place), point, xytext=(4, 3), textcoords="offset points", fontweight="bold")
+    ax.margins(0.06)
+    ax.spines[:].set_visible(False)
+    figure.legend(loc="outside lower left", ncols=2)
+    return figure
 
 
-def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) -> str:
-    """``weights`` (T, T) from 0 to their greatest: rows look at columns. ``names``: of both; ``split``: where the
-    second language begins, marked by a line."""
-    margin = 8 + max(map(text_width, names))
-    cell = (WIDTH - margin - 2) / len(names)
-    marks = list(_heat(weights, names, split, margin, margin, cell))
-    for place, name in enumerate(names):
-        middle = margin + (place + 0.5) * cell + 4
-        marks.append(f'<text x="{margin - 5:.1f}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
-        marks.append(
-            f'<text transform="translate({middle:.1f} {margin - 5:.1f}) rotate(-90)" x="0" y="0">{escape(name)}</text>'
-        )
-    legend = [Entry(COLORS[0], "the strongest look", number(float(weights.max()))), Entry(COLORS[1], _PARTING)]
-    return picture(title, marks, WIDTH, legend)
+def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) -> Chart:
+    """Return a chart of ``weights`` (T, T): rows attend to columns.
+
+    ``names``: of rows and columns. ``split``: index at which the second language begins, marked by a line.
+    """
+    row, column = divmod(int(weights.argmax()), len(names))
+    text = f"Largest weight: {names[row]} to {names[column]}, {number(float(weights.max()))}"
+    return Chart(title, text, partial(_draw_heat, title, weights, names, split, text))
 
 
-def heat_maps(
-    title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, names: Sequence[str], split: int
-) -> str:
-    """Several of the same ``names``, small and without them, each under a title of its own; ``columns`` in a row, up to
-    four."""
-    columns = min(columns, _AT_MOST)
-    size = (WIDTH - 10 * (columns - 1)) / columns
-    marks = []
-    for order, (label, weights) in enumerate(panels):
-        x, y = order % columns * (size + 10), order // columns * (size + 24)
-        marks.append(f'<text x="{x:.1f}" y="{y + 12:.1f}">{escape(label)}</text>')
-        marks += _heat(weights, names, split, x + 1, y + 18, (size - 2) / len(names))
-    legend = [Entry(COLORS[0], "the strongest look of each"), Entry(COLORS[1], _PARTING)]
-    return picture(title, marks, math.ceil(len(panels) / columns) * (size + 24), legend)
+def _draw_heat(title: str, weights: np.ndarray, names: Sequence[str], split: int, text: str) -> Figure:
+    figure = _figure(title, 4.3)
+    ax = figure.add_subplot(xlabel=text)
+    _heat(ax, weights, split)
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0, labelsize=7.5, labeltop=True, labelbottom=False)
+    return figure
 
 
-def _heat(weights: np.ndarray, names: Sequence[str], split: int, left: float, top: float, cell: float) -> Iterator[str]:
-    """Cells from (left, top) on."""
-    greatest = float(weights.max()) or 1.0
-    yield '<g shape-rendering="crispEdges">'  # no seams
-    for row, column in zip(*np.nonzero(weights >= 0.02 * greatest)):
-        weight = float(weights[row, column])
-        tip = f"{names[row]} → {names[column]}: {weight:.2f}"
-        yield (
-            f'<rect x="{left + column * cell:.1f}" y="{top + row * cell:.1f}" width="{cell:.1f}" '
-            f'height="{cell:.1f}" fill="{COLORS[0]}" fill-opacity="{weight / greatest:.2f}">'
-            f"<title>{escape(tip)}</title></rect>"
-        )
-    yield "</g>"
-    edge, size = split * cell, len(names) * cell
-    parting = f"M{left:.1f} {top + edge:.1f}h{size:.1f}M{left + edge:.1f} {top:.1f}v{size:.1f}"
-    yield f'<path d="{parting}" stroke="{COLORS[1]}"/>'
-    yield f'<path d="M{left:.1f} {top:.1f}h{size:.1f}v{size:.1f}h-{size:.1f}z" stroke="{AXIS}" fill="none"/>'
+def heat_maps(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int) -> Chart:
+    """Return a chart of several small heat maps, each under its own title; at most four in a row."""
+    return Chart(title, ", ".join(label for label, _ in panels), partial(_draw_heats, title, panels, columns, split))
+
+
+def _draw_heats(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int) -> Figure:
+    columns = min(columns, 4)
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(title, 0.2 + rows * (_WIDTH / columns + 0.15))
+    for place, (label, weights) in enumerate(panels, 1):
+        ax = figure.add_subplot(rows, columns, place, xticks=[], yticks=[])
+        ax.set_title(label, fontsize=8, pad=3)
+        _heat(ax, weights, split)
+    return figure
+
+
+def _heat(ax: Axes, weights: np.ndarray, split: int) -> None:
+    """Draw from white at 0 to the first colour at the maximum."""
+    shades = LinearSegmentedColormap.from_list("weights", ("#ffffff", COLORS[0]))
+    ax.imshow(weights, cmap=shades, vmin=0.0, vmax=float(weights.max()) or 1.0, interpolation="none")
+    ax.axhline(split - 0.5, color=COLORS[1], linewidth=0.9)
+    ax.axvline(split - 0.5, color=COLORS[1], linewidth=0.9)
+    ax.spines[:].set_visible(True)
 
 
 def number(value: float) -> str:
-    """Three significant digits, as people write them: 12.3M, 4,500, 0.05, 2e-04."""
+    """Return three significant digits in a short form: 12.3M, 4,500, 0.05, 2e-04."""
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
@@ -165,67 +319,3 @@ def number(value: float) -> str:
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.0e}" if 0 < size < 1e-3 else f"{value:.3g}"
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Maps ``low`` to ``start`` and ``high`` to ``end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-
-    def __call__(self, value: float) -> float:
-        scale: Callable[[float], float] = math.log10 if self.log else float
-        low, high = scale(self.low), scale(self.high)
-        return self.start + (scale(value) - low) / ((high - low) or 1.0) * (self.end - self.start)
-
-    def ticks(self) -> list[float]:
-        """Round numbers inside, about five."""
-        if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            for steps in ((1,), (1, 3), (1, 2, 5)):
-                found = [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
-                if len(found) >= 3:
-                    break
-            return found[:: 1 + len(found) // 8] or [self.low, self.high]
-        span = (self.high - self.low) or 1.0
-        step = 10.0 ** math.floor(math.log10(span / 4))
-        step *= next(s for s in (1, 2, 5, 10) if span / (s * step) <= 6)
-        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-
-
-def _points(line: Line, log: bool) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in zip(line.xs, line.ys) if math.isfinite(y) and (y > 0 or not log)]
-
-
-def _grid(across: _Axis, up: _Axis, x_name: str, whole: bool) -> Iterator[str]:
-    left, right, bottom = across.start, across.end, HEIGHT - _BOTTOM
-    for tick in up.ticks():
-        y = up(tick)
-        yield f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="{GRID}"/>'
-        yield f'<text x="{left - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
-    for tick in across.ticks():
-        if whole and not float(tick).is_integer():
-            continue
-        x, label = across(tick), number(tick)
-        middle = min(x, WIDTH - text_width(label) / 2)
-        yield f'<path d="M{x:.1f} {bottom}v4" stroke="{AXIS}"/>'
-        yield f'<text x="{middle:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>'
-    yield f'<path d="M{left:.1f} {_TOP}V{bottom}H{right:.1f}" stroke="{AXIS}" fill="none"/>'
-    yield f'<text x="{right:.1f}" y="{HEIGHT - 4}" text-anchor="end" fill="{FAINT}">{escape(x_name)}</text>'
-
-
-def _polyline(
-    across: _Axis, up: _Axis, points: Sequence[tuple[float, float]], color: str, dashed: bool
-) -> Iterator[str]:
-    places = [(across(x), up(y)) for x, y in points]
-    way = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
-    yield f'<polyline points="{way}" fill="none" stroke="{color}" stroke-width="{1.3 if dashed else 1.8}"{dash}/>'
-    if len(places) <= _MARKED and not dashed:
-        for (x, y), (real_x, real_y) in zip(places, points):
-            tip = f"{number(real_x)}: {number(real_y)}"
-            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{color}"><title>{tip}</title></circle>'

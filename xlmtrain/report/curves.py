@@ -1,93 +1,91 @@
-"""The curves of runs, alone or compared, with the preset's own as a reference."""
+"""Training curves of a run or of several, with the preset's recorded run as a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.diagnostics.presets import Reference
-from xlmtrain.report.charts import Line, line_chart
-from xlmtrain.report.record import RunRecord
+from xlmtrain.report.charts import Chart, Line, line_chart
+from xlmtrain.report.run_data import RunData
 
 _TOKENS = "tokens"
-# Figure -> title, of the ones that every run has once.
+# Metric -> title, of those that have one value a step.
 _SINGLE = {
     "train/lr": "Learning rate",
     "train/grad_norm": "Gradient norm, before clipping",
     "speed/tokens_per_second": "Tokens per second",
 }
-# Figures of languages that meet or do not: charts of their own.
-_MEETING = ("_alone", "_aided", "_retrieval", "_zeroshot")
-# What the reference curves hold.
+# Cloze metrics -> words for the legend.
+_CLOZE = {"_cloze_mono": ", sentence alone", "_cloze_parallel": ", with translation"}
+# Cross-lingual metrics have charts of their own.
+_CROSS_LINGUAL = (*_CLOZE, "_retrieval", "_zero_shot")
+_COMPARED = {
+    ("train/", "_loss"): "training loss",
+    ("valid/", "_ppl"): "validation perplexity",
+    ("valid/", "_acc"): "validation accuracy (%)",
+}
+# What a reference holds.
 _KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
+_Curves = Mapping[str, list[list[float]]]
 
 
-def charts(runs: Sequence[RunRecord]) -> list[str]:
-    """A chart for each kind of figure with a line for each language and objective; of several runs a chart for each
-    figure with a line for each run."""
+def curve_charts(runs: Sequence[RunData]) -> list[Chart]:
+    """Return the charts of all metrics over tokens.
+
+    Of one run, a chart for each kind of metric with a line for each language and objective; of several runs, a chart
+    for each metric with a line for each run.
+    """
     past = runs[0].adviser.reference
     made = list(_of_one(runs[0], past.curves if past else {}) if len(runs) == 1 else _compared(runs))
     for name, title in _SINGLE.items():
-        lines = [_line(run, name, run.name if len(runs) > 1 else title) for run in runs]
-        floor = 0.0 if name != "train/grad_norm" else None
-        made.append(line_chart(title, lines, _TOKENS, floor=floor))
-    return made
+        lines = [Line(run.name if len(runs) > 1 else title, *run.curve(name)) for run in runs]
+        made.append(line_chart(title, lines, _TOKENS, floor=None if name == "train/grad_norm" else 0.0))
+    return [chart for chart in made if chart]
 
 
-def _of_one(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[str]:
+def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
     losses = run.names("train/", "_loss")
-    lines = [_line(run, name, _short(name, "_loss")) for name in losses]
-    lines += [_past(past, name, _short(name, "_loss")) for name in losses if name in past]
+    lines = _lines(run, past, losses, "_loss")
     end = run.curve("train/loss")[0]
     if end:
-        lines.append(Line("frequencies alone", [0.0, end[-1]], [run.adviser.entropy] * 2, reference=True))
-    yield line_chart("Training loss (nats a token)", lines, _TOKENS)
+        lines.append(Line("unigram entropy", [0.0, end[-1]], [run.adviser.entropy] * 2, reference=True))
+    yield line_chart("Training loss (nats per token)", lines, _TOKENS)
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
-        names = [name for name in run.names("valid/", suffix) if name.count("_") > 1 and not _is_meeting(name, suffix)]
-        drawn = [_line(run, name, _short(name, suffix)) for name in names]
-        drawn += [_past(past, name, _short(name, suffix)) for name in names if name in past]
-        yield line_chart(title, drawn, _TOKENS, log)
-    yield from _meeting(run, past)
+        names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
+        yield line_chart(title, _lines(run, past, names, suffix), _TOKENS, log)
+    yield from _cross_lingual(run, past)
 
 
-def _meeting(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[str]:
-    """Words found with and without the translation in view, sentences found by each layer, words found by vectors."""
-    names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"{kind}_acc") if name.count("_") > 1]
-    lines = [_line(run, name, _short(name, "_acc")) for name in names]
-    lines += [_past(past, name, _short(name, "_acc")) for name in names if name in past]
-    yield line_chart("Hidden words found, alone and aided by the translation (%)", lines, _TOKENS, floor=0.0)
+def _cross_lingual(run: RunData, past: _Curves) -> Iterator[Chart | None]:
+    """Yield charts of cloze, bitext retrieval, zero-shot classification and bilingual lexicon induction."""
+    names = [name for kind in _CLOZE for name in run.per_language(f"{kind}_acc")]
+    lines = _lines(run, past, names, "_acc")
+    yield line_chart("Masked-word accuracy (%)", lines, _TOKENS, floor=0.0)
     layers: dict[str, list[str]] = {}
     for name in run.names("retrieval/", "_cosine_top1"):
         layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
     lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
-    yield line_chart("Translations found first, both ways (%)", lines, _TOKENS, floor=0.0)
-    lines = [_line(run, name, _layer_label(name)) for name in run.names("zeroshot/", "_centred")]
-    yield line_chart("Labels told in a language they were not learned in (%)", lines, _TOKENS, floor=0.0)
-    lines = [
-        _line(run, name, _word_label(name))
-        for name in run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
-    ]
-    yield line_chart("Words translated by the embeddings (CSLS, %)", lines, _TOKENS, floor=0.0)
+    yield line_chart("Bitext retrieval P@1, mean of both directions (%)", lines, _TOKENS, floor=0.0)
+    lines = [Line(_layer_label(name), *run.curve(name)) for name in run.names("zeroshot/", "_centred")]
+    yield line_chart("Zero-shot accuracy (%)", lines, _TOKENS, floor=0.0)
+    names = run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
+    lines = [Line(_lexicon_label(name), *run.curve(name)) for name in names]
+    yield line_chart("Bilingual lexicon induction from embeddings, CSLS (%)", lines, _TOKENS, floor=0.0)
 
 
-def _is_meeting(name: str, suffix: str) -> bool:
-    return name.removesuffix(suffix).endswith(_MEETING)
+def _compared(runs: Sequence[RunData]) -> Iterator[Chart | None]:
+    for (prefix, suffix), what in _COMPARED.items():
+        for name in dict.fromkeys(name for run in runs for name in run.names(prefix, suffix)):
+            if prefix == "train/" or any(name in run.per_language(suffix) for run in runs):
+                lines = [Line(run.name, *run.curve(name)) for run in runs]
+                yield line_chart(f"{_label(name, suffix)}: {what}", lines, _TOKENS, suffix == "_ppl")
 
 
-def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
-    for prefix, suffix, log in (("train/", "_loss", False), ("valid/", "_ppl", True), ("valid/", "_acc", False)):
-        names = dict.fromkeys(name for run in runs for name in run.names(prefix, suffix))
-        for name in names:
-            what = {"_loss": "training loss", "_ppl": "validation perplexity", "_acc": "validation accuracy (%)"}[
-                suffix
-            ]
-            if prefix == "train/" or name.count("_") > 1:
-                lines = [_line(run, name, run.name) for run in runs]
-                yield line_chart(f"{_short(name, suffix)}: {what}", lines, _TOKENS, log)
-
-
-def reference_note(run: RunRecord) -> str:
-    """What the dashed lines are; empty if there are none."""
+def reference_note(run: RunData) -> str:
+    """Return an explanation of the dashed lines; empty if there are none."""
     past = run.adviser.reference
     if past is None:
         return ""
@@ -98,8 +96,8 @@ def reference_note(run: RunRecord) -> str:
     return f"Dashed: the preset {past.preset} on other text ({past.text}), to be compared by shape, not by level."
 
 
-def reference_of(run: RunRecord, points: int = 24) -> Reference:
-    """What ``configs/reference`` may hold of a run: about ``points`` points of each curve."""
+def reference_of(run: RunData, points: int = 24) -> Reference:
+    """Return a run as ``configs/reference`` holds it, with about ``points`` points of each curve."""
     curves = {}
     for name in run.names("", ""):
         if name.startswith(_KEPT):
@@ -116,17 +114,31 @@ def reference_of(run: RunRecord, points: int = 24) -> Reference:
     return Reference(preset, command, text, trained_on, judged_on, curves)
 
 
-def _line(run: RunRecord, name: str, label: str) -> Line:
-    return Line(label, *run.curve(name))
+def _lines(run: RunData, past: _Curves, names: Sequence[str], suffix: str) -> list[Line]:
+    """Return a line for each name, and then the reference's of those that it has, as far as the run has come."""
+    lines = [Line(_label(name, suffix), *run.curve(name)) for name in names]
+    for line, name in zip(list(lines), names):
+        if name in past and line.xs:
+            lines.append(_reference_line(line, past[name]))
+    return lines
 
 
-def _mean(run: RunRecord, names: Sequence[str], label: str) -> Line:
-    xs: list[float] = []
-    curves: list[list[float]] = []
-    for name in names:
-        xs, ys = run.curve(name)
-        curves.append(ys)
-    return Line(label, xs, [sum(values) / len(values) for values in zip(*curves)])
+def _reference_line(line: Line, points: Sequence[Sequence[float]]) -> Line:
+    """Return the reference beside ``line``, cut at the tokens that the run has seen.
+
+    Its value there is given if the reference has a point near it; between distant points it is not known.
+    """
+    xs, ys = np.array(points).T
+    end = min(line.xs[-1], xs[-1])
+    near = bool(np.abs(xs - end).min() <= 0.05 * end)
+    before = xs < end
+    cut = [*ys[before].tolist(), float(np.interp(end, xs, ys))]
+    return Line(f"{line.name}, preset", [*xs[before].tolist(), end], cut, reference=True, beside=line.name, valued=near)
+
+
+def _mean(run: RunData, names: Sequence[str], label: str) -> Line:
+    curves = [run.curve(name) for name in names]
+    return Line(label, curves[-1][0], [sum(values) / len(values) for values in zip(*(ys for _, ys in curves))])
 
 
 def _layer_label(name: str) -> str:
@@ -134,19 +146,17 @@ def _layer_label(name: str) -> str:
     return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
 
 
-def _word_label(name: str) -> str:
+def _lexicon_label(name: str) -> str:
     """``words/forward_csls_p1`` -> ``forward P@1``."""
     direction, _, most = name.partition("/")[2].split("_")
     return f"{direction} P@{most[1:]}"
 
 
-def _past(past: Mapping[str, list[list[float]]], name: str, label: str) -> Line:
-    """What the preset's own run showed under the name of this run's line."""
-    xs, ys = zip(*past[name])
-    return Line(f"{label}, preset", xs, ys, reference=True, beside=label)
-
-
-def _short(name: str, suffix: str) -> str:
-    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en aided``."""
-    *key, objective = name.partition("/")[2].removesuffix(suffix).split("_")
-    return " ".join(["_".join(key), objective.upper() if objective in OBJECTIVES else objective]).strip()
+def _label(name: str, suffix: str) -> str:
+    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en, with translation``."""
+    key = name.partition("/")[2].removesuffix(suffix)
+    for kind, words in _CLOZE.items():
+        if key.endswith(kind):
+            return key.removesuffix(kind) + words
+    *first, objective = key.split("_")
+    return " ".join(["_".join(first), objective.upper() if objective in OBJECTIVES else objective]).strip()

@@ -133,7 +133,7 @@ def _few(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def replace_file(setting: str, path: Path, content: str, is_ours: Callable[[str], bool]) -> None:
+def replace_file(setting: str, path: Path, content: str | bytes, is_ours: Callable[[str], bool]) -> None:
     """Write ``content`` to ``path`` atomically.
 
     Raises ConfigError if there is a file that ``is_ours`` says this package did not write, or it cannot be written.
@@ -143,7 +143,7 @@ def replace_file(setting: str, path: Path, content: str, is_ours: Callable[[str]
     try:
         if os.path.lexists(path) and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
             raise ConfigError(f"{setting}={path}: exists already and is something else; choose another name")
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(temporary, path)
     except OSError as error:
         raise ConfigError(f"{setting}={path}: cannot be written ({error.strerror})") from None

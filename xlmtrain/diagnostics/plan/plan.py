@@ -11,6 +11,7 @@ from xlmtrain.config.schema import Config, Precision, ReduceDtype
 from xlmtrain.diagnostics.plan.memory import Memory, memory_of
 from xlmtrain.diagnostics.plan.speed import Cluster, StepTime, step_time
 from xlmtrain.metrics.flops import flops_per_token
+from xlmtrain.metrics.table import format_table
 from xlmtrain.objective import LanguageModel
 
 LANGUAGES = 2
@@ -104,16 +105,20 @@ def describe(plan: Plan, price: float) -> list[str]:
     ]
 
 
-def table(plans: Sequence[Plan]) -> list[str]:
-    """The plans as a table in Markdown."""
+def table(plans: Sequence[Plan]) -> str:
+    """Return the plans as a table in Markdown."""
     rows = [
-        f"| {plan.cluster.gpus} x {plan.cluster.gpu.name} | {plan.memory.total / 1e9:.0f} GB | "
-        f"{plan.time.total * 1e3:,.0f} ms | {plan.time.waiting / plan.time.total:.0%} | {plan.time.scaling:.0%} | "
-        f"{plan.tokens_per_second / 1e3:,.0f}k | {plan.days:,.2f} | {plan.gpu_hours:,.0f} |"
+        (
+            f"{plan.cluster.gpus} x {plan.cluster.gpu.name}",
+            f"{plan.memory.total / 1e9:.0f} GB",
+            f"{plan.time.total * 1e3:,.0f} ms",
+            f"{plan.time.waiting / plan.time.total:.0%}",
+            f"{plan.time.scaling:.0%}",
+            f"{plan.tokens_per_second / 1e3:,.0f}k",
+            f"{plan.days:,.2f}",
+            f"{plan.gpu_hours:,.0f}",
+        )
         for plan in plans
     ]
-    return [
-        "| GPUs | memory of each | step | waiting | scaling | tokens/s | days | GPU hours |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        *rows,
-    ]
+    header = ("GPUs", "memory of each", "step", "waiting", "scaling", "tokens/s", "days", "GPU hours")
+    return format_table(rows, header, "markdown")

@@ -1,4 +1,4 @@
-"""What a run left behind, read for a report."""
+"""The files of a run, read for a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-# The one that TensorBoard shows, which leaves out the texts that a resumed run has written anew.
+# TensorBoard's own reader: it leaves out the texts that a resumed run has written again.
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from xlmtrain.config.old_names import current_settings
@@ -28,14 +28,14 @@ _TEXT = "/text_summary"
 
 @dataclass(frozen=True)
 class Piece:
-    """A word of a masked sentence; ``guess``: what the model put there, None where nothing was hidden."""
+    """A word of a masked sentence; ``guess``: the prediction, None where nothing was masked."""
 
     word: str
     guess: str | None = None
 
 
-class RunRecord:
-    """A run directory. Raises CheckpointError for a directory that no training wrote."""
+class RunData:
+    """The content of a run directory. Raises CheckpointError for a directory that no training wrote."""
 
     def __init__(self, path: Path) -> None:
         metrics = path / "metrics.jsonl"
@@ -52,16 +52,24 @@ class RunRecord:
 
     @property
     def last(self) -> dict[str, Any]:
-        """The figures of the last steps; empty before the first."""
+        """Return the last training metrics; empty before the first."""
         return next((record for record in reversed(self.records) if "train/loss" in record), {})
 
     def names(self, prefix: str, suffix: str) -> list[str]:
-        """The figures so named that occur, in the order of their first appearance."""
+        """Return the metrics that are named so, in the order of their first appearance."""
         found = {key: None for record in self.records for key in record}
         return [key for key in found if key.startswith(prefix) and key.endswith(suffix)]
 
+    def per_language(self, suffix: str) -> list[str]:
+        """Return the validation metrics of single languages and pairs, without the means over them."""
+        return [name for name in self.names("valid/", suffix) if self._has_language(name)]
+
+    def _has_language(self, name: str) -> bool:
+        key = name.partition("/")[2].partition("_")[0]
+        return set(key.split("-")) <= set(self.header.languages)
+
     def curve(self, name: str) -> tuple[list[float], list[float]]:
-        """A figure over the tokens that the run had seen."""
+        """Return a metric over the tokens that the run had seen: (tokens, values)."""
         xs, ys = [], []
         for record in self.records:
             if name in record:
@@ -70,7 +78,7 @@ class RunRecord:
         return xs, ys
 
     def findings(self) -> list[Finding]:
-        """What is wrong with the run."""
+        """Return the problems of the run."""
         found = self.adviser.findings(self.records)
         if self.status.get("status") == "failed":
             found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
@@ -78,7 +86,7 @@ class RunRecord:
 
     @cached_property
     def samples(self) -> dict[str, list[tuple[int, list[list[Piece]]]]]:
-        """Validation set -> (step, its masked sentences with the guesses of that step), oldest first."""
+        """Map each validation set to (step, its masked sentences with the predictions of that step), oldest first."""
         board = EventAccumulator(str(self.path / "tensorboard"), size_guidance={"tensors": 0})
         board.Reload()
         found = {}
@@ -94,12 +102,12 @@ class RunRecord:
         return {0: 0.0} | {r["step"]: r["progress/tokens"] for r in self.records if "progress/tokens" in r}
 
     def _tokens(self, step: int) -> float:
-        """Every evaluation comes right after a line of training figures."""
+        """Return the tokens at a step; every evaluation follows a record of training metrics."""
         return self._tokens_at.get(step, float(step))
 
 
 def pieces(markdown: str) -> list[list[Piece]]:
-    """What :mod:`xlmtrain.evaluate.predictions` wrote: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
+    """Parse :mod:`xlmtrain.evaluate.predictions`' text: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
     sentences = []
     for line in markdown.splitlines():
         text = unescape(line.partition(". ")[2])

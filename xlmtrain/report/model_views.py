@@ -1,4 +1,4 @@
-"""What only the model itself can tell: hidden words, translations found, a map, a look at its attention."""
+"""Views for which the model has to run: cloze, bitext retrieval, PCA of sentence embeddings, attention."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_position
 from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
 from xlmtrain.pretrained import Pretrained, load
-from xlmtrain.report.record import RunRecord
+from xlmtrain.report.run_data import RunData
 from xlmtrain.text.vocab import MASK, SPECIALS
 
-_RETRIEVED = 1000  # pairs at most: more say little more, and cost their square
-_MAPPED = 40
-_LONGEST = 26  # tokens of a pair whose attention is still to be read
+_RETRIEVED = 1000  # pairs at most: the cost grows with their square
+_PROJECTED = 40
+_LONGEST = 26  # tokens of a pair whose attention can be read in a chart
 
 
 @dataclass(frozen=True)
-class PairMap:
-    """Sentence vectors of translations in a plane: ``points`` of either language (N, 2), and both ``texts`` of each.
+class SentencePca:
+    """Sentence embeddings of translations on their first two principal components.
 
-    ``share``: of the variance; ``layer``: whose states, the one that finds most translations.
+    ``points``: (N, 2) of each language. ``texts``: of each pair. ``share``: of the variance. ``layer``: the one with
+    the best retrieval.
     """
 
     languages: tuple[str, str]
@@ -40,7 +41,7 @@ class PairMap:
 
 @dataclass(frozen=True)
 class AttentionView:
-    """``weights`` (L, H, T, T) over ``words``, of which the second language's begin at ``split``; a word was hidden."""
+    """``weights`` (L, H, T, T) over ``words``; the second language begins at ``split``. One word was masked."""
 
     weights: np.ndarray
     words: list[str]
@@ -49,7 +50,7 @@ class AttentionView:
     guess: str
 
     def across(self) -> np.ndarray:
-        """(L, H) the share of attention that goes to the other language, as a mean over the positions."""
+        """Return (L, H) the share of attention that goes to the other language, as a mean over the positions."""
         w, n = self.weights, self.split
         to_other = w[..., :n, n:].sum(axis=(-1, -2)) + w[..., n:, :n].sum(axis=(-1, -2))
         return to_other / w.shape[-1]
@@ -57,44 +58,44 @@ class AttentionView:
 
 @dataclass
 class Views:
-    """Of one run; what its data does not allow is left empty."""
+    """The views of one run; what its data does not allow is empty."""
 
     step: int = 0
-    recovered: list[ClozeExample] = field(default_factory=list)
+    cloze: list[ClozeExample] = field(default_factory=list)
     retrieval: dict[tuple[str, int], list[Retrieval]] = field(default_factory=dict)
-    pairs: PairMap | None = None
+    pca: SentencePca | None = None
     attention: AttentionView | None = None
 
 
-def view(record: RunRecord, hidden: str, words: int) -> Views:
-    """Look at the run's best model with the pairs of its validation data.
+def view(run: RunData, cloze_lang: str, words: int) -> Views:
+    """Run the best model on the pairs of its validation data.
 
-    ``hidden``: the language of which ``words`` words are hidden. Raises ConfigError if the model does not know it,
+    ``cloze_lang``: the language in which ``words`` words are masked. Raises ConfigError if the model does not know it,
     DataError if the data is no longer what the run was trained on.
     """
-    model = load(record.path)
-    if hidden not in model.languages:
-        raise ConfigError(f"hidden={hidden}: the model knows {', '.join(model.languages)}")
-    views, data = Views(model.step), record.nested["data"]
-    if not any(name.startswith("valid.") and name.count(".") == 2 for name in record.header.corpora):
-        return views  # and the data need not be there
+    model = load(run.path)
+    if cloze_lang not in model.languages:
+        raise ConfigError(f"cloze_lang={cloze_lang}: the model knows {', '.join(model.languages)}")
+    views, data = Views(model.step), run.nested["data"]
+    if not any(name.startswith("valid.") and name.count(".") == 2 for name in run.header.corpora):
+        return views  # the data need not exist any more
     dataset = Dataset(data["path"])
-    if dataset.fingerprint != record.header.fingerprint:
-        raise DataError(f"{data['path']}: this is no longer the data that {record.path} was trained on")
+    if dataset.fingerprint != run.header.fingerprint:
+        raise DataError(f"{data['path']}: this is no longer the data that {run.path} was trained on")
     pairs = dataset.pairs("valid")
     for pair in pairs:
-        if hidden in pair.split("-") and not model.causal:
-            views.recovered += run_cloze(model.model, dataset, "valid", pair, hidden, words)
-    views.retrieval, views.pairs = _of_sentences(model, dataset, pairs[0])
-    if hidden in pairs[0].split("-") and not model.causal:
-        views.attention = _attention(model, dataset, pairs[0], hidden)
+        if cloze_lang in pair.split("-") and not model.causal:
+            views.cloze += run_cloze(model.model, dataset, "valid", pair, cloze_lang, words)
+    views.retrieval, views.pca = _of_sentences(model, dataset, pairs[0])
+    if cloze_lang in pairs[0].split("-") and not model.causal:
+        views.attention = _attention(model, dataset, pairs[0], cloze_lang)
     return views
 
 
 def _of_sentences(
     model: Pretrained, dataset: Dataset, pair: str
-) -> tuple[dict[tuple[str, int], list[Retrieval]], PairMap | None]:
-    """Retrieval by every pooling and layer, and the map."""
+) -> tuple[dict[tuple[str, int], list[Retrieval]], SentencePca | None]:
+    """Return retrieval by every pooling and layer, and the projection."""
     first, second = pair.split("-")
     sides = dataset.pair("valid", pair)
     longest = model.model.encoder.position_embeddings.num_embeddings
@@ -111,19 +112,19 @@ def _of_sentences(
     }
     mean = {layer: results for (pooling, layer), results in found.items() if pooling == Pooling.mean.value}
     best = max(mean, key=lambda layer: sum(one.top1 for one in mean[layer] if one.scoring == "cosine"))
-    shown = min(_MAPPED, len(usable))
+    shown = min(_PROJECTED, len(usable))
     both = np.concatenate([vectors[lang][Pooling.mean][best][:shown] for lang in (first, second)])
     plane, share = pca_2d(both)
     shown_texts = list(zip(texts[first][:shown], texts[second][:shown]))
-    return found, PairMap((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
+    return found, SentencePca((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
 
 
-def _attention(model: Pretrained, dataset: Dataset, pair: str, hidden: str) -> AttentionView | None:
-    """The first pair that is short and has a word to hide."""
-    languages = [hidden, *(lang for lang in pair.split("-") if lang != hidden)]
+def _attention(model: Pretrained, dataset: Dataset, pair: str, cloze_lang: str) -> AttentionView | None:
+    """Return the attention on the first pair that is short and has a word to mask."""
+    languages = [cloze_lang, *(lang for lang in pair.split("-") if lang != cloze_lang)]
     sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
     vocab = dataset.vocab
-    for number in range(len(sides[hidden])):
+    for number in range(len(sides[cloze_lang])):
         sentence, other = (sides[lang].sentence(number).astype(np.int64) for lang in languages)
         places = list(whole_word_positions(sentence, vocab))
         if not places or len(sentence) + len(other) + 2 > _LONGEST or min(len(sentence), len(other)) < 5:
