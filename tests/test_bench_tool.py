@@ -20,7 +20,7 @@ from contest.worker import CONTENDERS
 from tests.support.repository import REPOSITORY
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 BENCH = [sys.executable, str(REPOSITORY / "tools" / "bench.py"), "shape=tiny", "rounds=3"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

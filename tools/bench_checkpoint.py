@@ -17,7 +17,7 @@ from contest.saving import INTERVAL, measure_saving
 
 from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 
 

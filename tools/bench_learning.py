@@ -1,4 +1,4 @@
-"""Whether what is fast learns as well: the same runs in fp32 with torch's own dropout, in fp32, and in bf16.
+"""Compare how well fast training learns: the same runs in fp32 with torch's own kernels, in fp32, and in bf16.
 
     python tools/bench_learning.py experiment=small_cpu data.path=prepared/ende train.steps=500 optim.warmup_steps=100 \
         model.dropout=0.1 model.attention_dropout=0.1
@@ -70,9 +70,8 @@ def _run(train: Callable[..., Outcome], base: Config, way: str, seed: int) -> tu
     run = Path(base.run) / f"{precision.value}{'-torchs-dropout' if torchs else ''}-{seed}"
     settings = replace(base.train, precision=precision, log_every=1)
     config = replace(base, run=str(run), seed=seed, train=settings)
-    with mock.patch("xlmtrain.model.dropout.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
-        with mock.patch("xlmtrain.model.attention.has_own_kernel", lambda x: not torchs and x.device.type == "cpu"):
-            outcome = train(config, initialize(base.train.device, base.train.hang_timeout), StopRequest())
+    with mock.patch("xlmtrain.model.kernels.dispatch.use_cpu_kernels", lambda x: not torchs and x.device.type == "cpu"):
+        outcome = train(config, initialize(base.train.device, base.train.hang_timeout), StopRequest())
     if outcome.status != "done":
         raise SystemExit(f"stopped by {outcome.reason}; the same command goes on")
     records = list(read_records(run / "metrics.jsonl"))

@@ -16,7 +16,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.cloze import ClozeExample, run_cloze
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.report.summary import summary
 from xlmtrain.text.vocab import EOS, MASK, Vocab
 

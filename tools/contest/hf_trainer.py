@@ -14,7 +14,7 @@ from contest.hf import make_inputs, make_model
 from contest.turns import Turns
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 _NO_END = 10**9
 

@@ -11,10 +11,11 @@ from contest.saving import INTERVAL, measure_saving
 from contest.turns import Turns
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.train.parallel import Parallel
 from xlmtrain.train.step import TrainStep
 
 
@@ -30,7 +31,7 @@ class Loop:
         self.model.to(device)
         self._optimizer = make_optimizer(config.optim, self.model, device)
         alone = Distributed(0, 1, device)
-        self._stepper = TrainStep(config, self.model, self._optimizer, config.train.precision, alone)
+        self._stepper = TrainStep(config, Parallel(self.model), self._optimizer, config.train.precision, alone)
 
     def loss(self, batch: Batch) -> float:
         """See :class:`contest.worker.Trains`."""

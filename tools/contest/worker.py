@@ -22,7 +22,7 @@ from xlmtrain.config.schema import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
