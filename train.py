@@ -25,7 +25,7 @@ import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.load import hydra_main
-from xlmtrain.config.schema import Config, Requeue, Sharding, flatten
+from xlmtrain.config.schema import Config, Requeue, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.quality import check_vocabulary, quality_warnings
@@ -34,7 +34,7 @@ from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.loggers import MetricsWriter
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.failpoints import failpoint
@@ -48,9 +48,9 @@ from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.resume import resume
 from xlmtrain.train.run_dir import RunDirectory, code_fingerprint, config_as_json
-from xlmtrain.train.sharding import shard
 from xlmtrain.train.step import TrainStep
 from xlmtrain.train.summary import summarize
 
@@ -100,12 +100,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     if config.train.compile:
         for block in model.encoder.blocks:
             block.compile()
-    if config.train.sharding is Sharding.none or distributed.world_size == 1:
-        model.to(distributed.device)
-    else:
-        shard(model, config.train, precision, distributed)
+    parallel = parallelize(model, config.train, precision, distributed)
     optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = TrainStep(config, model, optimizer, precision, distributed)
+    stepper = TrainStep(config, parallel, optimizer, precision, distributed)
 
     failpoint("open")
     with RunDirectory(config, dataset, distributed) as run:

@@ -20,7 +20,7 @@ import torch
 
 from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager

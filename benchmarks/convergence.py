@@ -25,7 +25,7 @@ from train import train
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.loggers import read_records
-from xlmtrain.model import attention, dropout
+from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.signals import StopRequest
 
@@ -36,10 +36,9 @@ WINDOWS = 10
 
 @contextmanager
 def reference_kernels() -> Iterator[None]:
-    """Compute attention and dropout with PyTorch's own operations on a CPU."""
-    with mock.patch.object(attention, "has_own_kernel", return_value=False):
-        with mock.patch.object(dropout, "has_own_kernel", return_value=False):
-            yield
+    """Compute with the reference of every kernel on a CPU too."""
+    with mock.patch.object(dispatch, "use_cpu_kernels", return_value=False):
+        yield
 
 
 def main(base: Config) -> None:

@@ -11,7 +11,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.checkpoint import to_original
 from xlmtrain.model.block import LAYER_NORM_EPS
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD
 

@@ -13,7 +13,7 @@ from benchmarks.hf_loop import make_hf_inputs, make_hf_model
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.batch import Batch
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 
 class HfTrainerSystem:

@@ -7,10 +7,11 @@ import torch
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.step import TrainStep
 
 
@@ -23,9 +24,10 @@ class OurSystem:
         if config.train.compile:
             for block in self.model.encoder.blocks:
                 block.compile()
-        self.model.to(device)
+        distributed, precision = Distributed(0, 1, device), config.train.precision
+        parallel = parallelize(self.model, config.train, precision, distributed)
         optimizer = make_optimizer(config.optim, self.model, device)
-        self._step = TrainStep(config, self.model, optimizer, config.train.precision, Distributed(0, 1, device))
+        self._step = TrainStep(config, parallel, optimizer, precision, distributed)
 
     def loss(self, batch: Batch) -> float:
         return float(self.model(batch)) / len(batch.targets)

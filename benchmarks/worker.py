@@ -17,7 +17,7 @@ from benchmarks.workloads import Workload, settings
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def states(model: Pretrained, sentence: str, lang: str, layers: int | None = Non
     tokens = torch.tensor([[1, *model.text.ids(sentence, lang), 1]])
     languages = torch.full_like(tokens, ["de", "en"].index(lang))
     with torch.no_grad():
-        every = list(model.model.encoder.states(tokens, torch.arange(tokens.shape[1])[None], languages))
+        every = list(model.model.encoder.hidden_states(tokens, torch.arange(tokens.shape[1])[None], languages))
     return every[-1 if layers is None else layers][0]
 
 
@@ -228,10 +228,12 @@ def test_a_causal_model_sees_what_is_before(causal: Path, model: Pretrained) -> 
     assert not model.causal
     first = mine.embed(["a b c", "d e"], "de", pooling="first")
     assert (first[0] == first[1]).all()
-    whole, part = ([*mine.model.encoder.states(*inputs(mine, text), None, True)][-1] for text in ("a b c", "a b"))
+    whole, part = (
+        [*mine.model.encoder.hidden_states(*inputs(mine, text), None, True)][-1] for text in ("a b c", "a b")
+    )
     assert torch.equal(whole[0, :3], part[0, :3])
     assert mine.embed(["a b c"], "de")[0] == pytest.approx(whole[0].mean(dim=0).detach().numpy(), abs=1e-6)
-    seen = [*model.model.encoder.states(*inputs(model, "a b c"), None, False)][-1]
+    seen = [*model.model.encoder.hidden_states(*inputs(model, "a b c"), None, False)][-1]
     assert model.embed(["a b c"], "de")[0] == pytest.approx(seen[0].mean(dim=0).detach().numpy(), abs=1e-6)
 
 
@@ -243,7 +245,7 @@ def inputs(model: Pretrained, text: str) -> tuple[torch.Tensor, torch.Tensor, to
 def test_a_causal_score_is_the_chain_rules(causal: Path) -> None:
     mine = load(causal)
     ids, positions, languages = inputs(mine, "a d k n")
-    states = [*mine.model.encoder.states(ids, positions, languages, None, True)][-1][0]
+    states = [*mine.model.encoder.hidden_states(ids, positions, languages, None, True)][-1][0]
     logits = mine.model.head(states, mine.model.encoder.token_embeddings.weight).log_softmax(dim=1)
     expected = sum(logits[place, ids[0, place + 1]].item() for place in range(4))
     score, nothing = mine.score(["a d k n", ""], "de")

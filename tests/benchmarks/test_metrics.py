@@ -12,7 +12,7 @@ from benchmarks.protocol import RunResult
 from benchmarks.report import table
 from benchmarks.workloads import Workload
 from xlmtrain.metrics.flops import flops_per_token
-from xlmtrain.model.dropout import Dropout
+from xlmtrain.model.kernels.dropout import Dropout
 
 WORKLOAD = Workload(dim=64, layers=2, heads=2, vocab_size=1000, rows=4, length=16)
 

@@ -24,7 +24,7 @@ from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.errors import ConfigError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 SPEED = [sys.executable, "-m", "benchmarks.speed"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

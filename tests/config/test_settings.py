@@ -16,7 +16,7 @@ import xlmtrain.config.schema
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from xlmtrain.config.load import compose, from_json, hydra_main
-from xlmtrain.config.schema import Activation, Config, Precision, Schedule
+from xlmtrain.config.schema import Activation, Config, Precision, Schedule, Sharding
 from xlmtrain.errors import ConfigError
 
 CONFIGS = REPOSITORY / "configs"
@@ -118,6 +118,10 @@ def test_misspelt_keys_and_wrong_types_are_named(override: str, names: str) -> N
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.layers": 0}, "model.layers: 0 is not above 0"),
     ({"model.heads": 3}, "model.heads: 3 does not divide model.dim=16"),
+    (
+        {"train.sharding": Sharding.full, "train.overlap_tied_embedding": True},
+        "train.overlap_tied_embedding: has no effect with train.sharding=full",
+    ),
     ({"model.dropout": 1.5}, "model.dropout: 1.5 is not between 0 and 1"),
     ({"model.dim": 15, "model.heads": 3, "model.sinusoidal_positions": True}, "model.dim: 15 is odd"),
     ({"mask.prob": 0.0}, "mask.prob: 0.0 is not above 0"),

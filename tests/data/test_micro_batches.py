@@ -9,7 +9,7 @@ import torch
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, stream_sequences
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import EOS, MASK
 
 LENGTH, VOCABULARY = 12, 40

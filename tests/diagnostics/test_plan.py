@@ -16,7 +16,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.diagnostics.plan.memory import memory_of
 from xlmtrain.diagnostics.plan.speed import Cluster, looked_up, step_time
 from xlmtrain.metrics.gpus import gpu_named
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 RELEASED = ModelConfig()
 PARAMETERS, VOCAB = 142_422_203, 64_699
@@ -51,7 +51,7 @@ def kept_bytes(config: ModelConfig, vocab_size: int, rows: int, length: int, tar
 
 def test_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block's share, from two and four of them; attention as on a GPU, without a matrix of its weights."""
-    monkeypatch.setattr("xlmtrain.model.attention.has_own_kernel", lambda x: False)
+    monkeypatch.setattr("xlmtrain.model.kernels.dispatch.use_cpu_kernels", lambda x: False)
     rows, length = 8, 64
     sizes = {}
     for layers in (2, 4):

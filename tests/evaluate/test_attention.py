@@ -9,7 +9,7 @@ from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.evaluate.attention import attention_weights
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 
 def test_weights_give_the_layers_own_output() -> None:

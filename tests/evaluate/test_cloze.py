@@ -15,7 +15,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.cloze import run_cloze
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import EOS, MASK, Vocab
 
 WORDS = {"Katze": "cats", "Hund": "dogs", "Straße": "street", "schläft": "sleeps", "Nacht": "night", "Öfen": "ovens"}

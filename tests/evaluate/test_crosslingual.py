@@ -25,7 +25,7 @@ from xlmtrain.evaluate.perplexity import Interrupted, evaluate
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.evaluate.word_translation import translate_words
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.pretrained import Pretrained
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, SPECIALS

@@ -21,7 +21,7 @@ from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.predictions import sample_predictions
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.xlm.checkpoint import from_original
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, PAD, Vocab
 

@@ -22,7 +22,7 @@ from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.hf.model import write_hugging_face
 from xlmtrain.interop.run import write_run
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, Vocab
 

@@ -20,7 +20,7 @@ from xlmtrain.evaluate import knn
 from xlmtrain.evaluate.word_translation import PrecisionAtK, read_dictionary, translate_words, translation_table
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.run import write_run
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import SPECIALS, Vocab
 

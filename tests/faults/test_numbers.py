@@ -28,10 +28,11 @@ from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.data.sequences import Sequences
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import EOS, PAD
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -230,7 +231,8 @@ def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = Keeper(model.parameters(), lr=1.0)
-    stepper = TrainStep(config, model, optimizer, Precision.fp32, distributed)
+    parallel = parallelize(model, config.train, Precision.fp32, distributed)
+    stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     batch = loader.make(step, loader.sampler.start())
     stepper(batch, distributed.all_reduce_sum(batch.targets))
     return optimizer.seen

@@ -25,7 +25,7 @@ from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
 from xlmtrain.interop.xlm.checkpoint import write_original
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
 STEPS = 10

@@ -25,7 +25,7 @@ from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.interop import word_vectors
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.word_vectors import TABLE, language_shares, read_vectors, write_projector, write_vectors
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
 DIM = 4

@@ -10,7 +10,7 @@ import torch
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD
 
 SMALL = ModelConfig(dim=16, layers=2, heads=4, max_positions=12, dropout=0.0, attention_dropout=0.0)

@@ -13,7 +13,7 @@ from tests.support.oracle import Oracle
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.checkpoint import from_original, to_original
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 CASES = ("mlm_stream", "mlm_padded", "tlm", "clm_stream")
 TOLERANCE = 2e-5

@@ -13,7 +13,7 @@ from torch import nn
 from tests.support.oracle import Oracle
 from xlmtrain.config.schema import FusedAdam, ModelConfig, OptimConfig
 from xlmtrain.errors import ConfigError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 
 CPU = torch.device("cpu")

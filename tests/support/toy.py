@@ -17,7 +17,7 @@ from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
 from xlmtrain.finetune.run import finetune
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.text.bpe import read_codes

@@ -24,9 +24,10 @@ from tests.support.tiny import run_processes, tiny_config
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.step import TrainStep
 
 STEPS = 4
@@ -62,7 +63,8 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     torch.manual_seed(0)
     model = LanguageModel(config.model, VOCAB, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = TrainStep(config, model, optimizer, Precision(config.train.precision), distributed)
+    parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
+    stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
     step_data = loader.make(0, loader.sampler.start())
     stepper(step_data, [1.0, 1.0, 1.0])
     dist.barrier()

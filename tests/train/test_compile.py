@@ -13,7 +13,7 @@ from tests.support.tiny import ALONE, tiny_config
 from tests.support.training import records, train_alone
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import NumericalError
-from xlmtrain.model import attention, dropout, embedding, head
+from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime import failpoints
 from xlmtrain.train.step import StepOutput, TrainStep
 
@@ -54,8 +54,7 @@ def test_compiled_once_for_all_batches(
     monkeypatch: pytest.MonkeyPatch, tiny_dataset: Path, tmp_path: Path, others: dict[str, Any], most: int
 ) -> None:
     """As on a GPU: a block is one graph, and neither the number of targets nor an evaluation asks for another one."""
-    for module in (attention, dropout, embedding, head):
-        monkeypatch.setattr(module, "has_own_kernel", lambda _: False)
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
     compile_module = nn.Module.compile
     # What is compiled, and how often, is the same without the compiler.
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend="eager"))

@@ -16,9 +16,10 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import StepMonitor
+from xlmtrain.train.parallel import Parallel, parallelize
 from xlmtrain.train.state import Progress
 from xlmtrain.train.step import TrainStep
 
@@ -47,7 +48,8 @@ def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> d
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = Recorder(model.parameters(), lr=1.0)
-    stepper = TrainStep(config, model, optimizer, Precision.fp32, distributed)
+    parallel = parallelize(model, config.train, Precision.fp32, distributed)
+    stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     step_data = loader.make(STEP, loader.sampler.start())
     counts = [float(sum(len(b.targets) for b in step_data.batches if b.objective == o)) for o in OBJECTIVES]
     result = stepper(step_data, distributed.all_reduce_sum(counts))
@@ -132,7 +134,7 @@ def test_dropout_differs_between_draws_and_parts_of_a_draw(tiny_dataset: Path) -
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stepper = TrainStep(config, model, Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
+    stepper = TrainStep(config, Parallel(model), Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
@@ -160,7 +162,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    stepper = TrainStep(config, model, optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
     guard = StepMonitor(config, model, stepper, ALONE, Progress(data.cursors))
     guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])

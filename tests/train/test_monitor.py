@@ -12,7 +12,7 @@ from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
 from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
 from xlmtrain.errors import NumericalError, UserError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import MOST_SKIPS

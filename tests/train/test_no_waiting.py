@@ -18,11 +18,12 @@ from tests.support.tiny import run_processes, tiny_config
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import HALF
 from xlmtrain.train.monitor import StepMonitor
+from xlmtrain.train.parallel import Parallel
 from xlmtrain.train.state import Progress
 from xlmtrain.train.step import TrainStep
 
@@ -110,7 +111,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: watch.pin(tensor))
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-        stepper = TrainStep(config, model, make_optimizer(config.optim, model, device), precision, alone)
+        stepper = TrainStep(config, Parallel(model), make_optimizer(config.optim, model, device), precision, alone)
         assert not StepMonitor(config, model, stepper, alone, Progress(loader.sampler.start())).at_once
         for data in loader.steps(0, 2, loader.sampler.start()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {

@@ -18,8 +18,9 @@ from xlmtrain.config.schema import Config, ModelConfig, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.interop.xlm.checkpoint import from_original
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.train.parallel import Parallel
 from xlmtrain.train.step import TrainStep
 
 SETTINGS = {
@@ -55,7 +56,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
     model = LanguageModel(config.model, 200, 2)
     model.load_state_dict(from_original(reference["state_dict"]))
     optimizer = make_optimizer(config.optim, model, CPU)
-    stepper = TrainStep(config, model, optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
     found = []
     for number, step in enumerate(reference["training"]["steps"]):
         if as_original:

@@ -57,6 +57,8 @@ def problems_of(config: Config) -> Iterator[tuple[str, str]]:
         yield "train.keep_every", f"{train.keep_every} is no multiple of train.save_every={train.save_every}"
     if train.sharding.value != "none" and config.optim.fused.value == "apex":
         yield "train.sharding", f"{train.sharding.value} is beyond optim.fused=apex; take optim.fused=torch"
+    if train.sharding.value != "none" and train.overlap_tied_embedding:
+        yield "train.overlap_tied_embedding", f"has no effect with train.sharding={train.sharding.value}"
     if config.seed < 0:
         yield "seed", f"{config.seed} is negative"
     if not config.evaluate.metric.endswith(("_ppl", "_acc")):

@@ -9,7 +9,7 @@ import torch
 
 from xlmtrain.data.batch import Batch
 from xlmtrain.model.block import Block
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
     assert batch.lengths is None
     assert not batch.causal
     layers = []
-    states = model.encoder.states(batch.tokens, batch.positions, batch.languages)
+    states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages)
     for x, block in zip(states, model.encoder.blocks):
         assert isinstance(block, Block)
         rows, length, _ = x.shape

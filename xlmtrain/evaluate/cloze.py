@@ -11,7 +11,7 @@ import torch
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import CONTINUATION, MASK, SPECIALS, Vocab
 

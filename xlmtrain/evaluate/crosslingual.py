@@ -13,7 +13,7 @@ from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.sentence_embeddings import embed
 from xlmtrain.evaluate.word_translation import read_dictionary, translate_words
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 
 MOST_TOKENS = 256

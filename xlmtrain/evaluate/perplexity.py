@@ -12,7 +12,7 @@ from xlmtrain.config.schema import Precision
 from xlmtrain.data.disk_array import data_error
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import DataError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.precision import autocast

@@ -7,7 +7,7 @@ import torch
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.validation import ValidationSet
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD, Vocab
 

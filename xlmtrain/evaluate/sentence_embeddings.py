@@ -14,7 +14,7 @@ import torch
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
@@ -56,7 +56,7 @@ def embed(
             break
         rows = sentence_sequences([ids[i] for i in chosen], language)
         batch = make_batch("mlm", rows, rows.tokens, np.zeros(rows.tokens.shape, dtype=bool)).to(weight.device)
-        states = model.encoder.states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
+        states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
         for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
             for pooling, place in zip(poolings, vectors):
                 place[number, chosen] = pooled(x, batch.lengths, pooling).float().cpu().numpy()

@@ -13,7 +13,7 @@ from xlmtrain.evaluate.crosslingual import Alignment
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.predictions import sample_predictions
 from xlmtrain.evaluate.zero_shot import ZeroShot
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import TextPipeline

@@ -17,7 +17,7 @@ from xlmtrain.evaluate.linear_probe import fit_probe
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.sentence_embeddings import embed
 from xlmtrain.metrics.table import format_table
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.pipeline import TextPipeline
 

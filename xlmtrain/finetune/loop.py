@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
@@ -24,7 +23,7 @@ from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.finetune.scores import Scores, evaluate, mean_and_deviation
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.metrics.loggers import Console, MetricsWriter
-from xlmtrain.objective import check_fit
+from xlmtrain.model.language_model import check_state_dict
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
@@ -32,6 +31,7 @@ from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.runtime.signals import StopRequest
 from xlmtrain.train.checkpoint import CheckpointManager, read_checkpoint
+from xlmtrain.train.parallel import DdpParallel
 from xlmtrain.train.state import load_optimizer_tensors, optimizer_tensors
 
 log = logging.getLogger(__name__)
@@ -161,15 +161,10 @@ class Finetuning:
         return loss.detach(), norm, distributed.all_reduce_sum([float(self.stop.signal is not None)])[0] > 0
 
     def _module(self) -> nn.Module:
-        """What is called in training: over several processes, wrapped to average the gradients."""
-        if self.distributed.world_size == 1:
-            return self.model
-        module = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
-        # It arranges its sums anew after the first batch; so that a resumed training adds up alike, that is not used.
-        batch = training_batch(self.learned, self.seed, 0, 1, 0, 1)
-        module(batch.to(self.distributed.device)).backward()
-        module.zero_grad(set_to_none=True)
-        return module
+        """Return what to call in training: over several processes, the model wrapped to average the gradients."""
+        return (
+            self.model if self.distributed.world_size == 1 else DdpParallel(self.model, self.distributed.device).module
+        )
 
     def _learning(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -220,7 +215,7 @@ class Finetuning:
         self.distributed.assert_same({"step": step}, "checkpoints (the run directory must be on shared storage)")
         if checkpoint is None:
             return
-        check_fit(self.model, checkpoint.model, str(checkpoint.path))
+        check_state_dict(self.model, checkpoint.model, str(checkpoint.path))
         self.model.load_state_dict(checkpoint.model)
         load_optimizer_tensors(self.optimizer, self.model, checkpoint.optimizer)  # type: ignore[arg-type]
         if self.scaler.is_enabled():

@@ -11,7 +11,7 @@ import torch
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import CheckpointError
-from xlmtrain.objective import LanguageModel, check_fit
+from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import Vocab
@@ -38,7 +38,7 @@ class Provenance:
 class PretrainedBundle:
     """A model at rest.
 
-    ``languages``: by language id. ``weights``: the state dict of a :class:`~xlmtrain.objective.LanguageModel`.
+    ``languages``: by language id. ``weights``: state dict of a :class:`~xlmtrain.model.language_model.LanguageModel`.
     ``text`` and ``codes`` turn raw text into the vocabulary's subwords; a model may come without codes.
     """
 
@@ -74,7 +74,7 @@ class PretrainedBundle:
             model = self._empty()
         except (ArithmeticError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{where}: there is no model with its settings ({error})") from None
-        check_fit(model, self.weights, where)
+        check_state_dict(model, self.weights, where)
 
     def module(self, device: torch.device | str = "cpu") -> LanguageModel:
         """The network with these weights, in evaluation mode; on the CPU it shares their memory."""

@@ -13,7 +13,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.word_vectors import read_vectors
-from xlmtrain.objective import LanguageModel, check_fit
+from xlmtrain.model.language_model import LanguageModel, check_state_dict
 
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
@@ -32,7 +32,7 @@ def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageMod
     if init.pretrained is not None:
         saved = read_model(init.pretrained)
         weights = matching_weights(saved, config, dataset)
-        check_fit(model, weights, f"init.pretrained={init.pretrained}")
+        check_state_dict(model, weights, f"init.pretrained={init.pretrained}")
         model.load_state_dict(weights)
         done.append(f"first weights: {saved.history.source}, step {saved.history.step:,}")
     for path in init.word_vectors:

@@ -1,4 +1,7 @@
-"""One Transformer layer."""
+"""One Transformer layer.
+
+Letters: B rows, T positions, D width.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torch import nn
 
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.model.attention import SelfAttention
-from xlmtrain.model.dropout import Dropout
+from xlmtrain.model.kernels.dropout import Dropout
 
 LAYER_NORM_EPS = 1e-12
 
@@ -37,7 +40,7 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, visible: torch.Tensor | None, causal: bool) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, visible, causal)))
+    def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D); arguments as :meth:`SelfAttention.forward`'s."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, key_mask, causal)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

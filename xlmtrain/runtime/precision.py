@@ -17,7 +17,8 @@ HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 def has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies in bf16: GPUs from Ampere on, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 

@@ -19,7 +19,7 @@ from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics.loggers import Console, MetricsWriter
 from xlmtrain.metrics.timer import StepTimer
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.oom import explain_oom
@@ -28,7 +28,7 @@ from xlmtrain.runtime.watchdog import Watchdog
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
 from xlmtrain.train.metrics import progress_line, throughput_metrics, training_metrics
 from xlmtrain.train.monitor import StepMetrics, StepMonitor, where
-from xlmtrain.train.sharding import whole_model, whole_tensors
+from xlmtrain.train.parallel import full_state_dict, unsharded_copy
 from xlmtrain.train.state import Progress, optimizer_tensors
 from xlmtrain.train.step import StepOutput, TrainStep
 
@@ -195,7 +195,7 @@ class TrainingLoop:
         if self.validator is None or not due or self.progress.evaluated == step:
             return None
         self._log()
-        model = whole_model(self.model)
+        model = unsharded_copy(self.model)
         try:
             figures = self.validator(model, self.stepper.precision, self.distributed, self._between_batches)
         except Interrupted:  # the next start evaluates
@@ -258,8 +258,8 @@ class TrainingLoop:
         self._wait_for_saver()
         if self.writer is not None:
             self.writer.flush()
-        weights = whole_tensors(self.model.state_dict(), self.distributed.is_main)
-        moments = whole_tensors(optimizer_tensors(self.optimizer, self.model), self.distributed.is_main)
+        weights = full_state_dict(self.model.state_dict(), self.distributed.is_main)
+        moments = full_state_dict(optimizer_tensors(self.optimizer, self.model), self.distributed.is_main)
         if self.saver is not None:
             state = {"progress": self.progress.to_json(), "scaler": self.stepper.scaler.state_dict()}
             self.saver.save(self.progress.step, weights, moments, state, self._best())

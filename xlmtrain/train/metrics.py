@@ -11,7 +11,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.timer import StepTimer, duration
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.train.monitor import StepMetrics
 from xlmtrain.train.state import Progress
 from xlmtrain.train.step import TrainStep

@@ -14,10 +14,10 @@ from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.nonfinite import first_non_finite
-from xlmtrain.train.sharding import local, replicas, whole_model
+from xlmtrain.train.parallel import local_tensor, replica_groups, unsharded_copy
 from xlmtrain.train.state import Progress
 from xlmtrain.train.step import StepOutput, TrainStep
 
@@ -134,7 +134,7 @@ class StepMonitor:
     def _culprits(self, data: GlobalBatchShard, local: list[float]) -> str:
         """Which ranks, and where in the network."""
         loss = sum(local)
-        mine = first_non_finite(whole_model(self._model), data, self._stepper.precision, self._config.seed)
+        mine = first_non_finite(unsharded_copy(self._model), data, self._stepper.precision, self._config.seed)
         if mine is None and not math.isfinite(loss):
             mine = f"the loss was {loss}, but is finite when computed again"
         ranks = [(rank, text) for rank, text in enumerate(self._distributed.all_gather_text(mine or "")) if text]
@@ -144,11 +144,13 @@ class StepMonitor:
 
     def compare(self) -> None:
         """Raise NumericalError if the processes do not have the same weights, to the last bit."""
-        groups = replicas(self._config.train.sharding, self._distributed.world_size)
+        groups = replica_groups(self._config.train.sharding, self._distributed.world_size)
         if len(groups[0]) == 1:
             return
         names = [name for name, _ in self._model.named_parameters()]
-        sums = torch.stack([_checksum(local(parameter.detach())) for parameter in self._model.parameters()]).tolist()
+        sums = torch.stack(
+            [_checksum(local_tensor(parameter.detach())) for parameter in self._model.parameters()]
+        ).tolist()
         found = [json.loads(text) for text in self._distributed.all_gather_text(json.dumps(sums))]
         for ranks in groups:
             self._same({rank: found[rank] for rank in ranks}, names)

@@ -10,7 +10,7 @@ from torch import nn
 
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.loader import GlobalBatchShard
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.rng import torch_seed
 

@@ -7,10 +7,10 @@ import logging
 import torch
 
 from xlmtrain.data.sampling import SamplerState
-from xlmtrain.objective import LanguageModel, check_fit
+from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.sharding import load_weights
+from xlmtrain.train.parallel import load_weights
 from xlmtrain.train.state import Progress, load_optimizer_tensors
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def resume(
     distributed.assert_same({"newest step": step}, "checkpoints (the run directory must be on shared storage)")
     if checkpoint is None:
         return Progress(cursors=start)
-    check_fit(model, checkpoint.model, str(checkpoint.path))
+    check_state_dict(model, checkpoint.model, str(checkpoint.path))
     load_weights(model, checkpoint.model)
     load_optimizer_tensors(optimizer, model, checkpoint.optimizer)
     if scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before

@@ -9,8 +9,8 @@ import torch
 
 from xlmtrain.data.sampling import SamplerState
 from xlmtrain.errors import CheckpointError
-from xlmtrain.objective import LanguageModel
-from xlmtrain.train.sharding import share_of
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.train.parallel import shard_like
 
 
 @dataclass
@@ -74,4 +74,4 @@ def load_optimizer_tensors(
         what, _, name = key.partition(".")
         if name not in parameters:
             raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
-        optimizer.state[parameters[name]][what] = share_of(tensor, parameters[name])
+        optimizer.state[parameters[name]][what] = shard_like(tensor, parameters[name])

@@ -8,7 +8,7 @@ from collections import Counter
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 
 

@@ -26,7 +26,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf import parity, release
 from xlmtrain.interop.hf.model import write_hugging_face
 from xlmtrain.interop.xlm.checkpoint import write_original
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
 

@@ -20,7 +20,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import read_run, write_run
 from xlmtrain.interop.xlm.checkpoint import from_original, to_original, write_original
 from xlmtrain.model.encoder import sinusoids
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.pretrained import load
 from xlmtrain.text.vocab import SPECIALS
 

@@ -15,7 +15,7 @@ from xlmtrain.diagnostics.doctor.machine import Machine
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.plan.memory import memory_of
 from xlmtrain.diagnostics.rules import Finding
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 

@@ -16,11 +16,12 @@ from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.rules import Finding, unigram_entropy
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.timer import duration
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, choose_precision
 from xlmtrain.runtime.rng import torch_seed
+from xlmtrain.train.parallel import Parallel
 from xlmtrain.train.step import TrainStep
 
 _TOKENS = 2048
@@ -45,7 +46,8 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     model = LanguageModel(trial.model, len(dataset.vocab), len(dataset.languages))
     given = bool(initialize_weights(trial.init, trial.model, model, dataset))
     model.to(device)
-    stepper = TrainStep(trial, model, make_optimizer(trial.optim, model, device), precision, Distributed(0, 1, device))
+    optimizer = make_optimizer(trial.optim, model, device)
+    stepper = TrainStep(trial, Parallel(model), optimizer, precision, Distributed(0, 1, device))
     probe: list[Batch] = []
     cursors = loader.sampler.start()
     for step in range(_PROBES):

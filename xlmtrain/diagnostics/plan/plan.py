@@ -12,7 +12,7 @@ from xlmtrain.diagnostics.plan.memory import Memory, memory_of
 from xlmtrain.diagnostics.plan.speed import Cluster, StepTime, step_time
 from xlmtrain.metrics.flops import flops_per_token
 from xlmtrain.metrics.table import format_table
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 
 LANGUAGES = 2
 

@@ -179,7 +179,7 @@ def write_original(model: PretrainedBundle, path: Path) -> None:
 
 
 def from_original(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
-    """The state dict of a :class:`~xlmtrain.objective.LanguageModel` from the ancestor's encoder.
+    """The state dict of a :class:`~xlmtrain.model.language_model.LanguageModel` from the ancestor's encoder.
 
     Takes gradients under the same names too. Unless ``untied``, an output matrix that equals the embeddings is theirs.
     """

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from xlmtrain.config.schema import ModelConfig, Precision, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
-from xlmtrain.model import attention, dropout, embedding, head
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.kernels import dispatch
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import choose_precision, make_scaler
 from xlmtrain.text.vocab import PAD
 
@@ -42,9 +42,8 @@ def batch_of(kind: str) -> Batch:
     return Batch(objective, tokens, positions, languages, lengths, index, tokens.flatten()[index].roll(1))
 
 
-def force_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (attention, dropout, embedding, head):
-        monkeypatch.setattr(module, "has_own_kernel", lambda _: False)
+def force_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
 
 
 def loss_and_gradients(model: LanguageModel, batch: Batch, half: bool) -> dict[str, torch.Tensor]:
@@ -64,7 +63,7 @@ def test_loss_and_gradients_are_the_cpus(
 ) -> None:
     model, batch = small_model(0.0), batch_of(kind)
     own = loss_and_gradients(model, batch, half)
-    force_elsewhere(monkeypatch)
+    force_references(monkeypatch)
     other = loss_and_gradients(model, batch, half)
     assert own["loss"].item() == pytest.approx(other["loss"].item(), rel=1e-6 if not half else 1e-3)
     largest = max(value.norm().item() for value in other.values())
@@ -87,7 +86,7 @@ def test_attention_is_one_call_that_the_fast_kernels_take(monkeypatch: pytest.Mo
 
     product = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)
-    force_elsewhere(monkeypatch)
+    force_references(monkeypatch)
     with torch.autocast("cpu", torch.float16):
         small_model(0.1)(batch_of(kind)).backward()
     assert len(calls) == 2  # a layer

@@ -22,14 +22,16 @@ from xlmtrain.config.schema import Config, Precision, ReduceDtype
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import ConfigError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import PAD
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.step import TrainStep
 
 # Large enough that the gradients, not the protocol's headers, are what is counted; several buckets.
 LARGE = {"model.dim": 512, "model.layers": 1, "train.batch_tokens": 512, "train.micro_batch_tokens": 512}
+OVERLAP = {"train.overlap_tied_embedding": True}
 CUT = {"train.micro_batch_tokens": 16}
 HALF = {"train.reduce_dtype": ReduceDtype.half, "train.precision": Precision.bf16}
 
@@ -40,7 +42,7 @@ def measured(data: Path, processes: int, *variants: dict[str, Any]) -> list[dict
     if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("no network namespaces here, in which the bytes are counted")
     paths = [str(REPOSITORY), str(REPOSITORY / "tests")]
-    settings = json.dumps([{**LARGE, **changes} for changes in variants])
+    settings = json.dumps([{**LARGE, **OVERLAP, **changes} for changes in variants])
     run = subprocess.run(
         [
             *namespace,
@@ -88,11 +90,12 @@ def watched(
     """A step with these words: numbers sent and blocks that the backward pass is through with, as they came; the
     embeddings' gradient; and how many numbers the whole gradient has."""
     still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.max_positions": WORDS}
-    config = tiny_config("run", data, {**LARGE, **still, "model.layers": 2, **changes})
+    config = tiny_config("run", data, {**LARGE, **OVERLAP, **still, "model.layers": 2, **changes})
     torch.manual_seed(0)
     model = LanguageModel(config.model, WORDS, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = TrainStep(config, model, optimizer, Precision(config.train.precision), distributed)
+    parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
+    stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(lambda *_: seen.append(model.encoder.token_embeddings.weight.grad.clone()))
     events: list[Any] = []
@@ -140,6 +143,18 @@ def test_rows_are_sent_as_soon_as_they_are_complete(
 def trained(distributed: Distributed, *configs: Config) -> list[str]:
     """Runs, one after the other."""
     return [train_on(distributed, config).status for config in configs]
+
+
+def test_the_hook_trains_as_plain_ddp_does(tiny_dataset: Path, tmp_path: Path) -> None:
+    """Several micro-batches, dropout, padding; Adam makes rounding of the sums visible, so not bit for bit."""
+    changes = {"model.dropout": 0.1, "train.micro_batch_tokens": 32, "train.steps": 10}
+    plain, hooked = (
+        tiny_config(tmp_path / str(on), tiny_dataset, {**changes, "train.overlap_tied_embedding": on})
+        for on in (False, True)
+    )
+    assert run_processes(2, trained, tmp_path, plain, hooked) == [["done", "done"]] * 2
+    for one, other in zip(records(plain.run), records(hooked.run), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
 
 
 def test_compressed_gradients_train_as_well(tiny_dataset: Path, tmp_path: Path) -> None:

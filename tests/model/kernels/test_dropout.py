@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.model import dropout
-from xlmtrain.model.dropout import Dropout, draw_dropped, quantized
+from xlmtrain.model.kernels import dispatch
+from xlmtrain.model.kernels.dropout import Dropout, drop_mask, quantized_rate
 
 DTYPES = (torch.float32, torch.bfloat16)
 DRAWS = 1 << 22
@@ -18,12 +18,12 @@ DRAWS = 1 << 22
 def drops(p: float, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """(DRAWS,) float64, 1 where dropped."""
     torch.manual_seed(seed)
-    return draw_dropped(torch.empty(DRAWS, dtype=dtype), p).double()
+    return drop_mask(torch.empty(DRAWS, dtype=dtype), p).double()
 
 
 @pytest.mark.parametrize("p", [0.01, 0.05, 0.1, 0.3, 0.5, 0.9])
 def test_rate_is_the_stated_one(p: float) -> None:
-    assert abs(quantized(p) - p) <= 0.001 * p
+    assert abs(quantized_rate(p) - p) <= 0.001 * p
     for dtype in DTYPES:
         found = drops(p, 0, dtype)
         assert set(found.unique().tolist()) == {0.0, 1.0}
@@ -41,8 +41,8 @@ def test_draws_are_independent() -> None:
         correlation = (found[lag:] * found[:-lag]).mean().item()
         assert abs(correlation) < 4.5 / math.sqrt(DRAWS), lag
     torch.manual_seed(1)
-    draw_dropped(torch.empty(DRAWS), p)
-    following = (draw_dropped(torch.empty(DRAWS), p).double() - p) / math.sqrt(p * (1 - p))
+    drop_mask(torch.empty(DRAWS), p)
+    following = (drop_mask(torch.empty(DRAWS), p).double() - p) / math.sqrt(p * (1 - p))
     assert abs((found * following).mean().item()) < 4.5 / math.sqrt(DRAWS)
     counts = drops(p, 2).view(-1, 64).sum(1)  # of 64 in a row: a binomial's mean and variance
     assert counts.var().item() == pytest.approx(64 * p * (1 - p), rel=0.02)
@@ -94,9 +94,9 @@ def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(50, 7)
     torch.manual_seed(0)
     expected = F.dropout(x, 0.3)
-    monkeypatch.setattr(dropout, "has_own_kernel", lambda _: False)
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
     torch.manual_seed(0)
     assert torch.equal(Dropout(0.3)(x), expected)
     monkeypatch.undo()
-    assert not dropout.has_own_kernel(torch.empty(1, device="meta"))
-    assert not dropout.has_own_kernel(torch.empty(1, dtype=torch.float64))
+    assert not dispatch.use_cpu_kernels(torch.empty(1, device="meta"))
+    assert not dispatch.use_cpu_kernels(torch.empty(1, dtype=torch.float64))

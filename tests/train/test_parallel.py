@@ -17,11 +17,11 @@ from tests.support.training import assert_same_run, checkpoint, records, train_a
 from xlmtrain.config.schema import Config, Precision, ReduceDtype, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import NumericalError
-from xlmtrain.objective import LanguageModel
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.loop import TrainingLoop
-from xlmtrain.train.sharding import shard
+from xlmtrain.train.parallel import shard
 
 # Cut so that the processes have unlike numbers of micro-batches.
 CHANGES = {

@@ -1,19 +1,13 @@
-"""Loss and look-up as a CPU trains with them have the values and gradients of torch's own."""
+"""The loss that a CPU trains with has the value and the gradients of torch's cross-entropy."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import Batch
-from xlmtrain.model import head
-from xlmtrain.model.embedding import look_up
 from xlmtrain.model.head import Head
-from xlmtrain.objective import LanguageModel
-from xlmtrain.text.vocab import PAD
+from xlmtrain.model.kernels import dispatch, linear_cross_entropy
 
 WORDS, DIM = 50, 16
 
@@ -23,9 +17,9 @@ def gradients(loss: torch.Tensor, *of: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 23])
-@pytest.mark.parametrize("at_once", [1, 4 * WORDS, 10**6])
-def test_loss_is_the_cross_entropy(monkeypatch: pytest.MonkeyPatch, count: int, at_once: int) -> None:
-    monkeypatch.setattr(head, "_AT_ONCE", at_once)
+@pytest.mark.parametrize("chunk", [1, 4 * WORDS, 10**6])
+def test_loss_is_the_cross_entropy(monkeypatch: pytest.MonkeyPatch, count: int, chunk: int) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK", chunk)
     torch.manual_seed(0)
     layer = Head(DIM, WORDS, tied=False)
     assert layer.weight is not None
@@ -73,8 +67,8 @@ def test_gradients_that_are_kept_stay_as_they_are() -> None:
     assert torch.equal(first, before)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_matrix_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+@pytest.mark.parametrize("cpu", [True, False])
+def test_matrix_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch, cpu: bool) -> None:
     """However many targets there are: each size costs memory."""
     rows = []
 
@@ -84,44 +78,9 @@ def test_matrix_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch, own: bo
 
     product = F.linear
     monkeypatch.setattr(F, "linear", record)
-    monkeypatch.setattr(head, "has_own_kernel", lambda _: own)
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: cpu)
     layer = Head(DIM, WORDS, tied=True)
     for count in range(1, 65):
         hidden = torch.randn(count, DIM, requires_grad=True)
         layer(hidden, torch.randn(WORDS, DIM), torch.zeros(count, dtype=torch.int64)).backward()
     assert set(rows) == {16, 32, 48, 64}
-
-
-def test_look_up_has_the_gradient_of_an_embedding() -> None:
-    torch.manual_seed(0)
-    table = nn.Embedding(WORDS, DIM, padding_idx=PAD)
-    tokens = torch.randint(WORDS, (4, 20))
-    tokens[0, :5] = PAD
-    tokens[1] = 7  # a word again and again
-    to_vectors, to_matrix = torch.randn(4, 20, DIM), torch.randn(WORDS, DIM)
-    vectors, matrix = look_up(table, tokens)
-    assert torch.equal(vectors, table(tokens))
-    (found,) = torch.autograd.grad((vectors * to_vectors).sum() + (matrix * to_matrix).sum(), table.weight)
-    (expected,) = torch.autograd.grad(
-        (table(tokens) * to_vectors).sum() + (table.weight * to_matrix).sum(), table.weight
-    )
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    vectors, _ = look_up(table, tokens)
-    (found,) = torch.autograd.grad((vectors * to_vectors).sum(), table.weight)  # the matrix not used
-    torch.testing.assert_close(found, expected - to_matrix, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_gradients_add_up_over_batches(tied: bool) -> None:
-    torch.manual_seed(0)
-    config = ModelConfig(dim=DIM, layers=1, heads=2, max_positions=8, dropout=0.0, tie_embeddings=tied)
-    model = LanguageModel(config, WORDS, 2)
-    tokens = torch.randint(14, WORDS, (3, 8))
-    batch = Batch("mlm", tokens, torch.arange(8).expand(3, 8), 0 * tokens, None, torch.tensor([1, 9]), tokens[0, :2])
-    model.eval()
-    model(batch).backward()
-    once = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
-    model(batch).backward()
-    F.cross_entropy(model.logits(batch), batch.targets, reduction="sum").backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, 3 * once[name], atol=1e-5, rtol=1e-5)

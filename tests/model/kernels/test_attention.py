@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.model import attention
-from xlmtrain.model.attention import SelfAttention, attend
+from xlmtrain.model.attention import SelfAttention
+from xlmtrain.model.kernels import dispatch
+from xlmtrain.model.kernels.attention import cpu_attention
 
 ROWS, LENGTH, HEADS, DIM = 4, 24, 4, 32
 KINDS = ("whole", "padded", "causal")
@@ -18,24 +19,24 @@ def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
     qkv = torch.randn(ROWS, LENGTH, 3 * DIM).to(dtype).requires_grad_()
     lengths = torch.tensor([LENGTH, 20, 5, 1])
     # Under a causal mask the encoder needs no other: padding is on the right.
-    visible = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if kind == "padded" else None
-    return qkv, visible, kind == "causal", torch.randn(ROWS, LENGTH, DIM).to(dtype)
+    key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if kind == "padded" else None
+    return qkv, key_mask, kind == "causal", torch.randn(ROWS, LENGTH, DIM).to(dtype)
 
 
-def torchs(qkv: torch.Tensor, visible: torch.Tensor | None, causal: bool) -> torch.Tensor:
+def torchs(qkv: torch.Tensor, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
     q, k, v = qkv.view(ROWS, LENGTH, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, is_causal=causal)
     return mixed.transpose(1, 2).reshape(ROWS, LENGTH, DIM)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.04)])
 def test_without_dropout_it_is_torchs(kind: str, dtype: torch.dtype, tolerance: float) -> None:
-    qkv, visible, causal, grad = arguments(kind, dtype)
-    mixed = attend(qkv, HEADS, visible, causal, 0.0)
+    qkv, key_mask, causal, grad = arguments(kind, dtype)
+    mixed = cpu_attention(qkv, HEADS, key_mask, causal, 0.0)
     (found,) = torch.autograd.grad(mixed, qkv, grad)
     exact = qkv.detach().double().requires_grad_()
-    expected = torchs(exact, visible, causal)
+    expected = torchs(exact, key_mask, causal)
     (wanted,) = torch.autograd.grad(expected, exact, grad.double())
     torch.testing.assert_close(mixed.double(), expected, atol=tolerance, rtol=0)
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=0)
@@ -43,11 +44,11 @@ def test_without_dropout_it_is_torchs(kind: str, dtype: torch.dtype, tolerance: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_with_dropout_is_that_of_what_is_computed(kind: str) -> None:
-    qkv, visible, causal, grad = arguments(kind, torch.float32)
+    qkv, key_mask, causal, grad = arguments(kind, torch.float32)
 
     def product(x: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        return (attend(x, HEADS, visible, causal, 0.3).double() * grad).sum()
+        return (cpu_attention(x, HEADS, key_mask, causal, 0.3).double() * grad).sum()
 
     (found,) = torch.autograd.grad(product(qkv), qkv)
     direction = torch.randn_like(qkv)
@@ -57,10 +58,10 @@ def test_gradient_with_dropout_is_that_of_what_is_computed(kind: str) -> None:
 
 
 def test_mean_over_dropout_is_the_attention_without() -> None:
-    qkv, visible, causal, _ = arguments("padded", torch.float32)
+    qkv, key_mask, causal, _ = arguments("padded", torch.float32)
     with torch.no_grad():
-        mean = torch.stack([attend(qkv, HEADS, visible, causal, 0.1) for _ in range(2000)]).mean(0)
-        torch.testing.assert_close(mean, attend(qkv, HEADS, visible, causal, 0.0), atol=0.06, rtol=0)
+        mean = torch.stack([cpu_attention(qkv, HEADS, key_mask, causal, 0.1) for _ in range(2000)]).mean(0)
+        torch.testing.assert_close(mean, cpu_attention(qkv, HEADS, key_mask, causal, 0.0), atol=0.06, rtol=0)
 
 
 def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = SelfAttention(DIM, HEADS, 0.3), torch.randn(ROWS, LENGTH, DIM)
     torch.manual_seed(1)
     own = layer(x, None, False)
-    monkeypatch.setattr(attention, "has_own_kernel", lambda _: False)
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
     torch.manual_seed(1)
     other = layer(x, None, False)
     assert not torch.equal(own, other)
@@ -83,5 +84,5 @@ def test_input_is_not_changed() -> None:
     for rows, length in ((1, 1), (2, 3)):  # of one row and one position, everything is a view
         qkv = torch.randn(rows, length, 3 * DIM)
         before = qkv.clone()
-        attend(qkv, HEADS, None, False, 0.5)
+        cpu_attention(qkv, HEADS, None, False, 0.5)
         assert torch.equal(qkv, before)

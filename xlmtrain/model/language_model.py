@@ -1,0 +1,60 @@
+"""From a batch to its loss. MLM, TLM and CLM differ in the batch alone, so there is one model and one loss.
+
+Letters: B rows, T positions, N targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.errors import CheckpointError
+from xlmtrain.model.encoder import Encoder
+from xlmtrain.model.head import Head
+from xlmtrain.model.kernels.tied_embedding import tied_embedding
+
+if TYPE_CHECKING:
+    from xlmtrain.data.batch import Batch
+
+
+class LanguageModel(nn.Module):
+    """Encoder and output layer.
+
+    ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, pad: int = 2) -> None:
+        super().__init__()
+        self.config, self.vocab_size, self.languages, self.pad = config, vocab_size, languages, pad
+        self.encoder = Encoder(config, vocab_size, languages, pad)
+        self.head = Head(config.dim, vocab_size, config.tie_embeddings)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return logits (N, V) in fp32 at the batch's N targets only: the output layer is half of the work."""
+        return self.head(*self._at_targets(batch)).float()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""
+        return self.head(*self._at_targets(batch), batch.targets)
+
+    def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
+        embeds, matrix = tied_embedding(self.encoder.token_embeddings, batch.tokens)
+        hidden = self.encoder(
+            batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal, input_embeds=embeds
+        )
+        return hidden.flatten(0, 1).index_select(0, batch.target_index), matrix
+
+
+def check_state_dict(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Raise CheckpointError, naming the first weight, if ``weights`` from ``where`` are not those of ``model``."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if odd:
+        raise CheckpointError(
+            f"{where}: does not fit the model: {odd[0]} is {found.get(odd[0])}, not {expected.get(odd[0])}"
+        )

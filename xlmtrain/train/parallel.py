@@ -1,0 +1,231 @@
+"""Training over several processes: DistributedDataParallel (DDP), or weights sharded by torch's FSDP2.
+
+:func:`parallelize` prepares a model and returns what a training step needs of it; nothing else in the training loop
+knows which of the two it is. Files and evaluation know full tensors only: :func:`full_state_dict`,
+:func:`unsharded_copy` and :func:`shard_like` convert. A sharded tensor is a DTensor: each process holds some rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from xlmtrain.config.schema import Precision, ReduceDtype, Sharding, TrainConfig
+from xlmtrain.data.batch import Batch
+from xlmtrain.errors import ConfigError
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.precision import HALF
+from xlmtrain.train.comm_hook import TiedEmbeddingCommHook, compress_hook
+
+
+class Parallel:
+    """A model in training, here on a single process. ``module``: what to call in the forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
+        """Return the context for forward and backward pass of a micro-batch; ``last``: of the step.
+
+        The gradients are averaged over the processes when the context of the last one is left. ``batch``: on the host.
+        """
+        return nullcontext()
+
+    def missing(self, micro_batches: int) -> int:
+        """Return how many empty micro-batches this process needs after its own. Collective."""
+        return 0
+
+    def run_empty(self, micro_batches: int) -> None:
+        """Run so many empty micro-batches, whose gradient is zero."""
+
+
+class DdpParallel(Parallel):
+    """A model, on ``device``, that every process has a copy of.
+
+    ``dtype``: in which gradients are sent; None: their own. ``hook``: what sends them instead of DDP, in its own dtype.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        hook: TiedEmbeddingCommHook | None = None,
+    ) -> None:
+        ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        super().__init__(ddp)
+        self._no_sync, self._hook = ddp.no_sync, hook
+        # Through lambdas, as torch compares a hook's annotations, which are text here, with its own types.
+        if hook is not None:
+            ddp.register_comm_hook(hook, lambda hook, bucket: hook.hook(bucket))
+        elif dtype is not None:
+            ddp.register_comm_hook(dtype, lambda dtype, bucket: compress_hook(dtype, bucket))
+        self._warm_up_ddp_buckets(device)
+
+    def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
+        """Return the context; see :class:`Parallel`."""
+        return self._synchronized(batch) if last else self._no_sync()
+
+    @contextmanager
+    def _synchronized(self, batch: Batch) -> Iterator[None]:
+        if self._hook is not None:
+            self._hook.embed(batch.tokens)
+        yield
+        if self._hook is not None:
+            self._hook.finish()
+
+    def _warm_up_ddp_buckets(self, device: torch.device) -> None:
+        """Run a batch forward and backward, twice, and drop its gradient.
+
+        DDP rearranges its buckets when its second batch begins, and sums over more than two processes depend on the
+        arrangement: without this, a resumed run's first step would differ in the last bits.
+        """
+        batch = _one_token()
+        for _ in range(2):
+            with self.micro_batch(batch, last=True):
+                self.module(batch.to(device)).backward()
+        self.module.zero_grad(set_to_none=True)
+
+
+class FsdpParallel(Parallel):
+    """A model whose weights are sharded over the processes.
+
+    Every forward and backward pass takes all processes, to all-gather weights and reduce-scatter gradients. So all have
+    to run as many micro-batches: those with fewer add empty ones.
+    """
+
+    def __init__(self, model: LanguageModel, distributed: Distributed) -> None:
+        super().__init__(model)
+        self._distributed = distributed
+
+    def missing(self, micro_batches: int) -> int:
+        """Return how many micro-batches another process has more. Collective."""
+        return max(int(count) for count in self._distributed.all_gather_text(str(micro_batches))) - micro_batches
+
+    def run_empty(self, micro_batches: int) -> None:
+        """Run so many batches of one token, with a gradient of zero."""
+        for _ in range(micro_batches):
+            (self.module(_one_token().to(self._distributed.device)) * 0.0).backward()
+
+
+def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> Parallel:
+    """Put ``model`` on the device of this process, and wrap or shard it if there are several processes. Collective.
+
+    Call it before the optimizer is made, as sharding replaces the parameters. Raises ConfigError if gradients are to be
+    compressed and the precision is fp32, or if the hosts have different numbers of processes.
+    """
+    if config.reduce_dtype is ReduceDtype.half and precision not in HALF:
+        raise ConfigError(
+            f"train.reduce_dtype=half: with train.precision={precision.value} there is no smaller format to "
+            "send gradients in; take bf16 or fp16, or leave it out"
+        )
+    if distributed.world_size > 1 and config.sharding is not Sharding.none:
+        shard(model, config, precision, distributed)
+        return FsdpParallel(model, distributed)
+    model.to(distributed.device)
+    if distributed.world_size == 1:
+        return Parallel(model)
+    dtype = HALF[precision] if config.reduce_dtype is ReduceDtype.half else None
+    overlap = config.overlap_tied_embedding and model.head.weight is None
+    return DdpParallel(model, distributed.device, dtype, TiedEmbeddingCommHook(model, dtype) if overlap else None)
+
+
+def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> None:
+    """Replace the weights by this process's shards of them, on its device.
+
+    The weights of a block are all-gathered when it is needed, and freed after it. The embeddings and the output layer
+    stay gathered during a micro-batch. Raises ConfigError if the hosts have different numbers of processes.
+    """
+    mesh = _mesh(config.sharding, distributed)
+    policy = MixedPrecisionPolicy(reduce_dtype=HALF.get(precision) if config.reduce_dtype is ReduceDtype.half else None)
+    for block in model.encoder.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def _mesh(sharding: Sharding, distributed: Distributed) -> DeviceMesh:
+    if sharding is Sharding.full:
+        return init_device_mesh(distributed.device.type, (distributed.world_size,))
+    local = local_world_size(distributed.world_size)
+    return init_device_mesh(
+        distributed.device.type, (distributed.world_size // local, local), mesh_dim_names=("hosts", "processes")
+    )
+
+
+def local_world_size(world_size: int) -> int:
+    """Return the number of processes on this host, from torchrun. Raises ConfigError if hosts have different ones."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if world_size % local:
+        raise ConfigError(
+            f"train.sharding=hybrid: {world_size} processes, {local} on this host; start as many on every host"
+        )
+    return local
+
+
+def replica_groups(sharding: Sharding, world_size: int) -> list[list[int]]:
+    """Return the ranks that hold the same weights, group by group."""
+    if sharding is Sharding.none:
+        return [list(range(world_size))]
+    count = world_size if sharding is Sharding.full else local_world_size(world_size)
+    return [list(range(first, world_size, count)) for first in range(count)]
+
+
+def full_state_dict(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """Return the tensors, sharded ones all-gathered one by one onto the host; nothing unless ``keep``. Collective."""
+    result = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            result[name] = full
+    return result
+
+
+def unsharded_copy(model: LanguageModel) -> LanguageModel:
+    """Return ``model``, or a copy of it with full weights if they are sharded. Collective."""
+    weights = model.state_dict()
+    if not any(isinstance(weight, DTensor) for weight in weights.values()):
+        return model
+    with torch.device("meta"):
+        copy = LanguageModel(model.config, model.vocab_size, model.languages, model.pad)
+    full = {name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in weights.items()}
+    copy.load_state_dict(full, assign=True)
+    return copy.train(model.training)
+
+
+def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of ``tensor`` that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full_scalar(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a number that was computed from shards, reduced over the processes. Collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return this process's shard of ``full``, laid out as ``like``; all of it, on its device, if that is unsharded."""
+    if isinstance(like, DTensor) and full.shape == like.shape:
+        return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return full.to(like.device)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy full ``weights`` into a model, sharded or not. They must have its names and shapes."""
+    for name, weight in model.state_dict().items():
+        weight.copy_(shard_like(weights[name], weight))
+
+
+def _one_token() -> Batch:
+    """Return the smallest batch there is."""
+    one = torch.ones(1, 1, dtype=torch.int64)
+    return Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])
