@@ -204,7 +204,7 @@ class _Job:
         arguments = {
             "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if _is_train(shard)],
             "rates": self._rates,
-            **{name: asdict(settings)[name] for name in ("balance_alpha", "merges", "max_words")},
+            **{name: asdict(settings)[name] for name in ("sampling_alpha", "merges", "max_word_types")},
         }
         key = self._runner.make(BuildTask("codes", arguments), learn_codes)
         result = self._work.load("codes", key)
