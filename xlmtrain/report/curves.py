@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.diagnostics.presets import Reference
+from xlmtrain.diagnostics.baseline import Reference, settings_that_matter
+from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.report.charts import Line, line_chart
 from xlmtrain.report.record import RunRecord
 
@@ -107,13 +108,13 @@ def reference_of(run: RunRecord, points: int = 24) -> Reference:
             every = max(1, len(xs) // points)
             kept = sorted({*range(0, len(xs), every), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
-    preset, changed = run.adviser.preset
+    preset, changed = nearest_preset(run.settings)
     command = " ".join(["python train.py", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
     corpora = run.header.corpora
     sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
     text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"
     trained_on, judged_on = (run.header.fingerprint_of(split) for split in ("train", "valid"))
-    return Reference(preset, command, text, trained_on, judged_on, curves)
+    return Reference(preset, command, text, trained_on, judged_on, settings_that_matter(run.settings), curves)
 
 
 def _line(run: RunRecord, name: str, label: str) -> Line:

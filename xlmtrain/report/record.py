@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header
-from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.finding import Finding
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.errors import CheckpointError
 from xlmtrain.metrics.loggers import read_records
@@ -71,7 +71,7 @@ class RunRecord:
 
     def findings(self) -> list[Finding]:
         """What is wrong with the run."""
-        found = self.adviser.findings(self.records)
+        found = self.adviser.diagnose(self.records)
         if self.status.get("status") == "failed":
             found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
         return found

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.diagnostics.finding import Severity
+from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.evaluate.cloze import ClozeExample
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import Line, heat_map, heat_maps, line_chart, linked_points, number
@@ -51,7 +53,7 @@ def findings(run: RunRecord) -> str:
     blocks = []
     for finding in run.findings():
         causes = "".join(f"<li>{escape(cause)}</li>" for cause in finding.causes)
-        kind = "finding grave" if finding.grave else "finding"
+        kind = "finding grave" if finding.severity is Severity.error else "finding"
         blocks.append(f'<div class="{kind}">{escape(finding.what)}{f"<ul>{causes}</ul>" if causes else ""}</div>')
     if not blocks:
         blocks.append('<div class="finding well">No plateau, divergence, overfitting or waste in the figures.</div>')
@@ -195,8 +197,10 @@ def data(run: RunRecord) -> str:
 
 def settings(run: RunRecord) -> str:
     """The differences from the nearest preset, and everything."""
-    preset, changed = run.adviser.preset
-    if changed:
+    preset, changed = nearest_preset(run.settings)
+    if not preset:
+        shown = paragraph("There is no preset to compare with.")
+    elif changed:
         rows = [(key, _plain(old), _plain(new)) for key, old, new in changed]
         shown = paragraph(f"Nearest preset: {preset}. What differs:") + table(("setting", preset, "this run"), rows)
     else:

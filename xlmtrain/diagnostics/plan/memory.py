@@ -1,4 +1,4 @@
-"""How much memory a GPU needs for training, part by part.
+"""The memory of a GPU that training needs, part by part.
 
 Letters: P parameters, D width, L layers, V entries of the vocabulary.
 """
@@ -7,56 +7,65 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from xlmtrain.config.schema import ModelConfig
+from xlmtrain.objective import LanguageModel
 
 ACTIVATIONS = 36
 """Bytes that a block keeps for its backward pass, per position and unit of width, in half precision: inputs of the four
 matrix products 2 + 2 + 2 + 8, queries, keys and values 6, input of the activation 8, of the norms 4 + 4 in fp32."""
 DROPOUT = 2
-"""The masks of its two dropouts, a byte each."""
+"""Bytes of the masks of its two dropouts, likewise."""
 LOGITS = 10
-"""Bytes per logit at most: half precision, fp32, and fp32 logarithms of probabilities; or, on the way back, the last
-with its gradient and that in half precision."""
-LIBRARIES = 1e9
-"""CUDA's context, and the work spaces of its libraries."""
-SLACK = 0.05
-"""Share that the allocator's pieces waste."""
+"""Bytes per logit at most: half precision, fp32, and fp32 log-probabilities; in the backward pass, the last with their
+gradient and that in half precision."""
+CUDA_CONTEXT = 1e9
+"""Bytes of CUDA's context and the work spaces of its libraries."""
+FRAGMENTATION = 0.05
+"""Share that the allocator wastes."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each GPU."""
+    """Bytes on each GPU. ``autocast_copies``: weights in half precision during a micro-batch; with sharded weights,
+    those that are all-gathered at a time."""
 
     weights: float
     gradients: float
-    moments: float
-    copies: float
-    """Of the weights in half precision, while a micro-batch is computed; of shared weights, those that are together."""
+    optimizer_state: float
+    autocast_copies: float
     activations: float
     logits: float
-    libraries: float = LIBRARIES
+    cuda_context: float = CUDA_CONTEXT
 
     @property
     def total(self) -> float:
-        """With what the allocator wastes."""
-        parts = self.weights + self.gradients + self.moments + self.copies + self.activations + self.logits
-        return parts * (1 + SLACK) + self.libraries
+        """Bytes with fragmentation."""
+        parts = self.weights + self.gradients + self.optimizer_state + self.autocast_copies
+        return (parts + self.activations + self.logits) * (1 + FRAGMENTATION) + self.cuda_context
 
 
-def memory_of(
+def estimate_memory(
     model: ModelConfig, parameters: int, vocab_size: int, micro_batch: int, targets: float, shards: int = 1
 ) -> Memory:
-    """What training with micro-batches of ``micro_batch`` positions, ``targets`` of them to predict, needs.
+    """Estimate the memory for micro-batches of ``micro_batch`` positions with ``targets`` targets.
 
-    ``parameters``: P. ``shards``: over how many GPUs weights, gradients and moments are shared out.
+    ``parameters``: P. ``shards``: number of GPUs over which weights, gradients and optimizer state are sharded.
     """
-    together = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, a block and the one put together ahead
-    kept = model.layers * (ACTIVATIONS + (DROPOUT if model.dropout else 0)) + 4 + 4  # and the embeddings and their norm
+    gathered = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, one block and the next one
+    block = ACTIVATIONS + (DROPOUT if model.dropout else 0)
     return Memory(
         weights=4 * parameters / shards,
         gradients=4 * parameters / shards,
-        moments=8 * parameters / shards,
-        copies=2 * parameters if shards == 1 else 6 * together,
-        activations=micro_batch * model.dim * kept,
+        optimizer_state=8 * parameters / shards,
+        autocast_copies=2 * parameters if shards == 1 else 6 * gathered,
+        activations=micro_batch * model.dim * (model.layers * block + 4 + 4),  # with the embeddings and their norm
         logits=targets * vocab_size * LOGITS,
     )
+
+
+def parameter_count(model: ModelConfig, vocab_size: int, languages: int) -> int:
+    """Return P without allocating the model."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in LanguageModel(model, vocab_size, languages).parameters())
