@@ -113,7 +113,7 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config",
         "xlmtrain.data",
-        "xlmtrain.diagnostics.config_warnings",
+        "xlmtrain.diagnostics.rules",
         "xlmtrain.evaluate",
         "xlmtrain.interop.bundle",
         "xlmtrain.metrics",

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmtrain.diagnostics.config_warnings import warmup_too_long
 from xlmtrain.diagnostics.finding import Finding, Severity
-from xlmtrain.diagnostics.rules import diagnose, unigram_entropy
+from xlmtrain.diagnostics.rules import diagnose, unigram_entropy, warmup_too_long
 
 WELL = {
     "optim.lr": 3e-4,

@@ -1,23 +1,18 @@
-"""Rules for a run's ``metrics.jsonl``: each finds one problem, with likely causes from the settings (by key path)."""
+"""Rules: each finds one problem in a run's settings, or in its ``metrics.jsonl`` with likely causes from the settings.
+
+``settings`` are flat: by key path. Rules for settings find what is valid but unlikely to train well.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from xlmtrain.diagnostics.config_warnings import (
-    Settings,
-    high_rate,
-    long_sequences,
-    low_rate,
-    narrow_heads,
-    no_clipping,
-    no_warmup,
-)
 from xlmtrain.diagnostics.finding import Finding, error, warning
 
 SIGNIFICANT = 0.5  # nats between two losses that are more than noise
@@ -26,8 +21,95 @@ _FEWEST = 12  # records that a rule needs
 _FLAT = 0.02  # share by which the loss of a run that learns falls in its second half
 _LEARNED = 0.85  # of the unigram entropy: a loss below it shows that the model uses the context
 _DUPLICATES = 0.3  # share of repeated lines from which on the model can learn lines by heart
+# optim.lr x model.dim of runs that learned: 0.1 to 0.5 over widths of 128 to 1024.
+_LOW, _HIGH = 0.02, 1.0
+_LEAST_WARMUP = 50
+_EARLY_TOKENS = 30_000_000
 
 Record = Mapping[str, Any]
+Settings = Mapping[str, Any]
+
+
+def config_warnings(settings: Settings, tokens: float) -> Iterator[Finding]:
+    """Yield what is likely to harm a run of ``tokens`` tokens (errors), or could be better (warnings)."""
+    yield from _no_warmup(settings)
+    yield from _high_rate(settings)
+    yield from _low_rate(settings)
+    yield from warmup_too_long(settings.get("optim.warmup_steps", 0), settings.get("train.steps", sys.maxsize))
+    yield from _no_clipping(settings)
+    yield from _long_sequences(settings, tokens)
+    yield from _narrow_heads(settings)
+
+
+def _no_warmup(settings: Settings) -> Iterator[Finding]:
+    warmup = settings.get("optim.warmup_steps", 0)
+    if warmup < _LEAST_WARMUP:
+        yield error(
+            f"no warm-up to speak of (optim.warmup_steps={warmup}): full-rate steps on random weights push the model "
+            "onto the plateau; a few hundred to 4,000 steps are usual"
+        )
+
+
+def warmup_too_long(warmup: int, steps: int) -> Iterator[Finding]:
+    """Find a warm-up of at least the run's ``steps``."""
+    if warmup >= steps:
+        advice = f"optim.warmup_steps={steps // 10} is usual" if steps >= 10 else "train for more steps"
+        yield error(
+            f"optim.warmup_steps={warmup}: the warm-up does not end before the run, after {steps:,} steps, so the rate "
+            f"never reaches optim.lr; {advice}"
+        )
+
+
+def _high_rate(settings: Settings) -> Iterator[Finding]:
+    rate, dim = settings.get("optim.lr", 0.0), settings.get("model.dim", 1024)
+    if rate * dim > _HIGH:
+        yield error(f"optim.lr={rate:g} is high for a width of {dim}; {_known_rates(dim)}")
+
+
+def _low_rate(settings: Settings) -> Iterator[Finding]:
+    rate, dim = settings.get("optim.lr", 0.0), settings.get("model.dim", 1024)
+    if rate * dim < _LOW:
+        yield error(f"optim.lr={rate:g} is low for a width of {dim}; {_known_rates(dim)}")
+
+
+def _known_rates(dim: int) -> str:
+    return f"{0.1 / dim:.0e} to {0.5 / dim:.0e} are known to learn"
+
+
+def _no_clipping(settings: Settings) -> Iterator[Finding]:
+    if not settings.get("optim.clip_grad_norm", 0.0):
+        yield warning(
+            "gradients are not clipped (optim.clip_grad_norm=0): a single batch can throw the weights off; 5 is usual"
+        )
+
+
+def _long_sequences(settings: Settings, tokens: float) -> Iterator[Finding]:
+    length = settings.get("data.sequence_length", 0)
+    if length > 64 and tokens < _EARLY_TOKENS:
+        yield warning(
+            f"long sequences for so little text: each of {length} positions is learned by itself, and {tokens:,.0f} "
+            "tokens are early; data.sequence_length=32 leaves the plateau several times sooner"
+        )
+
+
+def _narrow_heads(settings: Settings) -> Iterator[Finding]:
+    dim, heads = settings.get("model.dim", 0), settings.get("model.heads", 1)
+    if 0 < dim // heads < 64 <= dim:
+        yield warning(f"heads of {dim // heads} (model.dim / model.heads): heads of 64 leave the plateau sooner")
+
+
+def duplicate_lines(rate: float | None, corpus: str = "") -> Iterator[Finding]:
+    """Find a text in which the share ``rate`` of the lines, if known, repeats earlier ones."""
+    if rate is not None and rate > _DUPLICATES:
+        prefix = f"{corpus}: " if corpus else ""
+        yield error(
+            f"{prefix}{rate:.0%} of the training lines occurred before: leave out duplicates when preparing the text"
+        )
+
+
+def messages(*rules: Iterable[Finding]) -> list[str]:
+    """Return the texts of findings, for use as the causes of another."""
+    return [finding.what for finding in chain(*rules)]
 
 
 def unigram_entropy(counts: np.ndarray, inverse_frequency_exponent: float = 0.0) -> float:
@@ -62,20 +144,6 @@ def diagnose(
     return findings
 
 
-def messages(*rules: Iterable[Finding]) -> list[str]:
-    """Return the texts of findings, for use as the causes of another."""
-    return [finding.what for finding in chain(*rules)]
-
-
-def duplicate_lines(rate: float | None, corpus: str = "") -> Iterator[Finding]:
-    """Find a text in which the share ``rate`` of the lines, if known, repeats earlier ones."""
-    if rate is not None and rate > _DUPLICATES:
-        prefix = f"{corpus}: " if corpus else ""
-        yield error(
-            f"{prefix}{rate:.0%} of the training lines occurred before: leave out duplicates when preparing the text"
-        )
-
-
 def smoothed_curve(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return (last x, mean y) of each tenth of the points (x, y)."""
     size = max(len(curve) // _PARTS, 2)
@@ -88,7 +156,7 @@ def _divergence(objective: str, curve: Sequence[tuple[int, float]], settings: Se
     step, best = min(parts, key=lambda point: point[1])
     last = parts[-1][1]
     if last > best + SIGNIFICANT:
-        causes = messages(high_rate(settings), no_clipping(settings), no_warmup(settings))
+        causes = messages(_high_rate(settings), _no_clipping(settings), _no_warmup(settings))
         yield error(
             f"Training has diverged: the {objective} loss was {best:.2f} at step {step:,}, now {last:.2f}.",
             *causes
@@ -110,12 +178,12 @@ def _plateau(
     flat = half * (1 - _FLAT) < last <= half + SIGNIFICANT
     if flat and last > _LEARNED * entropy and step > settings.get("optim.warmup_steps", 0):
         causes = messages(
-            no_warmup(settings),
-            high_rate(settings),
-            low_rate(settings),
+            _no_warmup(settings),
+            _high_rate(settings),
+            _low_rate(settings),
             duplicate_lines(duplicates),
-            long_sequences(settings, tokens),
-            narrow_heads(settings),
+            _long_sequences(settings, tokens),
+            _narrow_heads(settings),
         )
         yield error(
             f"The {objective} loss is stuck near {last:.1f}, about the entropy of the token frequencies "

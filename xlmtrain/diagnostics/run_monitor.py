@@ -15,10 +15,9 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.spans import duplicate_rate
 from xlmtrain.diagnostics.baseline import Reference, compare_to_baseline, find_reference
-from xlmtrain.diagnostics.config_warnings import config_warnings
 from xlmtrain.diagnostics.data_quality import no_validation, quality_warnings
 from xlmtrain.diagnostics.finding import Finding, Severity
-from xlmtrain.diagnostics.rules import Record, diagnose, duplicate_lines, messages, unigram_entropy
+from xlmtrain.diagnostics.rules import Record, config_warnings, diagnose, duplicate_lines, messages, unigram_entropy
 from xlmtrain.errors import UserError
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics.loggers import read_records

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
-from xlmtrain.diagnostics.config_warnings import warmup_too_long
+from xlmtrain.diagnostics.rules import warmup_too_long
 from xlmtrain.errors import NumericalError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import training_batch

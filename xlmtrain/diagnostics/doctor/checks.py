@@ -10,7 +10,6 @@ from xlmtrain.config.schema import Config, Device, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.spans import duplicate_rate
-from xlmtrain.diagnostics.config_warnings import config_warnings
 from xlmtrain.diagnostics.data_quality import check_vocabulary, no_validation, quality_warnings
 from xlmtrain.diagnostics.doctor.environment import (
     check_device,
@@ -22,7 +21,7 @@ from xlmtrain.diagnostics.doctor.environment import (
 from xlmtrain.diagnostics.doctor.machine import Machine
 from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps
 from xlmtrain.diagnostics.finding import Finding, Severity, error, info, warning
-from xlmtrain.diagnostics.rules import duplicate_lines
+from xlmtrain.diagnostics.rules import config_warnings, duplicate_lines
 from xlmtrain.errors import UserError
 from xlmtrain.evaluate.validator import Validator
 

@@ -14,7 +14,7 @@ from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Shardin
 from xlmtrain.diagnostics.doctor.machine import Machine
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan.memory import estimate_memory, parameter_count
+from xlmtrain.diagnostics.plan.plan import estimate_memory, parameter_count
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 
