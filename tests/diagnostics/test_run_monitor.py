@@ -86,7 +86,7 @@ def broken_reference(configs: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "lines"),
     [(tab_in_a_preset, 0), (no_preset, 0), (broken_reference, 1)],
-    ids=lambda value: str(value)[:20],
+    ids=["tab", "no preset", "broken reference"],
 )
 def test_a_broken_file_beside_the_presets_does_not_end_a_run(
     damage: Callable[[Path], None],
