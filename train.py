@@ -28,9 +28,8 @@ from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Requeue, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.quality import check_vocabulary, quality_warnings
-from xlmtrain.diagnostics.rules import config_warnings
-from xlmtrain.diagnostics.run_monitor import RunMonitor
+from xlmtrain.diagnostics.data_quality import check_vocabulary
+from xlmtrain.diagnostics.run_monitor import RunMonitor, start_warnings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.loggers import MetricsWriter
@@ -90,7 +89,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
 
     if distributed.is_main:  # the others wait for it when the model is shared
         dataset.verify_training()
-    found = _doubts(config, dataset, validator) if distributed.is_main else []
+    findings = list(start_warnings(config, dataset, validator)) if distributed.is_main else []
 
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
@@ -110,8 +109,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         progress = run.progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
-        for doubt in found:
-            log.warning("WARNING: %s", doubt)
+        for finding in findings:
+            log.warning("WARNING: %s", finding)
         loop = TrainingLoop(
             config=config,
             distributed=distributed,
@@ -122,7 +121,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             validator=validator if validator.sets else None,
             saver=AsyncCheckpointer(store) if run.is_main else None,
             writer=MetricsWriter(run.path, progress.step, progress.evaluated) if run.is_main else None,
-            advise=RunMonitor(run.path).news if run.is_main else None,
+            advise=RunMonitor(run.path).new_warnings if run.is_main else None,
             stop=stop,
             watch=run.watch,
             progress=progress,
@@ -132,18 +131,6 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         run.status(outcome.status, outcome.reason)
         log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
     return outcome
-
-
-def _doubts(config: Config, dataset: Dataset, validator: Validator) -> list[str]:
-    """What is unlikely to be meant, of the data and of the settings."""
-    found = list(quality_warnings(dataset, config.model))
-    if not validator.sets:
-        found.append(
-            "there is no validation text of what is trained on: no evaluation, and no best checkpoint; prepare it "
-            "with valid.mono or valid.pairs"
-        )
-    doubtful = config_warnings(flatten(config_as_json(config)), config.train.steps * config.train.batch_tokens)
-    return found + [finding.what for finding in doubtful if finding.grave]
 
 
 if __name__ == "__main__":

@@ -44,8 +44,6 @@ ALLOWED = {
         "xlmtrain.prepare.quality",
         "xlmtrain.prepare.statistics",
         "xlmtrain.runtime",
-        "xlmtrain.text.alignment_check",
-        "xlmtrain.text.langid",
         "xlmtrain.text.vocab",
     ),
     "xlmtrain.model": ("xlmtrain.config.schema",),

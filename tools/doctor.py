@@ -1,9 +1,9 @@
-"""Look at machine, data and settings before a run, try its first steps, and say what is wrong and what to do about it.
+"""Check machine, data and settings before a run, try its first steps, and print what to fix.
 
     python tools/doctor.py experiment=small_cpu data.path=prepared/ende
     python tools/doctor.py experiment=mlm_ende_1024 data.path=prepared/ende processes=8
 
-Takes the settings of train.py. Ends with 0 if all is well, with 1 if something is wrong; notes are no wrongs.
+Takes the settings of train.py. The exit code is 1 if there are errors; warnings do not count.
 """
 
 import os
@@ -17,11 +17,12 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 
 try:
     from xlmtrain.config.load import compose, parse_args, user_errors
-    from xlmtrain.diagnostics.doctor.checks import examine
+    from xlmtrain.diagnostics.doctor.checks import run_checks
     from xlmtrain.diagnostics.doctor.machine import this_machine
+    from xlmtrain.diagnostics.finding import print_checks
     from xlmtrain.errors import ConfigError
-except ImportError as error:  # a package is missing, and all that can be said is which
-    sys.exit("\n".join([f"WRONG environment: {problem}" for problem in package_problems()] or [str(error)]))
+except ImportError as error:  # a package is missing: only its name can be reported
+    sys.exit("\n".join([f"ERROR environment: {problem}" for problem in package_problems()] or [str(error)]))
 
 
 @dataclass
@@ -29,7 +30,7 @@ class DoctorOptions:
     """The settings of this tool; every other argument is a setting of train.py."""
 
     processes: int = 0
-    """Processes that the run is to have on this machine; 0: one a GPU, or one."""
+    """Processes of the run on this machine; 0: one for each GPU, or one."""
 
     steps: int = 30
     """Steps to try; 0: none."""
@@ -40,21 +41,11 @@ class DoctorOptions:
 
 
 def main(argv: list[str]) -> int:
-    """Print what is found as it is found; the exit code."""
+    """Print each finding as it is known; return the exit code."""
     options, overrides = parse_args(DoctorOptions, argv, more=True)
     machine = this_machine()
-    wrong = 0
     processes = options.processes or max(len(machine.gpus), 1)
-    for part, found in examine(compose("config", overrides), machine, processes, options.steps):
-        if isinstance(found, str):
-            print(f"ok    {part}: {found}", flush=True)
-            continue
-        wrong += found.grave
-        print(f"{'WRONG' if found.grave else 'note '} {part}: {found.what}", flush=True)
-        for cause in found.causes:
-            print(f"      -> {cause}", flush=True)
-    print("all is well" if not wrong else f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
-    return int(wrong > 0)
+    return int(print_checks(run_checks(compose("config", overrides), machine, processes, options.steps)) > 0)
 
 
 if __name__ == "__main__":

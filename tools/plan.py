@@ -1,10 +1,10 @@
-"""What a run would take on a cluster: memory, time of a step, communication, days and GPU hours.
+"""Estimate a run on a cluster: memory, time of a step, communication, days and GPU hours.
 
     python tools/plan.py experiment=mlm_ende_1024 vocab_size=64699                      a table of clusters
     python tools/plan.py experiment=mlm_ende_1024 vocab_size=64699 gpu=V100 gpus=64     one of them in detail
     python tools/plan.py ... tokens_per_gpu=16384 network=100 price=2.5                 other batch, network, cost
 
-Takes the settings of train.py. The figures are estimates; benchmarks/plan.md has them beside published measurements.
+Takes the settings of train.py. benchmarks/plan.md compares the estimates with published measurements.
 """
 
 import sys
@@ -17,7 +17,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.diagnostics.plan.plan import Plan, describe, make_plan, table
 from xlmtrain.diagnostics.plan.speed import Cluster
 from xlmtrain.errors import ConfigError
-from xlmtrain.metrics.gpus import GPUS, gpu_named
+from xlmtrain.metrics.flops import GPUS, gpu_named
 
 TABLE = [(name, count) for name in ("V100", "A100", "H100") for count in (1, 8, 64, 256)]
 
@@ -27,28 +27,28 @@ class PlanOptions:
     """The settings of this tool; every other argument is a setting of train.py."""
 
     gpu: str | None = None
-    """V100, A100, H100 or H200; null: a table of several clusters."""
+    """V100, A100, H100, H200 or another of xlmtrain/metrics/flops.py; null: a table of several clusters."""
 
     gpus: int = 1
-    """How many of them."""
+    """Number of GPUs."""
 
     per_host: int = 8
-    """GPUs of one host."""
+    """GPUs of each host."""
 
     network: float = 0.0
-    """Gb/s of each host's network; 0: what such hosts usually have."""
+    """Gb/s of each host's network; 0: as usual for such hosts."""
 
     vocab_size: int = 0
     """Entries of the vocabulary; 0: those of data.path."""
 
     tokens_per_gpu: int = 0
-    """Tokens of a step on each GPU; 0: train.batch_tokens shared out, a draw at least."""
+    """Tokens of a step on each GPU; 0: train.batch_tokens split across the GPUs, one sub-batch at least."""
 
     tokens: float = 0.0
     """Tokens of the whole run; 0: train.steps * train.batch_tokens."""
 
     price: float = 0.0
-    """Of a GPU for an hour, in any currency."""
+    """Price of a GPU for an hour, in any currency."""
 
     def __post_init__(self) -> None:
         if self.gpu is not None and gpu_named(self.gpu) is None:

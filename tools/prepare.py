@@ -11,14 +11,24 @@ import sys
 
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.diagnostics.data_quality import statistics_warnings
+from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.statistics import Statistics
 
 
 def main(config: PrepareConfig) -> None:
     # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    print(prepare(config))
+    statistics = prepare(config, warn)
+    print(statistics)
+    warn(statistics)
     print(f"prepared: {config.output}")
+
+
+def warn(statistics: Statistics) -> None:
+    """Print the warnings about the text."""
+    print_warnings(statistics_warnings(statistics))
 
 
 if __name__ == "__main__":

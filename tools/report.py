@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmtrain.config.load import parse_args, user_errors
-from xlmtrain.diagnostics.presets import is_reference
+from xlmtrain.diagnostics.baseline import is_reference
 from xlmtrain.errors import ConfigError
 from xlmtrain.report.charts import INSTALL, can_draw, write_pngs
 from xlmtrain.report.curves import reference_of

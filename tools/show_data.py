@@ -21,6 +21,8 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import survey
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
+from xlmtrain.diagnostics.data_quality import quality_warnings
+from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError
 
 
@@ -49,7 +51,10 @@ def main(argv: list[str]) -> None:
     """Print a data set, or one global batch."""
     options, overrides = parse_args(ShowData, argv, more=True)
     if options.data is not None and not overrides:
-        print("\n".join(survey(Dataset(options.data), options.rows, options.words, shutil.get_terminal_size().columns)))
+        dataset = Dataset(options.data)
+        print("\n".join(survey(dataset, options.rows, options.words, shutil.get_terminal_size().columns)))
+        if not print_warnings(quality_warnings(dataset)):
+            print("no warnings")
         return
     chosen = [f"data={options.data}"] if options.data is not None else []
     config = compose("config", [*overrides, *chosen])

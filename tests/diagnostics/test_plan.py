@@ -13,9 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.data.batch import Batch
-from xlmtrain.diagnostics.plan.memory import memory_of
-from xlmtrain.diagnostics.plan.speed import Cluster, looked_up, step_time
-from xlmtrain.metrics.gpus import gpu_named
+from xlmtrain.diagnostics.plan.plan import estimate_memory
+from xlmtrain.diagnostics.plan.speed import Cluster, estimate_step, touched_vocab_share
+from xlmtrain.metrics.flops import gpu_named
 from xlmtrain.model.language_model import LanguageModel
 
 RELEASED = ModelConfig()
@@ -58,7 +58,7 @@ def test_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch) ->
         config = ModelConfig(dim=256, layers=layers, heads=4, max_positions=64, dropout=0.0, attention_dropout=0.0)
         sizes[layers] = (
             kept_bytes(config, 1000, rows, length, 64),
-            memory_of(config, 0, 1000, rows * length, 64).activations,
+            estimate_memory(config, 0, 1000, rows * length, 64).activations,
         )
     counted, estimated = (sizes[4][i] - sizes[2][i] for i in (0, 1))
     assert counted == pytest.approx(estimated, rel=0.1)
@@ -81,14 +81,14 @@ def test_speed_is_near_published_ones(
 ) -> None:
     """BERT-large of NVIDIA's DeepLearningExamples, MPT of llm-foundry; see benchmarks/plan.md."""
     parameters = 12 * model.dim**2 * model.layers + vocab * model.dim
-    time = step_time(model, parameters, vocab, length, scored, tokens, 1, cluster(gpu))
+    time = estimate_step(model, parameters, vocab, length, scored, tokens, 1, cluster(gpu))
     ratio = tokens / time.total / published
     print(f"{gpu} {model.layers} x {model.dim}: {tokens / time.total:,.0f}, published {published:,.0f}: {ratio:.2f}")
     assert 0.75 < ratio < 1.05
 
 
 def released(cluster: Cluster, tokens: int, gradient_bytes: int = 4, micro_batches: int = 1) -> float:
-    return step_time(
+    return estimate_step(
         RELEASED, PARAMETERS, VOCAB, 256, 0.15, tokens, micro_batches, cluster, gradient_bytes
     ).scaling  # fmt: skip
 
@@ -96,7 +96,7 @@ def released(cluster: Cluster, tokens: int, gradient_bytes: int = 4, micro_batch
 def test_scaling() -> None:
     """Eight V100 of a host 97 % (NVIDIA, BERT-large, with accumulation); over hosts the network counts."""
     large = ModelConfig(layers=24)
-    eight = step_time(large, 335_000_000, 30522, 128, 0.15, 65536, 8, cluster("V100", 8), 2).scaling
+    eight = estimate_step(large, 335_000_000, 30522, 128, 0.15, 65536, 8, cluster("V100", 8), 2).scaling
     assert 0.96 < eight < 1.0
     fast, slow = (released(cluster("V100", 64, network), 8192) for network in (400, 100))
     assert slow < fast < released(cluster("V100", 8), 8192) < released(cluster("V100"), 8192) == 1.0
@@ -105,27 +105,29 @@ def test_scaling() -> None:
     assert released(cluster("V100", 64, 100), 16384, 2, micro_batches=2) >= 0.9
 
 
-def test_rows_that_are_looked_up() -> None:
-    """Draws of 8,192 tokens, and what was counted: benchmarks/plan.md. Only they are waited for, if they are tied."""
+def test_touched_rows() -> None:
+    """Sub-batches of 8,192 tokens against counts (benchmarks/plan.md); with tied embeddings, only these rows wait."""
     counted = {1: 0.036, 8: 0.182, 16: 0.283, 32: 0.418, 64: 0.581, 128: 0.750, 256: 0.890}
-    for draws, share in counted.items():
-        assert looked_up(8192 * draws, 60_562) == pytest.approx(share, abs=0.02)
+    for sub_batches, share in counted.items():
+        assert touched_vocab_share(8192 * sub_batches, 60_562) == pytest.approx(share, abs=0.02)
     tied, untied = (
-        step_time(replace(RELEASED, tie_embeddings=tie), PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", 64))
+        estimate_step(
+            replace(RELEASED, tie_embeddings=tie), PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", 64)
+        )
         for tie in (True, False)
     )
-    assert tied.reduction == untied.reduction
-    assert tied.waiting < untied.waiting
+    assert tied.comm == untied.comm
+    assert tied.exposed_comm < untied.exposed_comm
 
 
-def test_memory_shared_out() -> None:
-    alone, shared = (memory_of(RELEASED, PARAMETERS, VOCAB, 8192, 1229, shards) for shards in (1, 8))
-    assert shared.weights == alone.weights / 8
-    assert shared.moments == alone.moments / 8
-    assert shared.activations == alone.activations
-    assert alone.weights + alone.gradients + alone.moments == 16 * PARAMETERS
-    # 64 x 256 tokens at once within a V100
-    assert memory_of(RELEASED, PARAMETERS, VOCAB, 16384, 0.15 * 16384).total < 32e9
+def test_sharded_memory() -> None:
+    one, sharded = (estimate_memory(RELEASED, PARAMETERS, VOCAB, 8192, 1229, shards) for shards in (1, 8))
+    assert sharded.weights == one.weights / 8
+    assert sharded.optimizer_state == one.optimizer_state / 8
+    assert sharded.activations == one.activations
+    assert one.weights + one.gradients + one.optimizer_state == 16 * PARAMETERS
+    # 64 x 256 tokens per micro-batch fit a V100
+    assert estimate_memory(RELEASED, PARAMETERS, VOCAB, 16384, 0.15 * 16384).total < 32e9
 
 
 def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -136,7 +138,7 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_tool() -> None:
     result = plan("vocab_size=64699", "gpu=V100", "gpus=64", "price=2")
     assert result.returncode == 0, result.stderr
-    assert "64 x V100, 142,422,203 parameters, 8,192 tokens a step on each, 8,192 at once" in result.stdout
+    assert "64 x V100, 142,422,203 parameters, 8,192 tokens a step on each, 8,192 per micro-batch" in result.stdout
     hours = int(result.stdout.split(" GPU hours")[0].split()[-1].replace(",", ""))
     assert f"{2 * hours:,}"[:-1] in result.stdout.split("GPU hours, ")[1]
     result = plan("vocab_size=64699")
@@ -157,14 +159,16 @@ def test_refused(arguments: list[str], complaint: str) -> None:
     assert complaint in result.stderr
 
 
-def test_shared_weights() -> None:
+def test_sharded_weights() -> None:
     """In a host they cost little; over a slow network ``full`` pays for every micro-batch, ``hybrid`` much less."""
     seconds = {
-        (gpus, how): step_time(RELEASED, PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", gpus), 4, how).waiting
+        (gpus, how): estimate_step(
+            RELEASED, PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", gpus), 4, how
+        ).exposed_comm
         for gpus in (8, 64)
         for how in Sharding
     }
     assert seconds[8, Sharding.full] == seconds[8, Sharding.hybrid] == 0.0
     assert seconds[64, Sharding.full] > seconds[64, Sharding.hybrid]
     result = plan("vocab_size=64699", "gpu=V100", "gpus=64", "train.sharding=full")
-    assert "weights 0.0, gradients 0.0, moments 0.0" in result.stdout
+    assert "weights 0.0, gradients 0.0, optimizer state 0.0" in result.stdout

@@ -1,4 +1,4 @@
-"""Plateau, divergence, overfitting and waste: named where they are, with causes from the settings, and nowhere else."""
+"""Plateau, divergence, overfitting and inefficiency: found where they are, with causes from the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmtrain.diagnostics.rules import Finding, diagnose, unigram_entropy
+from xlmtrain.diagnostics.finding import Finding, Severity
+from xlmtrain.diagnostics.rules import diagnose, unigram_entropy, warmup_too_long
 
 WELL = {
     "optim.lr": 3e-4,
@@ -64,7 +65,7 @@ def test_a_run_that_learns_is_left_alone() -> None:
 def test_stuck_near_seven(changes: dict[str, Any], cause: str) -> None:
     """The notorious one, with its cause and no other."""
     (finding,) = found(curve(lambda n: 6.9 + 3 * math.exp(-n)), **changes)
-    assert finding.grave
+    assert finding.severity is Severity.error
     assert finding.what.startswith("The MLM loss is stuck near ")
     assert len(finding.causes) == 1
     assert finding.causes[0].startswith(cause)
@@ -94,12 +95,12 @@ def test_overfitting() -> None:
     records.sort(key=lambda record: record["step"])
     (finding,) = found(records)
     assert finding.what.startswith("Overfitting: valid/mlm_ppl was 30.0 at step 20,000 and is 45.0 now")
-    assert not finding.grave
+    assert finding.severity is Severity.warning
     records[-1] = {**records[-1], "train/loss": 9.0}  # not overfitting if the training loss rose, too
     assert not any("Overfitting" in one.what for one in found(records))
 
 
-def test_waste() -> None:
+def test_inefficiency() -> None:
     assert "clipped at nearly every step" in found(curve(learning, norm=9.0))[0].what
     slow = [{**record, "speed/data_wait_share": 0.3} for record in curve(learning)]
     assert "waiting for data" in found(slow)[0].what
@@ -131,7 +132,7 @@ def test_rare_words_are_harder_which_is_no_plateau() -> None:
 
 
 @pytest.mark.parametrize(
-    ("aided", "changes", "cause"),
+    ("parallel", "changes", "cause"),
     [
         (12.0, {}, "no pairs are trained on: data.tlm={de-en: 1}"),
         (12.0, {"data__tlm__de-en": 0.0}, "no pairs are trained on"),
@@ -139,17 +140,26 @@ def test_rare_words_are_harder_which_is_no_plateau() -> None:
         (35.0, {"data__tlm__de-en": 1.0}, None),
     ],
 )
-def test_languages_that_have_not_met(aided: float, changes: dict[str, Any], cause: str | None) -> None:
+def test_no_transfer(parallel: float, changes: dict[str, Any], cause: str | None) -> None:
     records = curve(learning)
-    records.append({"step": 50_000, "valid/cloze_parallel_acc": aided, "valid/cloze_mono_acc": 20.0})
+    records.append({"step": 50_000, "valid/cloze_parallel_acc": parallel, "valid/cloze_mono_acc": 20.0})
     findings = found(records, **changes)
-    assert [finding.grave for finding in findings] == [False] * (cause is not None)
+    assert [finding.severity for finding in findings] == [Severity.warning] * (cause is not None)
     if cause is not None:
-        assert "12.0 % of the hidden words are found with the translation in view, 20.0 % without" in findings[0].what
+        assert "masked-word accuracy is 12.0 % with the translation in view, 20.0 % without" in findings[0].what
         assert cause in findings[0].causes[0]
 
 
-def test_on_the_plateau_languages_have_nothing_to_meet_with() -> None:
+def test_no_transfer_is_expected_on_the_plateau() -> None:
     records = curve(lambda n: 6.9)
     records.append({"step": 50_000, "valid/cloze_parallel_acc": 5.0, "valid/cloze_mono_acc": 5.0})
-    assert not any("have not met" in finding.what for finding in found(records))
+    assert not any("no cross-lingual transfer" in finding.what for finding in found(records))
+
+
+@pytest.mark.parametrize(
+    ("steps", "advice"), [(1, "train for more steps"), (9, "train for more steps"), (30, "3 is usual")]
+)
+def test_a_warmup_is_not_advised_to_stay_as_it_is(steps: int, advice: str) -> None:
+    (finding,) = warmup_too_long(steps, steps)
+    assert finding.what.endswith(advice)
+    assert f"{steps} is usual" not in finding.what

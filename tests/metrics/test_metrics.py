@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.tiny import CPU
 from xlmtrain.config.schema import ModelConfig, Precision
-from xlmtrain.metrics.flops import flops_per_token, peak_flops
+from xlmtrain.metrics.flops import flops_per_token, gpu_named, peak_flops
 from xlmtrain.metrics.loggers import Console, MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
 
@@ -170,3 +170,25 @@ def test_a_terminal_gets_one_line_that_is_written_over(
     assert stream.getvalue().startswith("\r\x1b[2Kstep 1/9\r\x1b[2Kstep 2/9\r")
     assert "\n" not in stream.getvalue()
     assert caplog.messages == ["step 5 | ppl 7"]  # progress is not for the log file
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA H200 NVL", "H200 NVL"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("Tesla V100-SXM2-32GB", "V100"),
+        ("Tesla V100-PCIE-16GB", "V100 PCIe"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H20", None),
+        ("NVIDIA GeForce RTX 4090", None),
+    ],
+)
+def test_gpus_are_not_taken_for_others(device: str, name: str | None) -> None:
+    found = gpu_named(device)
+    assert (found and found.name) == name

@@ -16,6 +16,8 @@ import pytest
 
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig, TextConfig, Unit, VocabConfig
 from xlmtrain.data.format import Header
+from xlmtrain.diagnostics.data_quality import statistics_warnings
+from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import driver as prepare_module
 from xlmtrain.prepare import global_stages, shard_raw, shard_stages, stages
@@ -211,7 +213,8 @@ def test_only_training_text_makes_codes_and_vocabulary(work: Workplace) -> None:
     assert unknown.file == "valid.en"
     # "z" itself is in the vocabulary if it ends or continues a German word, "q" is not at all
     assert unknown.unknown_rate >= 0.5
-    assert re.search(r"WARNING: valid\.en: \d+\.\d% of the subwords are not in the vocabulary", str(statistics))
+    warnings = "\n".join(finding.what for finding in statistics_warnings(statistics))
+    assert re.search(r"^valid\.en: \d+\.\d% of the subwords are not in the vocabulary", warnings, re.MULTILINE)
 
 
 def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,7 +457,8 @@ def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:
     assert work.text("train.de") == ["sechs </s>", "zwei </s>"]
     header = str(statistics).splitlines()[0].split()
     assert header[:9] == ["file", "lines", "overlap", "duplicate", "identical", "ratio", "script", "empty", "too"]
-    assert "train.de-en.de: 1 lines are in the validation or test text, too; they were left out" in str(statistics)
+    overlap = "train.de-en.de: 1 lines are in the validation or test text, too; they were left out"
+    assert overlap in [finding.what for finding in statistics_warnings(statistics)]
 
 
 def test_by_default_only_what_cannot_be_used_is_dropped(work: Workplace) -> None:
@@ -472,22 +476,26 @@ def test_training_lines_of_the_validation_text_may_be_kept(work: Workplace) -> N
     assert dropped(kept.files[0]) == {}
 
 
-def test_what_is_unlikely_is_said_loudly(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_come_before_the_long_work_and_after_it(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     english = ["The dog is on the sofa and that was not for you."] * 20
     work.write("mono.de", english)
     work.write("mono.en", [f"The do@@ g {i}." for i in range(20)])
-    statistics = work.prepare()
-    said = capsys.readouterr().out
+    statistics = prepare(work.config(), lambda known: print_warnings(statistics_warnings(known)))
+    early = capsys.readouterr().out.partition("tokenize:")[0]
     for warning in (
         r"train\.mono\.de: .*mono\.de reads like en, not de; were files swapped\?",
         r"train\.mono\.en: 20 of 20 lines of .*mono\.en hold '@@ ', as after BPE",
     ):
-        assert re.search(f"WARNING: {warning}", said.partition("tokenize:")[0])
-        assert re.search(f"WARNING: {warning}", str(statistics))
+        assert re.search(f"WARNING: {warning}", early)
+        assert any(re.match(warning, finding.what) for finding in statistics_warnings(statistics))
     few_codes = work.prepare(bpe=BpeConfig(merges=1), overwrite=True)
-    assert any("subwords a word; were the codes learned from text like this" in w for w in few_codes.warnings())
+    warnings = [finding.what for finding in statistics_warnings(few_codes)]
+    assert any("subwords a word; were the codes learned from text like this" in warning for warning in warnings)
     few_codes.vocab_size = 3_700_000
-    assert any("vocabulary of 3,700,000" in w and "3,789 million parameters" in w for w in few_codes.warnings())
+    (warning,) = [
+        finding.what for finding in statistics_warnings(few_codes) if "vocabulary of 3,700,000" in finding.what
+    ]
+    assert "3,789 million parameters" in warning
 
 
 def test_codes_are_learned_from_a_balanced_sample(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -11,7 +10,8 @@ import pytest
 
 from tests.support.pages import check_page, legend
 from xlmtrain.config.load import compose
-from xlmtrain.diagnostics import presets
+from xlmtrain.config.schema import flatten
+from xlmtrain.diagnostics import baseline
 from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.report.charts import number
@@ -53,7 +53,7 @@ def test_no_run_is_no_report(tiny_dataset: Path) -> None:
 
 
 def test_the_nearest_preset_and_its_differences() -> None:
-    settings = json.loads(json.dumps(asdict(compose("config", ["experiment=small_cpu", "run=x", "optim.lr=1"]))))
+    settings = flatten(compose("config", ["experiment=small_cpu", "run=x", "optim.lr=1"]))
     assert nearest_preset(settings) == ("small_cpu", [("optim.lr", 2e-3, 1.0)])
 
 
@@ -116,34 +116,34 @@ def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: py
     assert made.curves["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
     assert f"python train.py experiment={made.preset} " in made.command
     assert "train.steps=10" in made.command
-    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     (tmp_path / "any name.json").write_text(made.as_json(), encoding="utf-8")
-    assert presets.find_reference(made.preset, "", "") == made
-    assert presets.find_reference("no_such_preset", made.trained_on, made.judged_on) is None
+    assert baseline.find_reference(record.settings, "", "") == made
+    assert baseline.find_reference({"model.dim": 1}, made.trained_on, made.judged_on) is None
 
 
 def test_of_several_references_the_one_on_the_same_text_is_taken(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = reference_of(RunData(run))
-    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     others = [replace(made, trained_on="other", text="1"), replace(made, trained_on="x", judged_on="y", text="2")]
     for one in [*others, made]:
         (tmp_path / f"{one.text[:1]}.json").write_text(one.as_json(), encoding="utf-8")
-    assert presets.find_reference(made.preset, made.trained_on, made.judged_on) == made
-    assert presets.find_reference(made.preset, "new", made.judged_on) in (others[0], made)
-    assert presets.find_reference(made.preset, "x", made.judged_on) == others[1]
+    assert baseline.find_reference(made.settings, made.trained_on, made.judged_on) == made
+    assert baseline.find_reference(made.settings, "new", made.judged_on) in (others[0], made)
+    assert baseline.find_reference(made.settings, "x", made.judged_on) == others[1]
 
 
 def test_a_damaged_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     (tmp_path / "small_cpu.json").write_text('{"preset": "small_cpu"}', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"small_cpu.json: no reference as tools/report.py makes them"):
-        presets.find_reference("small_cpu", "", "")
+        baseline.find_reference({}, "", "")
 
 
 def test_the_dashed_lines_are_explained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     made = replace(reference_of(RunData(run)), text="letters")
     assert reference_note(RunData(run)) == ""
     for trained_on, judged_on, note in (
@@ -167,7 +167,7 @@ def test_a_reference_is_cut_at_the_tokens_of_the_run(
     """The value beside the run's is that of the same tokens, and is left out if no point of the reference is near."""
     made = reference_of(RunData(run))
     end = made.curves["valid/de_mlm_ppl"][-1][0]
-    monkeypatch.setattr(presets, "REFERENCES", tmp_path)
+    monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     for factor, value, entry in ((1.04, 23.0, " (preset 25)"), (1.5, 0.1, "")):
         points = [[0, 100.0], [end / 2, 50.0], [end * factor, value], [end * 9, 1.0]]
         longer = {**made.curves, "valid/de_mlm_ppl": points}
@@ -179,11 +179,12 @@ def test_a_reference_is_cut_at_the_tokens_of_the_run(
         assert dashed.get_ydata() == pytest.approx([100.0, 50.0, 25.0 if entry else 25.05])
 
 
-@pytest.mark.parametrize("path", sorted(presets.REFERENCES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(baseline.REFERENCES.glob("*.json")), ids=lambda path: path.stem)
 def test_the_references_that_ship_are_of_presets(path: Path) -> None:
-    found = presets.Reference(**json.loads(path.read_text(encoding="utf-8")))
-    assert compose("config", [f"experiment={found.preset}"]).run
-    assert presets.find_reference(found.preset, found.trained_on, found.judged_on) == found
+    found = baseline.Reference.from_json(path.read_text(encoding="utf-8"))
+    settings = flatten(compose("config", [f"experiment={found.preset}"]))
+    assert found.settings == baseline.settings_that_matter(settings)
+    assert baseline.find_reference(settings, found.trained_on, found.judged_on) == found
     for name, points in found.curves.items():
         tokens = [x for x, _ in points]
         assert tokens == sorted(tokens), name

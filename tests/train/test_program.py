@@ -124,8 +124,8 @@ def test_what_is_unlikely_to_be_meant_is_said_before_the_first_step(tiny_dataset
     (bare / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
     printed = start(tmp_path / "run", bare, "optim.warmup_steps=20", cwd=tmp_path, code=0)
     before, _, _ = printed.partition("step 1/")
-    assert "WARNING: there is no validation text of what is trained on" in before
-    assert "WARNING: optim.warmup_steps=20: the warm-up is not over when the run is, after 20 steps" in before
+    assert "WARNING: There is no validation text of what is trained on" in before
+    assert "WARNING: optim.warmup_steps=20: the warm-up does not end before the run, after 20 steps" in before
 
 
 @pytest.mark.slow

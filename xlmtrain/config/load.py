@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.manual import key_paths, settings_manual
@@ -70,7 +71,7 @@ def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
             return hydra.compose(name, overrides=list(_own_directory(overrides)))
         except OverrideParseException as error:
             raise ConfigError(f"{_describe(error)}\n  {_SYNTAX}") from error
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_describe(error) + _suggestion(error, name)) from error
 
 

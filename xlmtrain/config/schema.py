@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -407,9 +407,12 @@ class Config:
             raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by key path."""
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return settings, a dataclass or nested mappings, as plain values by key path."""
     result: dict[str, Any] = {}
-    for key, value in settings.items():
-        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    for key, value in (vars(settings) if is_dataclass(settings) else settings).items():
+        if is_dataclass(value) or isinstance(value, Mapping):
+            result |= flatten(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value.value if isinstance(value, Enum) else value
     return result

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.quality import quality_warnings
 from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
 from xlmtrain.metrics.table import format_table
 from xlmtrain.prepare.statistics import STATISTICS, Statistics, listed
@@ -25,7 +24,7 @@ _BAR = 50
 
 def survey(dataset: Dataset, rows: int, words: int, width: int) -> Iterator[str]:
     """The lines: the data set; for each language and pair ``rows`` sentences, a histogram, the ``words`` most frequent
-    words; what was dropped; what is in doubt. ``width``: columns of the terminal."""
+    words; what was dropped. ``width``: columns of the terminal."""
     header = dataset.header
     yield f"== {dataset.path}: " + ", ".join(f"{name}={i}" for i, name in enumerate(dataset.languages))
     yield f"vocabulary {header.vocab_size:,}, ids {header.dtype}, fingerprint {dataset.fingerprint[:12]}"
@@ -49,10 +48,6 @@ def survey(dataset: Dataset, rows: int, words: int, width: int) -> Iterator[str]
         yield "== the raw text, with what was dropped and why"
         yield from statistics.table()
         yield from (f"note: {note}" for note in statistics.notes)
-    found = list(quality_warnings(dataset))
-    yield from (f"WARNING: {doubt}" for doubt in found)
-    if not found:
-        yield "nothing is in doubt"
 
 
 _COLUMNS = ("corpus", "sentences", "tokens", "MB", "shards", "mean", "files")

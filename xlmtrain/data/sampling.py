@@ -128,3 +128,8 @@ class Sampler:
             draws.append(SubBatch(task, epoch, draw, number))
             after[task.name] = (epoch, draw + 1) if draw + 1 < task.source.draws(epoch) else (epoch + 1, 0)
         return draws, after
+
+    def passes(self, steps: int) -> list[float]:
+        """Return how often ``steps`` steps read the text of each task."""
+        count = steps * self._draws_per_step
+        return [float(count * share / task.source.draws(0)) for task, share in zip(self.tasks, self.probabilities)]

@@ -1,95 +1,174 @@
-"""A run beside an earlier one of its preset: whether it learns as much from as many tokens."""
+"""A run beside an earlier run of its preset: does it learn as much from as many tokens?
+
+``configs/reference/*.json`` hold the curves of such runs and their settings, written by
+``tools/report.py run=... reference=...``. No preset is composed here: this is part of training.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from xlmtrain.config.load import CONFIG_DIR
 from xlmtrain.data.format import Header
-from xlmtrain.diagnostics.presets import Reference
-from xlmtrain.diagnostics.rules import CLEARLY, Finding, smoothed_curve
+from xlmtrain.diagnostics.finding import Finding, error
+from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, smoothed_curve
+from xlmtrain.errors import ConfigError
 
+REFERENCES = CONFIG_DIR / "reference"
 # Three seeds of a preset were up to 0.5 nats apart at equal tokens, and needed up to 1.7 times as many for the same.
-_LATER = 2.0
-# Settings that change how much is learned from a token; those of mask also change what is asked.
-_MATTER = ("init.", "model.", "data.", "optim.", "train.batch_tokens")
-_ASKED = "mask."
+_TIMES_TOKENS = 2.0
+# Settings that change how much is learned from a token; those of mask also change the task.
+_MATTER = ("init.", "model.", "data.", "mask.", "optim.", "train.batch_tokens")
+_TASK = "mask."
+# The presets for a CPU differ from each other in 7 of these settings, from those for GPUs in 13 or more.
+_MOST_DIFFERENCES = 12
+
+Difference = tuple[str, Any, Any]
+"""(key path, one value, the other); None for a setting that is not there."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run of ``preset``: metric -> ``curves``, points (tokens, value) in the order of their tokens.
+
+    ``command``: that ran it. ``text``: its training text, in words; ``trained_on``, ``judged_on``: fingerprints of
+    training and validation text. ``settings``: by key path, those that change how much is learned from a token.
+    """
+
+    preset: str
+    command: str
+    text: str
+    trained_on: str
+    judged_on: str
+    settings: Mapping[str, Any]
+    curves: Mapping[str, list[list[float]]]
+
+    @classmethod
+    def from_json(cls, text: str) -> Reference:
+        """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
+        try:
+            return cls(**{"settings": {}, **json.loads(text)})
+        except (ValueError, TypeError) as problem:
+            raise ConfigError(f"no reference as tools/report.py makes them ({problem})") from None
+
+    def as_json(self) -> str:
+        """Return the text of a file in ``configs/reference``, with one curve per line."""
+        head = json.dumps({**asdict(self), "settings": "...", "curves": None}, indent=1, ensure_ascii=False)
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(points)}" for name, points in self.curves.items())
+        head = head.replace('"..."', json.dumps(self.settings, ensure_ascii=False))
+        return head.replace('"curves": null', f'"curves": {{\n{lines}\n }}') + "\n"
+
+
+def is_reference(text: str) -> bool:
+    """Return whether a file's ``text`` is that of a :class:`Reference`."""
+    try:
+        Reference.from_json(text)
+    except ConfigError:
+        return False
+    return True
+
+
+def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of flat ``settings`` that change how much is learned from a token."""
+    return {key: value for key, value in settings.items() if key.startswith(_MATTER) and key != "data.path"}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Return (key, first's value, second's) where two flat settings differ."""
+    keys = sorted(first.keys() | second.keys())
+    return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
+
+
+def find_reference(settings: Mapping[str, Any], trained_on: str, judged_on: str) -> Reference | None:
+    """Return the reference of the most similar flat ``settings``, on the same training or validation text if possible.
+
+    Fingerprints as in :class:`Reference`. None if the settings of all references differ much. Raises ConfigError for a
+    file that is not a reference.
+    """
+    ours = settings_that_matter(settings)
+    found: list[tuple[tuple[int, bool, bool], Reference]] = []
+    for path in sorted(REFERENCES.glob("*.json")):
+        try:
+            known = Reference.from_json(path.read_text(encoding="utf-8"))
+        except ConfigError as problem:
+            raise ConfigError(f"{path}: {problem}") from None
+        changed = len(differences(known.settings, ours))
+        if changed <= _MOST_DIFFERENCES:
+            found.append(((changed, known.trained_on != trained_on, known.judged_on != judged_on), known))
+    return min(found, key=lambda entry: entry[0])[1] if found else None
 
 
 def compare_to_baseline(
-    records: Sequence[Mapping[str, Any]],
-    past: Reference,
-    changed: Sequence[tuple[str, Any, Any]],
-    text: Header,
-    known: Sequence[str] = (),
+    records: Sequence[Record],
+    reference: Reference,
+    settings: Mapping[str, Any],
+    header: Header,
+    causes: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """A run that is far behind the reference ``past`` of its preset; nothing where the two do not compare.
+    """Find a run that is far behind the ``reference`` of its preset, where the two can be compared.
 
-    ``records``: of ``metrics.jsonl``. ``changed``: (setting, the preset's value, the run's). ``text``: the run's.
-    ``known``: likely causes that are known without the preset. Losses compare on the same text only: another is learned
-    two or three times as fast or as slowly.
+    ``records``: of ``metrics.jsonl``. ``settings``: of the run, by key path. ``header``: of its data. ``causes``: known
+    without the reference. Losses are compared on the same text only: another text may be two or three times as easy.
     """
-    if any(key.startswith(_ASKED) for key, _, _ in changed):
+    changed = differences(reference.settings, settings_that_matter(settings))
+    if any(key.startswith(_TASK) for key, _, _ in changed):
         return
     for name, points in _losses(records).items():
-        split, before = ("valid", past.judged_on) if _is_valid(name) else ("train", past.trained_on)
-        if name not in past.curves or before != text.fingerprint_of(split):
+        valid = name.startswith("valid/")
+        split, fingerprint = ("valid", reference.judged_on) if valid else ("train", reference.trained_on)
+        if name not in reference.curves or fingerprint != header.fingerprint_of(split):
             continue
         tokens, loss = points[-1]
-        xs, ys = zip(*((x, math.log(y) if _is_valid(name) else y) for x, y in past.curves[name]))
+        xs, ys = zip(*((x, math.log(y) if valid else y) for x, y in reference.curves[name]))
         expected = float(np.interp(tokens, xs, ys))
-        reached = _reached(xs, ys, loss)
-        if loss > expected + CLEARLY and tokens > _LATER * reached:
-            kind = f"{name.partition('/')[2][:3].upper()} {'validation' if _is_valid(name) else 'training'} loss"
-            already = f", and {loss:.2f} after {reached:,.0f}" if reached > xs[0] else ""
-            yield Finding(
-                f"Far behind the preset {past.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where the "
-                f"preset's own run had {expected:.2f}{already}.",
-                [*known, *_differing(changed, known, past, text)]
+        needed = _first_at(xs, ys, loss)
+        if loss > expected + SIGNIFICANT and tokens > _TIMES_TOKENS * needed:
+            kind = f"{name.partition('/')[2][:3].upper()} {'validation' if valid else 'training'} loss"
+            already = f", and {loss:.2f} after {needed:,.0f}" if needed > xs[0] else ""
+            yield error(
+                f"Far behind the preset {reference.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where "
+                f"the preset's own run had {expected:.2f}{already}.",
+                *[*causes, *_other_causes(changed, causes, reference, header)]
                 or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
             )
             return
 
 
-def _reached(xs: Sequence[float], ys: Sequence[float], level: float) -> float:
-    """Where the line through the points first is at ``level`` or below it."""
+def _first_at(xs: Sequence[float], ys: Sequence[float], level: float) -> float:
+    """Return the first x where the line through the points is at ``level`` or below; infinity if it never is."""
     place = next((i for i, y in enumerate(ys) if y <= level), None)
     if place is None:
         return math.inf
     return float(np.interp(-level, [-ys[place - 1], -ys[place]], xs[place - 1 : place + 1])) if place else xs[0]
 
 
-def _differing(
-    changed: Sequence[tuple[str, Any, Any]], known: Sequence[str], past: Reference, text: Header
+def _other_causes(
+    changed: Sequence[Difference], known: Sequence[str], reference: Reference, header: Header
 ) -> Iterator[str]:
-    """Beyond what is ``known`` to be a cause already."""
-    if past.trained_on != text.fingerprint_of("train"):
-        yield f"the training text is not what the preset's run had ({past.text})"
+    if reference.trained_on != header.fingerprint_of("train"):
+        yield f"the training text is not what the preset's run had ({reference.text})"
     for key, old, new in changed:
         absent = new is None  # in a run of an earlier version
-        if key.startswith(_MATTER) and not absent and not any(key in cause for cause in known):
+        if not absent and not any(key in cause for cause in known):
             yield f"{key}={new} (the preset: {old})"
 
 
-def _losses(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Figure -> (tokens, loss in nats), of what begins to be learned: validation first, it is the less noisy."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def _losses(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
+    """Return metric -> points (tokens, loss in nats); validation first, which is less noisy."""
+    valid: dict[str, list[tuple[float, float]]] = {}
+    train: dict[str, list[tuple[float, float]]] = {}
     tokens = 0.0
-    training: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         tokens = record.get("progress/tokens", tokens)
         for objective in ("mlm", "tlm", "clm"):
-            if f"valid/{objective}_ppl" in record and tokens:
-                found.setdefault(f"valid/{objective}_ppl", []).append(
-                    (tokens, math.log(record[f"valid/{objective}_ppl"]))
-                )
-            if f"train/{objective}_loss" in record:
-                training.setdefault(f"train/{objective}_loss", []).append((tokens, record[f"train/{objective}_loss"]))
-    return found | {name: smoothed_curve(curve) for name, curve in training.items() if len(curve) > 1}
-
-
-def _is_valid(name: str) -> bool:
-    return name.startswith("valid/")
+            if (name := f"valid/{objective}_ppl") in record and tokens:
+                valid.setdefault(name, []).append((tokens, math.log(record[name])))
+            if (name := f"train/{objective}_loss") in record:
+                train.setdefault(name, []).append((tokens, record[name]))
+    return valid | {name: smoothed_curve(curve) for name, curve in train.items() if len(curve) > 1}

@@ -1,80 +1,104 @@
-"""Everything that can be told of a run by its figures: what is wrong, and how it stands beside its preset."""
+"""Warnings about a run: before its first step, and while it trains."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import flatten
+from xlmtrain.config.schema import Config, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.spans import duplicate_rate
-from xlmtrain.diagnostics.baseline import compare_to_baseline
-from xlmtrain.diagnostics.presets import Reference, find_reference, nearest_preset
-from xlmtrain.diagnostics.rules import Finding, config_warnings, diagnose, repeated_lines, unigram_entropy
+from xlmtrain.diagnostics.baseline import Reference, compare_to_baseline, find_reference
+from xlmtrain.diagnostics.data_quality import no_validation, quality_warnings
+from xlmtrain.diagnostics.finding import Finding, Severity
+from xlmtrain.diagnostics.rules import Record, config_warnings, diagnose, duplicate_lines, messages, unigram_entropy
 from xlmtrain.errors import UserError
+from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.vocab import Vocab
 
+log = logging.getLogger(__name__)
+
+
+def start_warnings(config: Config, dataset: Dataset, validator: Validator) -> Iterator[Finding]:
+    """Yield what a run should be warned of at its start: data quality, missing validation text, errors of settings."""
+    yield from quality_warnings(dataset, config.model)
+    yield from no_validation(validator)
+    tokens = config.train.steps * config.train.batch_tokens
+    yield from _errors(flatten(config), tokens)
+
+
+def _errors(settings: dict[str, Any], tokens: float) -> list[Finding]:
+    return [finding for finding in config_warnings(settings, tokens) if finding.severity is Severity.error]
+
 
 class RunMonitor:
-    """Judges the run in the directory ``run`` by what lies there."""
+    """Diagnoses the run in the directory ``run`` from its files."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._nested = run, current_settings(read_json(run / "config.json"))
-        self._settings, self._header = flatten(self._nested), Header.read(run)
-        self._told: set[str] = set()
-        counts = Vocab.read(run / "vocab").counts
-        self.entropy = unigram_entropy(counts, self._settings.get("mask.inverse_frequency_exponent", 0.0))
-        """The loss that knowing the frequency of each token gives, in nats."""
+        self._run = run
+        self._reported: set[str] = set()
+        self._has_failed = False
 
-    def findings(self, records: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        """What there is to say of the ``records`` of its ``metrics.jsonl``."""
-        found = diagnose(records, self._settings, self.entropy, self._repeated)
+    def diagnose(self, records: Sequence[Record]) -> list[Finding]:
+        """Return the findings on ``records`` of the run's ``metrics.jsonl``."""
+        found = diagnose(records, self._settings, self.entropy, self._duplicates)
         if self.reference is not None:
             tokens = next((r["progress/tokens"] for r in reversed(records) if "progress/tokens" in r), 0)
-            known = [one.what for one in config_warnings(self._settings, tokens) if one.grave]
-            causes = [*repeated_lines(self._repeated), *known]
-            found += compare_to_baseline(records, self.reference, self.preset[1], self._header, causes)
+            causes = messages(duplicate_lines(self._duplicates), _errors(self._settings, tokens))
+            found += compare_to_baseline(records, self.reference, self._settings, self._header, causes)
         return found
 
-    def news(self) -> list[str]:
-        """What can be said of the run by now, a line each, and was not said before. Advice that cannot be had, for a
-        file that cannot be read, is not worth a run."""
+    def new_warnings(self) -> list[str]:
+        """Return the findings since the last call, one line each. Never raises: advice must not end a run."""
+        if self._has_failed:
+            return []
         try:
-            found = self.findings(read_records(self._run / "metrics.jsonl"))
-        except (OSError, UserError):
+            found = self.diagnose(read_records(self._run / "metrics.jsonl"))
+        except Exception as problem:
+            self._has_failed = True
+            log.warning("no more advice on this run: %s: %s", type(problem).__name__, " ".join(str(problem).split()))
             return []
         lines = []
         for finding in found:
-            kind = re.split(r"[\d:]", finding.what)[0]  # the figures change
-            if kind not in self._told:
-                self._told.add(kind)
-                lines.append(finding.what + (f" Likely: {'; '.join(finding.causes)}." if finding.causes else ""))
+            kind = re.split(r"[\d:]", finding.what)[0]  # without the numbers, which change
+            if kind not in self._reported:
+                self._reported.add(kind)
+                lines.append(str(finding))
         return lines
 
     @cached_property
-    def preset(self) -> tuple[str, list[tuple[str, Any, Any]]]:
-        """The nearest, and what differs: (setting, its value there, here)."""
-        return nearest_preset(self._nested)
+    def entropy(self) -> float:
+        """Entropy of the token frequencies among the targets, in nats."""
+        counts = Vocab.read(self._run / "vocab").counts
+        return unigram_entropy(counts, self._settings.get("mask.inverse_frequency_exponent", 0.0))
 
     @cached_property
     def reference(self) -> Reference | None:
-        """How a run of that preset went, if that is known."""
-        return find_reference(
-            self.preset[0], self._header.fingerprint_of("train"), self._header.fingerprint_of("valid")
-        )
+        """The run of a similar preset to compare with; None if there is none."""
+        trained_on, judged_on = (self._header.fingerprint_of(split) for split in ("train", "valid"))
+        return find_reference(self._settings, trained_on, judged_on)
 
     @cached_property
-    def _repeated(self) -> float | None:
-        """The share of the training lines that occurred before, in the worst corpus; None if the text is gone."""
+    def _settings(self) -> dict[str, Any]:
+        return flatten(current_settings(read_json(self._run / "config.json")))
+
+    @cached_property
+    def _header(self) -> Header:
+        return Header.read(self._run)
+
+    @cached_property
+    def _duplicates(self) -> float | None:
+        """The highest share of repeated lines in a training corpus; None if the text is not there any more."""
         try:
-            dataset = Dataset(self._nested["data"]["path"])
+            dataset = Dataset(self._settings["data.path"])
         except UserError:
             return None
         if dataset.fingerprint != self._header.fingerprint:

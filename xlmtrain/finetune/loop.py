@@ -85,8 +85,8 @@ class Finetuning:
     def run(self) -> dict[str, Any] | None:
         """Train and test; the result as plain JSON values, or None if a signal came before the end."""
         self._resume()
-        for doubt in warmup_too_long(self.config.optim.warmup_steps, self.steps) if self.distributed.is_main else ():
-            log.warning("WARNING: %s", doubt)
+        for finding in warmup_too_long(self.config.optim.warmup_steps, self.steps) if self.distributed.is_main else ():
+            log.warning("WARNING: %s", finding)
         writer = (
             MetricsWriter(self.directory, self.standing.step, self.standing.step) if self.distributed.is_main else None
         )

@@ -28,7 +28,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ from xlmtrain.prepare.global_stages import (
 )
 from xlmtrain.prepare.raw_files import RawText, find_texts
 from xlmtrain.prepare.shard_raw import cut_task
-from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics, raw_warnings
+from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.output_paths import check_output_path, check_replaceable
 from xlmtrain.text.bpe import read_codes, require_fastbpe
@@ -70,9 +70,10 @@ class _Shard(NamedTuple):
     bytes: int
 
 
-def prepare(config: PrepareConfig) -> Statistics:
+def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
     """Make ``config.output`` (its layout: see :mod:`xlmtrain.data.format`), with ``codes``, ``vocab`` and
-    ``statistics.json`` in it. Stages are announced on stdout.
+    ``statistics.json`` in it. Stages are announced on stdout. ``on_raw_text`` is called before the long work, with the
+    statistics of the raw text.
 
     The directory appears when all is complete; until then everything is beside it in ``.{name}.partial``, with which
     the same command goes on after an interruption. Raises DataError for what is wrong with the text, the codes, the
@@ -90,6 +91,8 @@ def prepare(config: PrepareConfig) -> Statistics:
     with open_store(output) as work:
         job = _Job(config, work, texts)
         shards = job.cut()
+        if on_raw_text is not None:
+            on_raw_text(job.statistics())
         tokens = job.tokenize(shards, job.compare_held_out(shards), job.find_duplicates(shards))
         codes = job.make_codes(tokens)
         subwords = job.list_subwords(tokens, codes)
@@ -132,8 +135,6 @@ class _Job:
                 file.reads_like = detected_language(file.language, words)
                 file.drop(result["dropped"])
             shards += [_Shard(text, task.key, number, **shard) for number, shard in enumerate(result["shards"])]
-        for warning in raw_warnings(file for files in self._files.values() for file in files):
-            print(f"WARNING: {warning}", flush=True)
         return shards
 
     def compare_held_out(self, shards: list[_Shard]) -> str | None:
@@ -188,7 +189,7 @@ class _Job:
                 file.sentences += result["sentences"]
                 file.words += words
                 file.drop(result["dropped"])
-        for total in self._statistics().totals():
+        for total in self.statistics().totals():
             if not total.sentences:
                 why = ", ".join(f"{count:,} {reason}" for reason, count in total.dropped.items() if count)
                 whole = f"none of its {total.lines:,} lines can be used" if total.lines else "there is no line in it"
@@ -297,7 +298,7 @@ class _Job:
             headers[name] = corpus_header(self._work.load("assemble", task.key)["header"])
         words = Vocab.read(self.output / "vocab")
         write_header(self.output, self._languages, words, asdict(self._config.text), headers)
-        statistics = self._statistics(words, len(read_codes(self.output / "codes")))
+        statistics = self.statistics(words, len(read_codes(self.output / "codes")))
         statistics.write(self.output / STATISTICS)
         return statistics
 
@@ -309,8 +310,8 @@ class _Job:
             sizes.update(dict.fromkeys(languages, shard.bytes // len(languages) if in_bytes else shard.lines))
         return sample_rates(sizes, self._config.bpe.train_sample, self._config.bpe.sampling_alpha)
 
-    def _statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
-        """Of what is known so far."""
+    def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
+        """Return the statistics of what is known so far."""
         files = [file for files in self._files.values() for file in files]
         words = vocab.words if vocab is not None else []
         parts = sum(word.endswith(CONTINUATION) for word in words)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from xlmtrain.errors import DataError
 from xlmtrain.metrics.table import format_table
-from xlmtrain.prepare.quality import unk_warnings, vocab_warnings
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.text.filters import REASONS
 
 STATISTICS = "statistics.json"
 COLUMNS = ("sentences", "subwords", "per word", "unknown")
-SUBWORDS_PER_WORD_WARNING = 3.0
-SEGMENTED_WARNING = 0.01
 UNKNOWN_WORDS_SHOWN = 10
 
 
@@ -56,7 +53,7 @@ class FileStatistics:
 @dataclass
 class Statistics:
     """The whole job. ``vocab_parts``: entries of the vocabulary that do not end a word. ``notes``: what the user should
-    know about it; ``warnings``: what may be wrong with it. ``unknown_words``: corpus -> the most frequent words with a
+    know about it. ``unknown_words``: corpus -> the most frequent words with a
     subword that is not in the vocabulary, with their counts in up to 2,000 such sentences of each shard."""
 
     files: list[FileStatistics]
@@ -73,35 +70,9 @@ class Statistics:
             groups.setdefault((file.split, file.language, file.pair), []).append(file)
         return [_sum(files) for files in groups.values()]
 
-    def warnings(self) -> list[str]:
-        """What is so unlikely in good data that the user should look before training on it."""
-        found = list(self.raw_doubts())
-        for total in self.totals():
-            found += unk_warnings(total.file, total.unknown_rate)
-        found += vocab_warnings(self.vocab_size, self.vocab_parts)
-        return found
-
-    def raw_doubts(self) -> Iterator[str]:
-        """Those that the prepared data does not show by itself."""
-        yield from raw_warnings(self.files)
-        yield from self.overlaps()
-        for total in self.totals():
-            if total.subwords > SUBWORDS_PER_WORD_WARNING * total.words:
-                yield (
-                    f"{total.file}: {total.subwords / total.words:.1f} subwords a word; were the codes learned from "
-                    f"text like this, and enough of them?"
-                )
-
-    def overlaps(self) -> Iterator[str]:
-        """What was taken out of the training text, as the model is to be judged by it."""
-        for total in self.totals():
-            if overlap := total.dropped["overlap"]:
-                yield f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
-
     def write(self, path: Path) -> None:
         """Write it all as JSON."""
-        totals = [asdict(total) for total in self.totals()]
-        write_json(path, {**asdict(self), "totals": totals, "warnings": self.warnings()})
+        write_json(path, {**asdict(self), "totals": [asdict(total) for total in self.totals()]})
 
     @classmethod
     def read(cls, path: Path) -> Statistics | None:
@@ -132,21 +103,7 @@ class Statistics:
             if words:
                 lines.append(f"unknown in {corpus}: {listed(words[:UNKNOWN_WORDS_SHOWN])}")
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"WARNING: {warning}" for warning in self.warnings()]
         return "\n".join([*lines, f"{self.codes:,} BPE codes, vocabulary of {self.vocab_size:,}"])
-
-
-def raw_warnings(files: Iterable[FileStatistics]) -> Iterator[str]:
-    """What the raw text alone shows, before the long work."""
-    for file in files:
-        key = ".".join(part for part in (file.split, file.pair or "mono", file.language) if part)
-        if file.reads_like:
-            yield f"{key}: {file.file} reads like {file.reads_like}, not {file.language}; were files swapped?"
-        if file.segmented > SEGMENTED_WARNING * file.lines:
-            yield (
-                f"{key}: {file.segmented:,} of {file.lines:,} lines of {file.file} hold '@@ ', as after BPE; this "
-                "program wants raw text"
-            )
 
 
 def _sum(files: Sequence[FileStatistics]) -> FileStatistics:

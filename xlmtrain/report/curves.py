@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.diagnostics.presets import Reference
+from xlmtrain.diagnostics.baseline import Reference, settings_that_matter
+from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.report.charts import Chart, Line, line_chart
 from xlmtrain.report.run_data import RunData
 
@@ -38,7 +39,7 @@ def curve_charts(runs: Sequence[RunData]) -> list[Chart]:
     Of one run, a chart for each kind of metric with a line for each language and objective; of several runs, a chart
     for each metric with a line for each run.
     """
-    past = runs[0].adviser.reference
+    past = runs[0].monitor.reference
     made = list(_of_one(runs[0], past.curves if past else {}) if len(runs) == 1 else _compared(runs))
     for name, title in _SINGLE.items():
         lines = [Line(run.name if len(runs) > 1 else title, *run.curve(name)) for run in runs]
@@ -51,7 +52,7 @@ def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
     lines = _lines(run, past, losses, "_loss")
     end = run.curve("train/loss")[0]
     if end:
-        lines.append(Line("unigram entropy", [0.0, end[-1]], [run.adviser.entropy] * 2, reference=True))
+        lines.append(Line("unigram entropy", [0.0, end[-1]], [run.monitor.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats per token)", lines, _TOKENS)
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
         names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
@@ -86,7 +87,7 @@ def _compared(runs: Sequence[RunData]) -> Iterator[Chart | None]:
 
 def reference_note(run: RunData) -> str:
     """Return an explanation of the dashed lines; empty if there are none."""
-    past = run.adviser.reference
+    past = run.monitor.reference
     if past is None:
         return ""
     if past.trained_on == run.header.fingerprint_of("train"):
@@ -105,13 +106,13 @@ def reference_of(run: RunData, points: int = 24) -> Reference:
             every = max(1, len(xs) // points)
             kept = sorted({*range(0, len(xs), every), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
-    preset, changed = run.adviser.preset
+    preset, changed = nearest_preset(run.settings)
     command = " ".join(["python train.py", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
     corpora = run.header.corpora
     sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
     text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"
     trained_on, judged_on = (run.header.fingerprint_of(split) for split in ("train", "valid"))
-    return Reference(preset, command, text, trained_on, judged_on, curves)
+    return Reference(preset, command, text, trained_on, judged_on, settings_that_matter(run.settings), curves)
 
 
 def _lines(run: RunData, past: _Curves, names: Sequence[str], suffix: str) -> list[Line]:

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header
-from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.finding import Finding
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.errors import CheckpointError
 from xlmtrain.metrics.loggers import read_records
@@ -48,7 +48,7 @@ class RunData:
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
         self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
-        self.adviser = RunMonitor(path)
+        self.monitor = RunMonitor(path)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class RunData:
 
     def findings(self) -> list[Finding]:
         """Return the problems of the run."""
-        found = self.adviser.findings(self.records)
+        found = self.monitor.diagnose(self.records)
         if self.status.get("status") == "failed":
             found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
         return found

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.diagnostics.finding import Severity
+from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.evaluate.cloze import ClozeExample
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (
@@ -69,7 +71,7 @@ def findings(run: RunData) -> Html:
     blocks = []
     for finding in run.findings():
         causes = "".join(f"<li>{escape(cause)}</li>" for cause in finding.causes)
-        kind = "finding error" if finding.grave else "finding"
+        kind = "finding error" if finding.severity is Severity.error else "finding"
         blocks.append(f'<div class="{kind}">{escape(finding.what)}{f"<ul>{causes}</ul>" if causes else ""}</div>')
     nothing = '<div class="finding ok">No plateau, divergence, overfitting or inefficiency found in the metrics.</div>'
     return Html("\n".join(blocks) or nothing)
@@ -240,7 +242,7 @@ def data(run: RunData) -> Section:
     ]
     text = (
         f"Vocabulary of {len(run.vocab):,}; its unigram entropy, the loss of a model that knows only the frequency of "
-        f"each token, is {run.adviser.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint "
+        f"each token, is {run.monitor.entropy:.2f}. Prepared as {run.settings.get('data.path')}, fingerprint "
         f"{run.header.fingerprint[:12]}."
     )
     return Section("Data", [Table(("corpus", "sentences", "tokens", "tokens per sentence"), rows), text])
@@ -248,9 +250,9 @@ def data(run: RunData) -> Section:
 
 def settings(run: RunData) -> Section:
     """Return the differences from the nearest preset, and all settings."""
-    preset, changed = run.adviser.preset
-    blocks: list[Block] = [f"As in the preset {preset}."]
-    if changed:
+    preset, changed = nearest_preset(run.settings)
+    blocks: list[Block] = [f"As in the preset {preset}." if preset else "There is no preset to compare with."]
+    if preset and changed:
         rows = [(key, _plain(old), _plain(new)) for key, old, new in changed]
         blocks = [f"Nearest preset: {preset}. Differences:", Table(("setting", preset, "this run"), rows, range(3))]
     rows_of_all = [(key, _plain(value)) for key, value in run.settings.items()]

@@ -32,11 +32,9 @@ def summarize(
         f"{draws // distributed.world_size} a process; {train.steps:,} steps",
     ]
     sampler = loader.sampler
-    for task, probability in zip(sampler.tasks, sampler.probabilities):
-        passes = probability * draws * train.steps / task.source.draws(0)
-        lines.append(
-            f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the draws, seen {passes:.2f} times"
-        )
+    for task, share, passes in zip(sampler.tasks, sampler.probabilities, sampler.passes(train.steps)):
+        sentences = task.source.sentences
+        lines.append(f"{task.name}: {sentences:,} sentences, {share:.1%} of the sub-batches, seen {passes:.2f} times")
     return lines
 
 

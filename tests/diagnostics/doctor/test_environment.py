@@ -18,12 +18,13 @@ from xlmtrain.diagnostics.doctor.environment import (
     check_packages,
     check_threads,
 )
-from xlmtrain.diagnostics.doctor.machine import Gpu, Machine, this_machine
+from xlmtrain.diagnostics.doctor.machine import InstalledGpu, Machine, this_machine
 from xlmtrain.diagnostics.doctor.requirements import package_problems
-from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.finding import Finding, Severity, info
 
 GB = 10**9
-A100, V100 = Gpu("A100", (8, 0), 80 * GB), Gpu("V100", (7, 0), 16 * GB)
+A100, V100 = InstalledGpu("A100", (8, 0), 80 * GB), InstalledGpu("V100", (7, 0), 16 * GB)
+ERROR, WARNING = Severity.error, Severity.warning
 WANTED = {"torch": "2.13.0+cpu", "hydra-core": "1.3.8"}
 
 
@@ -32,11 +33,11 @@ def machine(**changes: Any) -> Machine:
     return Machine(**{**usual, **changes})
 
 
-def findings(found: Iterable[str | Finding]) -> list[Finding]:
-    return [one for one in found if isinstance(one, Finding)]
+def findings(found: Iterable[Finding]) -> list[Finding]:
+    return [one for one in found if one.severity is not Severity.info]
 
 
-def only(found: Iterable[str | Finding]) -> Finding:
+def only(found: Iterable[Finding]) -> Finding:
     (finding,) = findings(found)
     return finding
 
@@ -73,7 +74,7 @@ def test_this_environment_is_as_setup_cfg_asks() -> None:
 def test_packages_that_are_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, tmp_path)
     monkeypatch.setattr(environment, "package_problems", lambda: [])
-    monkeypatch.setattr(environment, "another_apex", lambda: False)
+    monkeypatch.setattr(environment, "is_pypi_apex", lambda: False)
     monkeypatch.setattr(environment.bpe, "fastBPE", SimpleNamespace(fastBPE=object))
     assert findings(check_packages(config)) == []
     monkeypatch.setattr(environment.bpe, "fastBPE", None)
@@ -81,39 +82,39 @@ def test_packages_that_are_something_else(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(environment.bpe, "fastBPE", SimpleNamespace(__file__="/x/fastBPE.py"))
     assert "(/x/fastBPE.py) is something else" in only(check_packages(config)).what
     monkeypatch.setattr(environment.bpe, "fastBPE", SimpleNamespace(fastBPE=object))
-    monkeypatch.setattr(environment, "another_apex", lambda: True)
-    assert not only(check_packages(config)).grave
+    monkeypatch.setattr(environment, "is_pypi_apex", lambda: True)
+    assert only(check_packages(config)).severity is Severity.warning
     config.optim.fused = environment.FusedAdam.apex
-    assert only(check_packages(config)).grave
-    monkeypatch.setattr(environment, "another_apex", lambda: False)
+    assert only(check_packages(config)).severity is Severity.error
+    monkeypatch.setattr(environment, "is_pypi_apex", lambda: False)
     monkeypatch.setattr(environment, "package_problems", lambda: ["torch 1.0 is installed"])
     assert only(check_packages(config)).what == "torch 1.0 is installed"
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "has", "said", "grave"),
+    ("device", "precision", "has", "said", "severity"),
     [
-        ("auto", "auto", {}, None, False),
-        ("auto", "bf16", {"flags": frozenset({"amx_bf16"})}, None, False),
-        ("auto", "auto", {"flags": frozenset({"avx512_bf16"})}, "This processor has bf16", False),
-        ("auto", "bf16", {}, "train.precision=bf16, but this processor has neither avx512_bf16", True),
-        ("auto", "fp16", {}, "train.precision=fp16 is for GPUs", True),
-        ("cuda", "auto", {}, "train.device=cuda, but there is no GPU: ", True),
-        ("auto", "auto", {"gpus": [A100], "kernels": ["sm_80", "sm_90"]}, None, False),
-        ("auto", "bf16", {"gpus": [V100]}, "train.precision=bf16: V100 has no bf16", True),
-        ("auto", "fp16", {"gpus": [V100]}, None, False),
-        ("auto", "fp16", {"gpus": [A100]}, "A100 has bf16, which needs no loss scale", False),
-        ("auto", "auto", {"gpus": [V100], "kernels": ["sm_75", "sm_80"]}, "This torch has no kernels for V100", True),
+        ("auto", "auto", {}, None, ERROR),
+        ("auto", "bf16", {"flags": frozenset({"amx_bf16"})}, None, ERROR),
+        ("auto", "auto", {"flags": frozenset({"avx512_bf16"})}, "This processor has bf16", WARNING),
+        ("auto", "bf16", {}, "train.precision=bf16, but this processor has neither avx512_bf16", ERROR),
+        ("auto", "fp16", {}, "train.precision=fp16 is for GPUs", ERROR),
+        ("cuda", "auto", {}, "train.device=cuda, but there is no GPU: ", ERROR),
+        ("auto", "auto", {"gpus": [A100], "kernels": ["sm_80", "sm_90"]}, None, ERROR),
+        ("auto", "bf16", {"gpus": [V100]}, "train.precision=bf16: V100 has no bf16", ERROR),
+        ("auto", "fp16", {"gpus": [V100]}, None, ERROR),
+        ("auto", "fp16", {"gpus": [A100]}, "A100 has bf16, which needs no loss scale", WARNING),
+        ("auto", "auto", {"gpus": [V100], "kernels": ["sm_75", "sm_80"]}, "This torch has no kernels for V100", ERROR),
     ],
 )
 def test_device_and_precision(
-    tmp_path: Path, device: str, precision: str, has: dict[str, Any], said: str | None, grave: bool
+    tmp_path: Path, device: str, precision: str, has: dict[str, Any], said: str | None, severity: Severity
 ) -> None:
     config = tiny_config(tmp_path, tmp_path)
     config.train.device, config.train.precision = environment.Device(device), environment.Precision(precision)
     found = findings(check_device(config, machine(**has)))
     assert [finding.what.startswith(said or "") for finding in found] == ([True] if said else [])
-    assert [finding.grave for finding in found] == ([grave] if said else [])
+    assert [finding.severity for finding in found] == ([severity] if said else [])
 
 
 def test_threads() -> None:
@@ -126,7 +127,7 @@ def test_threads() -> None:
     busy = machine(load=4.0)
     assert list(check_threads(busy, 1, {"OMP_WAIT_POLICY": "PASSIVE"})) == []
     assert only(check_threads(busy, 1, {"OMP_WAIT_POLICY": "active"})).what.startswith("OMP_WAIT_POLICY=ACTIVE")
-    assert not only(check_threads(machine(load=9.0), 1, {})).grave
+    assert only(check_threads(machine(load=9.0), 1, {})).severity is Severity.warning
 
 
 def test_memory(tmp_path: Path) -> None:
@@ -137,15 +138,15 @@ def test_memory(tmp_path: Path) -> None:
     assert list(check_memory(config, *size, machine(memory=2 * GB), 1)) == []
     on_gpus = machine(gpus=[A100, A100], memory=2 * GB)
     assert list(check_memory(config, *size, on_gpus, 2)) == [
-        "memory: about 2.4 GB needed on each GPU, 80.0 GB are there"
+        info("memory: about 2.4 GB needed on each GPU, 80.0 GB are there")
     ]
     config.train.micro_batch_tokens = 100_000
-    few = machine(gpus=[Gpu("GTX", (7, 5), 8 * GB)])
+    few = machine(gpus=[InstalledGpu("GTX", (7, 5), 8 * GB)])
     short = only(check_memory(config, *size, few, 1))
     assert short.what.startswith("About 16.")
     assert short.what.endswith(" GB needed on each GPU, 8.0 GB are there.")
     assert short.causes[0].startswith("train.micro_batch_tokens below 100,000: activations and logits take 13.")
-    assert short.causes[1].endswith("weights, gradient and moments take 1.2 GB")
+    assert short.causes[1].endswith("weights, gradient and optimizer state take 1.2 GB")
     container = machine(gpus=[A100, A100], shared_memory=64 * 10**6)
     assert only(check_memory(config, *size, container, 2)).what.startswith("/dev/shm has 64 MB")
     assert findings(check_memory(config, *size, container, 1)) == []

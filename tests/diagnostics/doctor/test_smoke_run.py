@@ -14,21 +14,21 @@ from xlmtrain.config.load import compose
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.diagnostics.doctor import smoke_run
-from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps, judge_start, shortened
-from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps, check_initial_loss, shortened
+from xlmtrain.diagnostics.finding import Finding, Severity
 from xlmtrain.runtime import failpoints
 
 
-def tried(dataset: Path, steps: int = 30, **changes: Any) -> list[str | Finding]:
+def tried(dataset: Path, steps: int = 30, **changes: Any) -> list[Finding]:
     given = {key.replace("__", "."): value for key, value in changes.items()}
     return list(check_first_steps(tiny_config("run", dataset, given), Dataset(dataset), steps, CPU))
 
 
-def findings(found: Iterable[str | Finding]) -> list[Finding]:
-    return [one for one in found if isinstance(one, Finding)]
+def findings(found: Iterable[Finding]) -> list[Finding]:
+    return [one for one in found if one.severity is not Severity.info]
 
 
-def only(found: Iterable[str | Finding]) -> Finding:
+def only(found: Iterable[Finding]) -> Finding:
     (finding,) = findings(found)
     return finding
 
@@ -54,8 +54,8 @@ def test_a_rate_that_breaks_it(tiny_dataset: Path) -> None:
 def test_numbers_that_are_not_finite(tiny_dataset: Path) -> None:
     failpoints.arm("loss:3:0:nan", rank=0)
     finding = only(tried(tiny_dataset))
-    assert finding.what.startswith("The gradient of step 1 of the trial is no finite number")
-    assert finding.grave
+    assert finding.what.startswith("The gradient of step 1 of the trial is not finite")
+    assert finding.severity is Severity.error
 
 
 def test_fp16_may_lose_steps_but_not_all(tiny_dataset: Path) -> None:
@@ -63,7 +63,7 @@ def test_fp16_may_lose_steps_but_not_all(tiny_dataset: Path) -> None:
     assert findings(tried(tiny_dataset, train__precision=Precision.fp16)) == []
     failpoints.arm("loss:1-:0:nan", rank=0)
     finding = only(tried(tiny_dataset, steps=4, train__precision=Precision.fp16))
-    assert finding.what.startswith("The gradient of step 4 of the trial is no finite number")
+    assert finding.what.startswith("The gradient of step 4 of the trial is not finite")
 
 
 def test_first_weights_that_are_off(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_first_weights_that_are_off(tiny_dataset: Path, monkeypatch: pytest.Monk
             model.encoder.token_embeddings.weight.mul_(30)  # type: ignore[union-attr, operator]
         return []
 
-    monkeypatch.setattr(smoke_run, "set_first_weights", inflate)
+    monkeypatch.setattr(smoke_run, "initialize_weights", inflate)
     found = findings(tried(tiny_dataset, steps=1))
     assert "not between 3.49 and 5.50" in found[0].what
 
@@ -86,11 +86,11 @@ def test_first_weights_that_are_off(tiny_dataset: Path, monkeypatch: pytest.Monk
         (12.8, 1024, False, None),  # as the full model was seen to begin
         (40.0, 1024, False, "Random weights begin at 40.00"),
         (3.0, 64, True, None),
-        (7.0, 64, True, "The given first weights know less of this text"),
+        (7.0, 64, True, "The pretrained weights predict this text worse"),
     ],
 )
 def test_the_start(loss: float, dim: int, given: bool, said: str | None) -> None:
-    found = findings(judge_start(loss, 3000, dim, 6.5, given))
+    found = findings(check_initial_loss(loss, 3000, dim, 6.5, given))
     assert [finding.what.startswith(said or "") for finding in found] == ([True] if said else [])
 
 
@@ -98,7 +98,7 @@ def test_a_machine_that_is_too_slow(tiny_dataset: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(smoke_run, "_SECONDS", -1.0)
     finding = only(tried(tiny_dataset))
     assert "only 1 steps were done" in finding.what
-    assert not finding.grave
+    assert finding.severity is Severity.warning
 
 
 @pytest.mark.parametrize("preset", ["quickstart", "small_cpu", "mlm_ende_1024", "mlm_tlm_ende_1024"])

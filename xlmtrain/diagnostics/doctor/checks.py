@@ -1,14 +1,16 @@
-"""All the checks, in the order in which a run would stumble over what they find."""
+"""All checks, in the order in which a run would fail: machine, settings, data, first steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
-from xlmtrain.config.schema import Config, Device
+from xlmtrain.config.schema import Config, Device, flatten
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.diagnostics.doctor.data import check_data, check_use
+from xlmtrain.data.loader import Loader
+from xlmtrain.data.spans import duplicate_rate
+from xlmtrain.diagnostics.data_quality import check_vocabulary, no_validation, quality_warnings
 from xlmtrain.diagnostics.doctor.environment import (
     check_device,
     check_disk,
@@ -17,50 +19,98 @@ from xlmtrain.diagnostics.doctor.environment import (
     check_threads,
 )
 from xlmtrain.diagnostics.doctor.machine import Machine
-from xlmtrain.diagnostics.doctor.settings import check_settings
 from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps
-from xlmtrain.diagnostics.rules import Finding
+from xlmtrain.diagnostics.finding import Finding, Severity, error, info, warning
+from xlmtrain.diagnostics.rules import config_warnings, duplicate_lines
 from xlmtrain.errors import UserError
+from xlmtrain.evaluate.validator import Validator
 
-Told = Iterator[tuple[str, str | Finding]]
+_MOST_PASSES = 200
 
 
-def examine(config: Config, machine: Machine, processes: int, steps: int) -> Told:
-    """(what was looked at, a fact or a finding), one after the other, as each is known.
+def run_checks(config: Config, machine: Machine, processes: int, steps: int) -> Iterator[tuple[str, Finding]]:
+    """Yield (part checked, finding), each as soon as it is known.
 
-    ``processes``: that the run is to have on this machine. ``steps``: to try, none if something grave was found, as
-    they could not tell more.
+    ``processes``: of the run on this machine. ``steps``: to try; none are tried after an error.
     """
-    grave = False
+    has_error = False
 
-    def told(part: str, found: Iterator[str | Finding]) -> Told:
-        nonlocal grave
-        try:
-            for one in found:
-                grave = grave or (isinstance(one, Finding) and one.grave)
-                yield part, one
-        except UserError as error:
-            grave = True
-            yield part, Finding(str(error))
+    def check(part: str, findings: Iterable[Finding]) -> Iterator[tuple[str, Finding]]:
+        nonlocal has_error
+        for finding in catch_user_errors(findings):
+            has_error = has_error or finding.severity is Severity.error
+            yield part, finding
 
-    yield from told("environment", check_packages(config))
-    yield from told("environment", check_device(config, machine))
-    yield from told("environment", check_threads(machine, processes))
-    yield from told("settings", check_settings(config))
+    yield from check("environment", check_packages(config))
+    yield from check("environment", check_device(config, machine))
+    yield from check("environment", check_threads(machine, processes))
+    yield from check("settings", check_settings(config))
     try:
         dataset = Dataset(config.data.path)
-    except UserError as error:
-        yield "data", Finding(str(error))
+    except UserError as problem:
+        yield "data", error(str(problem))
         return
-    yield from told("data", check_data(config, dataset))
-    yield from told("data", check_use(config, dataset, processes))
+    yield from check("data", check_data(config, dataset))
+    yield from check("data", check_use(config, dataset, processes))
     size = len(dataset.vocab), len(dataset.languages)
-    yield from told("environment", check_memory(config, *size, machine, processes))
-    yield from told("environment", check_disk(config, *size))
-    if steps == 0 or grave:
-        reason = "what is wrong above comes first" if grave else "steps=0"
-        yield "first steps", Finding(f"None were tried: {reason}.", grave=False)
+    yield from check("environment", check_memory(config, *size, machine, processes))
+    yield from check("environment", check_disk(config, *size))
+    if steps == 0 or has_error:
+        reason = "the errors above come first" if has_error else "steps=0"
+        yield "first steps", warning(f"None were tried: {reason}.")
         return
     on_gpu = bool(machine.gpus) and config.train.device is not Device.cpu
     device = torch.device("cuda" if on_gpu else "cpu")
-    yield from told("first steps", check_first_steps(config, dataset, steps, device))
+    yield from check("first steps", check_first_steps(config, dataset, steps, device))
+
+
+def catch_user_errors(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield ``findings``, and as the last one the UserError that ends them."""
+    try:
+        yield from findings
+    except UserError as problem:
+        yield error(str(problem))
+
+
+def check_settings(config: Config) -> Iterator[Finding]:
+    """Check the learning rate and warm-up against what is known to work, and numbers of steps against each other."""
+    train, optim = config.train, config.optim
+    tokens = train.steps * train.batch_tokens
+    yield info(
+        f"{train.steps:,} steps of {train.batch_tokens:,} tokens, {tokens:.1e} in all; the rate rises to {optim.lr:g} "
+        f"in {optim.warmup_steps:,} steps"
+    )
+    yield from config_warnings(flatten(config), tokens)
+    if train.save_every > train.steps:
+        yield warning(
+            f"train.save_every={train.save_every}: no checkpoint before the last step; an interrupted run is lost.",
+            f"train.save_every={max(train.steps // 10, 1)}",
+        )
+
+
+def check_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
+    """Check the files that training reads, the size of the vocabulary, and the text. Raises DataError for damage."""
+    yield info(
+        f"{dataset.path}: {', '.join(dataset.languages)}, vocabulary {len(dataset.vocab):,}, "
+        f"fingerprint {dataset.fingerprint[:12]}"
+    )
+    dataset.verify_training()
+    check_vocabulary(len(dataset.vocab), config.model)
+    yield from quality_warnings(dataset, config.model)
+    for name in dataset.header.corpora:
+        if name.startswith("train."):
+            yield from duplicate_lines(duplicate_rate(dataset.corpus(name)), name)
+
+
+def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[Finding]:
+    """Check that the data has what the settings ask for, and how often it is read. Raises UserError if it has not."""
+    sampler = Loader(config, dataset, 0, processes).sampler
+    for task, share, passes in zip(sampler.tasks, sampler.probabilities, sampler.passes(config.train.steps)):
+        sentences = task.source.sentences
+        yield info(f"{task.name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times")
+        if passes > _MOST_PASSES:
+            yield warning(
+                f"{task.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
+                "more text, fewer train.steps, or a lower weight",
+            )
+    yield from no_validation(Validator(config, dataset))

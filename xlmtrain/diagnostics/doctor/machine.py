@@ -1,4 +1,4 @@
-"""What this machine has, as far as training depends on it."""
+"""The machine, as far as training depends on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Gpu:
+class InstalledGpu:
     """``capability``: CUDA's, (8, 0) for an A100; ``memory``: bytes."""
 
     name: str
@@ -22,9 +22,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """``cores``: that this process may use, ``threads``: that torch computes with. ``flags``: what the processor can
-    do. ``memory``, ``shared_memory``: bytes in all. ``kernels``: the GPUs that this torch was built for, ``sm_80`` and
-    so on. ``load``: processes that wanted to compute in the last minute."""
+    """``cores``: available to this process; ``threads``: of torch. ``flags``: features of the processor. ``memory``,
+    ``shared_memory``: bytes in all. ``load``: processes ready to run, mean of the last minute. ``kernels``: GPU
+    architectures that this torch was built for, like ``sm_80``."""
 
     cores: int
     threads: int
@@ -32,50 +32,43 @@ class Machine:
     memory: int
     shared_memory: int
     load: float = 0.0
-    gpus: list[Gpu] = field(default_factory=list)
+    gpus: list[InstalledGpu] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
 
     @property
     def fast_bf16(self) -> bool:
-        """Whether the processor multiplies bf16 itself; others have to take it apart."""
+        """Whether the processor has instructions for bf16; others emulate it."""
         return bool(self.flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def this_machine() -> Machine:
-    """Look at the machine that this process runs on."""
-    gpus = []
-    for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        gpus.append(Gpu(about.name, (about.major, about.minor), about.total_memory))
+    """Return the machine that this process runs on."""
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
     shared = Path("/dev/shm")
     return Machine(
         cores=_cores(),
         threads=torch.get_num_threads(),
-        flags=_flags(),
+        flags=frozenset(flags[1].split() if flags else ()),
         memory=_memory(),
         shared_memory=shutil.disk_usage(shared).total if shared.is_dir() else 0,
         load=os.getloadavg()[0],
-        gpus=gpus,
-        kernels=torch.cuda.get_arch_list() if gpus else [],
+        gpus=[InstalledGpu(gpu.name, (gpu.major, gpu.minor), gpu.total_memory) for gpu in found],
+        kernels=torch.cuda.get_arch_list() if found else [],
     )
 
 
 def _cores() -> int:
-    """As many as the process is bound to, or fewer if its container gets less time than that."""
+    """Return the number of cores that the process is bound to, or its container's quota if that is less."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
     return max(min(bound, int(quota) // int(period)), 1) if quota.isdigit() and period.strip().isdigit() else bound
 
 
 def _memory() -> int:
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _read("/sys/fs/cgroup/memory.max").strip()
-    return min(whole, int(limit)) if limit.isdigit() else whole
-
-
-def _flags() -> frozenset[str]:
-    match = re.search(r"^(?:flags|Features)\s*:(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return frozenset(match[1].split() if match else ())
+    return min(installed, int(limit)) if limit.isdigit() else installed
 
 
 def _read(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Python and the packages that ``setup.cfg`` asks for; nothing here needs one of them."""
+"""Python and the packages that ``setup.cfg`` asks for; needs none of them itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETUP = Path(__file__).resolve().parents[3] / "setup.cfg"
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed package, None without it."""
+    """Return the version of an installed package, None if it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -25,27 +25,24 @@ def package_problems(
     installed: Callable[[str], str | None] = installed_version,
     python: Sequence[int] = sys.version_info[:2],
 ) -> Iterator[str]:
-    """What is missing, too old or too new, in a sentence each. ``setup``: the file that says what is wanted."""
+    """Yield a sentence for each package of the file ``setup``, and for Python, that is missing, too old or too new."""
     parser = configparser.ConfigParser()
     parser.read(setup, encoding="utf-8")
-    wanted = parser["options"]
-    spec = wanted["python_requires"].strip()
-    if not _meets(".".join(map(str, python)), spec):
-        yield f"Python {'.'.join(map(str, python))} is not {spec}: make the environment anew, make PYTHON=python3.11"
-    for line in wanted["install_requires"].split("\n"):
-        match = re.fullmatch(r"([A-Za-z0-9_-]+)(.*)", line.strip())
-        if not match:
-            continue
+    options = parser["options"]
+    spec, version = options["python_requires"].strip(), ".".join(map(str, python))
+    if not _meets(version, spec):
+        yield f"Python {version} is not {spec}: create the environment again, make PYTHON=python3.11"
+    for match in re.finditer(r"^([A-Za-z0-9_-]+)(.*)$", options["install_requires"], re.MULTILINE):
         name, spec = match.groups()
-        version = installed(name)
-        if version is None:
+        found = installed(name)
+        if found is None:
             yield f"{name} is not installed: run the program with .venv/bin/python, which make makes"
-        elif not _meets(version, spec):
-            yield f"{name} {version} is installed, {spec} is asked for: pip install '{name}{spec}'"
+        elif not _meets(found, spec):
+            yield f"{name} {found} is installed, {spec} is asked for: pip install '{name}{spec}'"
 
 
 def _meets(version: str, spec: str) -> bool:
-    """Whether ``version`` is within ``spec``, bounds like ``>=1.3.7,<1.4``."""
+    """Return whether ``version`` is within the bounds ``spec``, like ``>=1.3.7,<1.4``."""
     found = _numbers(version)
     compare = {">=": lambda bound: found >= bound, "<": lambda bound: found < bound, "==": lambda bound: found == bound}
     bounds = re.findall(r"(>=|<|==)([\w.]+)", spec)
@@ -53,6 +50,6 @@ def _meets(version: str, spec: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """``2.13.0+cpu`` -> (2, 13, 0)."""
+    """Return ``2.13.0+cpu`` as (2, 13, 0)."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(number) for number in match[0].split(".")) if match else ()

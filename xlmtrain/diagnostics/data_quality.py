@@ -1,0 +1,183 @@
+"""Warnings about text and prepared data that are unlikely to train a good model.
+
+The statistics of preparation show some problems, the prepared ids others; data from elsewhere has no statistics. Only
+spans of each corpus are read, so that large corpora take no longer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.data.dataset import Corpus, Dataset
+from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
+from xlmtrain.diagnostics.finding import Finding, error, warning
+from xlmtrain.errors import DataError
+from xlmtrain.evaluate.validator import Validator
+from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
+from xlmtrain.text.alignment_check import lines_shifted, shifted
+from xlmtrain.text.langid import MARKERS, detected_language
+from xlmtrain.text.vocab import UNK, Vocab
+
+LARGEST_VOCAB = 1_000_000  # trained with
+LARGE_VOCAB = 200_000
+MOST_EMBEDDINGS = 0.95  # share of a model's parameters
+_UNK_RATE = 0.01
+_SEGMENTED_RATE = 0.01
+_SUBWORDS_PER_WORD = 3.0
+_PARTS_RATE = 0.01  # of a vocabulary of more than
+_SMALL_VOCAB = 1000
+_WIDTH = 1024
+_SAMPLE_TOKENS = 1 << 20
+
+
+def check_vocabulary(size: int, model: ModelConfig) -> None:
+    """Raise DataError for a vocabulary too large for any model; text without BPE has one of millions."""
+    if size > LARGEST_VOCAB:
+        raise DataError(
+            f"the data has a vocabulary of {size:,}: the embeddings alone would have {size * model.dim / 1e6:,.0f} "
+            "million parameters; was BPE forgotten? Prepare the data again, with fewer bpe.merges or vocab.max_size; "
+            f"up to {LARGEST_VOCAB:,} entries are taken"
+        )
+
+
+def statistics_warnings(statistics: Statistics) -> Iterator[Finding]:
+    """Yield what the statistics of preparation show, complete or as far as they are counted."""
+    yield from raw_text_warnings(statistics)
+    for total in statistics.totals():
+        yield from unk_warnings(total.file, total.unknown_rate)
+    yield from vocab_warnings(statistics.vocab_size, statistics.vocab_parts)
+
+
+def raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
+    """Yield what only the statistics show: the prepared ids do not."""
+    for file in statistics.files:
+        yield from _raw_file_warnings(file)
+    for total in statistics.totals():
+        if overlap := total.dropped["overlap"]:
+            yield warning(
+                f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
+            )
+    for total in statistics.totals():
+        if total.subwords > _SUBWORDS_PER_WORD * total.words:
+            yield error(
+                f"{total.file}: {total.subwords / total.words:.1f} subwords a word; were the codes learned from text "
+                "like this, and enough of them?"
+            )
+
+
+def _raw_file_warnings(file: FileStatistics) -> Iterator[Finding]:
+    corpus = ".".join((file.split, file.pair or "mono", file.language))
+    if file.reads_like:
+        yield error(f"{corpus}: {file.file} reads like {file.reads_like}, not {file.language}; were files swapped?")
+    if file.segmented > _SEGMENTED_RATE * file.lines:
+        yield error(
+            f"{corpus}: {file.segmented:,} of {file.lines:,} lines of {file.file} hold '@@ ', as after BPE; this "
+            "program wants raw text"
+        )
+
+
+def vocab_warnings(size: int, parts: int) -> Iterator[Finding]:
+    """Find a vocabulary of ``size`` entries that is large, or has few entries that do not end a word (``parts``)."""
+    if size > LARGE_VOCAB:
+        yield error(
+            f"a vocabulary of {size:,}: the embeddings of a model of {_WIDTH} dimensions alone would have "
+            f"{size * _WIDTH / 1e6:,.0f} million parameters; take fewer bpe.merges, or vocab.max_size"
+        )
+    if size > _SMALL_VOCAB and parts < _PARTS_RATE * size:
+        yield error(
+            f"of the vocabulary's {size:,} entries {parts:,} are parts of words, ending with @@: was BPE forgotten, or "
+            "bpe.merges too many? Words that are not in it all become the same unknown token"
+        )
+
+
+def unk_warnings(corpus: str, rate: float) -> Iterator[Finding]:
+    """Find a corpus of whose subwords the share ``rate`` is not in the vocabulary."""
+    if rate > _UNK_RATE:
+        yield error(
+            f"{corpus}: {rate:.1%} of the subwords are not in the vocabulary; were codes and vocabulary made from text "
+            "like this?"
+        )
+
+
+def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iterator[Finding]:
+    """Yield what the prepared data and its statistics show; ``model``: the one to be trained, if known."""
+    words = WordCounter(dataset.vocab)
+    yield from vocab_warnings(len(dataset.vocab), words.parts)
+    if model is not None:
+        yield from _model_warnings(len(dataset.vocab), model)
+    markers = _marker_ids(dataset.vocab)
+    pairs = set()
+    for name in dataset.header.corpora:
+        yield from _corpus_warnings(dataset.corpus(name), words, markers)
+        if name.count(".") == 2:
+            pairs.add(tuple(name.split(".")[:2]))
+    for split, pair in sorted(pairs):
+        yield from _pair_warnings(*dataset.pair(split, pair))
+    try:
+        statistics = Statistics.read(dataset.path / STATISTICS)
+    except DataError as damage:
+        yield error(str(damage))
+        return
+    if statistics is not None:
+        yield from raw_text_warnings(statistics)
+
+
+def no_validation(validator: Validator) -> Iterator[Finding]:
+    """Find data without validation text for what is trained."""
+    if not validator.sets:
+        yield warning(
+            "There is no validation text of what is trained on: no evaluation, and no best checkpoint.",
+            "prepare the data with valid.mono or valid.pairs",
+        )
+
+
+def _model_warnings(size: int, model: ModelConfig) -> Iterator[Finding]:
+    embeddings = size * model.dim
+    total = embeddings + 12 * model.dim**2 * model.layers
+    if embeddings > MOST_EMBEDDINGS * total:
+        yield error(
+            f"{embeddings / total:.0%} of the model's {total / 1e6:,.0f} million parameters are the embeddings of the "
+            f"vocabulary's {size:,} entries; a larger model, or fewer bpe.merges?"
+        )
+
+
+def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
+    language = corpus.name.rpartition(".")[2]
+    tokens = unknown = spans = 0
+    others: Counter[str] = Counter()
+    for sentences in sample_spans(corpus, _SAMPLE_TOKENS):
+        ids = span_ids(corpus, sentences)
+        tokens += len(ids) - len(sentences)
+        unknown += int(np.count_nonzero(ids == UNK))
+        if len(ids):
+            whole = ids[words.whole(ids)]
+            counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
+            spans += 1
+            if other := detected_language(language, counts):
+                others[other] += 1
+    yield from unk_warnings(corpus.name, unknown / max(tokens, 1))
+    for other, times in others.items():
+        where = "it" if spans == 1 else f"{times} of its {spans} sampled parts"
+        yield error(f"{corpus.name}: {where} reads like {other}, not {language}; were files swapped?")
+
+
+def _pair_warnings(one: Corpus, other: Corpus) -> Iterator[Finding]:
+    for sentences in sample_spans(one, _SAMPLE_TOKENS):
+        sides = [np.diff(side.offsets[sentences.start : sentences.stop + 1]) for side in (one, other)]
+        if found := shifted(sides[0], sides[1]):
+            index, shift = found
+            yield error(
+                f"{one.name}: from about sentence {sentences.start + index:,} on, {lines_shifted(shift)} {other.name}; "
+                "are the pairs misaligned?"
+            )
+            return
+
+
+def _marker_ids(vocab: Vocab) -> dict[str, np.ndarray]:
+    """Return language -> the ids of its commonest words that are in the vocabulary."""
+    found = {language: [vocab.id(word) for word in words] for language, words in MARKERS.items()}
+    return {language: np.array([id for id in ids if id != UNK]) for language, ids in found.items()}
