@@ -23,13 +23,7 @@ ALLOWED = {
     "xlmtrain.errors": (),
     "xlmtrain.config": (),
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
-    "xlmtrain.text": (
-        "xlmtrain.config.prepare",
-        "xlmtrain.metrics.timer",
-        "xlmtrain.prepare.raw_files",
-        "xlmtrain.prepare.token_shards",
-        "xlmtrain.runtime",
-    ),
+    "xlmtrain.text": ("xlmtrain.config.prepare",),
     "xlmtrain.prepare": ("xlmtrain.config.prepare", "xlmtrain.data.format", "xlmtrain.runtime", "xlmtrain.text"),
     "xlmtrain.data": (
         "xlmtrain.config.schema",
@@ -80,7 +74,7 @@ ALLOWED = {
         "xlmtrain.text",
         "xlmtrain.train.step",
     ),
-    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime", "xlmtrain.text.progress"),
+    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime"),
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",

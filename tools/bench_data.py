@@ -31,12 +31,11 @@ from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
 from xlmtrain.data.format import CorpusWriter, Header, id_dtype
 from xlmtrain.errors import ConfigError
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.encode_stage import BpeEncoder
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
-from xlmtrain.prepare.stages import Encoder
-from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.bpe import Bpe
-from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
 
 CHUNK_BYTES = 1 << 18
@@ -120,9 +119,9 @@ class Bench:
         """The one that was counted."""
         return Vocab.read(self.directory / "prepared" / "vocab")
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> BpeEncoder:
         """Of tokens, by codes and vocabulary."""
-        return Encoder(self.codes, self.directory / "prepared" / "vocab", id_dtype(len(self.vocab())))
+        return BpeEncoder(self.codes, self.directory / "prepared" / "vocab", id_dtype(len(self.vocab())))
 
     def settings(self, output: str, bpe: BpeConfig) -> PrepareConfig:
         """Those of a preparation of the raw text."""

@@ -11,7 +11,7 @@ import sys
 
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 
 
 def main(config: PrepareConfig) -> None:

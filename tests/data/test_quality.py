@@ -23,7 +23,7 @@ from xlmtrain.data.format import CorpusWriter, Header, corpus_header, id_dtype
 from xlmtrain.data.quality import check_vocabulary, quality_warnings
 from xlmtrain.errors import DataError
 from xlmtrain.prepare import quality as text_doubts
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 
 SAMPLE = REPOSITORY / "data" / "sample"
 LINES = 3000

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text import tokenizer as tokenizer_module
 from xlmtrain.text.moses import RuleTokenizer
 from xlmtrain.text.normalize import Normalizer
-from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 
 # (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts
 EXAMPLES = [
@@ -62,13 +61,13 @@ def test_text_at_once_is_what_the_rules_make_of_each_line(
     language: str, settings: TextConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever stands beside a word, at the ends of lines, and whatever was met and forgotten before."""
-    monkeypatch.setattr(tokenizer_module, "REMEMBERED", 100)
-    monkeypatch.setattr(tokenizer_module, "KEPT", 20)
+    monkeypatch.setattr(tokenizer_module, "CACHE_SIZE", 100)
+    monkeypatch.setattr(tokenizer_module, "CACHE_KEPT", 20)
     rng, words = random.Random(3), [*ODD_WORDS.split(" "), '"x', 'x".', '."x', 'x"', '"']
     tokenizer, rules = Tokenizer(language, settings), RuleTokenizer(language, settings)
     for _ in range(4):
         lines = [rng.choice([" ", "  "]).join(rng.choices(words, k=rng.randrange(7))) for _ in range(300)]
-        tokenizer.start()
+        tokenizer.evict()
         numbers = tokenizer.numbers("".join(f"{line}\n" for line in lines))
         sentences = np.split(numbers, np.flatnonzero(numbers == LINE_END) + 1)
         assert not len(sentences.pop())

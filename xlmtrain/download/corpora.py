@@ -24,7 +24,7 @@ from xlmtrain.download.transfers import fetch_all, local_paths
 from xlmtrain.download.wiki import require_wiki
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.output_paths import check_output_path
-from xlmtrain.text.progress import ProgressBar
+from xlmtrain.runtime.progress import ProgressBar
 
 COMPRESSION = 6
 

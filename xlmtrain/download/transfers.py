@@ -16,7 +16,7 @@ from xlmtrain.download.client import Client
 from xlmtrain.download.fetch import fetch, part_size, published_checksum, remote_size
 from xlmtrain.download.ledger import Ledger
 from xlmtrain.errors import DataError
-from xlmtrain.text.progress import ProgressBar
+from xlmtrain.runtime.progress import ProgressBar
 
 PER_HOST = 2  # connections; Wikimedia's servers allow an address no more
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.progress import ProgressBar
+from xlmtrain.runtime.progress import ProgressBar
 
 
 def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
