@@ -39,6 +39,12 @@ def test_tokens(language: str, raw: str, tokens: str) -> None:
     assert Tokenizer(language, TextConfig())(raw) == tokens.split()
 
 
+def test_the_worked_example_of_the_module() -> None:
+    tokenizer = Tokenizer("de", TextConfig())
+    assert tokenizer("Das kostet 3.50 Euro usw.") == ["Das", "kostet", "3.50", "Euro", "usw", "."]
+    assert " ".join(tokenizer("usw. und (Haus) usw. (Bahn)")) == "usw. und ( Haus ) usw. ( Bahn )"
+
+
 def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside() -> None:
     assert Normalizer("de")("„Ja.“") == '"Ja".'
     assert Normalizer("en")("“Yes”.") == '"Yes."'

@@ -50,7 +50,7 @@ class BuildTask:
 
     @cached_property
     def key(self) -> str:
-        """A checksum that changes with the stage, any argument, and the code."""
+        """Checksum over the stage, the arguments, and the code."""
         parts = [self.stage, self.arguments, code_version()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -91,7 +91,8 @@ class ArtifactStore:
 
     def result(self, stage: str, key: str) -> dict[str, Any]:
         """Return the JSON result of the task that built the artifact."""
-        return json.loads((self.path(stage, key) / RESULT).read_bytes())
+        result: dict[str, Any] = json.loads((self.path(stage, key) / RESULT).read_bytes())
+        return result
 
     def build(self, task: BuildTask, function: Callable[[Path], dict[str, Any]]) -> None:
         """Build the task's artifact unless it exists: ``function`` fills a directory and returns the JSON result."""

@@ -40,7 +40,8 @@ def is_held_out(held_out: Path, language: str, digests: np.ndarray) -> np.ndarra
     known = np.fromfile(held_out / f"{language}.digests", DIGEST_DTYPE)
     if not len(known):
         return np.zeros(len(digests), bool)
-    return known[np.minimum(np.searchsorted(known, digests), len(known) - 1)] == digests
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, digests), len(known) - 1)] == digests
+    return found
 
 
 def find_duplicates(

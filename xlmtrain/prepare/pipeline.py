@@ -25,8 +25,6 @@ final numbers while shards are assembled. The header keeps a checksum of each sh
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,17 +32,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xlmtrain.config.prepare import PrepareConfig, Unit
-from xlmtrain.data.format import PREPARED, CorpusHeader, Header, corpus_header, corpus_name, fingerprint, id_dtype
+from xlmtrain.data.format import corpus_name
 from xlmtrain.errors import DataError
 from xlmtrain.prepare import dedup, global_stages
-from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, link, open_store, publish, remove_finished
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, open_store, publish
+from xlmtrain.prepare.output import check_output, write_dataset
 from xlmtrain.prepare.raw_files import RawText, find_texts
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics, raw_warnings
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
-from xlmtrain.runtime.output_paths import check_output_path, check_replaceable
 from xlmtrain.text.bpe import read_codes, require_fastbpe
 from xlmtrain.text.filters import LINE_SETTINGS, line_checks
 from xlmtrain.text.langid import detected_language
@@ -77,7 +75,7 @@ def prepare(config: PrepareConfig) -> Statistics:
     text, the codes, the vocabulary or the output.
     """
     texts = find_texts(config)
-    output = _check_output(config, texts)
+    output = check_output(config, texts)
     require_fastbpe()
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
@@ -149,12 +147,8 @@ class PreparePipeline:
         tasks = {}
         for languages in dict.fromkeys(text.languages for text in self._texts if text.split == "train"):
             corpus = [shard for shard in shards if shard.is_train and shard.text.languages == languages]
-            arguments = {
-                "shards": [[shard.raw, shard.number] for shard in corpus],
-                "languages": languages,
-                "lines": sum(shard.lines for shard in corpus),
-            }
-            tasks[languages] = BuildTask("duplicates", arguments)
+            keys, lines = [[shard.raw, shard.number] for shard in corpus], sum(shard.lines for shard in corpus)
+            tasks[languages] = BuildTask("duplicates", {"shards": keys, "languages": languages, "lines": lines})
         self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
         return {languages: task.key for languages, task in tasks.items()}
 
@@ -200,9 +194,7 @@ class PreparePipeline:
         arguments = {
             "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard.is_train],
             "rates": self._rates,
-            "sampling_alpha": settings.sampling_alpha,
-            "merges": settings.merges,
-            "max_word_types": settings.max_word_types,
+            **{name: getattr(settings, name) for name in ("sampling_alpha", "merges", "max_word_types")},
         }
         key = self._scheduler.run_here(global_stages.learn_codes, BuildTask("codes", arguments))
         result = self._store.result("codes", key)
@@ -266,10 +258,11 @@ class PreparePipeline:
                 owners.setdefault(name, []).extend([file] * len(own))
         tasks = {}
         for name, keys in shards.items():
-            inputs = {"codes": codes, "subwords": subwords, "vocab": vocab}
-            arguments = {"name": name, "shards": keys, **inputs, "sources": sources[name]}
+            inputs = {"codes": codes, "subwords": subwords, "vocab": vocab, "sources": sources[name]}
             paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in keys]
-            tasks[name] = BuildTask("assemble", arguments, sum(path.stat().st_size for path in paths))
+            tasks[name] = BuildTask(
+                "assemble", {"name": name, "shards": keys, **inputs}, sum(path.stat().st_size for path in paths)
+            )
         self._scheduler.run_sharded("assemble", list(tasks.values()))
         for name, task in tasks.items():
             result = self._store.result(task.stage, task.key)
@@ -281,17 +274,9 @@ class PreparePipeline:
 
     def write_output(self, codes: str, vocab: str, corpora: dict[str, BuildTask]) -> Statistics:
         """Collect everything in the directory ``output``, with header and statistics."""
-        shutil.rmtree(self.output, ignore_errors=True)
-        self.output.mkdir()
-        link(self._store.path("codes", codes) / "codes", self.output / "codes")
-        link(self._store.path("vocab", vocab) / "vocab", self.output / "vocab")
-        headers = {}
-        for name, task in corpora.items():
-            for kind in ("ids", "offsets"):
-                link(self._store.path("assemble", task.key) / f"{name}.{kind}", self.output / f"{name}.{kind}")
-            headers[name] = corpus_header(self._store.result("assemble", task.key)["header"])
-        words = Vocab.read(self.output / "vocab")
-        _write_header(self.output, self._languages, words, asdict(self._config.text), headers)
+        words = write_dataset(
+            self.output, self._store, codes, vocab, corpora, languages=self._languages, text=asdict(self._config.text)
+        )
         statistics = self._statistics(words, len(read_codes(self.output / "codes")))
         statistics.write(self.output / STATISTICS)
         return statistics
@@ -315,31 +300,3 @@ class PreparePipeline:
 
 def _given_file(path: str) -> dict[str, Any]:
     return {"path": path, "sha256": sha256_of(Path(path))}
-
-
-def _write_header(
-    directory: Path, languages: list[str], vocab: Vocab, text: dict[str, Any], corpora: dict[str, CorpusHeader]
-) -> None:
-    """Write ``dataset.json`` to a directory that holds everything else."""
-    Header(
-        languages=languages,
-        dtype=id_dtype(len(vocab)).name,
-        vocab_size=len(vocab),
-        vocab_fingerprint=vocab.fingerprint,
-        text=text,
-        fingerprint=fingerprint(vocab.fingerprint, sha256_of(directory / "codes"), text, corpora),
-        corpora=corpora,
-    ).write(directory)
-
-
-def _check_output(config: PrepareConfig, texts: Sequence[RawText]) -> Path:
-    """Return the absolute path of the output. Raises UserError if it must not be created or replaced."""
-    given = [path for path in (config.bpe.codes, config.vocab.file) if path is not None]
-    output = check_output_path("output", config.output, [*given, *(path for text in texts for _, path in text.sides())])
-    if not os.path.lexists(output):
-        return output
-    if not config.overwrite:
-        remove_finished(output)
-        raise DataError(f"{output}: exists already; choose another output, or replace it with overwrite=true")
-    check_replaceable("output", output, PREPARED)
-    return output

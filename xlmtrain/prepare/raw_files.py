@@ -38,7 +38,7 @@ class RawText:
 
     @property
     def pair(self) -> str | None:
-        """The name of the pair, None for a single language."""
+        """Name of the pair, None for a single language."""
         return "-".join(self.languages) if len(self.languages) > 1 else None
 
     def sides(self) -> Iterator[tuple[str, Path]]:

@@ -217,7 +217,8 @@ def _concatenate_words(word_counts: Iterable[tuple[str, int]]) -> tuple[np.ndarr
 
 
 def _pair(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left.astype(np.int64) << 32) | right
+    pair: np.ndarray = (left.astype(np.int64) << 32) | right
+    return pair
 
 
 def _summed(pairs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ class RuleTokenizer:
 
     def split(self, line: str) -> list[str]:
         """Return the tokens before lower-casing and removal of accents."""
-        tokens = self.moses.tokenize(self._normalize(line), escape=False)
+        tokens: list[str] = self.moses.tokenize(self._normalize(line), escape=False)
         # In Moses, the last word's period ends the sentence even after an abbreviation; sacremoses lacks that rule.
         if tokens and len(tokens[-1]) > 1 and tokens[-1].endswith(".") and not tokens[-1].endswith(".."):
             tokens[-1:] = [tokens[-1][:-1], "."]
@@ -44,7 +44,7 @@ class RuleTokenizer:
         return tokens
 
 
-class Moses(MosesTokenizer):
+class Moses(MosesTokenizer):  # type: ignore[misc]
     """sacremoses' port, closer to the Perl script and faster."""
 
     # sacremoses lists letters and digits by hand, without Han, Hangul and later additions to Unicode.

@@ -29,7 +29,7 @@ class Normalizer:
         if not line.isascii():
             line = _apply(self._unicode, line)
         # Moses replaces a control character by a space; sacremoses would remove it and join its neighbours.
-        return _CONTROL.sub(" ", _apply(self._punctuation, line)).strip()
+        return str(_CONTROL.sub(" ", _apply(self._punctuation, line))).strip()
 
 
 def _apply(substitutions: Iterable[Callable[[str], str]], line: str) -> str:

@@ -176,7 +176,8 @@ class Tokenizer:
         if _RARE.search(shape) or (shape[-1] in _QUOTES and after in ("'", ".")):
             return ""
         tokens = self._rules.split(" ".join(filter(None, key)))
-        return _RUN.sub("%s", " ".join(tokens[1 if before else 0 : -1 if after else None]).replace("%", "%%"))
+        inner = " ".join(tokens[1 if before else 0 : -1 if after else None])
+        return str(_RUN.sub("%s", inner.replace("%", "%%")))
 
     def _placeholder(self, run: str) -> str:
         """Return letters or digits that every rule treats like ``run``.
