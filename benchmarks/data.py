@@ -24,14 +24,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
+from xlmtrain.prepare.stages import Encoder
 
 from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
 from xlmtrain.data.format import id_dtype
 from xlmtrain.errors import ConfigError
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
-from xlmtrain.prepare.stages import Encoder
 from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import Tokenizer

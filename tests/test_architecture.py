@@ -25,12 +25,7 @@ ALLOWED = {
     "xlmtrain.errors": (),
     "xlmtrain.config": (),
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
-    "xlmtrain.text": (
-        "xlmtrain.config.prepare",
-        "xlmtrain.prepare.raw_files",
-        "xlmtrain.prepare.token_shards",
-        "xlmtrain.runtime",
-    ),
+    "xlmtrain.text": ("xlmtrain.config.prepare",),
     "xlmtrain.prepare": (
         "xlmtrain.config.prepare",
         "xlmtrain.data.format",

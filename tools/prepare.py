@@ -1,4 +1,4 @@
-"""Raw text -> ids on disk, with BPE codes and a vocabulary learned on the way or given.
+"""Prepare raw text: write ids to disk, with BPE codes and a vocabulary that are learned or given.
 
     python tools/prepare.py output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
         'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
@@ -13,12 +13,12 @@ from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
 
 
 def main(config: PrepareConfig) -> None:
-    # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.
+    # SIGTERM unwinds like Ctrl-C, so that unfinished artifacts are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     statistics = prepare(config, warn)
     print(statistics)

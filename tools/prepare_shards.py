@@ -1,4 +1,4 @@
-"""Do one share of the tasks of a preparation, as an array task of Slurm does for ``tools/prepare.py executor=slurm``.
+"""Run one share of the tasks of a preparation: an array task of Slurm, for ``tools/prepare.py executor=slurm``.
 
 python tools/prepare_shards.py tasks=prepared/.ende.partial/tokenize.tasks.json share=3 of=100
 """
@@ -17,13 +17,13 @@ class Share:
     """The settings of this tool."""
 
     tasks: str = "???"
-    """The list of tasks, in the work directory of a preparation that is running."""
+    """List of tasks, in the work directory of a running preparation."""
 
     share: int = 0
-    """Which share of them to do, from 0."""
+    """Index of the share to run, from 0."""
 
     of: int = 1
-    """How many shares there are."""
+    """Number of shares."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < self.of:
@@ -31,7 +31,7 @@ class Share:
 
 
 def main(argv: list[str]) -> None:
-    """Do the tasks, one after the other."""
+    """Run the tasks one after another."""
     options, _ = parse_args(Share, argv)
     for key in run_share(Path(options.tasks), options.share, options.of):
         print(f"done: {key}", flush=True)

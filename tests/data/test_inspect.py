@@ -11,7 +11,7 @@ import pytest
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import survey
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 
 GERMAN = [f"Der Hund Nummer {i} , sieht {'die ' * (i % 40)}Katze ." for i in range(300)]
 ENGLISH = [f"Dog number {i} sees {'the ' * (i % 40)}cat ." for i in range(300)]

@@ -22,7 +22,7 @@ from xlmtrain.data.format import CorpusWriter, Header, corpus_header, id_dtype
 from xlmtrain.diagnostics import data_quality
 from xlmtrain.diagnostics.data_quality import check_vocabulary, quality_warnings, statistics_warnings
 from xlmtrain.errors import DataError
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 
 SAMPLE = REPOSITORY / "data" / "sample"
 LINES = 3000

@@ -28,56 +28,56 @@ def make(out: Path) -> dict[str, Any]:
 
 
 def test_a_part_is_made_once_and_whole(tmp_path: Path) -> None:
-    work, task = ArtifactStore(tmp_path), BuildTask("cut", {"file": "x"}, size=7)
-    assert not work.done(task)
-    work.do(task, make)
-    assert work.done(task)
-    assert work.load("cut", task.key) == {"lines": 3}
-    assert (work.part("cut", task.key) / "content").read_text() == "ä"
-    work.do(task, lambda out: pytest.fail("made twice"))
+    work, task = ArtifactStore(tmp_path), BuildTask("shard", {"file": "x"}, size=7)
+    assert not work.exists(task)
+    work.build(task, make)
+    assert work.exists(task)
+    assert work.result("shard", task.key) == {"lines": 3}
+    assert (work.path("shard", task.key) / "content").read_text() == "ä"
+    work.build(task, lambda out: pytest.fail("made twice"))
 
 
 def test_an_exception_leaves_no_part(tmp_path: Path) -> None:
-    work, task = ArtifactStore(tmp_path), BuildTask("cut", {})
+    work, task = ArtifactStore(tmp_path), BuildTask("shard", {})
 
     def fail(out: Path) -> dict[str, Any]:
         make(out)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work.do(task, fail)
-    assert list((tmp_path / "cut").iterdir()) == []
+        work.build(task, fail)
+    assert list((tmp_path / "shard").iterdir()) == []
 
 
 def test_of_two_that_make_the_same_part_one_is_kept(tmp_path: Path) -> None:
-    work, task = ArtifactStore(tmp_path), BuildTask("cut", {})
+    work, task = ArtifactStore(tmp_path), BuildTask("shard", {})
 
     def slow(out: Path) -> dict[str, Any]:
-        work.do(task, make)
+        work.build(task, make)
         return {"lines": 4}
 
-    work.do(task, slow)
-    assert work.load("cut", task.key) == {"lines": 3}
-    assert len(list((tmp_path / "cut").iterdir())) == 1
+    work.build(task, slow)
+    assert work.result("shard", task.key) == {"lines": 3}
+    assert len(list((tmp_path / "shard").iterdir())) == 1
 
 
 def test_the_key_follows_stage_arguments_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = BuildTask("cut", {"a": 1, "b": [2]}, 5)
-    assert task.key == BuildTask("cut", {"b": [2], "a": 1}, 9).key
-    keys = {task.key, BuildTask("tokenize", {"a": 1, "b": [2]}).key, BuildTask("cut", {"a": 1, "b": [3]}).key}
+    task = BuildTask("shard", {"a": 1, "b": [2]}, 5)
+    assert task.key == BuildTask("shard", {"b": [2], "a": 1}, 9).key
+    keys = {task.key, BuildTask("tokenize", {"a": 1, "b": [2]}).key, BuildTask("shard", {"a": 1, "b": [3]}).key}
     monkeypatch.setattr(work_module, "code_version", lambda: "other")
-    assert len({*keys, BuildTask("cut", {"a": 1, "b": [2]}).key}) == 4
+    assert len({*keys, BuildTask("shard", {"a": 1, "b": [2]}).key}) == 4
 
 
 def test_only_parts_of_use_are_kept(tmp_path: Path) -> None:
     work = ArtifactStore(tmp_path)
-    old, new = BuildTask("cut", {"file": 1}), BuildTask("cut", {"file": 2})
+    old, new = BuildTask("shard", {"file": 1}), BuildTask("shard", {"file": 2})
     for task in (old, new):
-        work.do(task, make)
-    (tmp_path / "cut" / ".killed").mkdir()
-    assert work.keep_only("cut", [new, BuildTask("cut", {"file": 3})]) == 1
-    assert [path.name for path in (tmp_path / "cut").iterdir()] == [new.key]
-    assert work.keep_only("encode", []) == 0
+        work.build(task, make)
+    (tmp_path / "shard" / ".killed").mkdir()
+    assert work.gc("shard", [new, BuildTask("shard", {"file": 3})]) == 1
+    assert [path.name for path in (tmp_path / "shard").iterdir()] == [new.key]
+    assert work.gc("encode", []) == 0
 
 
 def test_the_directory_stays_after_interruptions_and_goes_with_mistakes(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_finishing_replaces_the_output_and_removes_the_rest(tmp_path: Path, befo
 
 def test_what_was_left_after_finishing_is_removed(tmp_path: Path) -> None:
     directory = tmp_path / ".data.partial"
-    (directory / "cut" / "part").mkdir(parents=True)
+    (directory / "shard" / "artifact").mkdir(parents=True)
     remove_finished(tmp_path / "data")
     assert directory.exists()
     (directory / "finished").touch()
@@ -147,5 +147,5 @@ def test_a_file_gets_another_name_also_where_there_are_no_links(
 
 
 def test_a_task_survives_json() -> None:
-    task = BuildTask("tokenize", {"cut": "ab", "sample": [0.1, 1.0], "held_out": None, "text": {"lowercase": False}})
+    task = BuildTask("tokenize", {"raw": "ab", "sample": [0.1, 1.0], "held_out": None, "text": {"lowercase": False}})
     assert BuildTask(*json.loads(json.dumps([task.stage, task.arguments]))).key == task.key

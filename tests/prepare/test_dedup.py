@@ -10,12 +10,12 @@ import pytest
 
 from xlmtrain.prepare import dedup
 from xlmtrain.prepare.artifacts import ArtifactStore
-from xlmtrain.prepare.dedup import collect_held_out, find_duplicates, held_out, read_duplicates
+from xlmtrain.prepare.dedup import collect_held_out, find_duplicates, is_held_out, read_duplicates
 from xlmtrain.prepare.shard_raw import NO_DIGEST, line_digest
 
 
 def write_digests(work: ArtifactStore, part: str, shard: int, **sides: list[str]) -> None:
-    directory = work.part("cut", part)
+    directory = work.path("shard", part)
     directory.mkdir(parents=True, exist_ok=True)
     for language, lines in sides.items():
         digests = np.array([line_digest(line.encode()) for line in lines], np.uint64)
@@ -26,7 +26,7 @@ def write_digests(work: ArtifactStore, part: str, shard: int, **sides: list[str]
 def test_all_but_the_first_of_equal_lines_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(dedup, "AT_ONCE", at_once)
+    monkeypatch.setattr(dedup, "DIGESTS_PER_RANGE", at_once)
     rng = random.Random(3)
     work = ArtifactStore(tmp_path)
     shards = [("a", 0), ("a", 1), ("b", 0), ("c", 0)]
@@ -59,6 +59,6 @@ def test_held_out_lines_are_known_by_language(tmp_path: Path) -> None:
     lines = ["three", "drei", "vier", "", "zwei", " eins "]
     digests = np.array([line_digest(line.encode()) for line in lines], np.uint64)
     assert digests[3] == NO_DIGEST
-    assert held_out(tmp_path, "de", digests).tolist() == [False, True, False, False, True, True]
-    assert held_out(tmp_path, "en", digests).tolist() == [True, False, False, False, False, False]
-    assert not held_out(tmp_path, "fr", digests).any()
+    assert is_held_out(tmp_path, "de", digests).tolist() == [False, True, False, False, True, True]
+    assert is_held_out(tmp_path, "en", digests).tolist() == [True, False, False, False, False, False]
+    assert not is_held_out(tmp_path, "fr", digests).any()

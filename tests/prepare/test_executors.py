@@ -17,13 +17,13 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.driver import prepare
 from xlmtrain.prepare.executors import local, ray, slurm
-from xlmtrain.prepare.executors.executor import run_tasks
 from xlmtrain.prepare.executors.local import run_local
 from xlmtrain.prepare.executors.slurm import run_on_slurm, run_share
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
-from xlmtrain.prepare.shard_raw import cut_task
+from xlmtrain.prepare.scheduler import run_tasks
+from xlmtrain.prepare.shard_raw import shard_task
 
 SAMPLE = REPOSITORY / "data" / "sample"
 
@@ -35,7 +35,7 @@ def tasks(tmp_path: Path) -> list[BuildTask]:
     for number in range(8):
         path = tmp_path / f"{number}.de"
         path.write_text(f"{number}\n")
-        found.append(cut_task(RawText("train", ("de",), (path,)), config))
+        found.append(shard_task(RawText("train", ("de",), (path,)), config))
     return found
 
 
@@ -47,7 +47,7 @@ def work(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture(autouse=True)
 def _processes_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(local, "PARALLEL_BYTES", 0)
 
 
 def break_one(tasks: Sequence[BuildTask]) -> None:
@@ -58,7 +58,7 @@ def break_one(tasks: Sequence[BuildTask]) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_do_all_tasks(work: ArtifactStore, tasks: list[BuildTask], workers: int) -> None:
     assert set(run_local(work.directory, tasks, workers)) == {task.key for task in tasks}
-    assert all(work.done(task) for task in tasks)
+    assert all(work.exists(task) for task in tasks)
     assert multiprocessing.active_children() == []
 
 
@@ -101,7 +101,7 @@ def test_if_nothing_more_gets_done_that_is_the_end(work: ArtifactStore, tasks: l
         rounds.append(len(left))
         yield from run_local(directory, left[:3] if len(left) > 3 else [], 1)
 
-    with pytest.raises(InterruptedWork, match="stage cut died without finishing anything"):
+    with pytest.raises(InterruptedWork, match="stage shard died without finishing a task"):
         list(run_tasks(run, work, tasks))
     assert rounds == [8, 5, 2]
 
@@ -165,7 +165,7 @@ def test_slurm_does_shares_of_the_tasks(work: ArtifactStore, tasks: list[BuildTa
     assert sorted(done) == sorted(task.key for task in tasks)
     (job,) = jobs(cluster)
     assert {"--wait", "--array=0-2", "--partition=cpu", "--comment=a b"} < set(job)
-    assert len(list((work.directory / "logs").glob("cut-7-*.txt"))) == 3
+    assert len(list((work.directory / "logs").glob("shard-7-*.txt"))) == 3
 
 
 def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
@@ -180,9 +180,9 @@ def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[B
 
 def test_what_an_array_task_complained_of_is_told(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
     break_one(tasks)
-    with pytest.raises(InterruptedWork, match=r"5\.de:1: not UTF-8.*\(.*logs.*cut-7-\d\.txt\)"):
+    with pytest.raises(InterruptedWork, match=r"5\.de:1: not UTF-8.*\(.*logs.*shard-7-\d\.txt\)"):
         list(run_tasks(lambda d, left: run_on_slurm(d, left, 8, []), work, tasks))
-    assert sum(work.done(task) for task in tasks) == 7
+    assert sum(work.exists(task) for task in tasks) == 7
 
 
 def test_without_slurm_there_is_an_error(
@@ -194,7 +194,7 @@ def test_without_slurm_there_is_an_error(
 
 
 def test_every_share_is_done_by_one(work: ArtifactStore, tasks: list[BuildTask]) -> None:
-    file = work.directory / "cut.tasks.json"
+    file = work.directory / "shard.tasks.json"
     file.write_text(json.dumps([[task.stage, task.arguments] for task in tasks]))
     shares = [list(run_share(file, share, 3)) for share in range(3)]
     assert sorted(key for share in shares for key in share) == sorted(task.key for task in tasks)
@@ -221,7 +221,7 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
     prepare(settings(tmp_path / "here", Executor.local, 1))
     prepare(settings(tmp_path / "there", Executor.slurm, 2))
     same_files(tmp_path / "here", tmp_path / "there")
-    assert len(jobs(cluster)) == 4  # cut, tokenize, encode, assemble
+    assert len(jobs(cluster)) == 4  # shard, tokenize, encode, assemble
 
 
 # --- Ray

@@ -19,11 +19,11 @@ from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare import driver as prepare_module
-from xlmtrain.prepare import global_stages, shard_raw, shard_stages, stages
+from xlmtrain.prepare import encode_stage, global_stages, shard_raw, tokenize_stage
+from xlmtrain.prepare import pipeline as prepare_module
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, open_store
-from xlmtrain.prepare.driver import prepare
 from xlmtrain.prepare.executors import local
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import FileStatistics, Statistics
 from xlmtrain.text import tokenizer
 from xlmtrain.text.bpe import read_codes
@@ -186,12 +186,12 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
         work.write(f"pairs.{side}", [" ".join(random.choices(words, k=random.randrange(12))) for _ in range(300)])
     work.prepare()
     monkeypatch.setattr(shard_raw, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(shard_stages, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(shard_stages, "_NUMBERS_AT_ONCE", 100)
-    monkeypatch.setattr(stages, "CACHED_WORDS", 10)
-    monkeypatch.setattr(tokenizer, "REMEMBERED", 10)
-    monkeypatch.setattr(tokenizer, "KEPT", 5)
-    monkeypatch.setattr(local, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(tokenize_stage, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(encode_stage, "_NUMBERS_PER_BLOCK", 100)
+    monkeypatch.setattr(encode_stage, "CACHED_WORDS", 10)
+    monkeypatch.setattr(tokenizer, "CACHE_SIZE", 10)
+    monkeypatch.setattr(tokenizer, "CACHE_KEPT", 5)
+    monkeypatch.setattr(local, "PARALLEL_BYTES", 0)
     for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)
         assert contents(work.directory / "more") == contents(work.output)
@@ -225,7 +225,7 @@ def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: 
     assert statistics.unknown_words["train.de-en.de"] == []
     assert "unknown in valid.en: ☃ 40 | ★ 20" in str(statistics)
     assert Statistics.read(work.output / "statistics.json") == statistics
-    monkeypatch.setattr(shard_stages, "_LOOKED_AT", 20)  # every other sentence
+    monkeypatch.setattr(encode_stage, "_SENTENCES_SEARCHED", 20)  # every other sentence
     again = work.prepare(train=work.pairs(), valid=valid, overwrite=True)
     assert again.unknown_words["valid.en"] == [["☃", 20], ["★", 10]]
     limited = work.prepare(vocab=VocabConfig(max_size=30), overwrite=True)
@@ -353,12 +353,12 @@ def test_an_interrupted_job_spares_the_old_output_and_goes_on(
     assert {path.name for path in work.output.parent.iterdir()} == {"prepared", ".prepared.partial"}
     capsys.readouterr()
     work.prepare(overwrite=True)
-    assert "tokenize: 3 of 3 parts are there already" in capsys.readouterr().out
+    assert "tokenize: 3 of 3 tasks are finished already" in capsys.readouterr().out
     assert contents(work.output) == before
     assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
 
 
-STAGES = ("cut", "tokenize", "codes", "subwords", "encode", "vocab", "assemble")
+STAGES = ("shard", "tokenize", "codes", "subwords", "encode", "vocab", "assemble")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -368,7 +368,7 @@ def test_a_job_that_ends_in_any_stage_goes_on_with_the_same_result(
     work.prepare()
     before = contents(work.output)
     made: list[str] = []
-    do = ArtifactStore.do
+    build = ArtifactStore.build
 
     def ends(self: ArtifactStore, task: BuildTask, function: Callable[[Path], dict[str, Any]]) -> None:
         def fill(out: Path) -> dict[str, Any]:
@@ -378,16 +378,16 @@ def test_a_job_that_ends_in_any_stage_goes_on_with_the_same_result(
                 raise KeyboardInterrupt
             return result
 
-        do(self, task, fill)
+        build(self, task, fill)
 
-    monkeypatch.setattr(ArtifactStore, "do", ends)
+    monkeypatch.setattr(ArtifactStore, "build", ends)
     with pytest.raises(KeyboardInterrupt):
         work.prepare(output=str(work.directory / "again"))
     first = list(made)
     work.prepare(output=str(work.directory / "again"))
     assert contents(work.directory / "again") == before
-    # every part was made once, but for the one that was interrupted
-    assert Counter(made) == Counter({"cut": 3, "tokenize": 3, "encode": 3, "assemble": 4}) + Counter(
+    # every task was run once, but for the one that was interrupted
+    assert Counter(made) == Counter({"shard": 3, "tokenize": 3, "encode": 3, "assemble": 4}) + Counter(
         [stage, "codes", "subwords", "vocab"]
     )
     assert set(first[:-1]) <= set(STAGES[: STAGES.index(stage) + 1])
@@ -397,7 +397,7 @@ def test_changed_input_and_settings_are_noticed(work: Workplace, capsys: pytest.
     def interrupted(**settings: Any) -> str:
         capsys.readouterr()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prepare_module, "finish", interrupt)
+            patch.setattr(prepare_module, "publish", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 work.prepare(**settings)
         return capsys.readouterr().out
@@ -407,21 +407,21 @@ def test_changed_input_and_settings_are_noticed(work: Workplace, capsys: pytest.
 
     interrupted()
     unchanged = interrupted()
-    assert all(f"{stage}: {n} of {n} parts are there already" in unchanged for stage, n in PARTS.items())
+    assert all(f"{stage}: {n} of {n} tasks are finished already" in unchanged for stage, n in TASKS.items())
     work.write("mono.en", [*ENGLISH, "One more."])
     changed = interrupted()
-    assert "cut: input, settings or program changed, 1 finished parts are of no use now" in changed
-    assert "tokenize: 2 of 3 parts are there already" in changed
+    assert "shard: input, settings or program changed, 1 finished tasks are run again" in changed
+    assert "tokenize: 2 of 3 tasks are finished already" in changed
     assert "encode: 3 of 3" not in changed  # other codes
     limited = interrupted(text=TextConfig(max_tokens=50))
-    assert "cut: 3 of 3 parts are there already" in limited
-    assert "tokenize: input, settings or program changed, 3 finished parts are of no use now" in limited
+    assert "shard: 3 of 3 tasks are finished already" in limited
+    assert "tokenize: input, settings or program changed, 3 finished tasks are run again" in limited
     work.prepare(text=TextConfig(max_tokens=50))
     work.prepare(text=TextConfig(max_tokens=50), output=str(work.directory / "fresh"))
     assert contents(work.output) == contents(work.directory / "fresh")
 
 
-PARTS = {"cut": 3, "tokenize": 3, "encode": 3, "assemble": 4}
+TASKS = {"shard": 3, "tokenize": 3, "encode": 3, "assemble": 4}
 
 
 def test_a_second_job_for_the_same_output_is_refused(work: Workplace) -> None:
@@ -500,7 +500,7 @@ def test_warnings_come_before_the_long_work_and_after_it(work: Workplace, capsys
 
 def test_codes_are_learned_from_a_balanced_sample(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_raw, "CHUNK_BYTES", 200)
-    monkeypatch.setattr(shard_stages, "CHUNK_BYTES", 200)
+    monkeypatch.setattr(tokenize_stage, "CHUNK_BYTES", 200)
     rng = random.Random(4)
     for language, lines in (("de", 400), ("en", 1600)):
         work.write(f"mono.{language}", ["".join(rng.choices("abcdef", k=19)) for _ in range(lines)])
@@ -546,7 +546,7 @@ def test_an_existing_output_is_replaced_only_when_asked_and_only_a_data_set(work
     assert work.text("train.en") == ["New . </s>"]
     assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
     (work.output / "dataset.json").unlink()
-    with pytest.raises(DataError, match="is no prepared data set"):
+    with pytest.raises(ConfigError, match="is not a prepared data set"):
         work.prepare(overwrite=True)
     assert (work.output / "train.en.ids").exists()
 
@@ -566,7 +566,7 @@ def test_the_fingerprint_follows_the_text_and_the_settings_only(work: Workplace)
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"vocab": VocabConfig(max_size=14)}, "vocab.max_size: 14 leaves no room"),
+        ({"vocab": VocabConfig(max_size=14)}, "vocab.max_size: 14 leaves no entry"),
         ({"vocab": VocabConfig(max_size=-1)}, "vocab.max_size: -1 is negative"),
         ({"text": TextConfig(max_tokens=-2)}, "text.max_tokens: -2 is negative"),
         ({"valid": SplitConfig(mono={"../en": ["a"]})}, "valid.mono.../en: a language is named by letters"),

@@ -71,7 +71,7 @@ def test_pairs_match_by_what_the_wildcards_stand_for(corpus: Callable[..., None]
         ({"mono": {"en": ["a.en", "*.fr"]}}, r"train\.mono\.en: no file matches \*\.fr"),
         ({"pairs": {"de-en": ["{lang}.none"]}}, r"train\.pairs\.de-en: no file matches de\.none"),
         ({"pairs": {"de-en": ["?.{lang}"]}}, r"train\.pairs\.de-en: b\.en has no counterpart"),
-        ({"pairs": {"de-en": ["a.en"]}}, r"train\.pairs\.de-en: a\.en has no \{lang\}"),
+        ({"pairs": {"de-en": ["a.en"]}}, r"train\.pairs\.de-en: a\.en must contain \{lang\}"),
     ],
 )
 def test_patterns_that_cannot_be_right(corpus: Callable[..., None], train: dict[str, Any], message: str) -> None:

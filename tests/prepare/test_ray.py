@@ -21,11 +21,11 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
-from xlmtrain.prepare.driver import prepare
-from xlmtrain.prepare.executors.executor import run_tasks
 from xlmtrain.prepare.executors.ray import run_on_ray
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
-from xlmtrain.prepare.shard_raw import cut_task
+from xlmtrain.prepare.scheduler import run_tasks
+from xlmtrain.prepare.shard_raw import shard_task
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an extra")
 pytestmark = pytest.mark.slow
@@ -113,14 +113,14 @@ def work(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> list[BuildTask]:
-    """Six files to cut. The third is a pipe that nobody writes to: who reads it is busy until it is killed."""
+    """Six files to shard. The third is a pipe that nobody writes to: who reads it is busy until it is killed."""
     files = [tmp_path / f"{number}.de" for number in range(6)]
     for file in files:
         file.write_text(f"{file.stem}\n")
     files[2].unlink()
     os.mkfifo(files[2])
     config = PrepareConfig("out", SplitConfig(mono={"de": ["x"]}))
-    return [cut_task(RawText("train", ("de",), (file,)), config) for file in files]
+    return [shard_task(RawText("train", ("de",), (file,)), config) for file in files]
 
 
 def settings(output: Path, executor: Executor) -> PrepareConfig:
@@ -159,8 +159,8 @@ def test_what_is_lost_costs_its_shard_only(
 
     def kill() -> None:
         """When all others are done and one is at the pipe, put a file in the pipe's place, and kill that one."""
-        wait_for(lambda: all(work.done(task) for task in others))
-        finished.update({path: path.stat().st_mtime_ns for path in (work.directory / "cut").glob("[0-9a-f]*")})
+        wait_for(lambda: all(work.exists(task) for task in others))
+        finished.update({path: path.stat().st_mtime_ns for path in (work.directory / "shard").glob("[0-9a-f]*")})
         writer = wait_for(lambda: open_to_write(pipe))
         pid = wait_for(reader)
         pipe.unlink()
@@ -179,7 +179,7 @@ def test_what_is_lost_costs_its_shard_only(
     assert sorted(task.key for task in done) == sorted(task.key for task in tasks)
     assert len(finished) == len(others)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert work.load("cut", tasks[2].key)["lines"] == 1
+    assert work.result("shard", tasks[2].key)["lines"] == 1
 
 
 def open_to_write(pipe: Path) -> int | None:

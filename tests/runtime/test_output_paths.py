@@ -11,7 +11,7 @@ from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.runtime.output_paths import check_output_path, new_directory, replace_file
 
 

@@ -26,15 +26,15 @@ def test_by_default_no_line_is_dropped_for_what_it_says() -> None:
 
 
 def test_every_switch_has_a_reason_of_the_report() -> None:
-    on = {"identical": True, "max_ratio": 3.0, "min_latin": 0.5}
+    on = {"drop_identical": True, "max_length_ratio": 3.0, "min_latin_fraction": 0.5}
     assert reasons("漢", "漢", **on) == ["identical", "script"]
     assert set(reasons("漢", "漢" * 9, **on)) < set(REASONS)
 
 
 def test_identical_sides() -> None:
-    assert reasons("Berlin 2016", " Berlin 2016\t", identical=True) == ["identical"]
-    assert reasons("Berlin", "berlin", identical=True) == []
-    assert reasons("eine Seite", identical=True) == []
+    assert reasons("Berlin 2016", " Berlin 2016\t", drop_identical=True) == ["identical"]
+    assert reasons("Berlin", "berlin", drop_identical=True) == []
+    assert reasons("eine Seite", drop_identical=True) == []
 
 
 def test_the_ratio_counts_characters_either_way_and_stops_short_of_the_limit() -> None:
@@ -88,11 +88,11 @@ def classifies(answers: dict[str, tuple[str, float]]) -> SimpleNamespace:
 def test_lines_in_another_language_are_dropped_if_that_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"ja": ("de", 0.99), "yes": ("en", 0.99), "so": ("en", 0.5)}
     monkeypatch.setattr(languages_module, "langid", classifies(answers))
-    assert reasons("ja", identify=0.9) == []
-    assert reasons("yes", identify=0.9) == ["language"]
-    assert reasons("so", identify=0.9) == []
-    assert reasons("so", identify=0.4) == ["language"]
-    assert reasons("ja", "ja", identify=0.9) == ["language"]
+    assert reasons("ja", langid_confidence=0.9) == []
+    assert reasons("yes", langid_confidence=0.9) == ["language"]
+    assert reasons("so", langid_confidence=0.9) == []
+    assert reasons("so", langid_confidence=0.4) == ["language"]
+    assert reasons("ja", "ja", langid_confidence=0.9) == ["language"]
     with pytest.raises(ConfigError, match="does not know the language fr"):
         make_langid_filter("fr", 0.9)
 
@@ -100,7 +100,7 @@ def test_lines_in_another_language_are_dropped_if_that_is_certain(monkeypatch: p
 def test_a_missing_classifier_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(languages_module, "langid", None)
     with pytest.raises(ConfigError, match="pip install py3langid"):
-        reasons("x", identify=0.9)
+        reasons("x", langid_confidence=0.9)
     assert reasons("x") == []
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text import tokenizer as tokenizer_module
 from xlmtrain.text.moses import RuleTokenizer
 from xlmtrain.text.normalize import Normalizer
-from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 
 # (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts
 EXAMPLES = [
@@ -40,6 +39,12 @@ def test_tokens(language: str, raw: str, tokens: str) -> None:
     assert Tokenizer(language, TextConfig())(raw) == tokens.split()
 
 
+def test_the_worked_example_of_the_module() -> None:
+    tokenizer = Tokenizer("de", TextConfig())
+    assert tokenizer("Das kostet 3.50 Euro usw.") == ["Das", "kostet", "3.50", "Euro", "usw", "."]
+    assert " ".join(tokenizer("usw. und (Haus) usw. (Bahn)")) == "usw. und ( Haus ) usw. ( Bahn )"
+
+
 def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside() -> None:
     assert Normalizer("de")("„Ja.“") == '"Ja".'
     assert Normalizer("en")("“Yes”.") == '"Yes."'
@@ -62,13 +67,13 @@ def test_text_at_once_is_what_the_rules_make_of_each_line(
     language: str, settings: TextConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever stands beside a word, at the ends of lines, and whatever was met and forgotten before."""
-    monkeypatch.setattr(tokenizer_module, "REMEMBERED", 100)
-    monkeypatch.setattr(tokenizer_module, "KEPT", 20)
+    monkeypatch.setattr(tokenizer_module, "CACHE_SIZE", 100)
+    monkeypatch.setattr(tokenizer_module, "CACHE_KEPT", 20)
     rng, words = random.Random(3), [*ODD_WORDS.split(" "), '"x', 'x".', '."x', 'x"', '"']
     tokenizer, rules = Tokenizer(language, settings), RuleTokenizer(language, settings)
     for _ in range(4):
         lines = [rng.choice([" ", "  "]).join(rng.choices(words, k=rng.randrange(7))) for _ in range(300)]
-        tokenizer.start()
+        tokenizer.evict()
         numbers = tokenizer.numbers("".join(f"{line}\n" for line in lines))
         sentences = np.split(numbers, np.flatnonzero(numbers == LINE_END) + 1)
         assert not len(sentences.pop())

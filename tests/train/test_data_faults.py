@@ -20,7 +20,7 @@ from tests.support.training import records, train_alone
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
 from xlmtrain.data import quality as quality_module
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare.driver import prepare
+from xlmtrain.prepare.pipeline import prepare
 
 SAMPLE = REPOSITORY / "data" / "sample"
 Change = dict[str, Any]

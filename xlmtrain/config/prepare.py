@@ -1,4 +1,4 @@
-"""The settings of data preparation (``tools/prepare.py``); the values are in ``configs/prepare.yaml``."""
+"""Settings of data preparation (``tools/prepare.py``); ``configs/prepare.yaml`` composes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SplitConfig:
 
 @dataclass
 class TextConfig:
-    """How raw text becomes tokens. The defaults are those of the released en-de model: cased, accents kept."""
+    """Tokenization. The defaults are those of the released en-de model: cased, with accents."""
 
     lowercase: bool = False
     """Lower-case the tokens."""
@@ -51,7 +51,7 @@ class TextConfig:
 
 
 class OnError(str, Enum):
-    """What to do about text that is wrong."""
+    """Reaction to faulty text."""
 
     stop = "stop"
     drop = "drop"
@@ -59,7 +59,7 @@ class OnError(str, Enum):
 
 @dataclass
 class CleanConfig:
-    """What is left out of the text, each with its count in the report. Of a pair, both sides go."""
+    """Filters; the report counts the lines that each drops. Of a pair, both sides are dropped."""
 
     invalid_utf8: OnError = OnError.stop
     """A line that is not UTF-8: stop and name it, or drop it."""
@@ -68,13 +68,13 @@ class CleanConfig:
     """Drop lines of more characters than this; 0 keeps every line, and lets memory grow with the longest."""
 
     misaligned: OnError = OnError.stop
-    """Sides of a pair that do not belong together: unequal numbers of lines, lengths that fit when one side is shifted
-    by some lines, or each side in the other's language (German and English). Stop and name the first such line, or drop
-    what looks so. Found in stretches of some hundred lines, so a single wrong pair is not."""
+    """Misaligned sides of a pair: unequal numbers of lines, lengths that match when one side is shifted by some lines,
+    or each side in the other's language (German and English). Stop and name the first such line, or drop these lines.
+    Some hundred lines are checked together, so a single wrong pair is not found."""
 
     decontaminate: bool = True
-    """Drop training lines that are in the validation or test text, too (any of the same language), and pairs with
-    such a side; false does not look."""
+    """Drop training lines that are also in the validation or test text (any of the same language), and pairs with such
+    a side."""
 
     drop_duplicates: bool = False
     """Drop training lines that occurred before in the same corpus; pairs if both sides are the same as before."""
@@ -95,7 +95,7 @@ class CleanConfig:
 
 
 class Unit(str, Enum):
-    """What the size of a text is given in."""
+    """Unit of the size of a text."""
 
     sentences = "sentences"
     bytes = "bytes"
@@ -103,27 +103,27 @@ class Unit(str, Enum):
 
 @dataclass
 class BpeConfig:
-    """Byte-pair encoding, one set of codes for all languages."""
+    """Byte-pair encoding with one set of codes for all languages."""
 
     codes: str | None = None
     """A file of codes in fastBPE's format to use as it is; null learns them from the training text."""
 
     merges: int = 60000
-    """How many codes to learn."""
+    """Number of codes to learn."""
 
     train_sample: int = 10000000
-    """Learn from about this much text, taken evenly from the whole training text, each language's share being its size
-    to the power of sampling_alpha; 0 learns from all."""
+    """Learn from about this much text, sampled evenly from the training text, each language's share being its size to
+    the power of sampling_alpha; 0 learns from all."""
 
     train_sample_unit: Unit = Unit.sentences
-    """In what bpe.train_sample is given, and the size of a language; a pair's bytes count half for each of its languages."""
+    """Unit of bpe.train_sample and of the size of a language; a pair's bytes count half for each of its languages."""
 
     max_word_types: int = 3000000
-    """Learn from at most this many distinct words, without the rarest; about 250 bytes of memory each."""
+    """Learn from at most this many distinct words, the most frequent; about 250 bytes of memory each."""
 
     sampling_alpha: float = 0.5
-    """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 gives
-    every language the same weight."""
+    """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 weights all
+    languages equally."""
 
 
 @dataclass
@@ -137,11 +137,11 @@ class VocabConfig:
     """Keep at most this many entries, special symbols included, so more than 14; 0 keeps all."""
 
     min_count: int = 0
-    """Leave out subwords that occur less often than this."""
+    """Drop subwords that occur less often than this."""
 
 
 class Executor(str, Enum):
-    """What runs the pieces of a preparation."""
+    """Executor of the sharded stages."""
 
     local = "local"
     ray = "ray"
@@ -153,7 +153,7 @@ class PrepareConfig:
     """Raw text in, ids out."""
 
     output: str = "???"
-    """Directory to make. It appears only when everything in it is complete."""
+    """Directory to create. It appears only when everything in it is complete."""
 
     train: SplitConfig = field(default_factory=SplitConfig)
     """Training text."""
@@ -177,15 +177,15 @@ class PrepareConfig:
     """Cleaning."""
 
     shard_mb: int = 16
-    """Megabytes of raw text in a shard, the piece of work that is done at once, and again after an interruption."""
+    """Megabytes of raw text in a shard, the unit of work that is repeated after an interruption."""
 
     executor: Executor = Executor.local
-    """Where the shards are worked on: processes of this machine, a Ray cluster (``pip install ray``; the one of
+    """Where shards are processed: processes of this machine, a Ray cluster (``pip install ray``; the one of
     RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same checkout, the raw text
     and the output on storage that all share."""
 
     workers: int = 0
-    """Shards to work on at once: processes, or array tasks of Slurm; 0 takes every core of this machine, of the Ray
+    """Shards to process in parallel: processes, or array tasks of Slurm; 0 takes every core of this machine, of the Ray
     cluster, or 100 array tasks. The output does not depend on it."""
 
     slurm_options: list[str] = field(default_factory=list)
@@ -214,7 +214,7 @@ class PrepareConfig:
             if (value := operator.attrgetter(name)(self)) > 1:
                 problems.append(f"{name}: {value} is not between 0 and 1")
         if 0 < self.vocab.max_size <= 14:
-            problems.append(f"vocab.max_size: {self.vocab.max_size} leaves no room beside the 14 special symbols")
+            problems.append(f"vocab.max_size: {self.vocab.max_size} leaves no entry beside the 14 special symbols")
         for split in ("train", "valid", "test"):
             problems += _key_problems(split, getattr(self, split))
         if problems:
@@ -222,7 +222,7 @@ class PrepareConfig:
 
 
 def _key_problems(name: str, split: SplitConfig) -> Iterator[str]:
-    """What is wrong with the languages of a split: they become parts of file names."""
+    """Yield what is wrong with the language names of a split, which become parts of file names."""
     for language in split.mono:
         if not _LANGUAGE.fullmatch(language):
             yield f"{name}.mono.{language}: a language is named by letters and underscores, like de"

@@ -1,12 +1,12 @@
-"""The directory in which a preparation works: finished pieces, kept under a name made from all that determines them.
+"""Content-addressed store of intermediate results, in a work directory beside the output.
 
-A :class:`Task` is one piece of work: a stage and its arguments, which name the input (files with their size and time
-of change, or the keys of earlier tasks) and every setting that matters. What it makes is a *part*, a directory
-``{stage}/{key}`` that appears whole, by renaming; its key is the checksum of stage, arguments and code. So:
+A :class:`BuildTask` is one piece of work: a stage and its arguments, which name the input (files with size and time of
+change, or keys of earlier tasks) and every setting that matters. Its result is an *artifact*, a directory
+``{stage}/{key}`` that appears complete, by renaming; the key is a checksum of stage, arguments and code. Therefore:
 
-* started again after any kind of end, a preparation finds the parts that are done, and does the others;
-* parts made from other input, other settings or by other code have other keys: they are not found, and are removed;
-* a task can be done by any process, on any machine that sees the directory, in any order, even twice.
+* a preparation that is started again after an interruption builds only the missing artifacts;
+* artifacts of other input, settings or code have other keys: they are not used, and are removed;
+* a task can run in any process, on any machine that shares the directory, in any order, even twice.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ from xlmtrain.runtime.output_paths import LOCK_FILE
 
 RESULT = "result.json"
 FINISHED = "finished"
-# The libraries that the tokens depend on.
+# Libraries that the tokens depend on.
 _LIBRARIES = ("sacremoses", "regex", "fastBPE", "numpy")
+
+
+class InterruptedWork(UserError):
+    """The work could not be finished though text and settings are correct; the same command goes on."""
 
 
 @dataclass(frozen=True)
 class BuildTask:
-    """``arguments``: plain JSON values. ``size``: bytes of text, for progress only."""
+    """One piece of work. ``arguments``: JSON values. ``size``: bytes of text, for progress only."""
 
     stage: str
     arguments: dict[str, Any]
@@ -46,7 +50,7 @@ class BuildTask:
 
     @cached_property
     def key(self) -> str:
-        """Changes with the stage, any argument, and the code."""
+        """Checksum over the stage, the arguments, and the code."""
         parts = [self.stage, self.arguments, code_version()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -72,45 +76,49 @@ def _version(library: str) -> str:
 
 
 class ArtifactStore:
-    """The parts under a directory."""
+    """The artifacts in a work directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def part(self, stage: str, key: str) -> Path:
-        """Where the part is, or will be."""
+    def path(self, stage: str, key: str) -> Path:
+        """Return the directory of an artifact, which may not exist yet."""
         return self.directory / stage / key
 
-    def done(self, task: BuildTask) -> bool:
-        """Whether the part is there."""
-        return self.part(task.stage, task.key).is_dir()
+    def exists(self, task: BuildTask) -> bool:
+        """Return whether the task's artifact exists."""
+        return self.path(task.stage, task.key).is_dir()
 
-    def load(self, stage: str, key: str) -> dict[str, Any]:
-        """What the task that made the part returned."""
-        return json.loads((self.part(stage, key) / RESULT).read_bytes())
+    def result(self, stage: str, key: str) -> dict[str, Any]:
+        """Return the JSON result of the task that built the artifact."""
+        result: dict[str, Any] = json.loads((self.path(stage, key) / RESULT).read_bytes())
+        return result
 
-    def do(self, task: BuildTask, function: Callable[[Path], dict[str, Any]]) -> None:
-        """Make the part unless it is there: ``function`` fills a directory, and returns the result."""
-        if self.done(task):
+    def build(self, task: BuildTask, function: Callable[[Path], dict[str, Any]]) -> None:
+        """Build the task's artifact unless it exists: ``function`` fills a directory and returns the JSON result."""
+        if self.exists(task):
             return
-        part = self.part(task.stage, task.key)
-        part.parent.mkdir(exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".", dir=part.parent))
+        final = self.path(task.stage, task.key)
+        final.parent.mkdir(exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".", dir=final.parent))
         try:
             result = function(partial)
             (partial / RESULT).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
             for path in partial.iterdir():
-                sync_file(path)  # what has its name has its content, also after a power cut
+                sync_file(path)  # so that a power cut cannot leave a renamed directory with empty files
             try:
-                partial.rename(part)
+                partial.rename(final)
             except OSError:  # another process was faster
-                if not part.is_dir():
+                if not final.is_dir():
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def keep_only(self, stage: str, tasks: Sequence[BuildTask]) -> int:
-        """Remove the stage's parts that none of ``tasks`` makes, and what a killed process left; the parts' number."""
+    def gc(self, stage: str, tasks: Sequence[BuildTask]) -> int:
+        """Remove the stage's artifacts that belong to none of ``tasks``, and leftovers of killed processes.
+
+        Returns the number of artifacts removed.
+        """
         wanted = {task.key for task in tasks}
         stale = 0
         for path in list((self.directory / stage).glob("*")):
@@ -120,18 +128,21 @@ class ArtifactStore:
         return stale
 
 
+def _work_directory(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
 @contextmanager
 def open_store(output: Path) -> Iterator[ArtifactStore]:
-    """The work directory of ``output``, ``.{name}.partial`` beside it, held by this process.
+    """Open and lock the store of ``output``, in ``.{name}.partial`` beside it.
 
-    It stays when the block is interrupted, by a signal or a full disk, so that the same command goes on. A mistake in
-    text or settings (UserError) removes it, unless it was there before, and so does :func:`finish`. Raises DataError
-    if another process holds it, or for any OSError.
+    An interruption (a signal, a full disk) leaves the store, so that the same command goes on. A UserError removes it
+    unless it existed before; so does :func:`publish`. Raises DataError if another process holds it, or for any OSError.
     """
-    directory = output.with_name(f".{output.name}.partial")
-    fresh = not directory.exists()
-    if not fresh and any(directory.iterdir()) and not (directory / LOCK_FILE).exists():
-        raise DataError(f"{directory}: is in the way of preparing {output} and is not what a preparation left; move it")
+    directory = _work_directory(output)
+    is_new = not directory.exists()
+    if not is_new and any(directory.iterdir()) and not (directory / LOCK_FILE).exists():
+        raise DataError(f"{directory}: is in the way of preparing {output} and was not left by a preparation; move it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / LOCK_FILE).open("w") as lock:
@@ -142,41 +153,36 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
             try:
                 yield ArtifactStore(directory)
             except UserError as error:
-                if fresh and not isinstance(error, InterruptedWork):
+                if is_new and not isinstance(error, InterruptedWork):
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     except OSError as error:
         raise DataError(
-            f"{error.filename or output}: {error.strerror or error}; finished parts are kept in {directory}, "
-            "the same command goes on"
+            f"{error.filename or output}: {error.strerror or error}; finished work is kept in {directory}, the same "
+            "command goes on"
         ) from error
 
 
-class InterruptedWork(UserError):
-    """The work could not be finished, though nothing is wrong with text or settings; the same command goes on."""
-
-
-def publish(work: ArtifactStore, prepared: Path, output: Path) -> None:
-    """Give ``prepared``, a directory within the work directory, the name ``output``; remove the work directory."""
-    (work.directory / FINISHED).touch()
+def publish(store: ArtifactStore, prepared: Path, output: Path) -> None:
+    """Rename ``prepared``, a directory in the store, to ``output``, and remove the store."""
+    (store.directory / FINISHED).touch()
     replaced = output.with_name(f".{output.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if output.exists():
         output.rename(replaced)
     prepared.rename(output)
     shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(work.directory, ignore_errors=True)
+    shutil.rmtree(store.directory, ignore_errors=True)
 
 
 def remove_finished(output: Path) -> None:
-    """Remove the work directory of an output that is complete: its process was killed while removing it."""
-    directory = output.with_name(f".{output.name}.partial")
-    if (directory / FINISHED).exists():
-        shutil.rmtree(directory, ignore_errors=True)
+    """Remove the store of a complete output, left by a process that was killed while removing it."""
+    if (_work_directory(output) / FINISHED).exists():
+        shutil.rmtree(_work_directory(output), ignore_errors=True)
 
 
 def link(source: Path, target: Path) -> None:
-    """``source`` under another name, without a copy where the file system can do that."""
+    """Hard-link ``source`` to ``target``; copy it where the file system has no links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,7 +1,7 @@
-"""Lines that are there twice: in training and held-out text, or in one corpus. Lines are compared by their digests.
+"""Find repeated lines, within a corpus or between training and held-out text, by their digests.
 
-Memory does not grow with the corpus: the held-out text's digests are kept (8 bytes a line), those of a corpus are
-compared a range of digests at a time.
+Memory does not grow with the corpus: the digests of the held-out text are held (8 bytes a line), those of a corpus are
+compared one range of digests at a time.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.shard_raw import DIGEST_DTYPE, NO_DIGEST, read_digests
 
-AT_ONCE = 1 << 22
-"""About how many digests are compared at once, at most."""
+DIGESTS_PER_RANGE = 1 << 22
+"""Upper bound, roughly, of the digests compared together."""
 
-# Mixes the digests of a pair's sides, so that a pair and its mirror image differ.
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+# Multiplier for the first side of a pair, so that swapping the sides changes the digest of the pair.
+_SIDE_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def collect_held_out(work: ArtifactStore, out: Path, languages: list[str], shards: list[list[Any]]) -> dict[str, Any]:
-    """Write ``{language}.digests``, rising, of all lines in ``shards``: part, number, and languages of each."""
+def collect_held_out(store: ArtifactStore, out: Path, languages: list[str], shards: list[list[Any]]) -> dict[str, Any]:
+    """Write ``{language}.digests``, sorted, of all lines in ``shards``: (raw key, shard number, languages)."""
     for language in languages:
         found = [
-            read_digests(work.part("cut", part), number, language)
-            for part, number, sides in shards
+            read_digests(store.path("shard", raw), number, language)
+            for raw, number, sides in shards
             if language in sides
         ]
         digests = np.unique(np.concatenate([np.empty(0, DIGEST_DTYPE), *found]))
@@ -35,61 +35,62 @@ def collect_held_out(work: ArtifactStore, out: Path, languages: list[str], shard
     return {}
 
 
-def held_out(part: Path, language: str, digests: np.ndarray) -> np.ndarray:
-    """Which of ``digests`` are in the held-out text, (n,) bool."""
-    known = np.fromfile(part / f"{language}.digests", DIGEST_DTYPE)
+def is_held_out(held_out: Path, language: str, digests: np.ndarray) -> np.ndarray:
+    """Return which of ``digests`` (n,) are in the held-out text, (n,) bool."""
+    known = np.fromfile(held_out / f"{language}.digests", DIGEST_DTYPE)
     if not len(known):
         return np.zeros(len(digests), bool)
-    return known[np.minimum(np.searchsorted(known, digests), len(known) - 1)] == digests
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, digests), len(known) - 1)] == digests
+    return found
 
 
 def find_duplicates(
-    work: ArtifactStore, out: Path, shards: list[list[Any]], languages: list[str], lines: int
+    store: ArtifactStore, out: Path, shards: list[list[Any]], languages: list[str], lines: int
 ) -> dict[str, Any]:
-    """Write, for each of a corpus's ``shards`` (part, number), which of its lines are the same as an earlier line.
+    """Write for each shard (raw key, shard number) of a corpus the indices of lines that repeat an earlier line.
 
-    ``lines``: of them all. A pair is the same as another if both sides are.
+    ``lines``: in all shards together. A pair repeats another if both sides do.
     """
-    bits = max(lines // AT_ONCE, 1).bit_length()
+    bits = max(lines // DIGESTS_PER_RANGE, 1).bit_length()
     repeated: list[list[np.ndarray]] = [[] for _ in shards]
     for high in range(1 << bits):
-        # Of the digests that begin with the same bits: of which shard they are, and which line of it, in order.
-        digests, owners, places = [], [], []
+        # Digests that begin with the same bits, with shard and line of each, in the order of the text.
+        digests, owners, lines_of = [], [], []
         for owner, shard in enumerate(shards):
-            mine = _line_digests(work, shard, languages)
-            chosen = np.flatnonzero((mine >> np.uint64(64 - bits) == high) & (mine != NO_DIGEST))
-            digests.append(mine[chosen])
+            found = _line_digests(store, shard, languages)
+            chosen = np.flatnonzero((found >> np.uint64(64 - bits) == high) & (found != NO_DIGEST))
+            digests.append(found[chosen])
             owners.append(np.full(len(chosen), owner, np.int32))
-            places.append(chosen.astype(np.int32))
-        for owner, place in zip(*_later(np.concatenate(digests), np.concatenate(owners), np.concatenate(places))):
-            repeated[owner].append(place)
-    for shard, places in zip(shards, repeated):
-        np.sort(np.concatenate([np.empty(0, np.int32), *places])).tofile(drop_file(out, *shard))
+            lines_of.append(chosen.astype(np.int32))
+        for owner, some in zip(*_repetitions(*map(np.concatenate, (digests, owners, lines_of)))):
+            repeated[owner].append(some)
+    for shard, found_lines in zip(shards, repeated):
+        np.sort(np.concatenate([np.empty(0, np.int32), *found_lines])).tofile(_drop_file(out, *shard))
     return {}
 
 
-def _later(digests: np.ndarray, owners: np.ndarray, places: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
-    """Of entries in order: those whose digest occurred before, as owners and the places of each."""
+def _repetitions(digests: np.ndarray, owners: np.ndarray, lines: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
+    """Find entries whose digest occurred before: the shards that have any, and the lines in each."""
     order = np.argsort(digests, kind="stable")
     again = np.sort(order[1:][digests[order[1:]] == digests[order[:-1]]])
     present, begins = np.unique(owners[again], return_index=True)
-    return present.tolist(), np.split(places[again], begins[1:]) if len(present) else []
+    return present.tolist(), np.split(lines[again], begins[1:]) if len(present) else []
 
 
-def _line_digests(work: ArtifactStore, shard: list[Any], languages: Sequence[str]) -> np.ndarray:
-    """One digest a line; that of a pair is made from both sides'."""
-    part, number = shard
-    sides = [read_digests(work.part("cut", part), number, language) for language in languages]
+def _line_digests(store: ArtifactStore, shard: list[Any], languages: Sequence[str]) -> np.ndarray:
+    """Return one digest per line, for a pair one of both sides."""
+    raw, number = shard
+    sides = [read_digests(store.path("shard", raw), number, language) for language in languages]
     if len(sides) == 1:
         return sides[0]
-    return np.where((sides[0] == NO_DIGEST) | (sides[1] == NO_DIGEST), NO_DIGEST, sides[0] * _ODD + sides[1])
+    blank = (sides[0] == NO_DIGEST) | (sides[1] == NO_DIGEST)
+    return np.where(blank, NO_DIGEST, sides[0] * _SIDE_MULTIPLIER + sides[1])
 
 
-def drop_file(part: Path, cut_key: str, shard: int) -> Path:
-    """Which lines of a shard are duplicates: rising int32 numbers, from 0."""
-    return part / f"{cut_key}.{shard:05d}"
+def read_duplicates(duplicates: Path, raw: str, shard: int) -> np.ndarray:
+    """Return the lines of a shard that are duplicates: sorted int32 indices, from 0."""
+    return np.fromfile(_drop_file(duplicates, raw, shard), np.int32)
 
 
-def read_duplicates(part: Path, cut_key: str, shard: int) -> np.ndarray:
-    """See :func:`drop_file`."""
-    return np.fromfile(drop_file(part, cut_key, shard), np.int32)
+def _drop_file(duplicates: Path, raw: str, shard: int) -> Path:
+    return duplicates / f"{raw}.{shard:05d}"

@@ -1,6 +1,6 @@
-"""The raw text files: which they are, and their lines.
+"""Find the raw text files and read their lines, plain or compressed.
 
-Only ``\\n`` ends a line (U+0085 and U+2028 do not), and a ``\\r`` before it is no part of the line.
+Only ``\\n`` ends a line (U+0085 and U+2028 do not); a ``\\r`` before it is removed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class RawText:
-    """A file of one language, or the two aligned files of a pair, in the order of ``languages``."""
+    """One file of a language, or the two aligned files of a pair, in the order of ``languages``."""
 
     split: str
     languages: tuple[str, ...]
@@ -38,18 +38,18 @@ class RawText:
 
     @property
     def pair(self) -> str | None:
-        """The pair's name, None for a single language."""
+        """Name of the pair, None for a single language."""
         return "-".join(self.languages) if len(self.languages) > 1 else None
 
     def sides(self) -> Iterator[tuple[str, Path]]:
-        """Each language with its file."""
+        """Yield (language, file)."""
         return zip(self.languages, self.paths)
 
 
 def find_texts(config: PrepareConfig) -> list[RawText]:
-    """All files of the settings: sorted within a pattern, patterns in the given order.
+    """Return the files of the settings: sorted within a pattern, patterns in the given order.
 
-    Raises DataError with the key path if a pattern matches nothing, or not the same files for both languages.
+    Raises DataError with the key path if a pattern matches no file, or different files for the two languages.
     """
     texts: list[RawText] = []
     for split in SPLITS:
@@ -63,18 +63,18 @@ def find_texts(config: PrepareConfig) -> list[RawText]:
             for pattern in patterns:
                 key_path = f"{split}.pairs.{pair}"
                 if "{lang}" not in pattern:
-                    raise DataError(f"{key_path}: {pattern} has no {{lang}} in it to stand for either language")
+                    raise DataError(f"{key_path}: {pattern} must contain {{lang}}, which stands for either language")
                 left, right = (_matches(pattern, language, key_path) for language in languages)
                 for one, other in ((left, right), (right, left)):
-                    if alone := [path for key, path in one.items() if key not in other]:
-                        raise DataError(f"{key_path}: {alone[0]} has no counterpart in the other language")
+                    if unpaired := [path for key, path in one.items() if key not in other]:
+                        raise DataError(f"{key_path}: {unpaired[0]} has no counterpart in the other language")
                 texts += [RawText(split, languages, (path, right[key])) for key, path in left.items()]
     return texts
 
 
 def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...], Path]:
-    """The files of a pattern, sorted; the key of each is what its wildcards stand for."""
-    pattern = os.path.normpath(pattern.replace("{lang}", language))  # as glob gives back what it finds
+    """Return the files of a pattern, sorted, keyed by the text that the wildcards match."""
+    pattern = os.path.normpath(pattern.replace("{lang}", language))  # as glob returns paths
     wildcards = {"*": "([^/]*)", "?": "([^/])"}
     expression = re.compile("".join(wildcards.get(char, re.escape(char)) for char in pattern))
     found = sorted(path for path in glob.glob(pattern.replace("[", "[[]")) if Path(path).is_file())
@@ -86,7 +86,7 @@ def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...]
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
-    """The decompressed content of a file, as a stream."""
+    """Open a file for reading its decompressed content."""
     match path.suffix:
         case ".gz":
             return gzip.GzipFile(path)
@@ -100,7 +100,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 
 
 class _ZstdReader(io.RawIOBase):
-    """zstandard's own reader takes a file that was cut off for a complete one."""
+    """Zstandard reader that raises EOFError for a truncated file, unlike the library's own."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -135,8 +135,8 @@ class _ZstdReader(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some lines of a raw text; ``lines`` holds as many for each of its languages, without line ends; ``size`` counts
-    bytes, line ends included; ``index`` counts chunks from 0, ``first`` is the number of the first line, from 1."""
+    """Consecutive lines of a raw text. ``lines``: for each language the same number of lines, without line ends.
+    ``size``: bytes, line ends included; ``index`` of the chunk, from 0; ``first``: number of the first line, from 1."""
 
     index: int
     languages: tuple[str, ...]
@@ -146,7 +146,7 @@ class Chunk:
 
 
 class UnequalLengths(DataError):
-    """The two files of a pair have not the same number of lines; ``surplus``: how many have no partner."""
+    """The two files of a pair have different numbers of lines; ``surplus``: the difference."""
 
     def __init__(self, message: str, surplus: int) -> None:
         super().__init__(message)
@@ -154,11 +154,10 @@ class UnequalLengths(DataError):
 
 
 def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> Iterator[Chunk]:
-    """The lines of ``text`` in order, in chunks of about ``target_bytes``.
+    """Yield the lines of ``text`` in order, in chunks of about ``target_bytes``.
 
-    ``max_line_bytes``: of longer lines only so many bytes are kept, and one more to tell; 0 keeps all. Raises
-    UnequalLengths after the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its
-    end.
+    ``max_line_bytes``: longer lines are truncated to one byte more than this; 0 keeps all. Raises UnequalLengths after
+    the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its end.
     """
     with ExitStack() as stack:
         sides = [_lines(path, stack.enter_context(_open(path)), max_line_bytes) for path in text.paths]
@@ -201,23 +200,23 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def _lines(path: Path, stream: io.BufferedIOBase, max_bytes: int) -> Iterator[bytes]:
-    """Lines without their ends. What is kept of a line that does not end is bounded by ``max_bytes``, too."""
+    """Yield lines without their ends. ``max_bytes`` bounds memory even for a line that never ends."""
     rest = b""
     try:
         while block := stream.read(BLOCK_BYTES):
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:
-                yield _shortened(line, max_bytes).removesuffix(b"\r")
-            rest = _shortened(rest, max_bytes)
+                yield _truncated(line, max_bytes).removesuffix(b"\r")
+            rest = _truncated(rest, max_bytes)
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
         raise _unreadable(path, error) from error
     if rest:
         yield rest.removesuffix(b"\r")
 
 
-def _shortened(line: bytes, max_bytes: int) -> bytes:
+def _truncated(line: bytes, max_bytes: int) -> bytes:
     return line[: max_bytes + 1] if max_bytes else line
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged, cut off, or not what its name says?")
+    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged, truncated, or misnamed?")

@@ -1,9 +1,8 @@
-"""Stage 1 of preparation: raw files are read once, checked, and cut into shards of bounded size.
+"""Stage ``shard``: read the raw files once, check them, and split them into shards of bounded size.
 
-A shard holds consecutive lines of one raw text (of both files of a pair), as many for every language, compressed with
-Zstandard. What cannot be used as text is found here, before the long work: lines that are not UTF-8, lines of more
-than ``clean.max_chars`` characters, pairs that do not belong together. Where shards begin depends on the text and on
-``shard_mb`` only.
+A shard holds consecutive lines of one raw text (of both files of a pair), the same number for every language,
+compressed with Zstandard. Unusable text is detected here, before the long stages: lines that are not UTF-8, lines of
+more than ``clean.max_chars`` characters, misaligned pairs. Shard boundaries depend on the text and ``shard_mb`` only.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import zstandard
 
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
 from xlmtrain.errors import DataError
-from xlmtrain.prepare.artifacts import BuildTask
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.raw_files import BLOCK_BYTES, Chunk, RawText, UnequalLengths, read_chunks
 from xlmtrain.text.alignment_check import first_mismatch
 from xlmtrain.text.langid import marker_words
@@ -29,12 +28,12 @@ from xlmtrain.text.langid import marker_words
 CHUNK_BYTES = 1 << 18
 DIGEST_DTYPE = np.dtype("<u8")
 NO_DIGEST = 0
-"""The digest of a line of nothing but white space: it is like no other line."""
+"""The digest of a blank line, which is equal to no other line."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def cut_task(text: RawText, config: PrepareConfig) -> BuildTask:
-    """The task for one raw text; ``files`` in its arguments is what tells a changed file."""
+def shard_task(text: RawText, config: PrepareConfig) -> BuildTask:
+    """Return the task for one raw text. Its key changes with the size and time of change of the files."""
     stats = [path.stat() for path in text.paths]
     arguments = {
         "split": text.split,
@@ -43,27 +42,31 @@ def cut_task(text: RawText, config: PrepareConfig) -> BuildTask:
         "shard_bytes": config.shard_mb * 10**6,
         "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "misaligned")},
     }
-    return BuildTask("cut", arguments, sum(stat.st_size for stat in stats))
+    return BuildTask("shard", arguments, sum(stat.st_size for stat in stats))
 
 
-def cut(
-    out: Path, split: str, languages: list[str], files: list[list[Any]], shard_bytes: int, clean: dict[str, Any]
+def shard_raw(
+    store: ArtifactStore,
+    out: Path,
+    split: str,
+    languages: list[str],
+    files: list[list[Any]],
+    shard_bytes: int,
+    clean: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the shards to ``out``; returns, JSON-able:
+    """Write the shards of a raw text to ``out``.
 
-    ``shards``: lines and bytes of each; ``lines``: those of the raw files; ``dropped``: lines by reason; ``words``:
-    what :func:`~xlmtrain.text.langid.marker_words` counted for each side; ``segmented``: lines that hold ``@@``.
-    Raises DataError with file and line for what ``clean`` does not let pass.
+    Returns ``shards``: lines and bytes of each; ``lines`` in the raw files; ``dropped``: lines by reason; ``words``:
+    :func:`~xlmtrain.text.langid.marker_words` of each side; ``segmented``: lines that contain ``@@``. Raises DataError
+    with file and line for text that ``clean`` does not tolerate.
     """
     text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files))
     checks = _Checks(text, CleanConfig(**clean))
-    shards: list[dict[str, int]] = []
-    with _Shards(out, text.languages, shard_bytes) as writer:
+    with _ShardWriter(out, text.languages, shard_bytes) as writer:
         for chunk in checks.usable():
             writer.write(chunk)
-        shards = writer.finish()
     return {
-        "shards": shards,
+        "shards": writer.shards,
         "lines": checks.lines,
         "dropped": dict(checks.dropped),
         "words": [dict(words) for words in checks.words],
@@ -72,7 +75,7 @@ def cut(
 
 
 class _Checks:
-    """The chunks of a raw text without the lines that cannot be used, and what was found on the way."""
+    """Reads a raw text without its unusable lines, and counts what it finds."""
 
     def __init__(self, text: RawText, clean: CleanConfig) -> None:
         self._text, self._clean = text, clean
@@ -82,11 +85,11 @@ class _Checks:
         self.words: list[Counter[str]] = [Counter() for _ in text.languages]
 
     def usable(self) -> Iterator[Chunk]:
-        """What is left of every chunk."""
+        """Yield every chunk without its unusable lines; it may be empty."""
         try:
             for chunk in read_chunks(self._text, CHUNK_BYTES, 4 * self._clean.max_chars):
                 self.lines += len(chunk.lines[0])
-                chunk = self._aligned(self._decodable(self._not_too_long(chunk)))
+                chunk = self._drop_misaligned(self._drop_undecodable(self._drop_too_long(chunk)))
                 self.segmented += sum(1 for side in chunk.lines for line in side if b"@@ " in line)
                 yield chunk
         except UnequalLengths as error:
@@ -95,7 +98,7 @@ class _Checks:
             self.lines += error.surplus
             self.dropped["mismatch"] += error.surplus
 
-    def _not_too_long(self, chunk: Chunk) -> Chunk:
+    def _drop_too_long(self, chunk: Chunk) -> Chunk:
         limit = self._clean.max_chars
         if not limit or max(len(line) for side in chunk.lines for line in side) <= limit:
             return chunk
@@ -106,7 +109,7 @@ class _Checks:
         ]
         return self._without(chunk, bad, "too_many_chars")
 
-    def _decodable(self, chunk: Chunk) -> Chunk:
+    def _drop_undecodable(self, chunk: Chunk) -> Chunk:
         bad: set[int] = set()
         for path, side in zip(self._text.paths, chunk.lines):
             if _decoding_error(b"\n".join(side)) is None:
@@ -122,8 +125,8 @@ class _Checks:
                     bad.add(i)
         return self._without(chunk, sorted(bad), "not_utf8")
 
-    def _aligned(self, chunk: Chunk) -> Chunk:
-        """Where a pair's sides cease to belong together, the rest of the chunk goes."""
+    def _drop_misaligned(self, chunk: Chunk) -> Chunk:
+        """Drop the rest of a chunk of pairs from the first misaligned line on."""
         words = [marker_words(side) for side in chunk.lines]
         for total, count in zip(self.words, words):
             total.update(count)
@@ -134,8 +137,8 @@ class _Checks:
         if self._clean.misaligned == OnError.stop:
             path, other = self._text.paths
             raise DataError(
-                f"{path}:{chunk.first + index}: from about this line on, {why} {other}; mend the files, or drop what "
-                "looks so with clean.misaligned=drop"
+                f"{path}:{chunk.first + index}: from about this line on, {why} {other}; fix the files, or drop "
+                "such lines with clean.misaligned=drop"
             )
         return self._without(chunk, range(index, len(chunk.lines[0])), "mismatch")
 
@@ -143,8 +146,8 @@ class _Checks:
         if not bad:
             return chunk
         self.dropped[reason] += len(bad)
-        gone = set(bad)
-        kept = tuple([line for i, line in enumerate(side) if i not in gone] for side in chunk.lines)
+        dropped = set(bad)
+        kept = tuple([line for i, line in enumerate(side) if i not in dropped] for side in chunk.lines)
         return replace(chunk, lines=kept, size=sum(len(line) + 1 for side in kept for line in side))
 
 
@@ -156,57 +159,51 @@ def _decoding_error(content: bytes) -> UnicodeDecodeError | None:
     return None
 
 
-def shard_file(cut_part: Path, shard: int, language: str) -> Path:
-    """The raw lines of a shard, one language."""
-    return cut_part / f"{shard:05d}.{language}.zst"
+def shard_file(raw: Path, shard: int, language: str) -> Path:
+    """Return the file with the raw lines of a shard in one language."""
+    return raw / f"{shard:05d}.{language}.zst"
 
 
-def read_digests(cut_part: Path, shard: int, language: str) -> np.ndarray:
-    """A digest of every line of a shard, (lines,) uint64: the same for lines that differ in white space at their ends
-    only, and else different, but for one chance in 2^64."""
-    return np.fromfile(cut_part / f"{shard:05d}.{language}.digests", DIGEST_DTYPE)
+def read_digests(raw: Path, shard: int, language: str) -> np.ndarray:
+    """Return a digest of every line of a shard, (lines,) uint64. White space at the ends of a line does not matter."""
+    return np.fromfile(raw / f"{shard:05d}.{language}.digests", DIGEST_DTYPE)
 
 
 def line_digest(line: bytes) -> int:
-    """See :func:`read_digests`."""
+    """Return the digest of a line, without white space at its ends."""
     bare = line.strip()
     return int.from_bytes(hashlib.blake2b(bare, digest_size=8).digest(), "little") if bare else NO_DIGEST
 
 
-class _Shards:
-    """Writes chunks, and begins a shard where the last one is full."""
+class _ShardWriter:
+    """Writes chunks to shards, one after another. ``shards``: lines and bytes of each."""
 
     def __init__(self, directory: Path, languages: tuple[str, ...], shard_bytes: int) -> None:
         self._directory, self._languages, self._shard_bytes = directory, languages, shard_bytes
-        self._shards: list[dict[str, int]] = []
+        self.shards: list[dict[str, int]] = []
         self._open = ExitStack()
         self._sides: list[tuple[BinaryIO, BinaryIO]] = []
 
-    def __enter__(self) -> _Shards:
+    def __enter__(self) -> _ShardWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
     def write(self, chunk: Chunk) -> None:
-        """Append the chunk, which may be empty."""
-        if not self._shards or self._shards[-1]["bytes"] >= self._shard_bytes:
+        """Append a chunk; begins a shard if the last one is full."""
+        if not self.shards or self.shards[-1]["bytes"] >= self._shard_bytes:
             self._begin()
         for (text, digests), lines in zip(self._sides, chunk.lines):
             text.write(b"".join(line + b"\n" for line in lines))
             digests.write(np.array([line_digest(line) for line in lines], DIGEST_DTYPE).tobytes())
-        self._shards[-1]["lines"] += len(chunk.lines[0])
-        self._shards[-1]["bytes"] += chunk.size
-
-    def finish(self) -> list[dict[str, int]]:
-        """Close the files; lines and bytes of each shard."""
-        self._open.close()
-        return self._shards
+        self.shards[-1]["lines"] += len(chunk.lines[0])
+        self.shards[-1]["bytes"] += chunk.size
 
     def _begin(self) -> None:
         self._open.close()
-        number = len(self._shards)
-        self._shards.append({"lines": 0, "bytes": 0})
+        number = len(self.shards)
+        self.shards.append({"lines": 0, "bytes": 0})
         self._sides = []
         for language in self._languages:
             path = shard_file(self._directory, number, language)

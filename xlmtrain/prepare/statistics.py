@@ -1,4 +1,4 @@
-"""What became of the raw text: per file, per language and split."""
+"""Statistics of a preparation: lines, drops, subwords and unknown subwords per file and per corpus."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNKNOWN_WORDS_SHOWN = 10
 
 @dataclass
 class FileStatistics:
-    """One raw file. ``dropped``: lines by reason (:data:`~xlmtrain.text.filters.REASONS`); of a pair, both sides' lines
-    go if either side's has to. ``subwords`` does not count EOS; ``unknown`` are those not in the vocabulary.
-    ``segmented``: lines with ``@@`` in them; ``reads_like``: the language it is clearly in, if not its own."""
+    """One raw file. ``dropped``: lines by reason (:data:`~xlmtrain.text.filters.REASONS`); of a pair, both sides are
+    dropped. ``subwords`` does not count EOS; ``unknown`` are those not in the vocabulary. ``segmented``: lines that
+    contain ``@@``; ``reads_like``: the language it is clearly in, if not its own."""
 
     split: str
     language: str
@@ -37,7 +37,7 @@ class FileStatistics:
     reads_like: str | None = None
 
     def __post_init__(self) -> None:
-        self.dropped = {**dict.fromkeys(REASONS, 0), **self.dropped}  # an earlier version knew fewer reasons
+        self.dropped = {**dict.fromkeys(REASONS, 0), **self.dropped}  # earlier versions had fewer reasons
 
     def drop(self, reasons: Mapping[str, int]) -> None:
         """Count lines that were dropped."""
@@ -52,9 +52,9 @@ class FileStatistics:
 
 @dataclass
 class Statistics:
-    """The whole job. ``vocab_parts``: entries of the vocabulary that do not end a word. ``notes``: what the user should
-    know about it. ``unknown_words``: corpus -> the most frequent words with a
-    subword that is not in the vocabulary, with their counts in up to 2,000 such sentences of each shard."""
+    """The whole preparation. ``vocab_parts``: entries of the vocabulary that do not end a word. ``notes``: remarks for
+    the user. ``unknown_words``: corpus -> the most frequent words with a subword that is not in the vocabulary, with
+    counts in up to 2,000 such sentences of each shard."""
 
     files: list[FileStatistics]
     vocab_size: int
@@ -64,7 +64,7 @@ class Statistics:
     unknown_words: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def totals(self) -> list[FileStatistics]:
-        """Sums per split, language and pair."""
+        """Return the sums per split, language and pair."""
         groups: dict[tuple[str, str, str | None], list[FileStatistics]] = {}
         for file in self.files:
             groups.setdefault((file.split, file.language, file.pair), []).append(file)
@@ -76,7 +76,7 @@ class Statistics:
 
     @classmethod
     def read(cls, path: Path) -> Statistics | None:
-        """What was written there, by this version or one that wrote less; None if there is no such file.
+        """Read statistics written by this version or an earlier one; None if the file does not exist.
 
         Raises DataError if it is damaged.
         """
@@ -91,7 +91,7 @@ class Statistics:
             raise DataError(f"{path}: not statistics as this program writes them ({error!r})") from error
 
     def table(self) -> list[str]:
-        """Return the lines of a table: a row for each file, and one for the sum of each corpus."""
+        """Format a row per file, and a row for the sum of each corpus."""
         reasons = [reason for reason in REASONS if any(file.dropped[reason] for file in self.files)]
         header = ["file", "lines", *(reason.replace("_", " ") for reason in reasons), *COLUMNS]
         rows = [_row(file, reasons) for file in [*self.files, *self.totals()]]

@@ -1,4 +1,4 @@
-"""Worker processes, and a pool of them that keeps the order."""
+"""Worker processes, and a process pool that keeps the order of results."""
 
 from __future__ import annotations
 
@@ -20,32 +20,30 @@ IN_FLIGHT_PER_WORKER = 4
 
 
 def worker_count(setting: int) -> int:
-    """The number of processes for a setting; 0 means every core this process may use."""
+    """Return the number of processes for a setting; 0 means every core this process may use."""
     if setting:
         return setting
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def initialize_worker() -> None:
-    """What every worker process does first: Ctrl-C is its parent's to handle, and it ends when its parent does, also
-    when that was killed: else it would wait for work for ever."""
+    """Prepare a worker process: leave Ctrl-C to the parent, and exit when the parent ends, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "this is no worker process"
+    assert parent is not None, "not a worker process"
     parent.join()
     os._exit(1)
 
 
 def pool_imap(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers: int) -> Iterator[R]:
-    """The results of ``make()(item)`` in the order of ``items``.
+    """Yield ``make()(item)`` for each item, in order.
 
-    Every process calls ``make`` once, for what is costly to build. A bounded number of items is in flight, so memory
-    does not grow with the corpus. An exception in a worker arrives here as it is. With one worker all work is done in
-    this process.
+    Every process calls ``make`` once, so it may be slow. A bounded number of items is in flight, so memory does not
+    grow with their number. Exceptions of workers are passed on. One worker is this process.
     """
     if workers == 1:
         yield from map(make(), items)
@@ -62,23 +60,23 @@ def pool_imap(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, killed perhaps for want of memory; take fewer with workers=..."
+            "a worker process died, killed perhaps for lack of memory; take fewer with workers=..."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-# A pool can only reach what its workers keep in a module: this is set once in each of them, never in the parent.
+# Worker processes find their function in a module only. Set once in each worker, never in the parent.
 _worker: dict[str, Any] = {}
 
 
-def _initialize(make: Callable[[], Callable]) -> None:
+def _initialize(make: Callable[[], Callable[[Any], Any]]) -> None:
     initialize_worker()
     _worker["make"] = make
 
 
 def _run(item: Any) -> Any:
-    # Built here, not in the initializer, whose exceptions would reach the parent as a broken pool only.
+    # Not in the initializer, whose exceptions reach the parent only as a broken pool.
     if "task" not in _worker:
         _worker["task"] = _worker["make"]()
     return _worker["task"](item)

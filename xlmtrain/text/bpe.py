@@ -1,7 +1,7 @@
-"""Byte-pair encoding (Sennrich et al. 2016): codes on disk, and applying them with fastBPE.
+"""Byte-pair encoding (Sennrich et al. 2016): read and write codes, and apply them with fastBPE.
 
-A code joins two neighbouring symbols of a word; codes are applied in the order in which they were learned. The last
-symbol of a word ends with ``</w>``. On disk (fastBPE's format): ``left right count`` a line.
+A code merges two neighbouring symbols of a word; codes are applied in the order in which they were learned. The last
+symbol of a word ends with ``</w>``. On disk (fastBPE's format): ``left right count``, one code a line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ END_OF_WORD = "</w>"
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Join ``left`` and ``right``, which stood side by side ``count`` times when the code was learned."""
+    """Merge ``left`` and ``right``, which were neighbours ``count`` times when the code was learned."""
 
     left: str
     right: str
@@ -34,7 +34,7 @@ class Code:
 
 
 def reachable_subwords(codes: Iterable[Code], characters: Iterable[str]) -> set[str]:
-    """Every subword that words of these characters can be split into by ``codes``."""
+    """Return every subword that ``codes`` can produce from words of these characters."""
     symbols = {symbol for character in characters for symbol in (character, character + END_OF_WORD)}
     for code in codes:
         symbols |= {code.left, code.right, code.left + code.right}
@@ -45,12 +45,12 @@ def reachable_subwords(codes: Iterable[Code], characters: Iterable[str]) -> set[
 
 
 def write_codes(codes: Sequence[Code], path: Path) -> None:
-    """Write fastBPE's format."""
+    """Write ``codes`` in fastBPE's format."""
     path.write_bytes("".join(f"{code.left} {code.right} {code.count}\n" for code in codes).encode())
 
 
 def read_codes(path: str | Path) -> list[Code]:
-    """Raises DataError with file and line for what is not ``left right count``, or repeats a pair."""
+    """Read codes. Raises DataError with file and line for one that is not ``left right count`` or repeats a pair."""
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
@@ -72,26 +72,26 @@ def read_codes(path: str | Path) -> list[Code]:
 
 
 class Bpe:
-    """Applies codes: word -> subwords."""
+    """Word -> subwords, by applying codes."""
 
     def __init__(self, codes: str | Path) -> None:
         """``codes``: a file. Raises DataError if it is malformed, or if the fastBPE package is missing."""
         require_fastbpe()
-        read_codes(codes)  # fastBPE takes the process down on a bad file
+        read_codes(codes)  # fastBPE kills the process on a malformed file
         with _silent_stderr():
             self._apply = fastBPE.fastBPE(str(codes)).apply
 
     def segment(self, word: str) -> list[str]:
-        """One word (not empty, no white space) -> its subwords, all but the last ending with ``@@``."""
+        """Split a word (not empty, no white space) into subwords; all but the last end with ``@@``."""
         return self.segment_all([word])[0]
 
     def segment_all(self, words: Sequence[str]) -> list[list[str]]:
-        """Many words at once, which is faster."""
+        """Split many words, which is faster than one by one."""
         return [subwords.split(" ") for subwords in self._apply(list(words))]
 
 
 def require_fastbpe() -> None:
-    """Raises DataError, saying how to install it, if the fastBPE package is missing."""
+    """Raise DataError, saying how to install it, if the fastBPE package is missing."""
     if fastBPE is None:
         raise DataError(
             "the fastBPE package is missing; install it with: pip install cython setuptools wheel && "
@@ -101,7 +101,7 @@ def require_fastbpe() -> None:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """fastBPE reports its loading on the C-level stderr, once for every worker process."""
+    """Discard what fastBPE prints on the C-level stderr while it loads codes."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:

@@ -1,8 +1,7 @@
-"""Which language a text is in: by its commonest words for a whole file, by a classifier for a line.
+"""Language identification: by the commonest words for a whole file, by a classifier for a line.
 
-The words are enough to notice files that were swapped; only German and English, which this program is made for, are
-told apart that way, and text of other languages is not judged. Lines are classified by py3langid where it is installed
-(an extra).
+The common words detect files that were swapped. They are listed for German and English only; text in other languages is
+not judged. Lines are classified by py3langid, an optional package.
 """
 
 from __future__ import annotations
@@ -17,79 +16,37 @@ try:
 except ImportError:
     langid = None
 
-MARKERS = {
-    "de": frozenset(
-        [
-            "der",
-            "die",
-            "das",
-            "und",
-            "nicht",
-            "ist",
-            "ein",
-            "eine",
-            "zu",
-            "den",
-            "mit",
-            "auf",
-            "für",
-            "sich",
-            "dem",
-            "auch",
-            "von",
-            "wir",
-            "werden",
-            "sie",
-        ]
-    ),
-    "en": frozenset(
-        [
-            "the",
-            "of",
-            "and",
-            "to",
-            "a",
-            "in",
-            "is",
-            "that",
-            "it",
-            "was",
-            "for",
-            "on",
-            "with",
-            "this",
-            "be",
-            "are",
-            "not",
-            "have",
-            "by",
-            "you",
-        ]
-    ),
+_MARKER_WORDS = {
+    "de": "der die das und nicht ist ein eine zu den mit auf für sich dem auch von wir werden sie",
+    "en": "the of and to a in is that it was for on with this be are not have by you",
 }
-_OWNER = {word.encode(): language for language, words in MARKERS.items() for word in words}
-_LINES_LOOKED_AT = 100
-_ENOUGH = 20
+MARKERS = {language: frozenset(words.split()) for language, words in _MARKER_WORDS.items()}
+_LANGUAGE_OF = {word.encode(): language for language, words in MARKERS.items() for word in words}
+_LINES_READ = 100
+_MIN_MARKERS = 20
 UNDECIDED = "und"
 
 
 def marker_words(lines: Sequence[bytes]) -> Counter[str]:
-    """How many of the first lines' words are among the commonest of each language that is known."""
-    words = b" ".join(lines[:_LINES_LOOKED_AT]).lower().split()
-    return Counter(owner for word in words if (owner := _OWNER.get(word)))
+    """Count the marker words of each known language in the first lines."""
+    words = b" ".join(lines[:_LINES_READ]).lower().split()
+    return Counter(language for word in words if (language := _LANGUAGE_OF.get(word)))
 
 
 def detected_language(language: str, words: Mapping[str, int]) -> str | None:
-    """The language that the text is clearly in, by its ``words``, if that is not ``language``, itself one we know."""
+    """Return the language that text labelled ``language`` is clearly in, by its :func:`marker_words`.
+
+    None if that is ``language``, if it is not clear, or if ``language`` has no marker words.
+    """
     if language not in MARKERS:
         return None
     likeliest = max(MARKERS, key=lambda other: words.get(other, 0))
-    clear = words.get(likeliest, 0) >= max(_ENOUGH, 4 * words.get(language, 0))
+    clear = words.get(likeliest, 0) >= max(_MIN_MARKERS, 4 * words.get(language, 0))
     return likeliest if clear else None
 
 
 def make_langid_filter(language: str, confidence: float) -> Callable[[str], bool]:
-    """Whether a line is, with at least ``confidence``, in another language than ``language``.
+    """Return a function: is a line, with at least ``confidence``, in another language than ``language``?
 
     Raises ConfigError if py3langid is missing or does not know the language.
     """

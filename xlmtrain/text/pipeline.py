@@ -1,4 +1,4 @@
-"""One raw sentence -> ids, exactly as in preparation: for use of a trained model."""
+"""Turn a raw sentence into ids exactly as in preparation, for use with a trained model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MASK_IN_TEXT = "<mask>"
 
 
 class TextPipeline:
-    """The steps of preparation for one line at a time; tokenizers are built when a language is first met."""
+    """The steps of preparation for one line at a time. A language's tokenizer is built on its first use."""
 
     def __init__(self, settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> None:
-        """``codes``: none for a model that came without them, which then cannot split raw text into subwords."""
+        """``codes``: empty for a model imported without codes, which cannot split raw text into subwords."""
         self.vocab = vocab
         self._settings = settings
         self._bpe = None
@@ -31,27 +31,27 @@ class TextPipeline:
                 self._bpe = Bpe(path)
 
     def tokens(self, line: str, language: str) -> list[str]:
-        """Subwords of a raw line. ``<mask>`` becomes the mask symbol instead of being tokenized.
+        """Return the subwords of a raw line. ``<mask>`` becomes the mask symbol instead of being tokenized.
 
         Raises DataError if the model has no BPE codes.
         """
         if self._bpe is None:
             raise DataError(
-                "the model has no BPE codes, without which raw text cannot be split into its subwords; import it again "
-                "with codes=FILE, the codes that its data was made with"
+                "the model has no BPE codes, so it cannot split raw text into subwords; import it again with "
+                "codes=FILE, the codes that its data was prepared with"
             )
         tokenize = self._tokenizer(language)
-        # Tokenization looks at a word's neighbours, so an ordinary word holds the mask's place meanwhile.
-        stand_in = "maskhere"
-        while stand_in in tokenize(line):
-            stand_in += "x"
-        words = tokenize(line.replace(MASK_IN_TEXT, f" {stand_in} "))
+        # Tokenization looks at a word's neighbours, so an ordinary word stands for the mask meanwhile.
+        placeholder = "maskhere"
+        while placeholder in tokenize(line):
+            placeholder += "x"
+        words = tokenize(line.replace(MASK_IN_TEXT, f" {placeholder} "))
         segment = self._bpe.segment
-        segmented = ([SPECIALS[MASK]] if word == stand_in else segment(word) for word in words)
+        segmented = ([SPECIALS[MASK]] if word == placeholder else segment(word) for word in words)
         return [subword for subwords in segmented for subword in subwords]
 
     def ids(self, line: str, language: str) -> list[int]:
-        """Ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
+        """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
 
     def _tokenizer(self, language: str) -> Tokenizer:

@@ -1,18 +1,28 @@
-"""Raw line -> tokens, fast: the rules of :mod:`xlmtrain.text.moses` are applied to words, and the results remembered.
+"""Tokenize raw lines fast: apply the Moses rules (:mod:`xlmtrain.text.moses`) once per distinct word, cache the result.
 
-A *word* is what stands between spaces. What the rules make of it depends on the word and on little else:
+A *word* is a run of characters between spaces. To tokenize ``Das kostet 3.50 Euro usw.``, the rules apply dozens of
+regular expressions to the line. Here each word takes the first of these steps that gives the same tokens:
 
-* a comma or an apostrophe that begins it, on whether a word stands before it;
-* a period or an apostrophe that ends it, on whether a word follows, and whether with a small letter or a digit;
-* an apostrophe or a quotation mark that ends it may change what is made of the next word, if that begins with an
-  apostrophe or a period: the rule takes in the character after the mark, where another rule should have begun.
+1. **Context-free** (most words). ``kostet`` begins and ends with a letter or digit, so no rule looks at its neighbours.
+   Its tokens are cached under the word alone; from then on it costs one dictionary look-up.
+2. **In context**. ``usw.`` keeps its period inside the line but loses it at the end of the line. Only a few facts about
+   the neighbours matter, so each is reduced to a representative: ``A`` for a word that does not begin with a small
+   letter, ``a`` for one that does, ``.``, ``'``, a digit, or nothing at an end of the line. The tokens are cached under
+   (before, word, after): ``("A", "usw.", "")`` gives ``usw .`` and ``("A", "usw.", "a")`` gives ``usw.``
+3. **Full rules**. If the word contains rare characters (Chinese punctuation, control characters, ...), or ends with a
+   quotation mark before a word that begins with an apostrophe or a period, the rules tokenize the line as a whole.
 
-Rules that take away a space (``x :``, ``5 %``, ``( x``) do it beside characters that become tokens of their own anyway.
-So a word is tokenized once for each kind of neighbours, between stand-ins for these. A line with the last of the cases
-above, or with an odd character in it, is left to the rules as a whole.
+Steps 1 and 2 share results between words of the same *shape*. Few rules ask which letters a word is made of, so runs of
+letters and digits become placeholders: ``(Haus)`` and ``(Bahn)`` both have the shape ``(Word)``, which the rules turn
+into the template ``( %s )``. Hundreds of thousands of words have a few thousand shapes.
 
-Few rules look at what a letter or a digit is. So what becomes of a word is taken from its *shape*, in which most runs
-of letters and of digits are replaced by stand-ins too: hundreds of thousands of words have some thousand shapes.
+The neighbours matter for
+
+* a comma or an apostrophe at the beginning of a word: is there a word before it?
+* a period or an apostrophe at its end: is there a word after it, and does that begin with a small letter or a digit?
+* an apostrophe or a quotation mark at its end: does the next word begin with an apostrophe or a period? (step 3)
+
+Rules that remove a space (``x :``, ``5 %``, ``( x``) do so beside characters that become tokens of their own anyway.
 """
 
 from __future__ import annotations
@@ -27,25 +37,27 @@ from sacremoses import MosesPunctNormalizer
 from sacremoses.corpus import NonbreakingPrefixes
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.moses import RuleTokenizer
 
-REMEMBERED = 1 << 19
-"""When so many raw words were met, most of them are forgotten."""
-KEPT = 1 << 17
-"""So many are not: the ones met first, which are the most frequent."""
+LINE_END = 0
+"""The token number that ends a sentence."""
 
-_DOUBTFUL = -1  # in a piece's place: it takes the neighbours, or the whole line, to tell
+CACHE_SIZE = 1 << 19
+"""Cached raw words that trigger eviction."""
+CACHE_KEPT = 1 << 17
+"""Entries that survive it: the oldest, which are the most frequent words."""
 
-_APOSTROPHES = "'`´‘’‚"  # what normalization makes an apostrophe of, and itself
+_NEEDS_FULL_RULES = -1  # stands for a token run that depends on the neighbours or on the whole line
+
+_APOSTROPHES = "'`´‘’‚"  # characters that normalization turns into an apostrophe, and the apostrophe
 _QUOTES = _APOSTROPHES + '"„“”«»'
 _MARKS = ".,:;!?()-" + _QUOTES
 _RUN = regex.compile(r"\p{L}+|[0-9]+")
-# No rule looks beyond a word that begins and ends so. (A comma at the end is a token with or without a next word.)
-_FREE = regex.compile(r"[\p{L}0-9(](.*[\p{L}0-9,;:!?)])?")
-# White space other than the space, what becomes white space, punctuation that takes white space away or becomes digits
-# or quotation marks (Chinese and Japanese), and sacremoses' own name for dots.
-_ODD = regex.compile(
+# No rule looks beyond a word that begins and ends like this. (A final comma is a token with or without a next word.)
+_CONTEXT_FREE = regex.compile(r"[\p{L}0-9(](.*[\p{L}0-9,;:!?)])?")
+# White space other than the space, characters that become white space, (Chinese and Japanese) punctuation that removes
+# white space or becomes digits or quotation marks, and sacremoses' internal name for dots.
+_RARE = regex.compile(
     r"[\s\p{C}"
     + "".join(sorted({rule[0][0] for rule in MosesPunctNormalizer.REPLACE_UNICODE_PUNCTUATION} - set(_QUOTES + "…")))
     + "]|DOTMULTI"
@@ -56,119 +68,124 @@ V = TypeVar("V")
 
 
 def has_rules(language: str) -> bool:
-    """Whether Moses' tokenizer knows the language's abbreviations; it takes the English ones for others."""
+    """Return whether Moses knows the language's abbreviations; for other languages it uses the English ones."""
     return language in NonbreakingPrefixes().available_langs.values()
 
 
 class Tokenizer:
-    """Raw lines -> tokens of one language, none of them empty or with white space in it.
+    """Raw lines -> tokens of one language; no token is empty or has white space in it.
 
-    Running text becomes numbers: distinct tokens, ``words``, are counted from 1 as they are met, and so is what a raw
-    word becomes, a *piece* of usually one token, so that most of the text costs no more than looking up a number.
+    Tokens are numbered from 1 in order of first occurrence; ``words`` maps numbers to tokens. A raw word is cached as
+    the number of its *token run*, the tokens it is split into, usually one. So text becomes token numbers by one
+    dictionary look-up per word and a few array operations.
     """
 
     def __init__(self, language: str, settings: TextConfig) -> None:
         self._rules = RuleTokenizer(language, settings)
-        self._in_prefixes = frozenset(_RUN.findall(" ".join(self._rules.moses.NONBREAKING_PREFIXES)))
-        self._templates = _Memo(self._template)
-        self._stand_ins = _Memo(self._stand_in)
-        self._neighbours = _Memo(self._neighbour)
-        self._alone: _Table[str, int] = _Table(lambda word: self._piece(self._tokens_alone(word)))
-        self._between: _Table[tuple[str, str, str], int] = _Table(lambda key: self._piece(self._tokens_between(key)))
-        self._numbers: _Table[str, int] = _Table(self._new_word)
+        self._prefix_runs = frozenset(_RUN.findall(" ".join(self._rules.moses.NONBREAKING_PREFIXES)))
+        self._templates = _BoundedCache(self._template)
+        self._placeholders = _BoundedCache(self._placeholder)
+        self._neighbours = _BoundedCache(self._neighbour)
+        self._context_free: _Cache[str, int] = _Cache(lambda word: self._token_run(self._tokenize_context_free(word)))
+        self._in_context: _Cache[tuple[str, str, str], int] = _Cache(
+            lambda key: self._token_run(self._tokenize_in_context(key))
+        )
+        self._numbers: _Cache[str, int] = _Cache(self._add_word)
         self.words: list[str] = []
-        """The distinct tokens; the first is the line end."""
-        # The tokens of piece n are _tokens[_ends[n] : _ends[n + 1]].
-        self._tokens, self._ends = array("i"), array("i", [0])
-        self._alone["\n"] = self._piece("\n")
+        """Distinct tokens by number; the first is the line end."""
+        # Token run n is _run_tokens[_run_ends[n] : _run_ends[n + 1]].
+        self._run_tokens, self._run_ends = array("i"), array("i", [0])
+        self._context_free["\n"] = self._token_run("\n")
 
     def __call__(self, line: str) -> list[str]:
-        """The tokens of one line, or of several, whose ends are white space then."""
+        """Return the tokens of a line; line ends inside it count as white space."""
         if "\n" in line:
             return self._rules(line)
-        self.start()
+        self.evict()
         return [self.words[number] for number in self.numbers(f"{line}\n").tolist() if number != LINE_END]
 
-    def start(self) -> None:
-        """Forget the words if there are many; numbers given before mean nothing then."""
-        if len(self._alone) + len(self._ends) > REMEMBERED:
-            self._forget_all_but(KEPT)
+    def evict(self) -> None:
+        """Shrink the caches if they are full. Token numbers returned before are then invalid."""
+        if len(self._context_free) + len(self._run_ends) <= CACHE_SIZE:
+            return
+        del self._run_ends[CACHE_KEPT + 1 :], self._run_tokens[self._run_ends[-1] :]
+        del self.words[max(self._run_tokens) + 1 :]
+        for cache in (self._context_free, self._in_context):
+            cache.retain(range(CACHE_KEPT))
+        self._numbers.retain(range(len(self.words)))
 
     def numbers(self, text: str) -> np.ndarray:
-        """``text``, lines with an end each, as numbers of ``words``, int32: :data:`LINE_END` after every line."""
+        """Return the token numbers of ``text``, int32, :data:`LINE_END` after every line. Every line ends with \\n."""
         raw = list(filter(None, text.replace("\n", " \n ").split(" ")))
-        pieces = np.fromiter(map(self._alone.__getitem__, raw), np.int32, len(raw))
-        doubtful = np.flatnonzero(pieces == _DOUBTFUL).tolist()
-        pieces[doubtful] = [self._between[_with_neighbours(raw, i, self._neighbours)] for i in doubtful]
-        if (pieces == _DOUBTFUL).any():
-            pieces = self._by_rules(text, pieces)
-        ends = np.frombuffer(self._ends, np.int32)
-        return gather(np.frombuffer(self._tokens, np.int32), ends, pieces)[0]
+        runs = np.fromiter(map(self._context_free.__getitem__, raw), np.int32, len(raw))
+        open_words = np.flatnonzero(runs == _NEEDS_FULL_RULES).tolist()
+        runs[open_words] = [self._in_context[_context(raw, i, self._neighbours)] for i in open_words]
+        if (runs == _NEEDS_FULL_RULES).any():
+            runs = self._apply_full_rules(text, runs)
+        ends = np.frombuffer(self._run_ends, np.int32)
+        return gather(np.frombuffer(self._run_tokens, np.int32), ends, runs)[0]
 
-    def _by_rules(self, text: str, pieces: np.ndarray) -> np.ndarray:
-        """``pieces`` with those of the lines replaced that have a doubtful word left."""
+    def _apply_full_rules(self, text: str, runs: np.ndarray) -> np.ndarray:
+        """Return ``runs`` with one token run in place of each line that still has an undecided word."""
         lines = text.split("\n")
-        ends = np.flatnonzero(pieces == LINE_END)
+        ends = np.flatnonzero(runs == LINE_END)
         replaced, done = [], 0
-        for line in np.unique(np.searchsorted(ends, np.flatnonzero(pieces == _DOUBTFUL))).tolist():
+        for line in np.unique(np.searchsorted(ends, np.flatnonzero(runs == _NEEDS_FULL_RULES))).tolist():
             tokens = " ".join(self._rules(lines[line]))
-            replaced += [pieces[done : ends[line - 1] + 1 if line else 0], [self._piece(tokens)] if tokens else []]
+            replaced += [runs[done : ends[line - 1] + 1 if line else 0], [self._token_run(tokens)] if tokens else []]
             done = ends[line]
-        return np.concatenate([*replaced, pieces[done:]]).astype(np.int32)
+        return np.concatenate([*replaced, runs[done:]]).astype(np.int32)
 
-    def _piece(self, tokens: str) -> int:
-        """The number of a new piece; nothing stands for no piece."""
+    def _token_run(self, tokens: str) -> int:
+        """Add a token run, given as tokens with spaces between, and return its number."""
         if not tokens:
-            return _DOUBTFUL
-        self._tokens.extend(map(self._numbers.__getitem__, tokens.split(" ")))
-        self._ends.append(len(self._tokens))
-        return len(self._ends) - 2
+            return _NEEDS_FULL_RULES
+        self._run_tokens.extend(map(self._numbers.__getitem__, tokens.split(" ")))
+        self._run_ends.append(len(self._run_tokens))
+        return len(self._run_ends) - 2
 
-    def _new_word(self, word: str) -> int:
+    def _add_word(self, word: str) -> int:
         self.words.append(word)
         return len(self.words) - 1
 
-    def _forget_all_but(self, pieces: int) -> None:
-        del self._ends[pieces + 1 :], self._tokens[self._ends[-1] :], self.words[max(self._tokens) + 1 :]
-        for table in (self._alone, self._between):
-            table.keep(range(pieces))
-        self._numbers.keep(range(len(self.words)))
-
-    def _tokens_alone(self, word: str) -> str:
-        """The tokens of a word in which no neighbour has a part; nothing for others."""
+    def _tokenize_context_free(self, word: str) -> str:
+        """Return the tokens of a word whose neighbours do not matter, "" for other words."""
         if word.isalpha() and "DOTMULTI" not in word:
             return self._finish(word)
-        return self._tokens_between(("A", word, "A")) if _FREE.fullmatch(word) else ""
+        return self._tokenize_in_context(("A", word, "A")) if _CONTEXT_FREE.fullmatch(word) else ""
 
-    def _tokens_between(self, key: tuple[str, str, str]) -> str:
-        """The tokens of a word between stand-ins for its neighbours; nothing if it takes the whole line to tell."""
-        before, word, following = key
+    def _tokenize_in_context(self, key: tuple[str, str, str]) -> str:
+        """Return the tokens of (before, word, after), "" if they depend on the whole line."""
+        before, word, after = key
         run = word.strip(_MARKS)
-        if run.isalpha():  # most words: there is but one run
+        if run.isalpha():  # most words have a single run
             left, _, right = word.partition(run)
-            runs, shape = (run,), left + self._stand_ins[run] + right
+            runs, shape = (run,), left + self._placeholders[run] + right
         else:
             runs = tuple(_RUN.findall(word))
-            shape = _RUN.sub(lambda run: self._stand_ins[run.group()], word)
-        template = self._templates[before, shape, following]
+            shape = _RUN.sub(lambda match: self._placeholders[match.group()], word)
+        template = self._templates[before, shape, after]
         return self._finish(template % runs) if template else ""
 
     def _finish(self, tokens: str) -> str:
         return " ".join(self._rules.finish(tokens.split(" ")))
 
     def _template(self, key: tuple[str, str, str]) -> str:
-        """The tokens of a shape, with ``%s`` for each run."""
-        before, shape, following = key
-        if _ODD.search(shape) or (shape[-1] in _QUOTES and following in ("'", ".")):
+        """Return the tokens of a shape with ``%s`` for each run, "" if they depend on the whole line."""
+        before, shape, after = key
+        if _RARE.search(shape) or (shape[-1] in _QUOTES and after in ("'", ".")):
             return ""
         tokens = self._rules.split(" ".join(filter(None, key)))
-        return _RUN.sub("%s", " ".join(tokens[1 if before else 0 : -1 if following else None]).replace("%", "%%"))
+        inner = " ".join(tokens[1 if before else 0 : -1 if after else None])
+        return str(_RUN.sub("%s", inner.replace("%", "%%")))
 
-    def _stand_in(self, run: str) -> str:
-        """Letters, or digits, for which every rule does what it does for ``run``: a rule may know ``run`` from the
-        abbreviations, may ask whether the first letter is small, or an s (after an apostrophe); between apostrophes
-        it matters whether it is more than one."""
-        if len(run) == 1 or run in self._in_prefixes or "DOTMULTI" in run:
+    def _placeholder(self, run: str) -> str:
+        """Return letters or digits that every rule treats like ``run``.
+
+        Rules ask whether a run is an abbreviation or a single character (between apostrophes), and whether it begins
+        with a small letter, or with an s (after an apostrophe).
+        """
+        if len(run) == 1 or run in self._prefix_runs or "DOTMULTI" in run:
             return run
         if run.isdigit():
             return "00"
@@ -179,7 +196,7 @@ class Tokenizer:
         return "sword" if run[0] == "s" else "word"
 
     def _neighbour(self, char: str) -> str:
-        """A word, always one token, that does to the word before it what any word that begins with ``char`` does."""
+        """Return a one-token word that affects the word before it like any word that begins with ``char``."""
         if char in _APOSTROPHES:
             return "'"
         if char == "…":
@@ -189,23 +206,25 @@ class Tokenizer:
         return "a" if self._rules.moses.islower(char) else "A"
 
 
-def _with_neighbours(raw: Sequence[str], i: int, neighbours: Mapping[str, str]) -> tuple[str, str, str]:
-    """The word at ``i`` between stand-ins for those before and after it, nothing at the ends of the line."""
-    before, following = raw[i - 1] if i else "\n", raw[i + 1]
-    return "" if before == "\n" else "A", raw[i], "" if following == "\n" else neighbours[following[0]]
+def _context(raw: Sequence[str], i: int, neighbours: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return word ``i`` between representatives of its neighbours, "" at an end of the line."""
+    before, after = raw[i - 1] if i else "\n", raw[i + 1]
+    return "" if before == "\n" else "A", raw[i], "" if after == "\n" else neighbours[after[0]]
 
 
 def gather(values: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ``values`` of rows, one row after the other, and for each how many there are up to its end, int64. Those of
-    row n are ``values[ends[n] : ends[n + 1]]``; none of the ``rows`` is negative."""
+    """Concatenate ragged rows; row n is ``values[ends[n] : ends[n + 1]]``. ``rows`` (n,) has no negative entry.
+
+    Returns the values, and for each row where it ends in them, int64, (n,).
+    """
     starts = ends[rows]
     lengths = ends[rows + 1] - starts
     upto = np.cumsum(lengths, dtype=np.int64)
     return values[np.repeat(starts - (upto - lengths), lengths) + np.arange(upto[-1] if len(upto) else 0)], upto
 
 
-class _Table(dict[K, V]):
-    """What was computed for a key."""
+class _Cache(dict[K, V]):
+    """Values computed on first access."""
 
     def __init__(self, compute: Callable[[K], V]) -> None:
         super().__init__()
@@ -215,17 +234,17 @@ class _Table(dict[K, V]):
         value = self[key] = self._compute(key)
         return value
 
-    def keep(self, values: Container[V]) -> None:
-        """Forget the keys of all other values."""
+    def retain(self, values: Container[V]) -> None:
+        """Remove the entries of all other values."""
         kept = {key: value for key, value in self.items() if value in values}
         self.clear()
         self.update(kept)
 
 
-class _Memo(_Table[K, V]):
-    """The same, emptied whenever it is full."""
+class _BoundedCache(_Cache[K, V]):
+    """A cache that is cleared when it is full."""
 
     def __missing__(self, key: K) -> V:
-        if len(self) >= REMEMBERED:
+        if len(self) >= CACHE_SIZE:
             self.clear()
         return super().__missing__(key)

@@ -1,6 +1,6 @@
-"""The vocabulary: 14 special symbols, then subwords by falling count. A word's id is its place in that order.
+"""Vocabulary: 14 special symbols, then subwords by falling count. The id of an entry is its index in that order.
 
-On disk it is fastBPE's format, ``word count`` a line, without the special symbols.
+On disk (fastBPE's format): ``word count``, one entry a line, without the special symbols.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Vocab:
     """Words <-> ids.
 
-    ``words``: every entry in id order, special symbols first, no repetition. ``counts``: occurrences in the training
-    text, int64, shape (len(vocab),), 0 for special symbols.
+    ``words``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
+    training text, int64, (len(vocab),), 0 for special symbols.
     """
 
     def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
@@ -44,41 +44,41 @@ class Vocab:
         return len(self.words)
 
     def id(self, word: str) -> int:
-        """The id of ``word``, UNK if it is not in the vocabulary."""
+        """Return the id of ``word``, UNK if it is not in the vocabulary."""
         return self._ids.get(word, UNK)
 
     def word(self, id: int) -> str:
-        """The word of ``id``, which must be in [0, len(vocab))."""
+        """Return the word of ``id``, in [0, len(vocab))."""
         return self.words[id]
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """The ids of running text. A special symbol spelt out in the text is dropped, lest text pass for structure;
-        ``<unk>`` alone stays, as UNK."""
+        """Return the ids of running text. Special symbols spelt out in the text are dropped, so that text cannot add
+        delimiters or masks; only ``<unk>`` stays, as UNK."""
         ids = (self._ids.get(word, UNK) for word in words)
         return [id for id in ids if id >= len(SPECIALS) or id == UNK]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words of ``ids`` with subwords joined; special symbols are spelt out."""
+        """Return the text of ``ids`` with subwords joined; special symbols are spelt out."""
         joined = " ".join(self.words[id] for id in ids).replace(CONTINUATION + " ", "")
         return joined.removesuffix(CONTINUATION)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], max_size: int = 0, min_count: int = 0) -> Vocab:
-        """Falling count, equal counts by the word's code points; so the same on every machine.
+        """Make a vocabulary sorted by falling count, equal counts by code points: the same on every machine.
 
-        ``max_size``: keep at most this many entries, special symbols included; 0 keeps all. ``min_count``: leave out
-        words that occur less often. Raises DataError if it leaves out all of them.
+        ``max_size``: keep at most this many entries, special symbols included; 0 keeps all. ``min_count``: drop words
+        that occur less often. Raises DataError if that drops all of them.
         """
         entries = [(word, count) for word, count in counts.items() if word not in SPECIALS]
         entries.sort(key=lambda entry: (-entry[1], entry[0]))
-        return cls(_cut(entries, max_size, min_count))
+        return cls(_truncated(entries, max_size, min_count))
 
     @classmethod
     def read(cls, path: str | Path, max_size: int = 0, min_count: int = 0) -> Vocab:
         """Read ``word count`` lines; ``max_size`` and ``min_count`` as in :meth:`from_counts`.
 
-        A line with U+2028, with not exactly two fields, or with a word that was there before is skipped and the later
-        ids close up, as the ancestor did: its published models depend on that. Raises DataError if the file is not
+        A line with U+2028, without exactly two fields, or with a repeated word is skipped, and later entries move up by
+        one id, as in the original XLM: its published models depend on that. Raises DataError if the file is not
         readable, a count is not an integer, counts increase, or ``min_count`` leaves nothing.
         """
         entries: list[tuple[str, int]] = []
@@ -107,15 +107,15 @@ class Vocab:
                 len(skipped),
                 skipped[0],
             )
-        return cls(_cut(entries, max_size, min_count))
+        return cls(_truncated(entries, max_size, min_count))
 
     def write(self, path: str | Path) -> None:
-        """Write ``word count`` lines, special symbols left out."""
+        """Write ``word count`` lines, without the special symbols."""
         entries = zip(self.words[len(SPECIALS) :], self.counts[len(SPECIALS) :].tolist())
         Path(path).write_bytes("".join(f"{word} {count}\n" for word, count in entries).encode())
 
 
-def _cut(entries: Sequence[tuple[str, int]], max_size: int, min_count: int) -> list[tuple[str, int]]:
+def _truncated(entries: Sequence[tuple[str, int]], max_size: int, min_count: int) -> list[tuple[str, int]]:
     kept = [entry for entry in entries if entry[1] >= min_count]
     if entries and not kept:
         raise DataError(
@@ -125,7 +125,7 @@ def _cut(entries: Sequence[tuple[str, int]], max_size: int, min_count: int) -> l
 
 
 def _lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file; only ``\\n`` ends a line."""
+    """Return the lines of a UTF-8 text file; only ``\\n`` ends a line."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A Ray cluster: that of RAY_ADDRESS, else one of this machine's cores, started for the purpose and ended with it.
+"""Run tasks on a Ray cluster: that of RAY_ADDRESS, else one of this machine's cores that ends with the preparation.
 
-Ray tells its makers about its use unless it is asked not to: it is, here and in the processes started here.
+Ray's usage reports are switched off, here and in the processes started here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.artifacts import BuildTask
-from xlmtrain.prepare.shard_stages import run_task
+from xlmtrain.prepare.worker import run_task
 
 try:
     import ray
@@ -24,20 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 def run_on_ray(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Iterator[str]:
-    """The keys of ``tasks`` as they are done, without those whose workers were lost more than twice. An exception in a
-    task arrives here as it is. Raises ConfigError if Ray is not installed."""
+    """Yield the keys of ``tasks`` as they finish, without those whose workers were lost more than twice. Exceptions of
+    tasks are passed on. Raises ConfigError if Ray is not installed."""
     if ray is None:
         raise ConfigError("executor=ray needs the package ray; install it with: pip install ray")
-    ours = not ray.is_initialized()
-    if ours:
+    owned = not ray.is_initialized()
+    if owned:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray itself would also take a cluster that somebody else happens to have on this machine.
+        # "local", as Ray would otherwise join any cluster that runs on this machine.
         ray.init(os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, log_to_driver=False)
     try:
         run = ray.remote(max_retries=2)(run_task)
-        at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        parallel = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)  # type: ignore[no-untyped-call]
         waiting = iter(tasks)
-        running = [run.remote(directory, task) for task in islice(waiting, at_once)]
+        running = [run.remote(directory, task) for task in islice(waiting, parallel)]
         while running:
             done, running = ray.wait(running)
             running += [run.remote(directory, task) for task in islice(waiting, len(done))]
@@ -46,7 +46,7 @@ def run_on_ray(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Ite
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayError as error:
-                logger.warning("a Ray worker was lost (%s); its shard is done again", type(error).__name__)
+                logger.warning("a Ray worker was lost (%s); its task is run again", type(error).__name__)
     finally:
-        if ours:
+        if owned:
             ray.shutdown()

@@ -1,4 +1,4 @@
-"""Array jobs of Slurm: each array task does its share of a stage's tasks, with ``tools/prepare_shards.py``."""
+"""Run tasks as array jobs of Slurm: each array task runs a share of them, with ``tools/prepare_shards.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.shard_stages import run_task
+from xlmtrain.prepare.worker import run_task
 
 ARRAY_TASKS = 100
 POLL_SECONDS = 2.0
@@ -20,19 +20,19 @@ TOOL = Path(__file__).resolve().parents[3] / "tools" / "prepare_shards.py"  # th
 
 
 def run_on_slurm(directory: Path, tasks: Sequence[BuildTask], workers: int, options: Sequence[str]) -> Iterator[str]:
-    """The keys of ``tasks`` as they are done by an array job with sbatch's ``options``, until the job is over.
+    """Yield the keys of ``tasks`` as they finish in an array job with sbatch's ``options``, until the job ends.
 
-    Raises ConfigError if there is no sbatch, InterruptedWork with Slurm's or the tool's message if nothing gets done.
+    Raises ConfigError if sbatch is missing, InterruptedWork with Slurm's or the tool's message if no task finishes.
     """
     stage, name = tasks[0].stage, f"xlmtrain-{uuid.uuid4().hex[:12]}"
-    share = min(workers or ARRAY_TASKS, len(tasks))
+    shares = min(workers or ARRAY_TASKS, len(tasks))
     logs = directory / "logs"
     logs.mkdir(exist_ok=True)
     file = directory / f"{stage}.tasks.json"
     file.write_text(json.dumps([[task.stage, task.arguments] for task in tasks]), encoding="utf-8")
-    arguments = [f"tasks={file}", f"of={share}"]
+    arguments = [f"tasks={file}", f"of={shares}"]
     command = " ".join(shlex.quote(part) for part in (sys.executable, str(TOOL), *arguments))
-    sbatch = ["sbatch", "--wait", f"--array=0-{share - 1}", f"--job-name={name}", f"--output={logs}/{stage}-%A-%a.txt"]
+    sbatch = ["sbatch", "--wait", f"--array=0-{shares - 1}", f"--job-name={name}", f"--output={logs}/{stage}-%A-%a.txt"]
     try:
         job = subprocess.Popen(
             [*sbatch, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -43,28 +43,27 @@ def run_on_slurm(directory: Path, tasks: Sequence[BuildTask], workers: int, opti
     job.stdin.write(f'#!/bin/sh\nexec {command} share="$SLURM_ARRAY_TASK_ID"\n')
     job.stdin.close()
     job.stdin = None
-    done = 0
+    left = list(tasks)
     try:
-        left = list(tasks)
         while left:
-            over = _is_over(job)
-            ready = [task for task in left if ArtifactStore(directory).done(task)]
-            yield from (task.key for task in ready)
-            done += len(ready)
-            left = [task for task in left if task not in ready]
-            if over:
+            ended = _has_ended(job)
+            finished = [task for task in left if ArtifactStore(directory).exists(task)]
+            yield from (task.key for task in finished)
+            left = [task for task in left if task not in finished]
+            if ended:
                 break
     except BaseException:
         subprocess.run(["scancel", f"--name={name}"], check=False)
         raise
     finally:
         job.kill()
-        said = job.communicate()[0]
-    if not done:
-        raise InterruptedWork(f"the Slurm job of stage {stage} did nothing: {_last_words(logs, stage) or said.strip()}")
+        output = job.communicate()[0]
+    if len(left) == len(tasks):
+        reason = _last_log_line(logs, stage) or output.strip()
+        raise InterruptedWork(f"the Slurm job of stage {stage} finished no task: {reason}")
 
 
-def _is_over(job: subprocess.Popen[str]) -> bool:
+def _has_ended(job: subprocess.Popen[str]) -> bool:
     try:
         job.wait(POLL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -72,8 +71,8 @@ def _is_over(job: subprocess.Popen[str]) -> bool:
     return True
 
 
-def _last_words(logs: Path, stage: str) -> str:
-    """The last line of the newest log that has one, and where it is."""
+def _last_log_line(logs: Path, stage: str) -> str:
+    """Return the last line of the newest log that is not empty, with its path."""
     for path in sorted(logs.glob(f"{stage}-*.txt"), key=lambda path: path.stat().st_mtime, reverse=True):
         if lines := path.read_text(encoding="utf-8", errors="replace").strip().splitlines():
             return f"{lines[-1]} ({path})"
@@ -81,7 +80,7 @@ def _last_words(logs: Path, stage: str) -> str:
 
 
 def run_share(tasks: Path, share: int, of: int) -> Iterator[str]:
-    """Do every ``of``-th task of the file, from number ``share`` on: what one array task does; yields the keys."""
+    """Run every ``of``-th task of the file, from number ``share`` on, as one array task does; yields the keys."""
     listed = [BuildTask(*item) for item in json.loads(tasks.read_bytes())]
     for task in listed[share::of]:
         yield run_task(tasks.parent, task)

@@ -1,7 +1,7 @@
-"""Word counts on disk: merged from many shards and languages with bounded memory.
+"""Merge the word counts of many shards and languages with bounded memory.
 
-A file holds ``word count`` lines sorted by the word's code points, compressed with Zstandard. The sums are exact; the
-words themselves may be cut to the most frequent ones (:func:`truncate_counts`).
+A file holds ``word count`` lines sorted by the word's code points, compressed with Zstandard. Sums are exact; the list
+of words may be truncated to the most frequent ones (:func:`truncate_counts`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zstandard
 from xlmtrain.prepare.raw_files import open_bytes
 
 IN_MEMORY = 1 << 18
-"""Distinct words that are summed up in memory before they are written out."""
+"""Distinct words that are summed in memory before they are written to disk."""
 
 WordCount = tuple[str, int]
 
@@ -31,7 +31,7 @@ def write_counts(path: Path, counts: Iterable[WordCount]) -> None:
 
 
 def read_counts(path: Path) -> Iterator[WordCount]:
-    """The counts of a file, a line at a time."""
+    """Yield the counts of a file."""
     with open_bytes(path) as file:
         for line in file:
             word, _, count = line.decode().rpartition(" ")
@@ -39,7 +39,7 @@ def read_counts(path: Path) -> Iterator[WordCount]:
 
 
 def merge_counts(sources: Iterable[Iterable[WordCount]], scratch: Path) -> Iterator[WordCount]:
-    """The sums of ``sources``, sorted; sums of :data:`IN_MEMORY` words at a time go to ``scratch``, a directory."""
+    """Return the sums of ``sources``, sorted. Partial sums of :data:`IN_MEMORY` words go to ``scratch``."""
     runs: list[Path] = []
     counts: Counter[str] = Counter()
     for source in sources:
@@ -53,7 +53,7 @@ def merge_counts(sources: Iterable[Iterable[WordCount]], scratch: Path) -> Itera
 
 
 def sum_sorted(sources: Sequence[Iterable[WordCount]]) -> Iterator[WordCount]:
-    """Several sorted counts as one."""
+    """Merge several sorted counts."""
     if len(sources) == 1:
         return iter(sources[0])
     merged = itertools.groupby(heapq.merge(*sources), key=operator.itemgetter(0))
@@ -61,8 +61,10 @@ def sum_sorted(sources: Sequence[Iterable[WordCount]]) -> Iterator[WordCount]:
 
 
 def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[str, float]:
-    """What share of each language's text to take for a sample of about ``sample``, in which a language of size n, in
-    sentences or bytes, has a share proportional to n^alpha; everything if there is no more, or ``sample`` is 0."""
+    """Return the fraction of each language's text to sample so that a language of size n has a share of n^alpha.
+
+    ``sizes`` and ``sample``, the size of the sample, are both in sentences or bytes; ``sample`` 0 takes all text.
+    """
     if not sample or sum(sizes.values()) <= sample:
         return dict.fromkeys(sizes, 1.0)
     weights = {language: count**alpha for language, count in sizes.items() if count}
@@ -74,11 +76,10 @@ def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[st
 
 
 def balance_factors(counted: Mapping[str, int], rates: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """What the word counts of each language are multiplied by. ``counted``: its running words in the sample, ``rates``:
-    the share of its text that was sampled.
+    """Return the factor for the word counts of each language that gives it a share of n^alpha for n running words.
 
-    A language of n running words gets a share proportional to n^alpha (Conneau & Lample 2019, section 3.1, with
-    alpha 0.5). Counts are never scaled down, which would round rare words away.
+    ``counted``: running words in the sample; ``rates``: fraction of the text that was sampled. Conneau & Lample 2019,
+    section 3.1, use alpha 0.5. No factor is below 1, which would round the counts of rare words to 0.
     """
     sizes = {language: count / rates[language] for language, count in counted.items() if count}
     largest = max(sizes.values(), default=0)
@@ -88,15 +89,14 @@ def balance_factors(counted: Mapping[str, int], rates: Mapping[str, float], alph
 
 
 def scaled(counts: Iterable[WordCount], factor: float) -> Iterator[WordCount]:
-    """Every count times ``factor``, rounded."""
+    """Multiply every count by ``factor`` and round it."""
     return ((word, round(count * factor)) for word, count in counts)
 
 
 def truncate_counts(counts: Iterable[WordCount], words: int, scratch: Path) -> tuple[Path, int, int]:
-    """Write to ``scratch`` the words that occur often enough for no more than ``words`` to be left.
+    """Write to ``scratch`` the words with at least the smallest count that leaves no more than ``words``.
 
-    Returns the file, how many words are in it, and the smallest count that was kept: all words of that count or more
-    are there, and none of a smaller. (More than ``words`` are left if they all have the same count.)
+    Returns the file, its number of words, and that count. (More than ``words`` are left if all have the same count.)
     """
     everything, kept = scratch / "all.zst", scratch / "kept.zst"
     histogram: Counter[int] = Counter()

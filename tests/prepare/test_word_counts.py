@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmtrain.text import word_counts as counts_module
-from xlmtrain.text.word_counts import (
+from xlmtrain.prepare import word_counts as counts_module
+from xlmtrain.prepare.word_counts import (
     balance_factors,
     merge_counts,
     read_counts,

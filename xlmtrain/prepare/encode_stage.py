@@ -1,0 +1,207 @@
+"""Stages ``encode`` and ``assemble``: tokens of a shard -> subword numbers, and these -> ids of a corpus.
+
+Every shard is encoded before the vocabulary is known, with a provisional vocabulary of all subwords that the codes can
+produce. Assembling renumbers the subwords by the final vocabulary. Memory is bounded by the size of a shard.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmtrain.data.format import CorpusWriter, id_dtype
+from xlmtrain.prepare.artifacts import ArtifactStore
+from xlmtrain.prepare.token_shards import read_numbers, read_words
+from xlmtrain.text.bpe import Bpe
+from xlmtrain.text.tokenizer import LINE_END, gather
+from xlmtrain.text.vocab import EOS, UNK, Vocab
+
+CACHED_WORDS = 1 << 18
+UNKNOWN_WORDS = 100
+"""Most frequent words with unknown subwords that are reported per corpus."""
+
+_UNKNOWN_COUNTED = 1 << 16
+_SENTENCES_SEARCHED = 2000
+_IDS_PER_BLOCK = 1 << 22
+_NUMBERS_PER_BLOCK = 1 << 17
+_LENGTH_DTYPE = np.dtype("<i4")
+
+
+def encode(
+    store: ArtifactStore, out: Path, tokens: str, languages: list[str], codes: str, subwords: str, count: bool
+) -> dict[str, Any]:
+    """Encode the shard ``tokens``: write ``{language}.ids``, provisional ids, and ``{language}.lengths`` of sentences.
+
+    ``codes``, ``subwords``: keys of the artifacts with the codes and the provisional vocabulary. With ``count``, also
+    writes ``counts``, (subwords,) int64.
+    """
+    encoder, size = _encoder(store.path("codes", codes) / "codes", store.path("subwords", subwords) / "subwords")
+    counts = np.zeros(size, np.int64)
+    source = store.path("tokenize", tokens)
+    for language in languages:
+        rows = encoder.rows(read_words(source, language))
+        ends, before = [np.empty(0, np.int64)], 0
+        with (out / f"{language}.ids").open("wb") as file:
+            for numbers in read_numbers(source, language, _NUMBERS_PER_BLOCK):
+                ids, row_ends = encoder.ids(rows[numbers])
+                file.write(ids.tobytes())
+                ends.append(before + row_ends[numbers == LINE_END])
+                before += len(ids)
+                if count:
+                    counts += np.bincount(ids, minlength=size)
+        np.diff(np.concatenate(ends), prepend=0).astype(_LENGTH_DTYPE).tofile(out / f"{language}.lengths")
+    if count:
+        counts.tofile(out / "counts")
+    return {}
+
+
+def assemble(
+    store: ArtifactStore,
+    out: Path,
+    name: str,
+    shards: list[list[str]],
+    codes: str,
+    subwords: str,
+    vocab: str,
+    sources: list[str],
+) -> dict[str, Any]:
+    """Concatenate the ``shards`` (encode key, tokenize key, language) of a corpus, with ids of the final vocabulary.
+
+    Writes ``{name}.ids`` and ``{name}.offsets``. Returns the corpus header, per shard the numbers of subwords and of
+    unknown ones, and the most frequent words with an unknown subword, with counts.
+    """
+    provisional = Vocab.read(store.path("subwords", subwords) / "subwords")
+    final = Vocab.read(store.path("vocab", vocab) / "vocab")
+    dtype = id_dtype(len(final))
+    final_ids = np.array([final.id(word) for word in provisional.words], dtype)
+    counted, unknown = [], []
+    unknown_words = _UnknownWords(store.path("codes", codes) / "codes", final)
+    with CorpusWriter(out, name, dtype) as writer:
+        for encoded, tokens, language in shards:
+            path = store.path("encode", encoded) / f"{language}.ids"
+            lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)
+            positions = [np.empty(0, np.int64)]
+            begin = 0
+            for ids, some in _read_sentences(path, lengths, id_dtype(len(provisional))):
+                renumbered = final_ids[ids]
+                writer.append(renumbered, some)
+                positions.append(begin + np.flatnonzero(renumbered == UNK))
+                begin += len(renumbered)
+            writer.end_shard()
+            counted.append(begin - len(lengths))
+            unknown.append(sum(map(len, positions)))
+            sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(positions), side="right"))
+            unknown_words.count(store.path("tokenize", tokens), language, sentences)
+        header = writer.finish(sources)
+    most = unknown_words.counts.most_common(UNKNOWN_WORDS)
+    return {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
+
+
+class BpeEncoder:
+    """Words -> subword ids, with a cache of words: the ids of row n are ``_ids[_ends[n] : _ends[n + 1]]``.
+
+    Row 0 is the line end, encoded as EOS.
+    """
+
+    def __init__(self, codes: Path, vocab: Path, dtype: np.dtype[Any]) -> None:
+        self._bpe = Bpe(codes)
+        self._vocab = Vocab.read(vocab)
+        self._rows = _RowNumbers({"\n": LINE_END})
+        self._ids = np.array([EOS], dtype)
+        self._ends = np.array([0, 1])
+
+    def rows(self, words: Sequence[str]) -> np.ndarray:
+        """Return the rows of distinct words, the line end first: int64, (len(words),), valid until the next call."""
+        if len(self._rows) > CACHED_WORDS:
+            self._retain(words)
+        rows = np.fromiter(map(self._rows.__getitem__, words), np.int64, len(words))
+        subwords = self._bpe.segment_all(list(islice(self._rows, len(self._ends) - 1, None)))
+        new = [self._vocab.encode(some) for some in subwords]
+        lengths = np.fromiter(map(len, new), np.int64, len(new))
+        self._ids = np.concatenate([self._ids, np.fromiter(chain.from_iterable(new), self._ids.dtype)])
+        self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(lengths)])
+        return rows
+
+    def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the concatenated ids of ``rows`` (n,), and where each row ends in them, (n,)."""
+        return gather(self._ids, self._ends, rows)
+
+    def _retain(self, words: Sequence[str]) -> None:
+        kept = [word for word in words if word in self._rows]
+        self._ids, ends = self.ids(np.array([self._rows[word] for word in kept]))
+        self._ends = np.concatenate([[0], ends])
+        self._rows = _RowNumbers(zip(kept, range(len(kept))))
+
+
+class _RowNumbers(dict[str, int]):
+    """Strings numbered by first occurrence."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        return number
+
+
+class _UnknownWords:
+    """Counts words with an unknown subword; ``counts`` holds the most frequent ones.
+
+    At most ``_SENTENCES_SEARCHED`` sentences of a shard are searched, which are all that have an unknown subword unless
+    the vocabulary lacks much of the text.
+    """
+
+    def __init__(self, codes: Path, vocab: Vocab) -> None:
+        self._codes, self._vocab = codes, vocab
+        self.counts: Counter[str] = Counter()
+
+    def count(self, tokens: Path, language: str, sentences: np.ndarray) -> None:
+        """Count the words of the given sentences (sorted indices) of a tokenized shard."""
+        if not len(sentences):
+            return
+        words = _count_words(tokens, language, sentences[:: -(-len(sentences) // _SENTENCES_SEARCHED)])
+        for word, subwords in zip(words, _bpe(self._codes).segment_all(list(words))):
+            if any(self._vocab.id(subword) == UNK for subword in subwords):
+                self.counts[word] += words[word]
+        if len(self.counts) > _UNKNOWN_COUNTED:
+            self.counts = Counter(dict(self.counts.most_common(_UNKNOWN_COUNTED // 2)))
+
+
+def _count_words(tokens: Path, language: str, sentences: np.ndarray) -> Counter[str]:
+    known, words, before = read_words(tokens, language), Counter[str](), 0
+    for numbers in read_numbers(tokens, language, _NUMBERS_PER_BLOCK):
+        sentence = before + np.cumsum(numbers == LINE_END)
+        wanted = numbers[np.isin(sentence, sentences) & (numbers != LINE_END)]
+        words.update(known[number] for number in wanted.tolist())
+        before = int(sentence[-1])
+    return words
+
+
+def _read_sentences(path: Path, lengths: np.ndarray, dtype: np.dtype[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the ids in a file and the lengths of their sentences, some millions of ids at a time."""
+    ends = np.cumsum(lengths)
+    first = 0
+    with path.open("rb") as file:
+        while first < len(lengths):
+            before = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, before + _IDS_PER_BLOCK)), first + 1)
+            some = lengths[first:last]
+            yield np.fromfile(file, dtype, int(some.sum())), some
+            first = last
+
+
+@lru_cache(maxsize=1)
+def _bpe(codes: Path) -> Bpe:
+    """Return the codes, loaded once per process."""
+    return Bpe(codes)
+
+
+@lru_cache(maxsize=1)
+def _encoder(codes: Path, subwords: Path) -> tuple[BpeEncoder, int]:
+    """Return an encoder, kept for the next shards, and the size of its vocabulary."""
+    size = len(Vocab.read(subwords))
+    return BpeEncoder(codes, subwords, id_dtype(size)), size

@@ -1,0 +1,304 @@
+"""Prepare a corpus: raw text -> shards -> tokens -> codes -> subwords -> vocabulary -> ids on disk.
+
+=============  ===================================================  ======================================
+stage          result                                               an artifact is built from
+=============  ===================================================  ======================================
+``shard``      raw files, checked and split into shards             a file, or the two files of a pair
+``held_out``   digests of validation and test lines                 their shards
+``duplicates`` lines that repeat an earlier one (optional)          the shards of a corpus
+``tokenize``   cleaned and tokenized lines, word counts             a shard
+``codes``      BPE codes, learned from the counts or given          all training shards
+``subwords``   every subword that the codes can produce             codes, characters of the training shards
+``encode``     tokens as numbers of these subwords, their counts    a shard
+``vocab``      the vocabulary                                       all training shards
+``assemble``   ids of a corpus, numbered by the vocabulary          the shards of a corpus
+=============  ===================================================  ======================================
+
+Artifacts stay in the work directory until the end (:mod:`xlmtrain.prepare.artifacts`), so an interrupted preparation is
+resumed by the same command. The stages ``shard``, ``tokenize``, ``encode`` and ``assemble`` run on workers, here or on
+other machines (:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard,
+the words to learn from (``bpe.max_word_types``), or the subwords.
+
+A prepared corpus is one file of ids, so that readers see a single array. It costs no additional pass, as ids get their
+final numbers while shards are assembled. The header keeps a checksum of each shard.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xlmtrain.config.prepare import PrepareConfig, Unit
+from xlmtrain.data.format import corpus_name
+from xlmtrain.errors import DataError
+from xlmtrain.prepare import dedup, global_stages
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, open_store, publish
+from xlmtrain.prepare.output import check_output, write_dataset
+from xlmtrain.prepare.raw_files import RawText, find_texts
+from xlmtrain.prepare.scheduler import Scheduler
+from xlmtrain.prepare.shard_raw import shard_task
+from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
+from xlmtrain.prepare.word_counts import sample_rates
+from xlmtrain.runtime.atomic_io import sha256_of
+from xlmtrain.text.bpe import read_codes, require_fastbpe
+from xlmtrain.text.filters import LINE_SETTINGS, line_checks
+from xlmtrain.text.langid import detected_language
+from xlmtrain.text.tokenizer import has_rules
+from xlmtrain.text.vocab import CONTINUATION, Vocab
+
+
+class _Shard(NamedTuple):
+    """A shard of raw text: ``raw`` is the key of its artifact, ``number`` its index in there."""
+
+    text: RawText
+    raw: str
+    number: int
+    lines: int
+    bytes: int
+
+    @property
+    def is_train(self) -> bool:
+        return self.text.split == "train"
+
+
+ShardTasks = dict[_Shard, BuildTask]
+
+
+def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
+    """Create ``config.output`` (layout: :mod:`xlmtrain.data.format`) with ``codes``, ``vocab`` and ``statistics.json``.
+
+    ``on_raw_text``: called with the statistics of the raw text, before the long work.
+
+    Progress goes to stdout. The output appears when it is complete; until then everything is beside it in
+    ``.{name}.partial``, from where the same command resumes after an interruption. Raises DataError for faults in the
+    text, the codes, the vocabulary or the output.
+    """
+    texts = find_texts(config)
+    output = check_output(config, texts)
+    require_fastbpe()
+    if config.bpe.codes is not None:
+        read_codes(config.bpe.codes)
+    if config.vocab.file is not None:
+        Vocab.read(config.vocab.file, config.vocab.max_size, config.vocab.min_count)
+    for text in texts:
+        list(line_checks(config.clean, text.languages))
+    with open_store(output) as store:
+        pipeline = PreparePipeline(config, store, texts)
+        shards = pipeline.shard()
+        if on_raw_text is not None:
+            on_raw_text(pipeline.statistics())
+        tokens = pipeline.tokenize(shards, pipeline.collect_held_out(shards), pipeline.find_duplicates(shards))
+        codes = pipeline.make_codes(tokens)
+        subwords = pipeline.list_subwords(tokens, codes)
+        encoded = pipeline.encode(tokens, codes, subwords)
+        vocab = pipeline.make_vocab(encoded, subwords)
+        corpora = pipeline.assemble(encoded, codes, subwords, vocab)
+        statistics = pipeline.write_output(codes, vocab, corpora)
+        publish(store, pipeline.output, output)
+    return statistics
+
+
+class PreparePipeline:
+    """The stages, in order. They return keys of artifacts, or the task that was run for each shard or corpus."""
+
+    def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText]) -> None:
+        self._config, self._store, self._texts = config, store, texts
+        self._scheduler = Scheduler(config, store)
+        self._languages = sorted({language for text in texts for language in text.languages})
+        self._files = {
+            text: [FileStatistics(text.split, language, text.pair, str(path)) for language, path in text.sides()]
+            for text in texts
+        }
+        self._notes = [
+            f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
+            for language in self._languages
+            if not has_rules(language)
+        ]
+        self._unknown_words: dict[str, list[tuple[str, int]]] = {}
+        self.output = store.directory / "output"
+
+    def shard(self) -> list[_Shard]:
+        """Read every file once, so that faults in the text show before the long stages."""
+        tasks = {text: shard_task(text, self._config) for text in self._texts}
+        self._scheduler.run_sharded("shard", list(tasks.values()))
+        shards = []
+        for text, task in tasks.items():
+            result = self._store.result(task.stage, task.key)
+            for file, words in zip(self._files[text], result["words"]):
+                file.lines, file.segmented = result["lines"], result["segmented"]
+                file.reads_like = detected_language(file.language, words)
+                file.drop(result["dropped"])
+            shards += [_Shard(text, task.key, number, **shard) for number, shard in enumerate(result["shards"])]
+        return shards
+
+    def collect_held_out(self, shards: list[_Shard]) -> str | None:
+        """Collect the lines of validation and test text; None if training text is not compared with them."""
+        chosen = [[shard.raw, shard.number, shard.text.languages] for shard in shards if not shard.is_train]
+        if not self._config.clean.decontaminate or not chosen:
+            return None
+        task = BuildTask("held_out", {"languages": self._languages, "shards": chosen})
+        return self._scheduler.run_here(dedup.collect_held_out, task)
+
+    def find_duplicates(self, shards: list[_Shard]) -> dict[tuple[str, ...], str]:
+        """Return for each training corpus, by its languages, the key of its repeated lines."""
+        if not self._config.clean.drop_duplicates:
+            return {}
+        tasks = {}
+        for languages in dict.fromkeys(text.languages for text in self._texts if text.split == "train"):
+            corpus = [shard for shard in shards if shard.is_train and shard.text.languages == languages]
+            keys, lines = [[shard.raw, shard.number] for shard in corpus], sum(shard.lines for shard in corpus)
+            tasks[languages] = BuildTask("duplicates", {"shards": keys, "languages": languages, "lines": lines})
+        self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
+        return {languages: task.key for languages, task in tasks.items()}
+
+    def tokenize(
+        self, shards: list[_Shard], held_out: str | None, duplicates: dict[tuple[str, ...], str]
+    ) -> ShardTasks:
+        """Clean and tokenize every shard."""
+        self._rates = self._sample_rates(shards)
+        clean = {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
+        tasks = {}
+        for shard in shards:
+            arguments = {
+                "raw": shard.raw,
+                "shard": shard.number,
+                "split": shard.text.split,
+                "languages": list(shard.text.languages),
+                "text": asdict(self._config.text),
+                "clean": clean,
+                "held_out": held_out if shard.is_train else None,
+                "duplicates": duplicates.get(shard.text.languages) if shard.is_train else None,
+                "sample": [self._rates[language] for language in shard.text.languages] if shard.is_train else [],
+            }
+            tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
+        self._scheduler.run_sharded("tokenize", list(tasks.values()))
+        for shard, task in tasks.items():
+            result = self._store.result(task.stage, task.key)
+            for file, words in zip(self._files[shard.text], result["words"]):
+                file.sentences += result["sentences"]
+                file.words += words
+                file.drop(result["dropped"])
+        for total in self.statistics().totals():
+            if not total.sentences:
+                reasons = ", ".join(f"{count:,} {reason}" for reason, count in total.dropped.items() if count)
+                problem = f"none of its {total.lines:,} lines can be used" if total.lines else "there is no line in it"
+                raise DataError(f"{total.file}: {problem}{f'; dropped: {reasons}' if reasons else ''}")
+        return tasks
+
+    def make_codes(self, tokens: ShardTasks) -> str:
+        """Copy the given codes, or learn them."""
+        settings = self._config.bpe
+        if settings.codes is not None:
+            return self._scheduler.run_here(global_stages.copy_codes, BuildTask("codes", _given_file(settings.codes)))
+        arguments = {
+            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard.is_train],
+            "rates": self._rates,
+            **{name: getattr(settings, name) for name in ("sampling_alpha", "merges", "max_word_types")},
+        }
+        key = self._scheduler.run_here(global_stages.learn_codes, BuildTask("codes", arguments))
+        result = self._store.result("codes", key)
+        if result["codes"] < settings.merges:
+            self._notes.append(
+                f"only {result['codes']} codes learned, not bpe.merges={settings.merges}: every word is one symbol now"
+            )
+        if result["least"] > 1:
+            self._notes.append(
+                f"codes learned from the {result['words']:,} words that were counted {result['least']} times or more "
+                f"(bpe.max_word_types={settings.max_word_types:,})"
+            )
+        return key
+
+    def list_subwords(self, tokens: ShardTasks, codes: str) -> str:
+        """List every subword that text can be split into, or those of the given vocabulary."""
+        if self._config.vocab.file is not None:
+            task = BuildTask("subwords", _given_file(self._config.vocab.file))
+            return self._scheduler.run_here(global_stages.copy_subwords, task)
+        train = [task.key for shard, task in tokens.items() if shard.is_train]
+        task = BuildTask("subwords", {"codes": codes, "tokens": train})
+        return self._scheduler.run_here(global_stages.list_subwords, task)
+
+    def encode(self, tokens: ShardTasks, codes: str, subwords: str) -> ShardTasks:
+        """Split the tokens of every shard into subwords, and count these in training text."""
+        count = self._config.vocab.file is None
+        tasks = {}
+        for shard, task in tokens.items():
+            arguments = {
+                "tokens": task.key,
+                "languages": list(shard.text.languages),
+                "codes": codes,
+                "subwords": subwords,
+                "count": count and shard.is_train,
+            }
+            tasks[shard] = BuildTask("encode", arguments, shard.bytes)
+        self._scheduler.run_sharded("encode", list(tasks.values()))
+        return tasks
+
+    def make_vocab(self, encoded: ShardTasks, subwords: str) -> str:
+        """Count the vocabulary of the training text, or truncate the given one."""
+        settings = self._config.vocab
+        arguments = {"subwords": subwords, "max_size": settings.max_size, "min_count": settings.min_count}
+        if settings.file is not None:
+            return self._scheduler.run_here(global_stages.truncate_vocab, BuildTask("vocab", arguments))
+        train = [task.key for shard, task in encoded.items() if shard.is_train]
+        task = BuildTask("vocab", {**arguments, "encoded": train})
+        return self._scheduler.run_here(global_stages.count_vocab, task)
+
+    def assemble(self, encoded: ShardTasks, codes: str, subwords: str, vocab: str) -> dict[str, BuildTask]:
+        """Concatenate the shards of every corpus."""
+        shards: dict[str, list[list[str]]] = {}
+        sources: dict[str, list[str]] = {}
+        owners: dict[str, list[FileStatistics]] = {}
+        for text in self._texts:
+            for (language, path), file in zip(text.sides(), self._files[text]):
+                name = corpus_name(text.split, language, text.pair)
+                sources.setdefault(name, []).append(path.name)
+                own = [task for shard, task in encoded.items() if shard.text == text]
+                shards.setdefault(name, []).extend([task.key, task.arguments["tokens"], language] for task in own)
+                owners.setdefault(name, []).extend([file] * len(own))
+        tasks = {}
+        for name, keys in shards.items():
+            inputs = {"codes": codes, "subwords": subwords, "vocab": vocab, "sources": sources[name]}
+            paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in keys]
+            tasks[name] = BuildTask(
+                "assemble", {"name": name, "shards": keys, **inputs}, sum(path.stat().st_size for path in paths)
+            )
+        self._scheduler.run_sharded("assemble", list(tasks.values()))
+        for name, task in tasks.items():
+            result = self._store.result(task.stage, task.key)
+            for file, counted, unknown in zip(owners[name], result["subwords"], result["unknown"]):
+                file.subwords += counted
+                file.unknown += unknown
+            self._unknown_words[name] = result["unknown_words"]
+        return tasks
+
+    def write_output(self, codes: str, vocab: str, corpora: dict[str, BuildTask]) -> Statistics:
+        """Collect everything in the directory ``output``, with header and statistics."""
+        words = write_dataset(
+            self.output, self._store, codes, vocab, corpora, languages=self._languages, text=asdict(self._config.text)
+        )
+        statistics = self.statistics(words, len(read_codes(self.output / "codes")))
+        statistics.write(self.output / STATISTICS)
+        return statistics
+
+    def _sample_rates(self, shards: Sequence[_Shard]) -> dict[str, float]:
+        sizes = Counter(dict.fromkeys(self._languages, 0))
+        in_bytes = self._config.bpe.train_sample_unit is Unit.bytes
+        for shard in shards:
+            if shard.is_train:
+                languages = shard.text.languages
+                sizes.update(dict.fromkeys(languages, shard.bytes // len(languages) if in_bytes else shard.lines))
+        return sample_rates(sizes, self._config.bpe.train_sample, self._config.bpe.sampling_alpha)
+
+    def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
+        """Return the statistics of the stages that have run."""
+        files = [file for files in self._files.values() for file in files]
+        words = vocab.words if vocab is not None else []
+        parts = sum(word.endswith(CONTINUATION) for word in words)
+        return Statistics(files, len(words), codes, parts, self._notes, self._unknown_words)
+
+
+def _given_file(path: str) -> dict[str, Any]:
+    return {"path": path, "sha256": sha256_of(Path(path))}
