@@ -29,7 +29,7 @@ def peak():  # of this process alone; what getrusage gives begins with its paren
     return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.interop.run import read_run, write_run
 
 source, run, output = map(Path, sys.argv[1:])
@@ -44,7 +44,7 @@ figures |= {"all_seconds": time.monotonic() - started, "written": peak()}
 figures |= {"parameters": sum(p.numel() for p in module.parameters()), "languages": model.languages}
 figures |= {"words": len(model.vocab)}
 del model, module
-write_original(read_run(run), output)
+write_xlm_checkpoint(read_run(run), output)
 print(json.dumps(figures))
 """
 

@@ -24,7 +24,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
@@ -82,11 +82,11 @@ def test_a_run_begins_where_the_other_ended(
     elif form == "checkpoint":
         source = checkpoint(first, STEPS)
     elif form == "pth":
-        write_original(saved, source)
+        write_xlm_checkpoint(saved, source)
     else:
         source.mkdir()
         write_run(saved, source)
-    began = read_model(first).history.step if form == "run" else STEPS  # a run directory stands for its best
+    began = read_model(first).provenance.step if form == "run" else STEPS  # a run directory stands for its best
     run = tmp_path / "run"
     train_alone(begin(run, tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(run, 0) == figures(first, began)
@@ -186,7 +186,7 @@ def test_languages_follow_their_names(
     languages: list[str], first: Path, saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source.pth"
-    write_original(with_languages(saved, languages), source)
+    write_xlm_checkpoint(with_languages(saved, languages), source)
     assert len(read_model(source).weights[LANGUAGES]) == len(languages)
     train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(tmp_path / "run", 0) == figures(first, STEPS)

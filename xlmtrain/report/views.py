@@ -15,7 +15,7 @@ from xlmtrain.evaluate.attention import attention_weights
 from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_positions
 from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
-from xlmtrain.pretrained import Pretrained, load
+from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.record import RunRecord
 from xlmtrain.text.vocab import MASK, SPECIALS
 
@@ -92,7 +92,7 @@ def view(record: RunRecord, hidden: str, words: int) -> Views:
 
 
 def _of_sentences(
-    model: Pretrained, dataset: Dataset, pair: str
+    model: PretrainedModel, dataset: Dataset, pair: str
 ) -> tuple[dict[tuple[str, int], list[Retrieval]], PairMap | None]:
     """Retrieval by every pooling and layer, and the map."""
     first, second = pair.split("-")
@@ -118,7 +118,7 @@ def _of_sentences(
     return found, PairMap((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
 
 
-def _attention(model: Pretrained, dataset: Dataset, pair: str, hidden: str) -> AttentionView | None:
+def _attention(model: PretrainedModel, dataset: Dataset, pair: str, hidden: str) -> AttentionView | None:
     """The first pair that is short and has a word to hide."""
     languages = [hidden, *(lang for lang in pair.split("-") if lang != hidden)]
     sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))

@@ -23,9 +23,9 @@ from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf import parity, release
-from xlmtrain.interop.hf.model import write_hugging_face
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.hf import export, parity
+from xlmtrain.interop.hf.model import write_hf_folder
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.objective import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
@@ -87,7 +87,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of ``model_of(["de", "en"])``: not to be changed."""
     path = tmp_path_factory.mktemp("written") / "model"
     path.mkdir()
-    write_hugging_face(model_of(["de", "en"]), path)
+    write_hf_folder(model_of(["de", "en"]), path)
     return path
 
 
@@ -111,22 +111,22 @@ def test_there_and_back_and_the_same_for_transformers(
     tmp_path: Path, languages: list[str], changes: dict[str, Any]
 ) -> None:
     model = model_of(languages, **changes)
-    write_hugging_face(model, tmp_path)
+    write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    agreement = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
-    assert agreement.difference < 1e-6
-    assert agreement.sentences["de"] == 3
+    report = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
+    assert report.difference < 1e-6
+    assert report.sentences["de"] == 3
     transformers.AutoModel.from_pretrained(tmp_path)
 
 
 def test_text_settings_come_along(tmp_path: Path) -> None:
     model = model_of(["de", "en"], TextConfig(lowercase=True, remove_accents=True))
-    write_hugging_face(model, tmp_path)
+    write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
     parity.check_hf_parity(tmp_path, model, SENTENCES)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"] is True
     cased = model_of(["de", "en"])
-    write_hugging_face(cased, tmp_path / "cased")
+    write_hf_folder(cased, tmp_path / "cased")
     assert (
         json.loads((tmp_path / "cased" / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"]
         is False
@@ -183,9 +183,9 @@ def test_symbols_that_the_vocabulary_does_not_list_are_unknown_and_never_predict
 
 def test_a_model_without_codes_has_no_tokenizer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = replace(model_of(["de", "en"]), codes=[])
-    agreement = release.release(model, tmp_path, "bare", None)
+    report = export.export_hf_folder(model, tmp_path, "bare", None)
     assert "no BPE codes" in caplog.text
-    assert agreement.difference < 1e-5
+    assert report.difference < 1e-5
     assert not list(tmp_path.rglob("tokenizer*"))
     assert "There is no tokenizer" in (tmp_path / "README.md").read_text()
     assert same(read_model(tmp_path), model)
@@ -230,7 +230,7 @@ def test_every_way_gives_the_same_guesses(
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
     own_pipeline = __import__("fill_mask").XLMFillMask
-    write_original(read_model(folder), tmp_path / "model.pth")
+    write_xlm_checkpoint(read_model(folder), tmp_path / "model.pth")
     models = [xlmtrain.load(folder), xlmtrain.load(tmp_path / "model.pth", codes=run / "codes")]
     for lang, sentence in (("de", "a <mask> k d"), ("en", "u <mask>, v!")):
         expected = [(guess.word, guess.probability) for guess in xlmtrain.load(run).fill_mask(sentence, lang)[0]]
@@ -240,14 +240,14 @@ def test_every_way_gives_the_same_guesses(
             assert [p for _, p in again] == pytest.approx([p for _, p in expected], rel=1e-5)
         pipelines = (
             transformers.pipeline("fill-mask", model=str(folder / lang), top_k=5),
-            own_pipeline.of(str(folder), lang, top_k=5),
+            own_pipeline.from_pretrained(str(folder), lang, top_k=5),
         )
         for pipeline in pipelines:
             guesses = pipeline(sentence)
             assert [guess["token_str"].strip() for guess in guesses] == [word for word, _ in expected]
             assert [guess["score"] for guess in guesses] == pytest.approx([p for _, p in expected], rel=1e-3)
     with pytest.raises(ValueError, match="the model knows de, en"):
-        own_pipeline.of(str(folder), "fr")
+        own_pipeline.from_pretrained(str(folder), "fr")
 
 
 def test_language_changes_the_folders_own_answer(folder: Path) -> None:
@@ -283,7 +283,7 @@ def test_the_cards_example_runs(
 
 def damaged(damage: str) -> Any:
     def write(model: PretrainedBundle, directory: Path) -> None:
-        write_hugging_face(model, directory)
+        write_hf_folder(model, directory)
         if damage == "ids":
             file = directory / "de" / "tokenizer.json"
             file.write_text(
@@ -305,7 +305,7 @@ def damaged(damage: str) -> Any:
 def test_a_folder_that_answers_otherwise_is_not_released(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(release, "write_hugging_face", damaged(damage))
+    monkeypatch.setattr(export, "write_hf_folder", damaged(damage))
     message = "other ids for .* sentences of de" if damage == "ids" else "transformers' logits differ by"
     with pytest.raises(DataError, match=message) as caught:
         tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
