@@ -127,8 +127,11 @@ def test_what_exists_is_never_touched(run: Path, tmp_path: Path, form: str) -> N
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "directory", "link", ".", "directory/.."):
-        with pytest.raises(DataError, match="exists already; choose another name, or remove it first"):
+    exists = (DataError, "exists already; choose another name, or remove it first")
+    no_name = (ConfigError, "names no directory of its own")
+    names = {"file": exists, "directory": exists, "link": exists, ".": exists, "directory/..": no_name}
+    for name, (error, message) in names.items():
+        with pytest.raises(error, match=message):
             export.main([f"model={run}", f"format={form}", f"output={tmp_path / name}"])
     assert {path.name for path in tmp_path.iterdir()} == {"file", "directory", "link"}
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
@@ -225,7 +228,7 @@ def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> No
 REFUSED = [
     (["format=onnx"], ConfigError, r"Invalid value 'onnx', expected one of \[run, hf, xlm, vectors, projector\]"),
     (["checkpoint=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
-    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are codes, data, format, "),
+    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are checkpoint, codes, data, format, "),
     (["more"], ConfigError, "not understood: more"),
     (["--format"], ConfigError, "not understood: --format"),
     (["model=???"], ConfigError, r"these settings have no value yet: model=\.\.\."),

@@ -207,7 +207,7 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
             path=data,
             mlm={} if saved.causal else running,
             tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
-            clm=running if any(trained.get("data", {}).get("clm", {}).values()) else {},
+            clm=running if saved.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
             sub_batch_tokens=2 * length,  # nothing is drawn: sizes that allow any length
             max_sentence_length=1,

@@ -48,13 +48,20 @@ class Provenance:
         )
 
 
+def trained_causally(settings: Mapping[str, Any]) -> bool:
+    """Return True if CLM is the only objective in the settings of a training run."""
+    data = settings.get("data", {})
+    return {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())} == {"clm"}
+
+
 @dataclass
 class PretrainedBundle:
     """Weights, configuration, vocabulary and text processing of a model.
 
     ``languages``: in the order of their ids. ``weights``: the state dict of a
     :class:`~xlmtrain.objective.LanguageModel`. ``text`` and ``codes`` turn raw text into subwords of the vocabulary;
-    ``codes`` is empty if they are not known.
+    ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends only to those up
+    to it.
     """
 
     config: ModelConfig
@@ -64,13 +71,7 @@ class PretrainedBundle:
     text: TextConfig
     codes: list[Code]
     provenance: Provenance
-
-    @property
-    def causal(self) -> bool:
-        """True if CLM was the only objective of the training, as far as that is recorded."""
-        data = self.provenance.settings.get("data", {})
-        used = {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())}
-        return used == {"clm"}
+    causal: bool = False
 
     def check(self) -> None:
         """Raise CheckpointError if the parts do not fit together, as in a file that was edited."""

@@ -16,7 +16,7 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.format import Header, fingerprint, id_dtype
 from xlmtrain.errors import CheckpointError, DataError
-from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json, sha256_of, write_json
 from xlmtrain.text.bpe import read_codes, write_codes
@@ -59,6 +59,7 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
         text=TextConfig(**header.text),
         codes=read_codes(run / "codes") if (run / "codes").exists() else [],
         provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
+        causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
     )
 
 
@@ -109,7 +110,8 @@ def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     Raises DataError for a vocabulary that the file format cannot hold: white space in a word, or increasing counts.
     """
     source = bundle.provenance.source
-    write_json(directory / "config.json", {"model": asdict(bundle.config), "imported": source})
+    settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": source}
+    write_json(directory / "config.json", settings)
     bundle.vocab.write(directory / "vocab")
     try:
         intact = Vocab.read(directory / "vocab").fingerprint == bundle.vocab.fingerprint

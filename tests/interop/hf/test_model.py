@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 import xlmtrain
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
+from tools import checkpoint as checkpoint_tool
+from tools import evaluate as evaluate_tool
 from tools import export as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
@@ -96,6 +98,70 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return shutil.copytree(written, tmp_path / "copy")
 
 
+@pytest.fixture(scope="module")
+def causal_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("causal") / "run"
+    clm = {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0, "en": 1.0}, "evaluate.metric": "valid/clm_ppl"}
+    train_alone(
+        tiny_config(path, tiny_dataset, {**clm, "train.steps": 10, "train.save_every": 5, "train.keep_last": 2})
+    )
+    return path
+
+
+def test_a_causal_model_stays_causal_in_every_format(causal_run: Path, tmp_path: Path) -> None:
+    expected = xlmtrain.load(causal_run).score(["a d k n"], "de")[0].log_probability
+    sentences = tmp_path / "text"
+    sentences.write_text("a b c\nd\n")
+    for number, forms in enumerate((["run", "xlm", "run", "hf"], ["hf", "run"], ["xlm", "hf", "xlm"])):
+        model, given = causal_run, []
+        for step, form in enumerate(forms):
+            output = tmp_path / f"{number}-{step}-{form}"
+            extra = [f"sentences={sentences}"] if form == "hf" else []
+            tool.main([f"model={model}", f"format={form}", f"output={output}", *given, *extra])
+            model, given = output, [f"codes={causal_run / 'codes'}"] if form == "xlm" else []
+            loaded = xlmtrain.load(model, codes=causal_run / "codes" if form == "xlm" else None)
+            assert loaded.causal
+            assert loaded.score(["a d k n"], "de")[0].log_probability == pytest.approx(expected, rel=1e-6)
+            with pytest.raises(ConfigError, match="no masks to fill"):
+                loaded.fill_mask("a <mask>", "de")
+
+
+def test_a_causal_mean_is_evaluated_causally(
+    causal_run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint_tool.main(["average", f"run={causal_run}", "last=1", f"output={tmp_path / 'mean'}"])
+    capsys.readouterr()
+    printed = []
+    for model in (causal_run / "checkpoints" / "step-00000010", tmp_path / "mean"):
+        evaluate_tool.main([f"model={model}", f"data={tiny_dataset}", "sequence_length=16"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "valid/clm" in printed[0]
+
+
+def test_a_causal_folder_is_causal_for_transformers(
+    causal_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "causal model"
+    tool.main([f"model={causal_run}", "format=hf", f"output={folder}"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "A causal language model" in card
+    assert "fill-mask" not in card
+    assert not (folder / "fill_mask.py").exists()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    with torch.no_grad():
+        longer = names["model"](torch.cat([names["inputs"]["input_ids"], torch.tensor([[14, 15]])], dim=1)).logits
+    assert torch.allclose(longer[:, : names["logits"].shape[1]], names["logits"], atol=1e-5)  # later tokens are unseen
+    config = json.loads((folder / "de" / "config.json").read_text())
+    (folder / "de" / "config.json").write_text(json.dumps({**config, "causal": False}))
+    with pytest.raises(DataError, match="transformers' logits differ"):
+        parity.check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
+
+
 VARIANTS: list[tuple[list[str], dict[str, Any]]] = [
     (["de", "en"], {}),
     (["en", "de", "en_GB"], {}),
@@ -131,6 +197,34 @@ def test_text_settings_come_along(tmp_path: Path) -> None:
         json.loads((tmp_path / "cased" / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"]
         is False
     )
+
+
+@pytest.mark.parametrize("text", [TextConfig(lowercase=True), TextConfig(remove_accents=True)])
+def test_a_languages_folder_keeps_each_text_setting(tmp_path: Path, text: TextConfig) -> None:
+    model = model_of(["de", "en"], text)
+    write_hf_folder(model, tmp_path)
+    for language in ("de", "en"):
+        read = read_model(tmp_path / language)
+        assert read.text == text
+        assert read.pipeline().tokens("Höher", language) == model.pipeline().tokens("Höher", language)
+
+
+def test_what_version_0_1_0_exported_is_read_under_todays_names(copy: Path) -> None:
+    extra = json.loads((copy / "xlmtrain.json").read_text())
+    del extra["provenance"]
+    extra["history"] = {
+        "source": "elsewhere",
+        "step": 7,
+        "settings": {"data": {"mlm": {}, "clm": {"de": 1.0}}, "mask": {"rate": 0.3}},
+        "corpora": {},
+        "figures": {"valid/de-en_alone_acc": 1.0},
+    }
+    (copy / "xlmtrain.json").write_text(json.dumps(extra))
+    read = read_model(copy)
+    assert read.provenance.step == 7
+    assert read.provenance.settings["mask"] == {"prob": 0.3}
+    assert read.provenance.metrics == {"valid/de-en_cloze_mono_acc": 1.0}
+    assert read.causal
 
 
 def test_the_tied_matrix_is_stored_once(written: Path) -> None:
@@ -343,7 +437,7 @@ def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> 
         ({"pad_token_id": 0}, "pad is 0"),
         ({"n_layers": 3}, "2 layers, its settings say 3"),
         ({"emb_dim": 32}, "does not fit the model"),
-        ({"lang2id": None}, "not a whole model"),
+        ({"lang2id": None}, "incomplete or damaged"),
     ],
 )
 def test_other_architectures_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:

@@ -28,6 +28,16 @@ from transformers import pipeline
 for prediction in pipeline("fill-mask", model="{name}", top_k=5)("{example}"):
     print(prediction["token_str"], round(prediction["score"], 3))
 ```"""
+_USE_CAUSAL = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+inputs = tokenizer("{example}", return_tensors="pt")
+logits = model(**inputs).logits  # those at position t predict the token at t + 1
+```
+
+`generate` appends `<mask>` to the input of every XLM model, which a causal model was not trained on: use the logits."""
 _EXAMPLES = {"de": "Die Katze <mask> auf dem Sofa.", "en": "The cat is <mask> on the sofa."}
 _RECIPE = {
     "data": ("mlm", "tlm", "clm", "sampling_alpha", "sequence_length"),
@@ -39,8 +49,15 @@ _RECIPE = {
 
 def model_card(bundle: PretrainedBundle, report: ParityReport, name: str) -> str:
     """Return the model card in Markdown: model, usage, text processing, training data, recipe and evaluation."""
-    sections = [_header(bundle, name), _use(bundle, name), _text(bundle, report), _data(bundle), _recipe(bundle)]
-    return "\n\n".join(["\n".join(section) for section in [*sections, _evaluation(bundle)]]).rstrip() + "\n"
+    sections = {
+        "Use": _use(bundle, name),
+        "Text": _text(bundle, report),
+        "Data": _data(bundle),
+        "Recipe": _recipe(bundle),
+        "Evaluation": _evaluation(bundle),
+    }
+    bodies = ["\n".join([f"## {title}", "", *lines]) for title, lines in sections.items()]
+    return "\n\n".join(["\n".join(_header(bundle, name)), *bodies]) + "\n"
 
 
 def _header(bundle: PretrainedBundle, name: str) -> Iterator[str]:
@@ -49,14 +66,15 @@ def _header(bundle: PretrainedBundle, name: str) -> Iterator[str]:
     yield "---"
     yield f"language: [{', '.join(bundle.languages)}]"
     yield "library_name: transformers"
-    yield "pipeline_tag: fill-mask"
+    if not bundle.causal:
+        yield "pipeline_tag: fill-mask"
     yield "---"
     yield f"# {name}"
     yield ""
     yield (
-        f"A masked language model of {' and '.join(bundle.languages)} (XLM, Lample & Conneau 2019): {config.layers} "
-        f"layers of {config.dim} units, {config.heads} heads, {parameters:,} parameters, vocabulary "
-        f"{len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
+        f"A {'causal' if bundle.causal else 'masked'} language model of {' and '.join(bundle.languages)} (XLM, Lample "
+        f"& Conneau 2019): {config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} "
+        f"parameters, vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
         f"{bundle.provenance.step:,} steps with xlmtrain."
     )
 
@@ -65,11 +83,15 @@ def _use(bundle: PretrainedBundle, name: str) -> Iterator[str]:
     lang = next((language for language in bundle.languages if language in _EXAMPLES), bundle.languages[0])
     subfolders = ", ".join(f"{name}/{language}" for language in bundle.languages)
     example = _EXAMPLES.get(lang, "<mask> .")
-    yield "## Use"
-    yield ""
-    template = _USE if len(bundle.languages) > 1 else _USE_ONE
-    yield template.format(name=name, lang=lang, example=example, subfolders=subfolders)
-    if len(bundle.languages) > 1:
+    several = len(bundle.languages) > 1
+    if bundle.causal:
+        yield _USE_CAUSAL.format(folder=f"{name}/{lang}" if several else name, example=example.partition(" <mask>")[0])
+        if several:
+            yield ""
+            yield f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."
+        return
+    yield (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
+    if several:
         ids = ", ".join(f"{language} = {i}" for i, language in enumerate(bundle.languages))
         yield ""
         yield (
@@ -80,8 +102,6 @@ def _use(bundle: PretrainedBundle, name: str) -> Iterator[str]:
 
 
 def _text(bundle: PretrainedBundle, report: ParityReport) -> Iterator[str]:
-    yield "## Text"
-    yield ""
     if not bundle.codes:
         yield (
             "There is no tokenizer: the BPE codes were not known. Logits differ from the original model's by at most "
@@ -94,15 +114,13 @@ def _text(bundle: PretrainedBundle, report: ParityReport) -> Iterator[str]:
     yield (
         f"Raw text goes in: the tokenizer normalizes punctuation, applies Moses' rules and {len(bundle.codes):,} BPE "
         f"codes as in training: {case}, {accents}. A sentence is `</s> ... </s>`, as the model was trained. Before "
-        f"release, ids were compared with those of training on {compared}: the same; logits differ by at most "
+        f"the export, ids were compared with those of training on {compared}: the same; logits differ by at most "
         f"{report.difference:.1e}."
     )
 
 
 def _data(bundle: PretrainedBundle) -> Iterator[str]:
     trained = {name: size for name, size in bundle.provenance.corpora.items() if name.startswith("train.")}
-    yield "## Data"
-    yield ""
     if not trained:
         yield "Not recorded."
         return
@@ -114,16 +132,12 @@ def _data(bundle: PretrainedBundle) -> Iterator[str]:
 
 def _recipe(bundle: PretrainedBundle) -> Iterator[str]:
     settings = bundle.provenance.settings
-    yield "## Recipe"
-    yield ""
     found = [f"{s}.{k}={settings[s][k]}" for s, keys in _RECIPE.items() for k in keys if k in settings.get(s, {})]
     yield f"`{' '.join(found)}`" if found else "Not recorded."
 
 
 def _evaluation(bundle: PretrainedBundle) -> Iterator[str]:
     perplexities = {name: value for name, value in bundle.provenance.metrics.items() if name.endswith("_ppl")}
-    yield "## Evaluation"
-    yield ""
     if not perplexities:
         yield "Not recorded."
         return

@@ -8,7 +8,7 @@ config.json model.safetensors               vocab.json merges.txt tokenizer.json
 README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
 fill_mask.py                                a pipeline that passes the language
 xlmtrain.json                               text settings, vocabulary counts and provenance
-de/ en/                                     one language each
+de/ en/                                     one language each, with files of the same names
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
-from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
 from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
@@ -69,9 +69,8 @@ def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
         for language, vector, tokenizer in zip(bundle.languages, table, tokenizers):
             merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
-        shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
-    extra = {"text": asdict(bundle.text), "counts": bundle.vocab.counts.tolist()}
-    _write_json(directory / EXTRA, {**extra, "provenance": asdict(bundle.provenance)})
+        if not bundle.causal:
+            shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
 def _add_unlisted_rows(weights: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
@@ -101,6 +100,8 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     _write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
+    extra = {"text": asdict(bundle.text), "counts": bundle.vocab.counts.tolist()}
+    _write_json(folder / EXTRA, {**extra, "provenance": asdict(bundle.provenance)})
     if not tokenizer:
         return
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
@@ -127,7 +128,7 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "layer_norm_eps": LAYER_NORM_EPS,
         "embed_init_std": config.dim**-0.5,
         "tie_word_embeddings": config.tie_embeddings,
-        "causal": False,
+        "causal": bundle.causal,
         "asm": False,
         "is_encoder": True,
         "use_lang_emb": config.language_embeddings,
@@ -164,19 +165,20 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         # Rows behind the vocabulary are those of unlisted symbols.
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
         ours = from_xlm_state_dict({**weights, **listed}, untied=not settings.tie_embeddings)
-        provenance = Provenance.from_json(
-            extra.get("provenance", extra.get("history", {})), str(path)
-        )  # 0.1.0: history
+        origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
+        provenance = Provenance.from_json(origin, str(path))
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing in config.json or in the weights") from None
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole model ({error})") from None
-    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, provenance)
+        raise CheckpointError(f"{path}: incomplete or damaged ({error})") from None
+    # Version 0.1.0 wrote causal=false for every model.
+    causal = config.get("causal") is True or trained_causally(provenance.settings)
+    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
     """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
-    fixed = {"model_type": "xlm", "causal": False, "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
+    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
     for key, value in {**fixed, "unk_index": UNK, "mask_index": MASK}.items():
         if config.get(key, value) != value:
             raise ValueError(f"config.json: {key} is {config[key]!r}, only {value!r} can be read")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xlmtrain.data.batch import make_batch
+from xlmtrain.data.batch import make_batch, make_causal_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -64,10 +64,14 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
                 continue
             for row in ids[language]:
                 sequence = sentence_sequences([np.array(row[1:])], index)
-                expected = ours.logits(make_batch("mlm", sequence, sequence.tokens, sequence.tokens != PAD))  # (T, V)
+                if bundle.causal:
+                    batch = make_causal_batch(sequence)
+                else:
+                    batch = make_batch("mlm", sequence, sequence.tokens, sequence.tokens != PAD)
+                expected = ours.logits(batch)  # (T, V); T - 1 if causal
                 tokens = torch.tensor([row])
                 langs = {"langs": torch.full_like(tokens, index)} if place != homes[language] else {}
-                found = theirs(tokens, **langs).logits[0]  # (T, V + unlisted symbols)
+                found = theirs(tokens, **langs).logits[0, : len(expected)]  # (T, V + unlisted symbols)
                 difference = float((found[:, : len(bundle.vocab)] - expected).abs().max())
                 largest = max(largest, difference)
                 if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
         config = _config(params, weights)
         languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
         weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
+        causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     except Exception as error:  # an untrusted file can raise any error
-        raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
     step = content.get("n_total_iter")
     provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
-    return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance)
+    return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance, causal)
 
 
 def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
@@ -155,6 +157,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         "unk_index": UNK,
         "mask_index": MASK,
     }
+    if bundle.causal:  # the original has no such flag: objectives are options of its command line
+        params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
     words = dict(enumerate(bundle.vocab.words))
     content = {
         "epoch": 0,
@@ -185,14 +189,8 @@ def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) 
     output = tensors.get(_OUTPUT)
     if output is not None and (untied or not torch.equal(output, tensors["embeddings.weight"])):
         result["head.weight"] = output
-    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"attentions\.(\d+)\.", name)))
-    for layer in range(layers):
-        for kind in ("weight", "bias"):
-            ours = f"encoder.blocks.{layer}."
-            parts = [tensors[f"attentions.{layer}.{part}_lin.{kind}"] for part in "qkv"]
-            result[f"{ours}attention.qkv.{kind}"] = torch.cat(parts)
-            for theirs, name in _BLOCK.items():
-                result[f"{ours}{name}.{kind}"] = tensors[f"{theirs.format(layer)}.{kind}"]
+    for ours, theirs in _block_names(tensors, r"attentions\.(\d+)\."):
+        result[ours] = tensors[theirs[0]] if len(theirs) == 1 else torch.cat([tensors[name] for name in theirs])
     return result
 
 
@@ -200,12 +198,19 @@ def to_xlm_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     """Convert a state dict to the original's encoder, which has a tied matrix under both names."""
     result = {theirs: tensors[ours] for theirs, ours in _TOP.items() if ours in tensors}
     result[_OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
-    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"encoder\.blocks\.(\d+)\.", name)))
+    for ours, theirs in _block_names(tensors, r"encoder\.blocks\.(\d+)\."):
+        result.update(zip(theirs, tensors[ours].chunk(len(theirs))))
+    return result
+
+
+def _block_names(tensors: Iterable[str], pattern: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield our name and the original's names of every weight of a block; ``pattern`` finds the layers' numbers."""
+    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(pattern, name)))
     for layer in range(layers):
         for kind in ("weight", "bias"):
-            ours = f"encoder.blocks.{layer}."
-            for part, tensor in zip("qkv", tensors[f"{ours}attention.qkv.{kind}"].chunk(3)):
-                result[f"attentions.{layer}.{part}_lin.{kind}"] = tensor
-            for theirs, name in _BLOCK.items():
-                result[f"{theirs.format(layer)}.{kind}"] = tensors[f"{ours}{name}.{kind}"]
-    return result
+            yield (
+                f"encoder.blocks.{layer}.attention.qkv.{kind}",
+                [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"],
+            )
+            for theirs, ours in _BLOCK.items():
+                yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{theirs.format(layer)}.{kind}"]

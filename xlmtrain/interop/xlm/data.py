@@ -77,7 +77,7 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
 def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
     """Convert the original's Dictionary; raises ValueError if it is inconsistent, or cannot be kept in a file."""
     if not all(isinstance(part, dict) for part in (id2word, word2id, counts)):
-        raise ValueError("its dictionary is not whole")
+        raise ValueError("its dictionary is incomplete")
     if not len(id2word) == len(word2id) == len(counts) > len(SPECIALS):
         raise ValueError(f"its dictionary has {len(id2word)} words, {len(word2id)} ids, {len(counts)} counts")
     entries: list[tuple[str, int]] = []
@@ -100,8 +100,7 @@ def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
 
 def _find(data: Path) -> dict[str, list[Path]]:
     """Return corpus name -> its file, or its parts in order."""
-    complete: dict[str, list[Path]] = {}
-    parts: dict[str, dict[int, Path]] = {}
+    found: dict[str, dict[int, Path]] = {}
     for path in sorted(data.glob("*.pth")):
         match = _NAME.fullmatch(path.name)
         if match is None:
@@ -110,25 +109,19 @@ def _find(data: Path) -> dict[str, list[Path]]:
         split, pair, language, part = match.groups()
         if pair is not None and (pair.split("-") != sorted(set(pair.split("-"))) or language not in pair.split("-")):
             raise DataError(f"{path}: a pair is two languages in alphabetical order, like train.de-en.de.pth")
-        name = corpus_name(split, language, pair)
-        if part is None:
-            complete[name] = [path]
-        else:
-            parts.setdefault(name, {})[int(part)] = path
-    for name, numbered in parts.items():
-        if name not in complete and set(numbered) != set(range(len(numbered))):
-            missing = min(set(range(len(numbered))) - set(numbered))
-            raise DataError(f"{data / name}.{missing}.pth: missing, but there is {numbered[max(numbered)].name}")
-    files = {
-        name: [numbered[i] for i in range(len(numbered))] for name, numbered in parts.items() if name not in complete
-    }
-    files |= complete
+        found.setdefault(corpus_name(split, language, pair), {})[-1 if part is None else int(part)] = path
+    files: dict[str, list[Path]] = {}
+    for name, parts in sorted(found.items()):
+        missing = [i for i in range(len(parts)) if i not in parts]
+        if -1 not in parts and missing:
+            raise DataError(f"{data / name}.{missing[0]}.pth: missing, but there is {parts[max(parts)].name}")
+        files[name] = [parts[-1]] if -1 in parts else [parts[i] for i in range(len(parts))]
     if not any(name.startswith("train.") for name in files):
         raise DataError(f"{data}: no training data; expected a directory with files like train.de.pth")
     for first, second in _pair_sides(files):
         if second not in files or first not in files:
             raise DataError(f"{data / (second if first in files else first)}.pth: missing, the other side is there")
-    return dict(sorted(files.items()))
+    return files
 
 
 def _pair_sides(names: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -96,7 +96,7 @@ class _Array:
     def build(self, state: Any) -> None:
         """Set the content; ``state``: version, shape, type, Fortran order, bytes."""
         if type(state) is not tuple or len(state) != 5:
-            raise ValueError("damaged: an array in it is not whole")
+            raise ValueError("damaged: an array in it is incomplete")
         _, shape, dtype, fortran_order, content = state
         if type(shape) is not tuple or len(shape) not in (1, 2) or any(type(n) is not int or n < 0 for n in shape):
             raise ValueError("an array in it has neither one dimension nor two")
