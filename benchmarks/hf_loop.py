@@ -9,7 +9,7 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.interop.xlm.checkpoint import to_original
+from xlmtrain.interop.xlm.checkpoint import to_xlm_state_dict
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
@@ -33,7 +33,7 @@ def make_hf_model(config: Config, weights: LanguageModel) -> XLMWithLMHeadModel:
             pad_token_id=PAD,
         )
     )
-    named = to_original(weights.state_dict()).items()
+    named = to_xlm_state_dict(weights.state_dict()).items()
     hf_model.load_state_dict({n if n.startswith("pred_layer") else f"transformer.{n}": t for n, t in named})
     return hf_model.train()
 

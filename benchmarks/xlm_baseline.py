@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from benchmarks.protocol import BatchFeed
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.interop.xlm.checkpoint import to_original
+from xlmtrain.interop.xlm.checkpoint import to_xlm_state_dict
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
@@ -127,7 +127,7 @@ class XlmSystem:
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
         self.model = XlmModel(config.model, len(weights.head.bias), len(config.data.mlm))
-        self.model.load_state_dict(to_original(weights.state_dict()))
+        self.model.load_state_dict(to_xlm_state_dict(weights.state_dict()))
         self.model.to(device)
         optim = config.optim
         self._optimizer = XlmAdam(list(self.model.parameters()), optim.lr, (optim.beta1, optim.beta2), optim.eps)

@@ -18,7 +18,7 @@ import xlmtrain
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.schema import Config
-from xlmtrain.pretrained import Pretrained
+from xlmtrain.pretrained import PretrainedModel
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -128,6 +128,6 @@ def test_python_names_what_there_is(page: str, content: str) -> None:
             and isinstance(node.func, ast.Attribute)
             and isinstance(node.func.value, ast.Name)
         ):
-            owner = {"xlmtrain": xlmtrain, "model": Pretrained}[node.func.value.id]
+            owner = {"xlmtrain": xlmtrain, "model": PretrainedModel}[node.func.value.id]
             names = inspect.signature(getattr(owner, node.func.attr)).parameters
             assert {keyword.arg for keyword in node.keywords} <= names.keys(), ast.unparse(node)

@@ -23,7 +23,7 @@ from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.warm_start import LANGUAGES
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.interop.xlm.data import import_data
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import SPECIALS, Vocab
@@ -116,7 +116,7 @@ def test_windows_and_pairs_can_be_given(
 ) -> None:
     """And without a run they are the original's, as far as there are positions: windows of 32, 32 pairs, 15 %."""
     file, saved = tmp_path / "model.pth", read_model(run)
-    write_original(saved, file)
+    write_xlm_checkpoint(saved, file)
     usual = {"mask.prob": 0.15, "data.sequence_length": 32, "evaluate.pairs_per_batch": 32}
     others = {"data.sequence_length": 15, "evaluate.pairs_per_batch": 5}
     for model, settings, given in (
@@ -143,8 +143,8 @@ def test_languages_are_found_by_name(
 ) -> None:
     saved = read_model(run)
     weights = {**saved.weights, LANGUAGES: saved.weights[LANGUAGES].flip(0)}
-    write_original(replace(saved, languages=["en", "de"], weights=weights), tmp_path / "swapped.pth")
-    write_original(saved, tmp_path / "as_it_is.pth")
+    write_xlm_checkpoint(replace(saved, languages=["en", "de"], weights=weights), tmp_path / "swapped.pth")
+    write_xlm_checkpoint(saved, tmp_path / "as_it_is.pth")
     for name in ("swapped", "as_it_is"):
         tool.main([f"model={tmp_path / name}.pth", f"data={tiny_dataset}"])
     lines = capsys.readouterr().out.splitlines()

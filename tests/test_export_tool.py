@@ -48,8 +48,8 @@ def file(run: Path, tmp_path: Path) -> Path:
     return path
 
 
-def weights_of(path: Path, which: CheckpointChoice = CheckpointChoice.best) -> dict[str, torch.Tensor]:
-    return read_model(path, which).weights
+def weights_of(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -> dict[str, torch.Tensor]:
+    return read_model(path, checkpoint).weights
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_run_to_the_originals_format_and_back(run: Path, tmp_path: Path, capsy
     assert [path.name for path in file.parent.iterdir()] == ["model.pth"]
 
 
-@pytest.mark.parametrize(("which", "step"), [([], 15), (["which=best"], 15), (["which=last"], 20)])
-def test_which_checkpoint(run: Path, tmp_path: Path, which: list[str], step: int) -> None:
-    export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *which])
-    assert read_model(tmp_path / "model.pth").history.step == step
+@pytest.mark.parametrize(("choice", "step"), [([], 15), (["checkpoint=best"], 15), (["checkpoint=last"], 20)])
+def test_which_checkpoint(run: Path, tmp_path: Path, choice: list[str], step: int) -> None:
+    export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *choice])
+    assert read_model(tmp_path / "model.pth").provenance.step == step
     assert_same_weights(tmp_path / "model.pth", run / "checkpoints" / f"step-{step:08d}")
     assert not torch.equal(
         weights_of(run, CheckpointChoice.last)["head.bias"], weights_of(run, CheckpointChoice.best)["head.bias"]
@@ -127,8 +127,11 @@ def test_what_exists_is_never_touched(run: Path, tmp_path: Path, form: str) -> N
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "directory", "link", ".", "directory/.."):
-        with pytest.raises(DataError, match="exists already; choose another name, or remove it first"):
+    exists = (DataError, "exists already; choose another name, or remove it first")
+    no_name = (ConfigError, "names no directory of its own")
+    names = {"file": exists, "directory": exists, "link": exists, ".": exists, "directory/..": no_name}
+    for name, (error, message) in names.items():
+        with pytest.raises(error, match=message):
             export.main([f"model={run}", f"format={form}", f"output={tmp_path / name}"])
     assert {path.name for path in tmp_path.iterdir()} == {"file", "directory", "link"}
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
@@ -224,8 +227,8 @@ def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> No
 
 REFUSED = [
     (["format=onnx"], ConfigError, r"Invalid value 'onnx', expected one of \[run, hf, xlm, vectors, projector\]"),
-    (["which=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
-    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are codes, data, format, "),
+    (["checkpoint=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
+    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are checkpoint, codes, data, format, "),
     (["more"], ConfigError, "not understood: more"),
     (["--format"], ConfigError, "not understood: --format"),
     (["model=???"], ConfigError, r"these settings have no value yet: model=\.\.\."),
@@ -258,7 +261,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeyp
         export.main(["--help"])
     assert end.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Take a model from one format to another."
+    assert lines[0] == "Convert a model from one format to another."
     settings = [line.split("=")[0].strip() for line in lines if re.match(r"  [a-z_]+=.*\[", line)]
     assert settings == [field.name for field in fields(export.Export)]
     for name in export.Format:

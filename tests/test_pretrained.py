@@ -19,7 +19,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
-from xlmtrain.pretrained import Pretrained, load
+from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.model_views import Views, view
 from xlmtrain.report.report import report_page, summary
 from xlmtrain.report.run_data import RunData
@@ -36,11 +36,11 @@ def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(run: Path) -> Pretrained:
+def model(run: Path) -> PretrainedModel:
     return load(run)
 
 
-def test_guesses_are_the_models_probabilities(model: Pretrained) -> None:
+def test_guesses_are_the_models_probabilities(model: PretrainedModel) -> None:
     guesses = model.fill_mask("a <mask> k <mask> o", "de", k=1000)
     assert len(guesses) == 2
     for place in guesses:
@@ -59,7 +59,7 @@ def test_guesses_are_the_models_probabilities(model: Pretrained) -> None:
     assert len(model.fill_mask("a <mask>", "de", k=3)[0]) == 3
 
 
-def test_language_and_translation_are_heeded(model: Pretrained) -> None:
+def test_language_and_translation_are_heeded(model: PretrainedModel) -> None:
     """A letter is found better beside its translation than beside that of other letters, and than by chance."""
     letters = model.text.vocab.words[14:]
     right = wrong = 0.0
@@ -76,7 +76,7 @@ def test_language_and_translation_are_heeded(model: Pretrained) -> None:
     assert model.fill_mask("a <mask>", "de") != model.fill_mask("a <mask>", "en")
 
 
-def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: Path) -> None:
+def test_what_cannot_be_asked(model: PretrainedModel, tmp_path: Path, tiny_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="the model knows de, en"):
         model.fill_mask("a <mask>", "fr")
     with pytest.raises(DataError, match="no <mask> in 'a b'"):
@@ -101,8 +101,8 @@ def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: P
         load(tmp_path)
     with pytest.raises(CheckpointError, match="no such file or directory"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="which=frist: there are best, last"):
-        load(tmp_path, which="frist")
+    with pytest.raises(ConfigError, match="checkpoint=frist: there are best, last"):
+        load(tmp_path, checkpoint="frist")
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(CheckpointError, match="a fine-tuned classifier, whose results are in"):
         load(tmp_path)
@@ -110,7 +110,7 @@ def test_what_cannot_be_asked(model: Pretrained, tmp_path: Path, tiny_dataset: P
         load(tiny_dataset, codes=tiny_dataset / "codes")
 
 
-def test_every_question_needs_a_known_language(model: Pretrained) -> None:
+def test_every_question_needs_a_known_language(model: PretrainedModel) -> None:
     questions = [
         model.tokenize,
         model.fill_mask,
@@ -124,7 +124,7 @@ def test_every_question_needs_a_known_language(model: Pretrained) -> None:
         model.fill_mask("a <mask> b", "de", translation=("u v", "fr"))
 
 
-def states(model: Pretrained, sentence: str, lang: str, layers: int | None = None) -> torch.Tensor:
+def states(model: PretrainedModel, sentence: str, lang: str, layers: int | None = None) -> torch.Tensor:
     """The hidden states (T, D) of one sentence alone, without any batching."""
     tokens = torch.tensor([[1, *model.text.ids(sentence, lang), 1]])
     languages = torch.full_like(tokens, ["de", "en"].index(lang))
@@ -133,7 +133,7 @@ def states(model: Pretrained, sentence: str, lang: str, layers: int | None = Non
     return every[-1 if layers is None else layers][0]
 
 
-def test_embeddings_are_those_of_each_sentence_alone(model: Pretrained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_those_of_each_sentence_alone(model: PretrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = ["a b c d e f g", "k", "", "c d", "h i j k l m n o p q r s t"] * 3
     monkeypatch.setattr("xlmtrain.evaluate.sentence_embeddings.BATCH_TOKENS", 24)  # several batches, of unequal lengths
     for pooling, layer in (("mean", None), ("first", None), ("mean", 0), ("first", 1)):
@@ -153,7 +153,7 @@ def test_embeddings_are_those_of_each_sentence_alone(model: Pretrained, monkeypa
 
 
 def test_score_is_the_probability_of_each_word_given_the_others(
-    model: Pretrained, monkeypatch: pytest.MonkeyPatch
+    model: PretrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sentences = ["a d k", "", "t", "a b c d e f g h i j"]
     monkeypatch.setattr("xlmtrain.evaluate.sentence_embeddings.BATCH_TOKENS", 16)
@@ -222,7 +222,7 @@ def causal(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def test_a_causal_model_sees_what_is_before(causal: Path, model: Pretrained) -> None:
+def test_a_causal_model_sees_what_is_before(causal: Path, model: PretrainedModel) -> None:
     mine = load(causal)
     assert mine.causal
     assert not model.causal
@@ -237,7 +237,7 @@ def test_a_causal_model_sees_what_is_before(causal: Path, model: Pretrained) -> 
     assert model.embed(["a b c"], "de")[0] == pytest.approx(seen[0].mean(dim=0).detach().numpy(), abs=1e-6)
 
 
-def inputs(model: Pretrained, text: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(model: PretrainedModel, text: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     ids = torch.tensor([[1, *model.text.ids(text, "de"), 1]])
     return ids, torch.arange(ids.shape[1])[None], torch.zeros_like(ids)
 

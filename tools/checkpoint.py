@@ -23,8 +23,7 @@ from pathlib import Path
 from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.errors import CheckpointError, ConfigError
-from xlmtrain.interop.average import average_checkpoints
-from xlmtrain.interop.run import write_run
+from xlmtrain.interop.run import average_checkpoints, write_run
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.lock import lock_directory

@@ -48,7 +48,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.interop.warm_start import matching_weights
-from xlmtrain.pretrained import Pretrained
+from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.output_paths import new_file
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("data=, retrieval=, dictionary= or classify=: one is needed, it says what to evaluate on")
     saved = read_model(options.model, options.which, options.codes)
     distributed = initialize(options.device)
-    figures: dict[str, Any] = {"model": options.model, "step": saved.history.step}
+    figures: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
     with new_file(Path(options.output)) if options.output and distributed.is_main else nullcontext() as output:
         for line in _tasks(options, saved, distributed, figures):
             if distributed.is_main:
@@ -133,7 +133,7 @@ def _tasks(
         yield from zero_shot_table(task, figures["classify"])
     if not distributed.is_main:
         return
-    model = Pretrained(saved, distributed.device)
+    model = PretrainedModel(saved, distributed.device)
     if sentences:
         found = _retrieval(model, sentences)
         count = len(next(iter(sentences.values())))
@@ -152,7 +152,7 @@ def _labels(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShot:
     return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
-def _retrieval(model: Pretrained, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:
+def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:
     """By pooling and layer."""
     vectors = {language: model.embed_layers(lines, language) for language, lines in sentences.items()}
     return {
@@ -187,7 +187,7 @@ def _perplexity_table(figures: dict[str, float]) -> Iterator[str]:
 
 def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
     """What the validation sets are made by, in settings of training."""
-    trained, positions = saved.history.settings, saved.config.max_positions
+    trained, positions = saved.provenance.settings, saved.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
     if length is None:
         length = trained.get("data", {}).get("sequence_length", min(256, positions))
@@ -207,7 +207,7 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
             path=data,
             mlm={} if saved.causal else running,
             tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
-            clm=running if any(trained.get("data", {}).get("clm", {}).values()) else {},
+            clm=running if saved.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
             sub_batch_tokens=2 * length,  # nothing is drawn: sizes that allow any length
             max_sentence_length=1,

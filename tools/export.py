@@ -1,4 +1,4 @@
-"""Take a model from one format to another.
+"""Convert a model from one format to another.
 
     python tools/export.py model=runs/quickstart format=hf output=exports/quickstart
     python tools/export.py model=runs/quickstart format=xlm output=exports/quickstart.pth
@@ -26,15 +26,15 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf.release import release
+from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.runtime.output_paths import new_directory, new_file
 
 
 class Format(str, Enum):
-    """Run directory; Hugging Face folder; file of the original; word2vec text; TensorBoard's projector."""
+    """Run directory; Hugging Face folder; file of the original XLM; word2vec text; TensorBoard's projector."""
 
     run = "run"
     hf = "hf"
@@ -51,13 +51,13 @@ class Export:
     """The model: a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file."""
 
     format: Format = Format.hf
-    """What to write."""
+    """The format to write."""
 
     output: str = "???"
-    """Where to; it must not exist yet."""
+    """The file or directory to write; it must not exist yet."""
 
-    which: CheckpointChoice = CheckpointChoice.best
-    """Which of a run's checkpoints."""
+    checkpoint: CheckpointChoice = CheckpointChoice.best
+    """The checkpoint of a run directory: its best or its last."""
 
     codes: str | None = None
     """For a .pth file: the BPE codes of its data, in fastBPE's format."""
@@ -69,14 +69,14 @@ class Export:
     """For a .pth file: accents were stripped from its text."""
 
     sentences: str | None = None
-    """hf: raw text to compare on before release, {lang} standing for each language; null: the run's validation text."""
+    """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text."""
 
     data: str | None = None
-    """projector: prepared data that tells the words' languages; null: the run's."""
+    """projector: prepared data from which words get their languages; null: the run's."""
 
 
 def main(argv: list[str]) -> None:
-    """Read, write, say where."""
+    """Convert the model and print the path written."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options, others = parse_args(Export, argv)
     if others:
@@ -84,30 +84,30 @@ def main(argv: list[str]) -> None:
     text = None
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
-    model = read_model(options.model, options.which, options.codes, text)
+    bundle = read_model(options.model, options.checkpoint, options.codes, text)
     output = Path(options.output)
     if options.format in (Format.xlm, Format.vectors):
         with new_file(output) as path:
-            (write_original if options.format is Format.xlm else write_vectors)(model, path)
+            (write_xlm_checkpoint if options.format is Format.xlm else write_vectors)(bundle, path)
     else:
         with new_directory(output) as path:
-            _fill(options, model, path)
+            _write_directory(options, bundle, path)
     print(f"{options.format.value}: {output}")
 
 
-def _fill(options: Export, model: PretrainedBundle, directory: Path) -> None:
+def _write_directory(options: Export, bundle: PretrainedBundle, directory: Path) -> None:
     if options.format is Format.run:
-        write_run(model, directory)
+        write_run(bundle, directory)
     elif options.format is Format.projector:
-        data = options.data or model.history.settings.get("data", {}).get("path")
+        data = options.data or bundle.provenance.settings.get("data", {}).get("path")
         if data is None:
-            raise ConfigError("data=...: needed, the prepared data that tells the words' languages")
-        write_projector(model, Dataset(data), directory)
+            raise ConfigError("data=...: needed, the prepared data from which words get their languages")
+        write_projector(bundle, Dataset(data), directory)
     else:
-        agreement = release(model, directory, Path(options.output).name, options.sentences)
-        for language, count in agreement.sentences.items():
+        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+        for language, count in report.sentences.items():
             print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
-        print(f"largest difference between two logits: {agreement.difference:.1e}")
+        print(f"largest difference between two logits: {report.difference:.1e}")
 
 
 if __name__ == "__main__":

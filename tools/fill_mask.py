@@ -1,4 +1,4 @@
-"""Ask a trained model what stands at ``<mask>``.
+"""Predict the subwords at ``<mask>`` with a trained model.
 
     python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa."
     python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa." \\
@@ -29,19 +29,19 @@ class FillMask:
     """Language of the sentences."""
 
     k: int = 5
-    """How many words to show for each <mask>."""
+    """Number of predictions for each <mask>."""
 
-    which: CheckpointChoice = CheckpointChoice.best
-    """Which of a run's checkpoints."""
+    checkpoint: CheckpointChoice = CheckpointChoice.best
+    """The checkpoint of a run directory: its best or its last."""
 
     codes: str | None = None
     """For a .pth file: the BPE codes of its data, in fastBPE's format."""
 
     translation: str | None = None
-    """A translation that the model sees too."""
+    """A translation of the sentence, as additional context."""
 
     translation_lang: str | None = None
-    """Its language."""
+    """Language of the translation."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -51,18 +51,18 @@ class FillMask:
 
 
 def main(argv: list[str]) -> None:
-    """Print the best words for each ``<mask>`` of each sentence."""
+    """Print the most probable subwords for each ``<mask>`` of each sentence."""
     options, sentences = parse_args(FillMask, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
-    model = load(options.model, options.which, codes=options.codes)
+    model = load(options.model, options.checkpoint, codes=options.codes)
     other = None
     if options.translation is not None and options.translation_lang is not None:
         other = (options.translation, options.translation_lang)
     for sentence in sentences:
         print(sentence)
-        for number, guesses in enumerate(model.fill_mask(sentence, options.lang, options.k, other), 1):
-            print(f"  <mask> {number}: " + "  ".join(f"{guess.word} {guess.probability:.3f}" for guess in guesses))
+        for number, predictions in enumerate(model.fill_mask(sentence, options.lang, options.k, other), 1):
+            print(f"  <mask> {number}: " + "  ".join(f"{p.word} {p.probability:.3f}" for p in predictions))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Binarized data of the original XLM program -> a prepared data set.
+"""Convert binarized data of the original XLM to a prepared data set.
 
 python tools/import_data.py data=data/processed/de-en output=prepared/ende codes=codes_ende
 """
@@ -22,24 +22,24 @@ class ImportData:
     """Directory with the original program's files, like ``train.de.pth`` and ``valid.de-en.de.pth``."""
 
     output: str = "???"
-    """Directory to make. It appears only when everything in it is complete."""
+    """Directory to write. It appears only when it is complete."""
 
     codes: str | None = None
-    """The BPE codes that the data was made with. Training does not need them, using the model on raw text does."""
+    """The BPE codes that the data was made with. Needed to use the model on raw text, not for training."""
 
     lowercase: bool = False
-    """Whether the data's text was lower-cased, as that of the XNLI models was."""
+    """The data's text was lower-cased, as for the XNLI models."""
 
     remove_accents: bool = False
-    """Whether its accents were stripped, as those of the XNLI models were."""
+    """Accents were stripped from the data's text, as for the XNLI models."""
 
 
 def main(argv: list[str]) -> None:
-    """Import, and print what came in."""
+    """Import the data and print the size of each corpus."""
     options, others = parse_args(ImportData, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
-    # A polite kill (a batch system's, say) unwinds like Ctrl-C, so that nothing half-made stays behind.
+    # SIGTERM (from a batch system) unwinds like Ctrl-C, so that no partial output is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     codes = Path(options.codes) if options.codes is not None else None
     text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)

@@ -1,4 +1,4 @@
-"""xlmtrain: pretraining of bilingual masked language models, from raw text to a model in use.
+"""Pretraining of bilingual masked language models, from raw text to a model in use.
 
 import xlmtrain
 
@@ -19,7 +19,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: the processes that prepare text import the package too, and have no use for torch.
+    # Imported on first use: processes that prepare text import this package too, and do not need torch.
     if name == "load":
         return importlib.import_module("xlmtrain.pretrained").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

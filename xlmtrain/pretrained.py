@@ -1,4 +1,4 @@
-"""Using a trained model, in a few lines.
+"""The public API: load a pretrained model, fill masks, embed and score sentences.
 
 model = xlmtrain.load("runs/quickstart")
 model.fill_mask("Die Katze <mask> auf dem Sofa.", lang="de", k=5)
@@ -31,12 +31,12 @@ from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.text.vocab import EOS, MASK
 
 E = TypeVar("E", bound=Enum)
-_LIKE_A_MASK = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
+_OTHER_MASK_SPELLING = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A subword that may stand at a ``<mask>``, and its probability."""
+    """A subword predicted at a ``<mask>``, with its probability."""
 
     word: str
     probability: float
@@ -44,58 +44,58 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """How likely a sentence is. ``log_probability``: in nats, summed over its ``tokens`` subwords."""
+    """Log-likelihood of a sentence. ``log_probability``: in nats, summed over its ``tokens`` subwords."""
 
     log_probability: float
     tokens: int
 
     @property
     def perplexity(self) -> float:
-        """exp(-log_probability / tokens); nan for a sentence without tokens."""
+        """Return exp(-log_probability / tokens); nan for a sentence without tokens."""
         return math.exp(-self.log_probability / self.tokens) if self.tokens else math.nan
 
 
-class Pretrained:
+class PretrainedModel:
     """A model in evaluation mode, with the text pipeline it was trained with.
 
-    Every method takes raw text and the name of its language, ``lang``. They raise ConfigError for a language that the
-    model does not have, and DataError for a sentence that is too long for it. ``causal``: the model was trained by CLM
-    alone, so that a state knows of what is before it only, the first of nothing; it fills no masks.
+    Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
+    DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so each
+    state depends only on the tokens up to it, and there are no masks to fill.
     """
 
-    def __init__(self, saved: PretrainedBundle, device: torch.device | str = "cpu") -> None:
-        self.model, self.text = saved.module(device), saved.pipeline()
-        self.languages, self.step, self.causal = saved.languages, saved.history.step, saved.causal
+    def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
+        self.model, self.text = bundle.module(device), bundle.pipeline()
+        self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self.device = torch.device(device)
-        self._longest = saved.config.max_positions
+        self._max_positions = bundle.config.max_positions
 
     def tokenize(self, sentence: str, lang: str) -> list[str]:
-        """The subwords that the model reads."""
+        """Return the subwords of a sentence."""
         self._language(lang)
         return self.text.tokens(_one_sentence(sentence), lang)
 
     def fill_mask(
         self, sentence: str, lang: str, k: int = 5, translation: tuple[str, str] | None = None
     ) -> list[list[Prediction]]:
-        """The ``k`` likeliest subwords at each ``<mask>`` of a raw sentence, likeliest first.
+        """Return the ``k`` most probable subwords at each ``<mask>``, most probable first.
 
-        ``translation``: (sentence, language) that the model sees too, as in TLM. Raises DataError for a sentence
-        without ``<mask>``, ConfigError for a causal model.
+        ``translation``: (sentence, language) to add as context, as in TLM. Raises DataError for a sentence without
+        ``<mask>``, ConfigError for a causal model.
         """
         if self.causal:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
         ids = self._ids(sentence, lang)
         if MASK not in ids:
-            like = _LIKE_A_MASK.search(sentence)
-            raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {like[0]}" if like else ""))
+            other = _OTHER_MASK_SPELLING.search(sentence)
+            raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {other[0]}" if other else ""))
         if translation is None:
-            rows = sentence_sequences([ids], self._language(lang))
+            sequences = sentence_sequences([ids], self._language(lang))
         else:
             if isinstance(translation, str) or len(translation) != 2:
                 raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
             languages = (self._language(lang), self._language(translation[1]))
-            rows = pair_sequences([ids], [self._ids(*translation)], languages)
-        probabilities = self._logits(rows, rows.tokens, rows.tokens == MASK).softmax(dim=1)
+            sequences = pair_sequences([ids], [self._ids(*translation)], languages)
+        probabilities = self._logits(sequences, sequences.tokens, sequences.tokens == MASK).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
             [Prediction(self.text.vocab.word(word), p) for word, p in zip(words, values)]
@@ -109,24 +109,23 @@ class Pretrained:
         pooling: Pooling | str = Pooling.mean,
         layer: int | None = None,
     ) -> np.ndarray:
-        """One vector a sentence, (sentences, dim) float32, in the order given.
+        """Return one vector per sentence, (sentences, dim) float32, in the given order.
 
-        ``layer``: whose states are pooled, 0 for the embeddings; None takes the last. Sentences of similar length are
-        computed together.
+        ``layer``: the layer whose hidden states are pooled; 0 for the embeddings, None for the last layer.
         """
         last = len(self.model.encoder.blocks)
         if layer is not None and not 0 <= layer <= last:
             raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
         chosen = last if layer is None else layer
         ids = self._all_ids(sentences, lang)
-        return self._embed(ids, lang, [_one_of(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
+        return self._embed(ids, lang, [_enum_value(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
 
     def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
-        """What :meth:`embed` gives for every layer, (layers + 1, sentences, dim), in one pass for both poolings."""
+        """Return :meth:`embed` for both poolings and every layer, (layers + 1, sentences, dim), in one pass."""
         return self.embed_ids(self._all_ids(sentences, lang), lang)
 
     def embed_ids(self, ids: Sequence[np.ndarray], lang: str) -> dict[Pooling, np.ndarray]:
-        """:meth:`embed_layers` of prepared sentences: ids of the model's vocabulary, each ending with EOS."""
+        """Return :meth:`embed_layers` of tokenized sentences: ids of the model's vocabulary, each ending with EOS."""
         layers = range(len(self.model.encoder.blocks) + 1)
         return dict(zip(Pooling, self._embed(ids, lang, list(Pooling), layers)))
 
@@ -137,15 +136,15 @@ class Pretrained:
         return [self._ids(sentence, lang) for sentence in sentences]
 
     def _embed(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
-        """(poolings, layers, sentences, dim)"""
+        """Return (poolings, layers, sentences, dim)."""
         return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
 
     @torch.no_grad()
     def score(self, sentences: Sequence[str], lang: str) -> list[SentenceScore]:
-        """Pseudo-log-likelihoods: each subword in turn is hidden and predicted from all others (Salazar et al. 2020).
+        """Return pseudo-log-likelihoods: each subword is masked and predicted from all others (Salazar et al. 2020).
 
-        A sentence of n subwords costs n forward passes of it. The delimiters are not scored. A causal model predicts
-        each from those before it, which makes log-likelihoods.
+        A sentence of n subwords takes n forward passes. Delimiters are not scored. For a causal model these are
+        log-likelihoods: each subword is predicted from those before it.
         """
         language, ids = self._language(lang), self._all_ids(sentences, lang)
         if self.causal:
@@ -153,33 +152,33 @@ class Pretrained:
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         totals = np.zeros(len(ids))
         for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
-            rows = sentence_sequences([ids[copies[c][0]] for c in chosen], language)
-            hidden = np.zeros(rows.tokens.shape, dtype=bool)
-            hidden[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
-            batch = self._batch(rows, np.where(hidden, MASK, rows.tokens), hidden)
+            sequences = sentence_sequences([ids[copies[c][0]] for c in chosen], language)
+            masked = np.zeros(sequences.tokens.shape, dtype=bool)
+            masked[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
+            batch = self._batch(sequences, np.where(masked, MASK, sequences.tokens), masked)
             losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
             np.subtract.at(totals, [copies[c][0] for c in chosen], losses.double().cpu().numpy())
         return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(totals, ids)]
 
     def _causal_score(self, sentence: np.ndarray, language: int) -> SentenceScore:
         batch = make_causal_batch(sentence_sequences([sentence], language)).to(self.device)
-        losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")[:-1]  # not of EOS
+        losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")[:-1]  # without EOS
         return SentenceScore(-float(losses.double().sum()), len(sentence) - 1)
 
     @torch.no_grad()
-    def _logits(self, rows: Sequences, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
-        return self.model.logits(self._batch(rows, inputs, selected))
+    def _logits(self, sequences: Sequences, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
+        return self.model.logits(self._batch(sequences, inputs, selected))
 
-    def _batch(self, rows: Sequences, inputs: np.ndarray, selected: np.ndarray) -> Batch:
-        return make_batch("mlm", rows, inputs, selected).to(self.device)
+    def _batch(self, sequences: Sequences, inputs: np.ndarray, selected: np.ndarray) -> Batch:
+        return make_batch("mlm", sequences, inputs, selected).to(self.device)
 
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
-        """The sentence's ids with the closing EOS."""
+        """Return the sentence's ids, ending with EOS."""
         self._language(lang)
         ids = np.array([*self.text.ids(_one_sentence(sentence), lang), EOS])
-        if len(ids) >= self._longest:  # one more opens the sentence
+        if len(ids) >= self._max_positions:  # plus the EOS that starts a sentence
             raise DataError(
-                f"{len(ids) + 1} tokens are more than the model's {self._longest} positions: {sentence[:60]!r}"
+                f"{len(ids) + 1} tokens are more than the model's {self._max_positions} positions: {sentence[:60]!r}"
             )
         return ids
 
@@ -191,24 +190,25 @@ class Pretrained:
 
 def load(
     path: str | Path,
-    which: CheckpointChoice | str = CheckpointChoice.best,
+    checkpoint: CheckpointChoice | str = CheckpointChoice.best,
     device: torch.device | str | None = None,
     codes: str | Path | None = None,
     text: TextConfig | None = None,
-) -> Pretrained:
-    """The model in a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` of the original.
+) -> PretrainedModel:
+    """Load a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
-    ``device``: None takes the GPU if there is one. ``which``, ``codes``, ``text`` as in
-    :func:`~xlmtrain.interop.formats.read_model`. Raises CheckpointError for what cannot be read.
+    ``checkpoint``: of a run directory, its best or its last. ``device``: None takes the GPU if there is one. ``codes``
+    (a file) and ``text``: for ``.pth`` files, which hold neither. Raises CheckpointError if nothing can be read.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
-    return Pretrained(read_model(path, _one_of(CheckpointChoice, "which", which), codes, text), device)
+    bundle = read_model(path, _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
+    return PretrainedModel(bundle, device)
 
 
-def _one_of(choices: type[E], name: str, value: E | str) -> E:
+def _enum_value(choices: type[E], name: str, value: E | str) -> E:
     try:
         return choices(value)
     except ValueError:

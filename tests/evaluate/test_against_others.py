@@ -12,7 +12,7 @@ import torch
 from tests.support.toy import toy_model
 from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import retrieve
-from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.pretrained import load
 
 
@@ -50,7 +50,7 @@ def test_a_hugging_face_model_retrieves_what_transformers_and_scikit_learn_say(
 ) -> None:
     """From a folder: ids, vectors and neighbours are made by transformers and scikit-learn alone."""
     transformers, neighbors = pytest.importorskip("transformers"), pytest.importorskip("sklearn.neighbors")
-    write_hugging_face(toy_model(tiny_dataset, aligned=False), tmp_path / "hf")
+    write_hf_folder(toy_model(tiny_dataset, aligned=False), tmp_path / "hf")
     rng, letters = np.random.default_rng(2), string.ascii_letters
     numbers = [rng.integers(20, size=rng.integers(3, 9)) for _ in range(60)]
     sentences = {

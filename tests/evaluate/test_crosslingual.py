@@ -26,7 +26,7 @@ from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.evaluate.word_translation import translate_words
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.pretrained import Pretrained
+from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, SPECIALS
 
@@ -138,7 +138,7 @@ def test_languages_that_have_met_and_that_have_not(tiny_dataset: Path, dictionar
 def test_figures_are_the_tasks(tiny_dataset: Path, dictionary: Path) -> None:
     """What tools/evaluate.py says of the same sentences and words; the layer that finds most counts."""
     figures, saved = alignment_on(ALONE, tiny_dataset, dictionary, False), toy_model(tiny_dataset, False)
-    dataset, model = Dataset(tiny_dataset), Pretrained(saved)
+    dataset, model = Dataset(tiny_dataset), PretrainedModel(saved)
     sides = dict(zip(("de", "en"), dataset.pair("valid", "de-en")))
     usable = [i for i in range(25) if len(sides["de"].sentence(i)) > 1]
     texts = {lang: [dataset.vocab.decode(side.sentence(i)[:-1]) for i in usable] for lang, side in sides.items()}

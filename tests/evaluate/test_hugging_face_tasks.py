@@ -20,7 +20,7 @@ from tests.support.toy import LETTERS, NoSignals, toy_config, toy_model
 from tools import evaluate as evaluate_tool
 from xlmtrain.finetune.run import finetune
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.text.vocab import SPECIALS
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def folder(request: pytest.FixtureRequest, tiny_dataset: Path, tmp_path_factory:
         saved = toy_model(tiny_dataset, aligned=False)
         table = saved.weights["encoder.token_embeddings.weight"]
         table[first + WORDS : first + 2 * WORDS] = table[first : first + WORDS] + noise * table.std()
-        write_hugging_face(saved, path)
+        write_hf_folder(saved, path)
         return path
     torch.manual_seed(5)
     model = transformers.XLMWithLMHeadModel(

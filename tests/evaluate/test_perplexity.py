@@ -20,7 +20,7 @@ from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.predictions import sample_predictions
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.interop.xlm.checkpoint import from_original
+from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, PAD, Vocab
@@ -245,7 +245,7 @@ def test_figures_of_the_oracle(reference: dict[str, Any], shared: Path, tmp_path
     config = tiny_config("run", tmp_path, {"model.max_positions": 512, "evaluate.pairs_per_batch": 4})
     config = replace(config, model=ModelConfig(dim=64, layers=2, heads=4))
     model = LanguageModel(config.model, len(vocab), 2)
-    model.load_state_dict(from_original(reference["training"]["state_dict_after"]))
+    model.load_state_dict(from_xlm_state_dict(reference["training"]["state_dict_after"]))
     expected = reference["evaluation"]
     for split in ("valid", "test"):
         names = {"de_mlm": "de_mlm", "en_mlm": "en_mlm", "de-en_tlm": "de_en_mlm", "de_clm": "de_clm"}

@@ -20,7 +20,7 @@ from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate import knn
 from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
-from xlmtrain.interop.hf.model import write_hugging_face
+from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.run import write_run
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
@@ -214,7 +214,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_transformers_hidden_states_give_the_same(saved: PretrainedBundle, files: str, tmp_path: Path) -> None:
     """Every layer of transformers' own model, a sentence at a time, against our model read from the same folder."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    write_hugging_face(saved, tmp_path)
+    write_hf_folder(saved, tmp_path)
     ours, theirs = xlmtrain.load(tmp_path, device="cpu"), transformers.XLMModel.from_pretrained(tmp_path).eval()
     sentences = aligned_sentences(files, ["de", "en"])
     vectors = {lang: ours.embed_layers(lines, lang) for lang, lines in sentences.items()}

@@ -25,7 +25,7 @@ from xlmtrain.evaluate.validator import Validator
 from xlmtrain.evaluate.zero_shot import PENALTY, ZeroShot
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.run import write_run
-from xlmtrain.pretrained import Pretrained
+from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.distributed import Distributed
 
 
@@ -103,7 +103,7 @@ def test_a_constant_between_the_languages_is_seen_through(files: ZeroShotProbeCo
 def test_figures_are_scikit_learns_on_the_states_of_the_api(files: ZeroShotProbeConfig, tiny_dataset: Path) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     saved = toy_model(tiny_dataset, aligned=False)
-    figures, model = task_of(files, saved)(saved.module(), ALONE, go_on), Pretrained(saved)
+    figures, model = task_of(files, saved)(saved.module(), ALONE, go_on), PretrainedModel(saved)
     places = {"train": ("en", files.train["en"]), "en": ("en", files.test["en"]), "de": ("de", files.test["de"])}
     read = {name: read_examples(Path(path), language, "here") for name, (language, path) in places.items()}
     texts = {name: [example.texts[0] for example in some] for name, some in read.items()}

@@ -18,7 +18,7 @@ from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.errors import ConfigError, NumericalError
 from xlmtrain.finetune.loop import Finetuning
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.hf.model import read_hugging_face, write_hugging_face
+from xlmtrain.interop.hf.model import read_hf_folder, write_hf_folder
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_gradient_that_is_not_finite_ends_it(saved: PretrainedBundle, tmp_path
 
 @pytest.mark.slow
 def test_a_hugging_face_model_gives_the_same_result(saved: PretrainedBundle, tmp_path: Path) -> None:
-    write_hugging_face(saved, tmp_path / "hf")
+    write_hf_folder(saved, tmp_path / "hf")
     config = toy_config(tmp_path, epochs=1)
     other = toy_config(tmp_path, "other", epochs=1)
-    assert run_toy(ALONE, config, saved) == run_toy(ALONE, other, read_hugging_face(tmp_path / "hf"))
+    assert run_toy(ALONE, config, saved) == run_toy(ALONE, other, read_hf_folder(tmp_path / "hf"))

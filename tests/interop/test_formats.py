@@ -46,19 +46,19 @@ def run(file: Path, tmp_path: Path) -> Path:
 
 def step_of(model: PretrainedBundle) -> int:
     """The step whose weights these are, which must be the one that the model says."""
-    assert model.weights[BIAS].tolist() == [float(model.history.step)] * 200
-    return model.history.step
+    assert model.weights[BIAS].tolist() == [float(model.provenance.step)] * 200
+    return model.provenance.step
 
 
 def test_a_run_and_its_checkpoints(run: Path) -> None:
     model = read_model(run)
     assert step_of(model) == step_of(read_model(str(run), CheckpointChoice.best)) == 20
-    assert model.history.source == str(run / "checkpoints" / "step-00000020")
+    assert model.provenance.source == str(run / "checkpoints" / "step-00000020")
     assert model.text == TextConfig(lowercase=True)
     assert [(code.left, code.right) for code in model.codes][:2] == [("i", "e</w>"), ("d", "ie</w>")]
     assert step_of(read_model(run, CheckpointChoice.last)) == 30
-    for which in CheckpointChoice:
-        assert step_of(read_model(run / "checkpoints" / "step-00000010", which)) == 10
+    for choice in CheckpointChoice:
+        assert step_of(read_model(run / "checkpoints" / "step-00000010", choice)) == 10
     (run / "checkpoints" / "best.json").unlink()
     assert step_of(read_model(run)) == 30
 
@@ -92,7 +92,7 @@ def test_ways_to_name_it(
     (tmp_path / "file").symlink_to("model.pth")
     monkeypatch.chdir(tmp_path / inside)
     model = read_model(path)
-    assert model.history.step == step
+    assert model.provenance.step == step
     assert model.languages == ["de", "en"]
 
 

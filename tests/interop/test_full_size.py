@@ -29,23 +29,23 @@ def peak():  # of this process alone; what getrusage gives begins with its paren
     return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.interop.run import read_run, write_run
 
 source, run, output = map(Path, sys.argv[1:])
-figures = {"imports": peak()}
+metrics = {"imports": peak()}
 started = time.monotonic()
 model = read_model(source)
 module = model.module()
-figures |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time(), "read": peak()}
+metrics |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time(), "read": peak()}
 run.mkdir()
 write_run(model, run)
-figures |= {"all_seconds": time.monotonic() - started, "written": peak()}
-figures |= {"parameters": sum(p.numel() for p in module.parameters()), "languages": model.languages}
-figures |= {"words": len(model.vocab)}
+metrics |= {"all_seconds": time.monotonic() - started, "written": peak()}
+metrics |= {"parameters": sum(p.numel() for p in module.parameters()), "languages": model.languages}
+metrics |= {"words": len(model.vocab)}
 del model, module
-write_original(read_run(run), output)
-print(json.dumps(figures))
+write_xlm_checkpoint(read_run(run), output)
+print(json.dumps(metrics))
 """
 
 
@@ -114,14 +114,14 @@ def test_the_released_models_shape(place: Path, twice: bool, megabytes: int) -> 
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    memory = {what: figures[what] / size for what in ("imports", "read", "written")}
-    print(f"{size / 1e6:.0f} MB: read in {figures['seconds']:.1f} s, kept as a run in {figures['all_seconds']:.1f} s")
-    print(f"{figures['cpu_seconds']:.1f} CPU-seconds to that, with the imports")
+    metrics = json.loads(done.stdout)
+    memory = {what: metrics[what] / size for what in ("imports", "read", "written")}
+    print(f"{size / 1e6:.0f} MB: read in {metrics['seconds']:.1f} s, kept as a run in {metrics['all_seconds']:.1f} s")
+    print(f"{metrics['cpu_seconds']:.1f} CPU-seconds to that, with the imports")
     print("peak memory / file size: " + ", ".join(f"{what} {ratio:.2f}" for what, ratio in memory.items()))
-    assert figures["parameters"] == PARAMETERS
-    assert figures["languages"] == ["de", "en"]
-    assert figures["words"] == WORDS
+    assert metrics["parameters"] == PARAMETERS
+    assert metrics["languages"] == ["de", "en"]
+    assert metrics["words"] == WORDS
     assert memory["imports"] < memory["read"] < MEMORY
     assert memory["written"] < MEMORY
 

@@ -24,7 +24,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
@@ -82,11 +82,11 @@ def test_a_run_begins_where_the_other_ended(
     elif form == "checkpoint":
         source = checkpoint(first, STEPS)
     elif form == "pth":
-        write_original(saved, source)
+        write_xlm_checkpoint(saved, source)
     else:
         source.mkdir()
         write_run(saved, source)
-    began = read_model(first).history.step if form == "run" else STEPS  # a run directory stands for its best
+    began = read_model(first).provenance.step if form == "run" else STEPS  # a run directory stands for its best
     run = tmp_path / "run"
     train_alone(begin(run, tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(run, 0) == figures(first, began)
@@ -100,7 +100,7 @@ def test_a_run_begins_where_the_other_ended(
 def test_logits_are_bit_equal(first: Path, saved: PretrainedBundle, tiny_dataset: Path) -> None:
     config, dataset = tiny_config("run", tiny_dataset), Dataset(tiny_dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    done = initialize_weights(InitConfig(model=str(checkpoint(first, STEPS))), config.model, model, dataset)
+    done = initialize_weights(InitConfig(pretrained=str(checkpoint(first, STEPS))), config.model, model, dataset)
     assert done == [f"first weights: {checkpoint(first, STEPS)}, step 10"]
     batch = next(iter(ValidationSet(config, dataset, "valid", "tlm", "de-en").batches()))
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_logits_are_bit_equal(first: Path, saved: PretrainedBundle, tiny_dataset
 
 def test_two_processes_begin_with_the_same_weights(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     """Each computes half of the evaluation at step 0, and its own share of the first gradient."""
-    source = InitConfig(model=str(checkpoint(first, STEPS)))
+    source = InitConfig(pretrained=str(checkpoint(first, STEPS)))
     changes = {"model.dropout": 0.0, "model.attention_dropout": 0.0}
     run_processes(2, train_on, tmp_path, begin(tmp_path / "two", tiny_dataset, source, changes), 2)
     train_alone(begin(tmp_path / "one", tiny_dataset, source, changes), stop_after=2)
@@ -142,7 +142,7 @@ def test_resuming_does_not_read_the_source_again(first: Path, tiny_dataset: Path
 
 def test_another_source_is_another_run(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(first))), stop_after=1)
-    with pytest.raises(ConfigError, match=r"began otherwise:\n  init\.model: .*/run -> None\n"):
+    with pytest.raises(ConfigError, match=r"began otherwise:\n  init\.pretrained: .*/run -> None\n"):
         train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig()))
 
 
@@ -153,7 +153,7 @@ def test_a_run_from_before_there_was_init_goes_on(tiny_dataset: Path, tmp_path: 
     settings = json.loads(path.read_text(encoding="utf-8"))
     del settings["init"]
     path.write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"init\.model: None -> "):
+    with pytest.raises(ConfigError, match=r"init\.pretrained: None -> "):
         train_alone(replace(config, init=InitConfig(pretrained=str(first))))
     assert train_alone(config).status == "done"
     train_alone(tiny_config(tmp_path / "whole", tiny_dataset))
@@ -170,7 +170,7 @@ def test_no_run_goes_on_in_an_imported_model(
     before = {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError) as caught:
         train_alone(tiny_config(imported, tiny_dataset, changes))
-    assert f"start from it with init.pretrained={imported} and give the run another directory" in str(caught.value)
+    assert f"run={imported}: this directory is not a training run and is not empty" in str(caught.value)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -186,7 +186,7 @@ def test_languages_follow_their_names(
     languages: list[str], first: Path, saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source.pth"
-    write_original(with_languages(saved, languages), source)
+    write_xlm_checkpoint(with_languages(saved, languages), source)
     assert len(read_model(source).weights[LANGUAGES]) == len(languages)
     train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(source))), stop_after=1)
     assert figures(tmp_path / "run", 0) == figures(first, STEPS)
@@ -201,7 +201,7 @@ def test_one_language_of_two(
     corpora = {f"{split}.{language}": header.corpora[f"{split}.{language}"] for split in ("train", "valid")}
     replace(header, languages=[language], corpora=corpora).write(own_dataset)
     changes = {"data.mlm": {language: 1.0}, "data.tlm": {}}
-    init = InitConfig(model=str(checkpoint(first, STEPS)))
+    init = InitConfig(pretrained=str(checkpoint(first, STEPS)))
     train_alone(begin(tmp_path / "run", own_dataset, init, changes), stop_after=1)
     name = f"valid/{language}_mlm_ppl"
     assert figures(tmp_path / "run", 0)[name] == pytest.approx(figures(first, STEPS)[name], rel=1e-6)
@@ -236,7 +236,7 @@ def test_another_vocabulary_is_refused(first: Path, own_dataset: Path, tmp_path:
     swapped.write(own_dataset / "vocab")
     write_header(own_dataset, swapped, Header.read(own_dataset).corpora)
     with pytest.raises(
-        ConfigError, match=r"its vocabulary is not that of the data in .*bpe\.codes=\.\.\. vocab\.path="
+        ConfigError, match=r"its vocabulary is not that of the data in .*bpe\.codes=\.\.\. vocab\.file="
     ):
         train_alone(begin(tmp_path / "run", own_dataset, InitConfig(pretrained=str(first))))
     assert not (tmp_path / "run").exists()

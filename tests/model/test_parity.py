@@ -12,7 +12,7 @@ from tests.fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from tests.support.oracle import Oracle
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.interop.xlm.checkpoint import from_original, to_original
+from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 
 CASES = ("mlm_stream", "mlm_padded", "tlm", "clm_stream")
@@ -24,7 +24,7 @@ def build(state: dict[str, torch.Tensor]) -> LanguageModel:
     positions = len(state["position_embeddings.weight"])
     config = ModelConfig(dim=64, layers=2, heads=4, max_positions=positions, dropout=0.0, attention_dropout=0.0)
     model = LanguageModel(config, 200, 2)
-    model.load_state_dict(from_original(state))
+    model.load_state_dict(from_xlm_state_dict(state))
     return model
 
 
@@ -65,7 +65,7 @@ def gradients(model: LanguageModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 def split_qkv(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Under the oracle's names, which has one matrix each for queries, keys and values."""
-    names = to_original(gradients)
+    names = to_xlm_state_dict(gradients)
     names.pop("pred_layer.proj.weight")
     return names
 

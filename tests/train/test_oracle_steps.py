@@ -17,7 +17,7 @@ from tests.support.tiny import ALONE, CPU, tiny_config
 from xlmtrain.config.schema import Config, ModelConfig, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
-from xlmtrain.interop.xlm.checkpoint import from_original
+from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.train.parallel import Parallel
@@ -54,7 +54,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
     """(loss, gradient norm, learning rate) of each step, and the model after them."""
     config = settings()
     model = LanguageModel(config.model, 200, 2)
-    model.load_state_dict(from_original(reference["state_dict"]))
+    model.load_state_dict(from_xlm_state_dict(reference["state_dict"]))
     optimizer = make_optimizer(config.optim, model, CPU)
     stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
     found = []
@@ -86,8 +86,8 @@ def test_losses_norms_and_rates(reference: dict[str, Any], as_original: bool) ->
 def test_weights_after_them(reference: dict[str, Any]) -> None:
     """Not to the last digit: Adam divides by the root of the second moment, which blows up roundings of gradients that
     are almost zero. The steps themselves move weights by up to 8e-3."""
-    expected = from_original(reference["training"]["state_dict_after"])
-    start = from_original(reference["state_dict"])
+    expected = from_xlm_state_dict(reference["training"]["state_dict_after"])
+    start = from_xlm_state_dict(reference["state_dict"])
     for as_original, tolerance in ((True, 5e-6), (False, 5e-4)):
         _, model = train(reference, as_original)
         for name, value in model.state_dict().items():

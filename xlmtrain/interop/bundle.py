@@ -1,13 +1,15 @@
-"""A saved model with all that its use needs. Every format is read into this and written from it."""
+"""A pretrained model with everything needed to use it. Every format is read into this and written from it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from xlmtrain.config.old_names import current_metric, current_settings
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import CheckpointError
@@ -16,30 +18,50 @@ from xlmtrain.text.bpe import Code
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import Vocab
 
-_LANGUAGE = re.compile("[A-Za-z0-9_-]+")  # it becomes part of a path
+_LANGUAGE = re.compile("[A-Za-z0-9_-]+")  # becomes part of a path
 
 
 @dataclass
 class Provenance:
-    """How the model came to be, as far as its format tells.
+    """Origin of a model, as far as its format records it.
 
-    ``source``: the file or directory it was read from. ``settings``: of the run, as in its ``config.json``.
-    ``corpora``: name -> sentences and tokens. ``figures``: of the evaluation nearest to the checkpoint.
+    ``source``: the file or directory that was read. ``settings``: of the training run, as in its ``config.json``.
+    ``corpora``: name -> number of sentences and tokens. ``metrics``: of the last evaluation up to ``step``.
     """
 
     source: str
     step: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     corpora: dict[str, dict[str, int]] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], source: str) -> Provenance:
+        """Return the stored fields under today's names, with ``source``. Version 0.1.0 called the metrics "figures"."""
+        metrics = stored.get("metrics", stored.get("figures", {}))
+        return cls(
+            source,
+            stored.get("step", 0),
+            current_settings(stored.get("settings", {})),
+            stored.get("corpora", {}),
+            {current_metric(name): value for name, value in metrics.items()},
+        )
+
+
+def trained_causally(settings: Mapping[str, Any]) -> bool:
+    """Return True if CLM is the only objective in the settings of a training run."""
+    data = settings.get("data", {})
+    return {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())} == {"clm"}
 
 
 @dataclass
 class PretrainedBundle:
-    """A model at rest.
+    """Weights, configuration, vocabulary and text processing of a model.
 
-    ``languages``: by language id. ``weights``: state dict of a :class:`~xlmtrain.model.language_model.LanguageModel`.
-    ``text`` and ``codes`` turn raw text into the vocabulary's subwords; a model may come without codes.
+    ``languages``: in the order of their ids. ``weights``: the state dict of a
+    :class:`~xlmtrain.model.language_model.LanguageModel`. ``text`` and ``codes`` turn raw text into subwords of the vocabulary;
+    ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends only to those up
+    to it.
     """
 
     config: ModelConfig
@@ -48,45 +70,39 @@ class PretrainedBundle:
     weights: dict[str, torch.Tensor]
     text: TextConfig
     codes: list[Code]
-    history: Provenance
-
-    @property
-    def causal(self) -> bool:
-        """Whether all of its training, as far as that is known, was causal: then so is its use."""
-        data = self.history.settings.get("data", {})
-        trained = {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())}
-        return trained == {"clm"}
+    provenance: Provenance
+    causal: bool = False
 
     def check(self) -> None:
-        """Raise CheckpointError if the parts do not fit together: a file can say anything."""
-        config, where = self.config, self.history.source
+        """Raise CheckpointError if the parts do not fit together, as in a file that was edited."""
+        config, where = self.config, self.provenance.source
         blocks = {name.split(".")[2] for name in self.weights if name.startswith("encoder.blocks.")}
         if len(blocks) != config.layers:
             raise CheckpointError(f"{where}: has the weights of {len(blocks)} layers, its settings say {config.layers}")
         if config.heads < 1 or config.dim % config.heads:
             raise CheckpointError(f"{where}: its {config.heads} heads do not divide its width, {config.dim}")
-        odd = [language for language in self.languages if not _LANGUAGE.fullmatch(language)]
-        if odd or not self.languages or len(set(self.languages)) < len(self.languages):
+        invalid = [language for language in self.languages if not _LANGUAGE.fullmatch(language)]
+        if invalid or not self.languages or len(set(self.languages)) < len(self.languages):
             raise CheckpointError(
                 f"{where}: its languages are {self.languages}; expected different names of letters, digits, _ and -"
             )
         try:
-            model = self._empty()
+            model = self._meta_module()
         except (ArithmeticError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{where}: there is no model with its settings ({error})") from None
         check_state_dict(model, self.weights, where)
 
     def module(self, device: torch.device | str = "cpu") -> LanguageModel:
-        """The network with these weights, in evaluation mode; on the CPU it shares their memory."""
-        model = self._empty()
+        """Return the network with these weights, in evaluation mode. On the CPU it shares their memory."""
+        model = self._meta_module()
         model.load_state_dict(self.weights, assign=True)
         return model.eval().to(device)
 
-    def _empty(self) -> LanguageModel:
-        """The network without memory, and without the time for first weights that are replaced at once."""
+    def pipeline(self) -> TextPipeline:
+        """Return the conversion from raw text to ids, the same as in training."""
+        return TextPipeline(self.text, self.codes, self.vocab)
+
+    def _meta_module(self) -> LanguageModel:
+        """Return the network on the meta device: no memory is allocated, no weight initialized."""
         with torch.device("meta"):
             return LanguageModel(self.config, len(self.vocab), len(self.languages))
-
-    def pipeline(self) -> TextPipeline:
-        """From raw text to ids, as in its training."""
-        return TextPipeline(self.text, self.codes, self.vocab)

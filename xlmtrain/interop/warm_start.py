@@ -1,4 +1,4 @@
-"""The first weights of a run: of another model, and of word vectors."""
+"""Initial weights of a run from a pretrained model, and of its token embeddings from word vectors."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from xlmtrain.model.language_model import LanguageModel, check_state_dict
 
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
-# These can differ: they do not change what the weights mean.
-_FREE = ("dropout", "attention_dropout")
+_MAY_DIFFER = ("dropout", "attention_dropout")
 
 
 @torch.no_grad()
 def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageModel, dataset: Dataset) -> list[str]:
-    """Replace the random first weights of ``model``; returns what was done, a line each.
+    """Replace the random initial weights of ``model`` in place; return a line for the log per source.
 
-    Raises ConfigError for a model of another shape, another vocabulary or without one of the data's languages, or for
-    word vectors of another size.
+    Raises ConfigError for a pretrained model of another shape, of another vocabulary or without one of the data's
+    languages, and for word vectors of another size.
     """
     done = []
     if init.pretrained is not None:
-        saved = read_model(init.pretrained)
-        weights = matching_weights(saved, config, dataset)
+        bundle = read_model(init.pretrained)
+        weights = matching_weights(bundle, config, dataset)
         check_state_dict(model, weights, f"init.pretrained={init.pretrained}")
         model.load_state_dict(weights)
-        done.append(f"first weights: {saved.history.source}, step {saved.history.step:,}")
+        done.append(f"first weights: {bundle.provenance.source}, step {bundle.provenance.step:,}")
     for path in init.word_vectors:
         ids, vectors = read_vectors(Path(path), dataset.vocab, config.dim)
         table = model.encoder.token_embeddings.weight
@@ -43,36 +42,37 @@ def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageMod
     return done
 
 
-def matching_weights(saved: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:
-    """The weights with the language embeddings in the order of the data's languages.
+def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:
+    """Return the weights with the language embeddings in the order of the data's languages.
 
-    A model of one language has none: then its vector goes into the positions, to which it is added anyway. Raises
-    ConfigError as :func:`initialize_weights`.
+    A model of one language has no language embedding: its vector is added to the position embeddings instead, which
+    gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
     """
-    theirs, ours = asdict(saved.config), asdict(config)
-    other = [f"model.{key}={_plain(theirs[key])}" for key in ours if key not in _FREE and ours[key] != theirs[key]]
+    source, theirs, ours = bundle.provenance.source, asdict(bundle.config), asdict(config)
+    other = [f"model.{k}={_plain(theirs[k])}" for k in ours if k not in _MAY_DIFFER and ours[k] != theirs[k]]
     if other:
-        raise ConfigError(f"{saved.history.source}: this model has another shape; train it with {' '.join(other)}")
-    if saved.vocab.fingerprint != dataset.vocab.fingerprint:
+        raise ConfigError(f"{source}: this model has another shape; train it with {' '.join(other)}")
+    if bundle.vocab.fingerprint != dataset.vocab.fingerprint:
         raise ConfigError(
-            f"{saved.history.source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
+            f"{source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
             "its codes and vocabulary, bpe.codes=... vocab.file=..."
         )
-    missing = [language for language in dataset.languages if language not in saved.languages]
+    missing = [language for language in dataset.languages if language not in bundle.languages]
     if missing:
         raise ConfigError(
-            f"{saved.history.source}: knows {', '.join(saved.languages)}, not {', '.join(missing)}; prepare the data "
+            f"{source}: knows {', '.join(bundle.languages)}, not {', '.join(missing)}; prepare the data "
             "of its languages only, or take a model that was trained on all of them"
         )
-    weights = dict(saved.weights)
+    weights = dict(bundle.weights)
     if LANGUAGES in weights:
-        marks = weights.pop(LANGUAGES)[[saved.languages.index(language) for language in dataset.languages]]
-        if len(marks) > 1:
-            weights[LANGUAGES] = marks
+        vectors = weights.pop(LANGUAGES)[[bundle.languages.index(language) for language in dataset.languages]]
+        if len(vectors) > 1:
+            weights[LANGUAGES] = vectors
         else:
-            weights[POSITIONS] = weights[POSITIONS] + marks
+            weights[POSITIONS] = weights[POSITIONS] + vectors
     return weights
 
 
 def _plain(value: object) -> object:
+    """Return the value of an enum member, anything else as it is."""
     return getattr(value, "value", value)

@@ -1,4 +1,4 @@
-"""Word vectors in the word2vec text format, in and out, and the token embeddings in TensorBoard's projector."""
+"""Word vectors in word2vec's text format, read and written, and token embeddings for TensorBoard's projector."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 TABLE = "encoder.token_embeddings.weight"
 COUNTED_TOKENS = 1 << 26
-"""How much of each corpus is read to tell the words' languages."""
+"""Tokens of each corpus that are counted to find the language of a word."""
 PROJECTED_WORDS = 10_000
-"""More than the projector can show is of no use."""
-OWN_SHARE = 0.9
-"""A word is a language's own if this share of its relative frequencies is there."""
+"""Number of words written for the projector, which cannot show many more."""
+MIN_SHARE = 0.9
+"""A word is assigned to a language that has at least this share of its relative frequency."""
 
 
 def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors of the words that the vocabulary has: ids (n,) int64, and vectors (n, dim) float32.
+    """Return the vectors of words in the vocabulary: ids (n,) int64, vectors (n, dim) float32.
 
-    A line is ``word v1 .. v_dim``, the first may be ``words dim``; a piece that does not end a word is met only as
-    ``piece@@``, and a word that comes twice keeps its first vector. Raises DataError with file and line for what is not
-    that, ConfigError for vectors of another size, or of no word of the vocabulary.
+    A line is ``word v1 .. v_dim``; the first may be ``words dim``. A subword that does not end a word is written
+    ``piece@@``. The first vector of a repeated word counts. Raises DataError with file and line for malformed lines,
+    ConfigError for vectors of another size, or if no word is in the vocabulary.
     """
     found: dict[int, np.ndarray] = {}
     for number, word, rest in _lines(path):
         size = rest.count(" ") + 1 if rest else 0
         if size > dim and not _is_number(rest.split(" ")[-dim - 1]):
-            continue  # a word with a blank in it, which is in no vocabulary
+            continue  # a word with a blank in it, which no vocabulary has
         if size != dim:
             raise ConfigError(f"{path}:{number}: a vector of {size} numbers, model.dim is {dim}")
         index = vocab.id(word)
@@ -55,7 +55,7 @@ def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.nda
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number, word, what follows it) of each line, without the header."""
+    """Yield (line number, word, rest of the line), without the header."""
     number = 0
     try:
         with path.open("rb") as file:
@@ -77,44 +77,42 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def write_vectors(model: PretrainedBundle, path: Path) -> None:
-    """The token embeddings in word2vec's text format, special symbols left out, pieces of words as ``piece@@``."""
-    table = model.weights[TABLE].numpy()[len(SPECIALS) :]
+def write_vectors(bundle: PretrainedBundle, path: Path) -> None:
+    """Write the token embeddings in word2vec's text format, without the special symbols."""
+    table = bundle.weights[TABLE].numpy()[len(SPECIALS) :]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(f"{len(table)} {table.shape[1]}\n")
-        for word, vector in zip(model.vocab.words[len(SPECIALS) :], table):
-            # Nine digits give every float32 back.
+        for word, vector in zip(bundle.vocab.words[len(SPECIALS) :], table):
+            # Nine digits restore a float32 exactly.
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector.tolist())}\n")
 
 
-def write_projector(model: PretrainedBundle, dataset: Dataset, directory: Path) -> None:
-    """The most frequent words and last pieces of words for ``tensorboard --logdir``, with their languages and counts.
+def write_projector(bundle: PretrainedBundle, dataset: Dataset, directory: Path) -> None:
+    """Write the most frequent word-final subwords with their languages and counts, for ``tensorboard --logdir``.
 
-    The language is the one in whose training text of ``dataset`` the word is at home, ``both`` if in none.
-    Raises DataError if the data is not of the model's vocabulary and languages.
+    The language is the one in whose training text of ``dataset`` the word mostly occurs, ``both`` if there is none.
+    Raises DataError if the data has another vocabulary or other languages than the model.
     """
-    if dataset.vocab.fingerprint != model.vocab.fingerprint or dataset.languages != model.languages:
+    if dataset.vocab.fingerprint != bundle.vocab.fingerprint or dataset.languages != bundle.languages:
         raise DataError(f"data={dataset.path}: has another vocabulary or other languages than the model")
     shares = language_shares(dataset)
-    counts = model.vocab.counts
-    whole = [i for i in range(len(SPECIALS), len(counts)) if not model.vocab.word(i).endswith(CONTINUATION)]
-    chosen = sorted(whole, key=lambda i: -counts[i])[:PROJECTED_WORDS]
-    homes = [_home(shares[:, i], dataset.languages) for i in chosen]
+    vocab, counts = bundle.vocab, bundle.vocab.counts
+    final = [i for i in range(len(SPECIALS), len(counts)) if not vocab.word(i).endswith(CONTINUATION)]
+    chosen = sorted(final, key=lambda i: -counts[i])[:PROJECTED_WORDS]
     with SummaryWriter(str(directory)) as writer:
         writer.add_embedding(
-            model.weights[TABLE][chosen],
-            metadata=[[model.vocab.word(i), home, str(counts[i])] for i, home in zip(chosen, homes)],
+            bundle.weights[TABLE][chosen],
+            metadata=[[vocab.word(i), _main_language(shares[:, i], dataset.languages), str(counts[i])] for i in chosen],
             metadata_header=["word", "language", "count"],
             tag="words",
-            global_step=model.history.step,
+            global_step=bundle.provenance.step,
         )
 
 
 def language_shares(dataset: Dataset) -> np.ndarray:
-    """How the occurrences of each vocabulary entry are shared over the languages, (languages, vocabulary) float64.
+    """Return each vocabulary entry's share of use per language, (languages, vocabulary) float64; columns sum to 1.
 
-    Each language's training text counts as much as another's, whatever their sizes; columns of words that occur
-    nowhere are 0.
+    Shares are of relative frequencies, so the sizes of the corpora do not matter. Columns of unused entries are 0.
     """
     counts = np.zeros((len(dataset.languages), len(dataset.vocab)))
     for name in dataset.header.corpora:
@@ -126,6 +124,6 @@ def language_shares(dataset: Dataset) -> np.ndarray:
     return rates / np.maximum(rates.sum(axis=0), np.finfo(float).tiny)
 
 
-def _home(shares: np.ndarray, languages: Sequence[str]) -> str:
+def _main_language(shares: np.ndarray, languages: Sequence[str]) -> str:
     best = int(shares.argmax())
-    return languages[best] if shares[best] >= OWN_SHARE else "both"
+    return languages[best] if shares[best] >= MIN_SHARE else "both"

@@ -15,7 +15,7 @@ from xlmtrain.evaluate.attention import attention_weights
 from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_positions
 from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
-from xlmtrain.pretrained import Pretrained, load
+from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
 from xlmtrain.text.vocab import MASK, SPECIALS
 
@@ -93,7 +93,7 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
 
 
 def _of_sentences(
-    model: Pretrained, dataset: Dataset, pair: str
+    model: PretrainedModel, dataset: Dataset, pair: str
 ) -> tuple[dict[tuple[str, int], list[Retrieval]], SentencePca | None]:
     """Return retrieval by every pooling and layer, and the projection."""
     first, second = pair.split("-")
@@ -119,7 +119,7 @@ def _of_sentences(
     return found, SentencePca((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
 
 
-def _attention(model: Pretrained, dataset: Dataset, pair: str, cloze_lang: str) -> AttentionView | None:
+def _attention(model: PretrainedModel, dataset: Dataset, pair: str, cloze_lang: str) -> AttentionView | None:
     """Return the attention on the first pair that is short and has a word to mask."""
     languages = [cloze_lang, *(lang for lang in pair.split("-") if lang != cloze_lang)]
     sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))

@@ -17,15 +17,17 @@ from safetensors.torch import load_file, save_file
 import xlmtrain
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
+from tools import checkpoint as checkpoint_tool
+from tools import evaluate as evaluate_tool
 from tools import export as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf import parity, release
-from xlmtrain.interop.hf.model import write_hugging_face
-from xlmtrain.interop.xlm.checkpoint import write_original
+from xlmtrain.interop.hf import export, parity
+from xlmtrain.interop.hf.model import write_hf_folder
+from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
@@ -87,13 +89,77 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of ``model_of(["de", "en"])``: not to be changed."""
     path = tmp_path_factory.mktemp("written") / "model"
     path.mkdir()
-    write_hugging_face(model_of(["de", "en"]), path)
+    write_hf_folder(model_of(["de", "en"]), path)
     return path
 
 
 @pytest.fixture
 def copy(written: Path, tmp_path: Path) -> Path:
     return shutil.copytree(written, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def causal_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("causal") / "run"
+    clm = {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0, "en": 1.0}, "evaluate.metric": "valid/clm_ppl"}
+    train_alone(
+        tiny_config(path, tiny_dataset, {**clm, "train.steps": 10, "train.save_every": 5, "train.keep_last": 2})
+    )
+    return path
+
+
+def test_a_causal_model_stays_causal_in_every_format(causal_run: Path, tmp_path: Path) -> None:
+    expected = xlmtrain.load(causal_run).score(["a d k n"], "de")[0].log_probability
+    sentences = tmp_path / "text"
+    sentences.write_text("a b c\nd\n")
+    for number, forms in enumerate((["run", "xlm", "run", "hf"], ["hf", "run"], ["xlm", "hf", "xlm"])):
+        model, given = causal_run, []
+        for step, form in enumerate(forms):
+            output = tmp_path / f"{number}-{step}-{form}"
+            extra = [f"sentences={sentences}"] if form == "hf" else []
+            tool.main([f"model={model}", f"format={form}", f"output={output}", *given, *extra])
+            model, given = output, [f"codes={causal_run / 'codes'}"] if form == "xlm" else []
+            loaded = xlmtrain.load(model, codes=causal_run / "codes" if form == "xlm" else None)
+            assert loaded.causal
+            assert loaded.score(["a d k n"], "de")[0].log_probability == pytest.approx(expected, rel=1e-6)
+            with pytest.raises(ConfigError, match="no masks to fill"):
+                loaded.fill_mask("a <mask>", "de")
+
+
+def test_a_causal_mean_is_evaluated_causally(
+    causal_run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint_tool.main(["average", f"run={causal_run}", "last=1", f"output={tmp_path / 'mean'}"])
+    capsys.readouterr()
+    printed = []
+    for model in (causal_run / "checkpoints" / "step-00000010", tmp_path / "mean"):
+        evaluate_tool.main([f"model={model}", f"data={tiny_dataset}", "sequence_length=16"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "valid/clm" in printed[0]
+
+
+def test_a_causal_folder_is_causal_for_transformers(
+    causal_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "causal model"
+    tool.main([f"model={causal_run}", "format=hf", f"output={folder}"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "A causal language model" in card
+    assert "fill-mask" not in card
+    assert not (folder / "fill_mask.py").exists()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    with torch.no_grad():
+        longer = names["model"](torch.cat([names["inputs"]["input_ids"], torch.tensor([[14, 15]])], dim=1)).logits
+    assert torch.allclose(longer[:, : names["logits"].shape[1]], names["logits"], atol=1e-5)  # later tokens are unseen
+    config = json.loads((folder / "de" / "config.json").read_text())
+    (folder / "de" / "config.json").write_text(json.dumps({**config, "causal": False}))
+    with pytest.raises(DataError, match="transformers' logits differ"):
+        parity.check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
 
 
 VARIANTS: list[tuple[list[str], dict[str, Any]]] = [
@@ -111,26 +177,54 @@ def test_there_and_back_and_the_same_for_transformers(
     tmp_path: Path, languages: list[str], changes: dict[str, Any]
 ) -> None:
     model = model_of(languages, **changes)
-    write_hugging_face(model, tmp_path)
+    write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    agreement = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
-    assert agreement.difference < 1e-6
-    assert agreement.sentences["de"] == 3
+    report = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
+    assert report.difference < 1e-6
+    assert report.sentences["de"] == 3
     transformers.AutoModel.from_pretrained(tmp_path)
 
 
 def test_text_settings_come_along(tmp_path: Path) -> None:
     model = model_of(["de", "en"], TextConfig(lowercase=True, remove_accents=True))
-    write_hugging_face(model, tmp_path)
+    write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
     parity.check_hf_parity(tmp_path, model, SENTENCES)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"] is True
     cased = model_of(["de", "en"])
-    write_hugging_face(cased, tmp_path / "cased")
+    write_hf_folder(cased, tmp_path / "cased")
     assert (
         json.loads((tmp_path / "cased" / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"]
         is False
     )
+
+
+@pytest.mark.parametrize("text", [TextConfig(lowercase=True), TextConfig(remove_accents=True)])
+def test_a_languages_folder_keeps_each_text_setting(tmp_path: Path, text: TextConfig) -> None:
+    model = model_of(["de", "en"], text)
+    write_hf_folder(model, tmp_path)
+    for language in ("de", "en"):
+        read = read_model(tmp_path / language)
+        assert read.text == text
+        assert read.pipeline().tokens("Höher", language) == model.pipeline().tokens("Höher", language)
+
+
+def test_what_version_0_1_0_exported_is_read_under_todays_names(copy: Path) -> None:
+    extra = json.loads((copy / "xlmtrain.json").read_text())
+    del extra["provenance"]
+    extra["history"] = {
+        "source": "elsewhere",
+        "step": 7,
+        "settings": {"data": {"mlm": {}, "clm": {"de": 1.0}}, "mask": {"rate": 0.3}},
+        "corpora": {},
+        "figures": {"valid/de-en_alone_acc": 1.0},
+    }
+    (copy / "xlmtrain.json").write_text(json.dumps(extra))
+    read = read_model(copy)
+    assert read.provenance.step == 7
+    assert read.provenance.settings["mask"] == {"prob": 0.3}
+    assert read.provenance.metrics == {"valid/de-en_cloze_mono_acc": 1.0}
+    assert read.causal
 
 
 def test_the_tied_matrix_is_stored_once(written: Path) -> None:
@@ -183,9 +277,9 @@ def test_symbols_that_the_vocabulary_does_not_list_are_unknown_and_never_predict
 
 def test_a_model_without_codes_has_no_tokenizer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = replace(model_of(["de", "en"]), codes=[])
-    agreement = release.release(model, tmp_path, "bare", None)
+    report = export.export_hf_folder(model, tmp_path, "bare", None)
     assert "no BPE codes" in caplog.text
-    assert agreement.difference < 1e-5
+    assert report.difference < 1e-5
     assert not list(tmp_path.rglob("tokenizer*"))
     assert "There is no tokenizer" in (tmp_path / "README.md").read_text()
     assert same(read_model(tmp_path), model)
@@ -230,7 +324,7 @@ def test_every_way_gives_the_same_guesses(
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
     own_pipeline = __import__("fill_mask").XLMFillMask
-    write_original(read_model(folder), tmp_path / "model.pth")
+    write_xlm_checkpoint(read_model(folder), tmp_path / "model.pth")
     models = [xlmtrain.load(folder), xlmtrain.load(tmp_path / "model.pth", codes=run / "codes")]
     for lang, sentence in (("de", "a <mask> k d"), ("en", "u <mask>, v!")):
         expected = [(guess.word, guess.probability) for guess in xlmtrain.load(run).fill_mask(sentence, lang)[0]]
@@ -240,14 +334,14 @@ def test_every_way_gives_the_same_guesses(
             assert [p for _, p in again] == pytest.approx([p for _, p in expected], rel=1e-5)
         pipelines = (
             transformers.pipeline("fill-mask", model=str(folder / lang), top_k=5),
-            own_pipeline.of(str(folder), lang, top_k=5),
+            own_pipeline.from_pretrained(str(folder), lang, top_k=5),
         )
         for pipeline in pipelines:
             guesses = pipeline(sentence)
             assert [guess["token_str"].strip() for guess in guesses] == [word for word, _ in expected]
             assert [guess["score"] for guess in guesses] == pytest.approx([p for _, p in expected], rel=1e-3)
     with pytest.raises(ValueError, match="the model knows de, en"):
-        own_pipeline.of(str(folder), "fr")
+        own_pipeline.from_pretrained(str(folder), "fr")
 
 
 def test_language_changes_the_folders_own_answer(folder: Path) -> None:
@@ -283,7 +377,7 @@ def test_the_cards_example_runs(
 
 def damaged(damage: str) -> Any:
     def write(model: PretrainedBundle, directory: Path) -> None:
-        write_hugging_face(model, directory)
+        write_hf_folder(model, directory)
         if damage == "ids":
             file = directory / "de" / "tokenizer.json"
             file.write_text(
@@ -305,7 +399,7 @@ def damaged(damage: str) -> Any:
 def test_a_folder_that_answers_otherwise_is_not_released(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(release, "write_hugging_face", damaged(damage))
+    monkeypatch.setattr(export, "write_hf_folder", damaged(damage))
     message = "other ids for .* sentences of de" if damage == "ids" else "transformers' logits differ by"
     with pytest.raises(DataError, match=message) as caught:
         tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
@@ -343,7 +437,7 @@ def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> 
         ({"pad_token_id": 0}, "pad is 0"),
         ({"n_layers": 3}, "2 layers, its settings say 3"),
         ({"emb_dim": 32}, "does not fit the model"),
-        ({"lang2id": None}, "not a whole model"),
+        ({"lang2id": None}, "incomplete or damaged"),
     ],
 )
 def test_other_architectures_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:

@@ -18,7 +18,7 @@ from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import read_run, write_run
-from xlmtrain.interop.xlm.checkpoint import from_original, to_original, write_original
+from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict, write_xlm_checkpoint
 from xlmtrain.model.encoder import sinusoids
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.pretrained import load
@@ -31,8 +31,8 @@ OUTPUT = "pred_layer.proj.weight"
 def test_there_and_back(changes: dict[str, Any]) -> None:
     torch.manual_seed(0)
     ours = LanguageModel(ModelConfig(**{"dim": 8, "layers": 2, "heads": 2, "max_positions": 6, **changes}), 30, 2)
-    names = to_original(ours.state_dict())
-    back = from_original(names)
+    names = to_xlm_state_dict(ours.state_dict())
+    back = from_xlm_state_dict(names)
     assert back.keys() == ours.state_dict().keys()
     assert all(torch.equal(back[name], value) for name, value in ours.state_dict().items())
     assert ("lang_embeddings.weight" in names) == ("language_embeddings" not in changes)
@@ -42,17 +42,17 @@ def test_there_and_back(changes: dict[str, Any]) -> None:
 
 def test_names_and_shapes_are_the_oracles(oracle: Oracle) -> None:
     state = oracle.group("state_dict.")
-    again = to_original(from_original(state))
+    again = to_xlm_state_dict(from_xlm_state_dict(state))
     assert again.keys() == state.keys() | {"pred_layer.proj.weight"}
     assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
 def test_names_are_all_those_of_the_full_reference(reference: dict[str, Any]) -> None:
-    again = to_original(from_original(reference["state_dict"]))
+    again = to_xlm_state_dict(from_xlm_state_dict(reference["state_dict"]))
     assert again.keys() == reference["state_dict"].keys()
     assert all(torch.equal(again[name], value) for name, value in reference["state_dict"].items())
     one_language = LanguageModel(ModelConfig(dim=64, layers=2, heads=4), 200, 1)
-    assert set(to_original(one_language.state_dict())) == set(reference["keys_one_language"])
+    assert set(to_xlm_state_dict(one_language.state_dict())) == set(reference["keys_one_language"])
 
 
 @pytest.fixture
@@ -141,10 +141,10 @@ def test_every_kind_of_file_gives_its_model(
     assert model.languages == list(params["id2lang"].values())
     assert model.vocab.words == list(content["dico_id2word"].values())
     assert model.vocab.counts.tolist() == list(content.get("dico_counts", dict.fromkeys(model.vocab.words, 0)).values())
-    assert (model.history.source, model.history.step) == (str(path), 1234)
+    assert (model.provenance.source, model.provenance.step) == (str(path), 1234)
     assert (model.config.dropout, model.config.attention_dropout) == (0.1, 0.2)
     assert model.config.activation is (Activation.relu if variant == "relu" else Activation.gelu)
-    assert_same(to_original(model.weights), plain)
+    assert_same(to_xlm_state_dict(model.weights), plain)
     assert not any(weight.requires_grad for weight in model.weights.values())
 
     generator = torch.Generator().manual_seed(0)
@@ -161,8 +161,8 @@ def test_every_kind_of_file_gives_its_model(
     kept = through_a_run(model, tmp_path / "run")
     assert_same(kept.weights, model.weights)
     assert (kept.config, kept.languages, kept.vocab.words) == (model.config, model.languages, model.vocab.words)
-    assert kept.history.step == 1234
-    write_original(kept, tmp_path / "again.pth")
+    assert kept.provenance.step == 1234
+    write_xlm_checkpoint(kept, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
     assert_same(again["model"], plain)
     assert again["dico_id2word"] == content["dico_id2word"]
@@ -191,7 +191,7 @@ ARCHITECTURE = (
 
 
 def test_what_is_written_has_all_that_the_original_program_reads(content: dict[str, Any], tmp_path: Path) -> None:
-    write_original(read_model(save(content, tmp_path / "model.pth")), tmp_path / "again.pth")
+    write_xlm_checkpoint(read_model(save(content, tmp_path / "model.pth")), tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
     assert set(again) == set(PARTS.split())
     assert set(again["params"]) == set(ARCHITECTURE.split())
@@ -207,11 +207,11 @@ def test_other_positions_than_512_are_told(
     content: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = read_model(save(content, tmp_path / "model.pth"))
-    write_original(model, tmp_path / "short.pth")
+    write_xlm_checkpoint(model, tmp_path / "short.pth")
     assert "has 32 positions; the original program reads models of 512 only" in caplog.text
     caplog.clear()
     content["model"]["position_embeddings.weight"] = torch.zeros(512, 64)
-    write_original(read_model(save(content, tmp_path / "model.pth")), tmp_path / "whole.pth")
+    write_xlm_checkpoint(read_model(save(content, tmp_path / "model.pth")), tmp_path / "whole.pth")
     assert caplog.text == ""
 
 
@@ -234,8 +234,8 @@ def test_a_step_that_is_none_counts_as_zero(content: dict[str, Any], tmp_path: P
     for step in (-1, "many", None, True):
         content["n_total_iter"] = step
         model = read_model(save(content, tmp_path / "model.pth"))
-        assert model.history.step == 0
-    assert through_a_run(model, tmp_path / "run").history.step == 0
+        assert model.provenance.step == 0
+    assert through_a_run(model, tmp_path / "run").provenance.step == 0
 
 
 def test_without_codes_raw_text_is_refused_and_the_rest_works(content: dict[str, Any], tmp_path: Path) -> None:
@@ -287,13 +287,13 @@ def test_the_original_programs_own_files(shared: Path, reference: dict[str, Any]
     vocab = (shared / "reference" / "data" / "vocab").read_text(encoding="utf-8").split("\n")[:-1]
     pairs = zip(model.vocab.words, model.vocab.counts.tolist())
     assert [f"{word} {count}" for word, count in pairs] == [*(f"{word} 0" for word in SPECIALS), *vocab]
-    assert (model.languages, model.history.step) == (["de", "en"], 6)
+    assert (model.languages, model.provenance.step) == (["de", "en"], 6)
     assert model.config == ModelConfig(64, 2, 4, dropout=0.0, attention_dropout=0.0)
     trained = reference["training"]["state_dict_after"]
     kept = through_a_run(model, tmp_path / "run")
     for weights in (model.weights, kept.weights):
-        assert_same(to_original(weights), trained)
-    write_original(kept, tmp_path / "again.pth")
+        assert_same(to_xlm_state_dict(weights), trained)
+    write_xlm_checkpoint(kept, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
     assert_same(again["model"], trained)
     assert set(again) == set(reference["checkpoint"]["keys"]) - {"model_optimizer"}
@@ -306,7 +306,7 @@ def test_logits_of_the_original_programs_own_files(
 ) -> None:
     """With the weights from before training, for which there are logits, in the place of those after it."""
     model = read_model(shared / "reference" / "checkpoint.pth")
-    write_original(model, tmp_path / "again.pth")
+    write_xlm_checkpoint(model, tmp_path / "again.pth")
     content = torch.load(tmp_path / "again.pth", weights_only=True)
     content["model"] = reference["state_dict"]
     kept = through_a_run(read_model(save(content, tmp_path / "model.pth")), tmp_path / "run")

@@ -208,7 +208,7 @@ def test_a_dictionary_cannot_be_given_a_behaviour(tmp_path: Path, marker: Path) 
     path = tmp_path / "x.pth"
     path.write_bytes(evil.program(body))
     assert read_data_file(path) == {"dico": {"__class__": "x"}}
-    assert type(read_data_file(path)["dico"]).__name__ == "_Attributes"
+    assert type(read_data_file(path)["dico"]).__name__ == "_DictionaryState"
 
 
 def test_torch_is_asked_once_and_for_weights_only(

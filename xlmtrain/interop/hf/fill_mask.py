@@ -1,6 +1,6 @@
-"""fill-mask for a model with language embeddings, which transformers' own pipeline leaves out.
+"""A fill-mask pipeline that passes the language id, which transformers' own pipeline does not.
 
-Stands in the exported folder too, as ``fill_mask.py``; it needs nothing but transformers.
+Exported folders contain a copy of this file as ``fill_mask.py``. It needs nothing but transformers.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, FillMaskPipeline
 
 
 class XLMFillMask(FillMaskPipeline):
-    """Passes the language's id along with the tokens.
+    """FillMaskPipeline for a model with language embeddings.
 
-    XLMFillMask.of("folder", "de")("Die Katze <mask> auf dem Sofa.")
+    XLMFillMask.from_pretrained("folder", "de")("Die Katze <mask> auf dem Sofa.")
     """
 
     lang: str
 
     @classmethod
-    def of(cls, folder: str, lang: str, **options: Any) -> XLMFillMask:
-        """The folder's model for text of the language ``lang``. Raises ValueError for one it does not have."""
+    def from_pretrained(cls, folder: str, lang: str, **options: Any) -> XLMFillMask:
+        """Load the folder's model for text in ``lang``. Raises ValueError if the model does not have the language."""
         model = AutoModelForMaskedLM.from_pretrained(folder)
         if lang not in model.config.lang2id:
             raise ValueError(f"lang={lang!r}: the model knows {', '.join(model.config.lang2id)}")

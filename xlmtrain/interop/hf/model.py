@@ -1,14 +1,14 @@
-"""Folders that Hugging Face transformers loads as XLM: written and read.
+"""Hugging Face folders: read, and written so that transformers loads them as XLM.
 
-The folder itself holds the model with its language embeddings, which transformers adds only if it is told ``langs``.
-Its subfolders, one a language, hold the same model with that language's embedding added to every position, so that
-whoever passes no language (``pipeline``, most scripts) gets the right answer all the same.
+transformers adds the language embeddings only if the caller passes ``langs``. For callers that do not (``pipeline``,
+most scripts) there is a subfolder per language, in which that language's embedding is added to every position
+embedding. Both give the same logits.
 
 config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
-README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.release`)
+README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
 fill_mask.py                                a pipeline that passes the language
-xlmtrain.json                               what the other files have no place for
-de/ en/                                     one language each
+xlmtrain.json                               text settings, vocabulary counts and provenance
+de/ en/                                     one language each, with files of the same names
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
-from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
-from xlmtrain.interop.xlm.checkpoint import from_original, to_original
+from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.runtime.atomic_io import read_json
@@ -43,79 +43,80 @@ LANGUAGES = "lang_embeddings.weight"
 POSITIONS = "position_embeddings.weight"
 EXTRA = "xlmtrain.json"
 NEVER = -1e4
-"""A logit that no softmax tells from minus infinity, and that fp16 has."""
+"""A logit whose softmax is 0, and which fp16 can represent."""
 
 
-def is_hugging_face(path: Path) -> bool:
-    """Whether ``path`` is a folder of a transformers model."""
+def is_hf_folder(path: Path) -> bool:
+    """Return True for a folder of a transformers model."""
     return (path / "config.json").is_file() and "model_type" in read_json(path / "config.json")
 
 
-def write_hugging_face(model: PretrainedBundle, directory: Path) -> None:
-    """Fill ``directory`` with all but the model card."""
-    weights = _with_unlisted(to_original(model.weights), len(out_of_vocab_merges(model.vocab, model.codes)))
-    if model.config.tie_embeddings:
+def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
+    """Write everything but the model card into ``directory``."""
+    weights = _add_unlisted_rows(
+        to_xlm_state_dict(bundle.weights), len(out_of_vocab_merges(bundle.vocab, bundle.codes))
+    )
+    if bundle.config.tie_embeddings:
         del weights[OUTPUT]
-    rules = [
-        tokenizer_json(model.vocab, model.codes, name, model.text) if model.codes else "" for name in model.languages
+    tokenizers = [
+        tokenizer_json(bundle.vocab, bundle.codes, name, bundle.text) if bundle.codes else ""
+        for name in bundle.languages
     ]
-    _write_model(directory, model, weights, rules[0])
-    if len(model.languages) > 1:
-        table = weights.pop(LANGUAGES, torch.zeros(len(model.languages), model.config.dim))
-        config = replace(model.config, language_embeddings=False, sinusoidal_positions=False)
-        for language, vector, own in zip(model.languages, table, rules):
-            alone = {**weights, POSITIONS: weights[POSITIONS] + vector}
-            _write_model(directory / language, replace(model, config=config, languages=[language]), alone, own)
-        shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
-    extra = {"text": asdict(model.text), "counts": model.vocab.counts.tolist(), "history": asdict(model.history)}
-    _write_json(directory / EXTRA, extra)
+    _write_model(directory, bundle, weights, tokenizers[0])
+    if len(bundle.languages) > 1:
+        table = weights.pop(LANGUAGES, torch.zeros(len(bundle.languages), bundle.config.dim))
+        config = replace(bundle.config, language_embeddings=False, sinusoidal_positions=False)
+        for language, vector, tokenizer in zip(bundle.languages, table, tokenizers):
+            merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
+            _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
+        if not bundle.causal:
+            shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
-def _with_unlisted(weights: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Rows for ``count`` more ids, which are read as UNK and never predicted.
+def _add_unlisted_rows(weights: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Append rows for ``count`` ids that are embedded as UNK and never predicted.
 
-    The tokenizer library cannot give an id to several symbols, so those that the vocabulary does not list have their
-    own, behind it.
+    The tokenizers library needs an id for every symbol that the merges produce, also for those not in the vocabulary.
     """
     if not count:
         return weights
     same = weights[EMBEDDINGS][UNK].expand(count, -1)
-    never = torch.full((count,), NEVER)
-    rows = {EMBEDDINGS: same, OUTPUT: torch.zeros_like(same), BIAS: never}
+    rows = {EMBEDDINGS: same, OUTPUT: torch.zeros_like(same), BIAS: torch.full((count,), NEVER)}
     return {**weights, **{name: torch.cat([weights[name], more]) for name, more in rows.items()}}
 
 
-def _write_model(folder: Path, model: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
-    """A folder that AutoModelForMaskedLM, AutoModel and AutoTokenizer load.
+def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
+    """Write a folder that AutoModelForMaskedLM, AutoModel and AutoTokenizer load.
 
-    ``tokenizer``: content of ``tokenizer.json``; a model without BPE codes has none.
+    ``tokenizer``: content of ``tokenizer.json``; empty for a model without BPE codes.
     """
     folder.mkdir(exist_ok=True)
-    _write_json(folder / "config.json", _config_json(model, len(weights[EMBEDDINGS])))
+    _write_json(folder / "config.json", _config_json(bundle, len(weights[EMBEDDINGS])))
     named = {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in weights.items()}
-    # Copies: queries, keys and values are parts of one tensor, which the format does not have.
     try:
+        # Cloned: queries, keys and values are views of one tensor, which safetensors refuses.
         save_file({name: t.clone() for name, t in named.items()}, folder / "model.safetensors", {"format": "pt"})
-    except SafetensorError as error:  # a full disk, say
+    except SafetensorError as error:  # for example a full disk
         raise OSError(str(error)) from None
-    (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read what it writes
-    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(model.vocab))})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
+    extra = {"text": asdict(bundle.text), "counts": bundle.vocab.counts.tolist()}
+    _write_json(folder / EXTRA, {**extra, "provenance": asdict(bundle.provenance)})
     if not tokenizer:
         return
-    merges = "".join(f"{code.left} {code.right}\n" for code in model.codes)
+    merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    _write_json(
-        folder / "tokenizer_config.json", tokenizer_config(model.languages, model.config.max_positions, model.text)
-    )
+    config = tokenizer_config(bundle.languages, bundle.config.max_positions, bundle.text)
+    _write_json(folder / "tokenizer_config.json", config)
 
 
-def _config_json(model: PretrainedBundle, rows: int) -> dict[str, Any]:
-    config = model.config
+def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
+    config = bundle.config
     return {
         "model_type": "xlm",
         "architectures": ["XLMWithLMHeadModel"],
-        "vocab_size": rows,
+        "vocab_size": vocab_size,
         "emb_dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,
@@ -127,15 +128,15 @@ def _config_json(model: PretrainedBundle, rows: int) -> dict[str, Any]:
         "layer_norm_eps": LAYER_NORM_EPS,
         "embed_init_std": config.dim**-0.5,
         "tie_word_embeddings": config.tie_embeddings,
-        "causal": False,
+        "causal": bundle.causal,
         "asm": False,
         "is_encoder": True,
         "use_lang_emb": config.language_embeddings,
-        "n_langs": len(model.languages),
-        "lang2id": {name: i for i, name in enumerate(model.languages)},
-        "id2lang": dict(enumerate(model.languages)),
+        "n_langs": len(bundle.languages),
+        "lang2id": {name: i for i, name in enumerate(bundle.languages)},
+        "id2lang": dict(enumerate(bundle.languages)),
         "lang_id": 0,
-        # Version 5 reads the first name of each, version 4 the second.
+        # transformers 5 reads the first name of each, transformers 4 the second.
         **{
             f"{name}_{kind}": i
             for name, i in (("bos", 0), ("eos", EOS), ("pad", PAD))
@@ -148,8 +149,8 @@ def _config_json(model: PretrainedBundle, rows: int) -> dict[str, Any]:
     }
 
 
-def read_hugging_face(path: Path) -> PretrainedBundle:
-    """The model of a folder that :func:`write_hugging_face` or transformers wrote.
+def read_hf_folder(path: Path) -> PretrainedBundle:
+    """Read a folder written by :func:`write_hf_folder` or by transformers.
 
     Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged.
     """
@@ -161,22 +162,24 @@ def read_hugging_face(path: Path) -> PretrainedBundle:
         languages = sorted(config["lang2id"], key=config["lang2id"].__getitem__)
         settings = _model_config(config, weights)
         vocab, codes = _vocab(path, extra.get("counts")), _codes(path / "merges.txt")
-        # Behind the vocabulary there may be rows for unlisted symbols.
+        # Rows behind the vocabulary are those of unlisted symbols.
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
-        ours = from_original({**weights, **listed}, untied=not settings.tie_embeddings)
+        ours = from_xlm_state_dict({**weights, **listed}, untied=not settings.tie_embeddings)
+        origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
+        provenance = Provenance.from_json(origin, str(path))
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing in config.json or in the weights") from None
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole model ({error})") from None
-    history = Provenance(**{**extra.get("history", {}), "source": str(path)})
-    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, history)
+        raise CheckpointError(f"{path}: incomplete or damaged ({error})") from None
+    # Version 0.1.0 wrote causal=false for every model.
+    causal = config.get("causal") is True or trained_causally(provenance.settings)
+    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
-    """XLM as this program computes it, with its special symbols."""
-    fixed = {"model_type": "xlm", "causal": False, "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
-    indices = {"unk_index": UNK, "mask_index": MASK}
-    for key, value in {**fixed, **indices}.items():
+    """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
+    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
+    for key, value in {**fixed, "unk_index": UNK, "mask_index": MASK}.items():
         if config.get(key, value) != value:
             raise ValueError(f"config.json: {key} is {config[key]!r}, only {value!r} can be read")
     for name, value in (("eos", EOS), ("pad", PAD)):
@@ -216,7 +219,7 @@ def _model_config(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> M
 
 
 def _vocab(path: Path, counts: list[int] | None) -> Vocab:
-    """From ``vocab.json``, whose ``word</w>`` is our ``word`` and whose ``part`` our ``part@@``."""
+    """Read ``vocab.json``: ``word</w>`` becomes ``word``, ``part`` becomes ``part@@``."""
     ids = read_json(path / "vocab.json")
     words = sorted(ids, key=ids.__getitem__)
     if tuple(words[: len(SPECIALS)]) != SPECIALS or [ids[word] for word in words] != list(range(len(words))):
@@ -232,7 +235,7 @@ def _vocab(path: Path, counts: list[int] | None) -> Vocab:
 
 
 def _codes(path: Path) -> list[Code]:
-    """``left right`` a line; a first line ``#version`` is passed over. How often a pair stood there is not told."""
+    """Read lines ``left right``; a line ``#version`` is skipped. The counts are not in the file: 0."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -244,9 +247,9 @@ def _text_config(path: Path, extra: dict[str, Any]) -> TextConfig:
     if "text" in extra:
         return TextConfig(**extra["text"])
     file = path / "tokenizer_config.json"
-    # XLMTokenizer's own default, where a folder is silent.
-    bare = (read_json(file) if file.is_file() else {}).get("do_lowercase_and_remove_accent", True)
-    return TextConfig(lowercase=bool(bare), remove_accents=bool(bare))
+    # True is the default of transformers' XLMTokenizer.
+    both = bool((read_json(file) if file.is_file() else {}).get("do_lowercase_and_remove_accent", True))
+    return TextConfig(lowercase=both, remove_accents=both)
 
 
 def _write_json(path: Path, value: Any) -> None:

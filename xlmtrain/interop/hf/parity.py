@@ -1,4 +1,4 @@
-"""Does an exported folder give the model's own answers? Asked of transformers itself, before anybody relies on it."""
+"""Comparison of an exported folder, as transformers loads it, with the model that it was written from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xlmtrain.data.batch import make_batch
+from xlmtrain.data.batch import make_batch, make_causal_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -21,92 +21,96 @@ except ImportError:
     transformers = None  # type: ignore[assignment]
 
 TOLERANCE = 1e-5
-COMPUTED = 32
-"""Sentences of each language whose logits are compared; the ids of all of them are."""
+"""Of a logit, relative to the largest one if that is above 1."""
+LOGIT_SENTENCES = 32
+"""Sentences per language whose logits are compared. Ids are compared for all sentences."""
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """``sentences``: language -> how many had the same ids. ``difference``: the largest between two logits."""
+    """``sentences``: language -> how many were compared, with equal ids. ``difference``: the largest of two logits."""
 
     sentences: dict[str, int]
     difference: float
 
 
 def require_transformers() -> None:
-    """Raises ConfigError, saying how to install it, if transformers is missing."""
+    """Raise ConfigError with the command that installs it if transformers is missing."""
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
 
 
 @torch.no_grad()
-def check_hf_parity(folder: Path, model: PretrainedBundle, sentences: Mapping[str, Sequence[str]]) -> ParityReport:
-    """Compare what transformers makes of ``folder`` with ``model``: ids of raw ``sentences`` (by language), and logits.
+def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[str, Sequence[str]]) -> ParityReport:
+    """Compare transformers with ``bundle``: ids of raw ``sentences`` (by language), and logits of some of them.
 
-    A model without BPE codes has no tokenizer; logits are then compared on random ids. The fp32 weights are computed
-    with in fp64 as far as transformers allows, so that what is seen is a difference and not rounding. Raises DataError,
-    showing the first sentences that differ, if one id differs, or a logit by more than 1e-5 (of the largest, where that
-    is above 1).
+    A model without BPE codes has no tokenizer; its logits are compared on random ids. Both compute in fp64, as far as
+    transformers allows, so that rounding does not hide a difference. Raises DataError, with the first sentences that
+    differ, if an id differs, or a logit by more than ``TOLERANCE``.
     """
     transformers.logging.disable_progress_bar()
-    # The folder itself is for all languages, its subfolders for one each; a model of one language has none.
-    homes = {language: folder / language if len(model.languages) > 1 else folder for language in model.languages}
-    if model.codes:
-        texts = {language: _check_ids(homes[language], model, language, sentences[language]) for language in homes}
-    else:
-        texts = {language: _random_ids(model) for language in homes}
-    ours, difference = model.module().double(), 0.0
+    # The folder itself serves all languages, a subfolder one; a model of one language has no subfolder.
+    homes = {language: folder / language if len(bundle.languages) > 1 else folder for language in bundle.languages}
+    ids = {
+        language: _checked_ids(home, bundle, language, sentences[language]) if bundle.codes else _random_ids(bundle)
+        for language, home in homes.items()
+    }
+    ours, largest = bundle.module().double(), 0.0
     for place in dict.fromkeys([folder, *homes.values()]):
         theirs = transformers.AutoModelForMaskedLM.from_pretrained(place).double().eval()
-        for index, language in enumerate(model.languages):
+        for index, language in enumerate(bundle.languages):
             if place not in (folder, homes[language]):
                 continue
-            for ids in texts[language]:
-                row = sentence_sequences([np.array(ids[1:])], index)
-                expected = ours.logits(make_batch("mlm", row, row.tokens, row.tokens != PAD))  # (T, V)
-                tokens = torch.tensor([ids])
+            for row in ids[language]:
+                sequence = sentence_sequences([np.array(row[1:])], index)
+                if bundle.causal:
+                    batch = make_causal_batch(sequence)
+                else:
+                    batch = make_batch("mlm", sequence, sequence.tokens, sequence.tokens != PAD)
+                expected = ours.logits(batch)  # (T, V); T - 1 if causal
+                tokens = torch.tensor([row])
                 langs = {"langs": torch.full_like(tokens, index)} if place != homes[language] else {}
-                found = theirs(tokens, **langs).logits[0]  # (T, V and those that are never predicted)
-                apart = float((found[:, : len(model.vocab)] - expected).abs().max())
-                difference = max(difference, apart)
-                if not apart <= TOLERANCE * max(1.0, float(expected.abs().max())):
+                found = theirs(tokens, **langs).logits[0, : len(expected)]  # (T, V + unlisted symbols)
+                difference = float((found[:, : len(bundle.vocab)] - expected).abs().max())
+                largest = max(largest, difference)
+                if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
                     raise DataError(
-                        f"{place}: transformers' logits differ by {apart:.2g} on {ids}; nothing was exported"
+                        f"{place}: transformers' logits differ by {difference:.2g} on {row}; nothing was exported"
                     )
-    return ParityReport({language: len(texts) for language, texts in sentences.items()}, difference)
+    return ParityReport({language: len(texts) for language, texts in sentences.items()}, largest)
 
 
-def _random_ids(model: PretrainedBundle) -> list[list[int]]:
-    drawn = torch.Generator().manual_seed(0)
-    size = (COMPUTED, min(model.config.max_positions, 64) - 2)
-    tokens = torch.randint(len(SPECIALS), len(model.vocab), size, generator=drawn)
+def _random_ids(bundle: PretrainedBundle) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
+    tokens = torch.randint(len(SPECIALS), len(bundle.vocab), size, generator=generator)
     return [[EOS, *row, EOS] for row in tokens.tolist()]
 
 
-def _check_ids(folder: Path, model: PretrainedBundle, language: str, sentences: Sequence[str]) -> list[list[int]]:
-    """The ids of those sentences that the model has positions for."""
-    tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), model.pipeline()
+def _checked_ids(folder: Path, bundle: PretrainedBundle, language: str, sentences: Sequence[str]) -> list[list[int]]:
+    """Compare the ids of all sentences; return those that fit the model's positions, for the logits."""
+    tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), bundle.pipeline()
     differing, fitting = [], []
     for sentence in sentences:
         expected = [EOS, *pipeline.ids(sentence, language), EOS]
-        # Ids behind the vocabulary are read as UNK.
-        found = [i if i < len(model.vocab) else UNK for i in tokenizer(sentence)["input_ids"]]
+        # Ids behind the vocabulary are unlisted symbols, which are read as UNK.
+        found = [i if i < len(bundle.vocab) else UNK for i in tokenizer(sentence)["input_ids"]]
         if found != expected:
             differing.append((sentence, expected, found))
-        elif len(expected) <= model.config.max_positions:
+        elif len(expected) <= bundle.config.max_positions:
             fitting.append(expected)
     if differing:
         shown = (
-            f"  {sentence!r}\n    ours   {_words(model, expected)}\n    theirs {_words(model, found)}"
+            f"  {sentence!r}\n    ours   {_words(bundle, expected)}\n    theirs {_words(bundle, found)}"
             for sentence, expected, found in differing[:SHOWN]
         )
         raise DataError(
             f"transformers' tokenizer gives other ids for {len(differing)} of {len(sentences)} sentences of {language};"
             " nothing was exported. The first ones:\n" + "\n".join(shown)
         )
-    return fitting[:COMPUTED]
+    return fitting[:LOGIT_SENTENCES]
 
 
-def _words(model: PretrainedBundle, ids: Sequence[int]) -> str:
-    return " ".join(model.vocab.word(i) for i in ids)
+def _words(bundle: PretrainedBundle, ids: Sequence[int]) -> str:
+    return " ".join(bundle.vocab.word(i) for i in ids)

@@ -1,13 +1,14 @@
-"""The ancestor's checkpoint files (``.pth``): read and written.
+"""Checkpoint files (``.pth``) of the original XLM: read and written.
 
-Its files group modules by kind (``attentions.3.q_lin``), ours by block, with queries, keys and values in one matrix.
-Nothing but names and that split differs.
+The original groups modules by kind (``attentions.3.q_lin``), this package by block, with queries, keys and values in
+one matrix. Everything else is the same.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
 
 log = logging.getLogger(__name__)
 POSITIONS = 512
-"""The size of the ancestor's position table, a constant of its program."""
+"""Size of the position table, a constant in the original's code."""
 
 _TOP = {
     "embeddings.weight": "encoder.token_embeddings.weight",
@@ -41,13 +42,14 @@ _BLOCK = {
     "layer_norm2.{}": "ffn_norm",
 }
 _OUTPUT = "pred_layer.proj.weight"
+_UNSUPPORTED = re.compile(r"layer_norm15|encoder_attn|memories|pred_layer\.proj\.(head|tail)")
 
 
-def read_original(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
-    """The encoder in one of the ancestor's checkpoints.
+def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
+    """Read the encoder from a checkpoint of the original XLM.
 
-    The file has neither the BPE codes nor how its text was treated; ``codes`` may be empty. Raises CheckpointError if
-    it is damaged, unsafe, or of a model that this program does not have.
+    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, or of an
+    architecture that is not supported.
     """
     content = read_checkpoint_file(path)
     weights = _encoder(content, path)
@@ -58,16 +60,17 @@ def read_original(path: Path, codes: list[Code], text: TextConfig) -> Pretrained
         vocab = _vocab(content)
         config = _config(params, weights)
         languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
-        weights = from_original(weights, untied=not config.tie_embeddings)
-    except Exception as error:  # a file that nobody vouches for can trip anything
-        raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+        weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
+        causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
+    except Exception as error:  # an untrusted file can raise any error
+        raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
     step = content.get("n_total_iter")
-    history = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
-    return PretrainedBundle(config, languages, vocab, weights, text, codes, history)
+    provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
+    return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance, causal)
 
 
 def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """The encoder's weights under their plain names, in fp32."""
+    """Return the encoder's weights in fp32, without the prefix that DistributedDataParallel adds."""
     name = next((name for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
     if name is None:
         raise CheckpointError(
@@ -76,19 +79,16 @@ def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     if isinstance(content.get("decoder"), dict):
         log.warning("%s: has a decoder too, which is left out", path)
     weights = {str(key).removeprefix("module."): value for key, value in content[name].items()}
-    foreign = [
-        key for key in weights if re.match(r"layer_norm15|encoder_attn|memories|pred_layer\.proj\.(head|tail)", key)
-    ]
-    if foreign:
-        raise CheckpointError(f"{path}: {foreign[0]} is in it; decoders, memories and adaptive softmax cannot be read")
-    odd = [key for key, value in weights.items() if not _is_plain(value)]
-    if odd:
-        raise CheckpointError(f"{path}: {odd[0]} is not a plain tensor of real numbers")
+    for key, value in weights.items():
+        if _UNSUPPORTED.match(key):
+            raise CheckpointError(f"{path}: {key} is in it; decoders, memories and adaptive softmax cannot be read")
+        if not _is_plain(value):
+            raise CheckpointError(f"{path}: {key} is not a plain tensor of real numbers")
     return {key: value.detach().float() for key, value in weights.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor whose numbers are all in the file: torch saves sparse, repeated and absent ones too."""
+    """Return True for a dense tensor with all its numbers in the file, not sparse, expanded or on the meta device."""
     return (
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
@@ -125,9 +125,9 @@ def _vocab(content: dict[str, Any]) -> Vocab:
     return Vocab((word, int(counts.get(word, 0))) for word in entries[len(SPECIALS) :])
 
 
-def write_original(model: PretrainedBundle, path: Path) -> None:
-    """A checkpoint as the ancestor writes it, of plain containers and tensors only. Raises OSError as files do."""
-    config, languages = model.config, dict(enumerate(model.languages))
+def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
+    """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError."""
+    config, languages = bundle.config, dict(enumerate(bundle.languages))
     if config.max_positions != POSITIONS:
         log.warning(
             "the model has %d positions; the original program reads models of %d only", config.max_positions, POSITIONS
@@ -145,69 +145,72 @@ def write_original(model: PretrainedBundle, path: Path) -> None:
         "use_lang_emb": config.language_embeddings,
         "use_memory": False,
         "asm": False,
-        "langs": model.languages,
-        "lgs": "-".join(model.languages),
+        "langs": bundle.languages,
+        "lgs": "-".join(bundle.languages),
         "id2lang": languages,
         "lang2id": {language: i for i, language in languages.items()},
         "n_langs": len(languages),
-        "n_words": len(model.vocab),
+        "n_words": len(bundle.vocab),
         "bos_index": SPECIALS.index("<s>"),
         "eos_index": EOS,
         "pad_index": PAD,
         "unk_index": UNK,
         "mask_index": MASK,
     }
-    words = dict(enumerate(model.vocab.words))
+    if bundle.causal:  # the original has no such flag: objectives are options of its command line
+        params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
+    words = dict(enumerate(bundle.vocab.words))
     content = {
         "epoch": 0,
-        "n_total_iter": model.history.step,
+        "n_total_iter": bundle.provenance.step,
         "best_metrics": {},
         "best_stopping_criterion": None,
-        "model": to_original(model.weights),
+        "model": to_xlm_state_dict(bundle.weights),
         "dico_id2word": words,
         "dico_word2id": {word: i for i, word in words.items()},
-        "dico_counts": dict(zip(model.vocab.words, model.vocab.counts.tolist())),
+        "dico_counts": dict(zip(bundle.vocab.words, bundle.vocab.counts.tolist())),
         "params": params,
     }
     try:
         with path.open("wb") as stream:
             torch.save(content, stream)
-    except RuntimeError as error:  # what torch makes of a full disk
+    except RuntimeError as error:  # torch's error for a full disk
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 
 
-def from_original(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
-    """The state dict of a :class:`~xlmtrain.model.language_model.LanguageModel` from the ancestor's encoder.
+def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
+    """Convert the original's encoder to the state dict of a :class:`~xlmtrain.model.language_model.LanguageModel`.
 
-    Takes gradients under the same names too. Unless ``untied``, an output matrix that equals the embeddings is theirs.
+    Gradients can be converted too. Unless ``untied``, an output matrix that equals the embeddings is left out as tied.
     """
     result = {ours: tensors[theirs] for theirs, ours in _TOP.items() if theirs in tensors}
     output = tensors.get(_OUTPUT)
     if output is not None and (untied or not torch.equal(output, tensors["embeddings.weight"])):
         result["head.weight"] = output
-    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"attentions\.(\d+)\.", name)))
-    for layer in range(layers):
-        for kind in ("weight", "bias"):
-            ours = f"encoder.blocks.{layer}."
-            parts = [tensors[f"attentions.{layer}.{part}_lin.{kind}"] for part in "qkv"]
-            result[f"{ours}attention.qkv.{kind}"] = torch.cat(parts)
-            for theirs, name in _BLOCK.items():
-                result[f"{ours}{name}.{kind}"] = tensors[f"{theirs.format(layer)}.{kind}"]
+    for ours, theirs in _block_names(tensors, r"attentions\.(\d+)\."):
+        result[ours] = tensors[theirs[0]] if len(theirs) == 1 else torch.cat([tensors[name] for name in theirs])
     return result
 
 
-def to_original(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The ancestor's encoder from our state dict; the tied matrix stands under both of its names."""
+def to_xlm_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Convert a state dict to the original's encoder, which has a tied matrix under both names."""
     result = {theirs: tensors[ours] for theirs, ours in _TOP.items() if ours in tensors}
     result[_OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
-    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"encoder\.blocks\.(\d+)\.", name)))
+    for ours, theirs in _block_names(tensors, r"encoder\.blocks\.(\d+)\."):
+        result.update(zip(theirs, tensors[ours].chunk(len(theirs))))
+    return result
+
+
+def _block_names(tensors: Iterable[str], pattern: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield our name and the original's names of every weight of a block; ``pattern`` finds the layers' numbers."""
+    layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(pattern, name)))
     for layer in range(layers):
         for kind in ("weight", "bias"):
-            ours = f"encoder.blocks.{layer}."
-            for part, tensor in zip("qkv", tensors[f"{ours}attention.qkv.{kind}"].chunk(3)):
-                result[f"attentions.{layer}.{part}_lin.{kind}"] = tensor
-            for theirs, name in _BLOCK.items():
-                result[f"{theirs.format(layer)}.{kind}"] = tensors[f"{ours}{name}.{kind}"]
-    return result
+            yield (
+                f"encoder.blocks.{layer}.attention.qkv.{kind}",
+                [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"],
+            )
+            for theirs, ours in _BLOCK.items():
+                yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{theirs.format(layer)}.{kind}"]

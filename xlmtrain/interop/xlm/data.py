@@ -1,7 +1,7 @@
-"""The ancestor's binarized data, a directory of ``.pth`` files, as a prepared data set: same words, ids, sentences.
+"""Import of the original XLM's binarized data as a prepared data set with the same words, ids and sentences.
 
-Files are ``{split}.{language}.pth`` and ``{split}.{pair}.{language}.pth``. Where one is not there, its parts
-``{...}.0.pth``, ``{...}.1.pth`` and so on, made for several GPUs, are joined.
+Files are ``{split}.{language}.pth`` and ``{split}.{pair}.{language}.pth``. If one is missing, its parts for several
+GPUs, ``{...}.0.pth``, ``{...}.1.pth`` and so on, are concatenated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAME = re.compile(r"(train|valid|test)\.(?:([A-Za-z_]+-[A-Za-z_]+)\.)?([A-Za-z_
 
 @dataclass
 class ImportedCorpus:
-    """What one corpus holds. ``tokens`` counts EOS; ``unknown`` are those not in the vocabulary."""
+    """Sizes of an imported corpus. ``tokens`` includes EOS; ``unknown`` counts tokens that are UNK."""
 
     name: str
     sentences: int = 0
@@ -41,16 +41,16 @@ class ImportedCorpus:
 
     @property
     def unknown_rate(self) -> float:
-        """Share of the subwords that are not in the vocabulary."""
+        """Share of UNK among the subwords."""
         return self.unknown / max(self.tokens - self.sentences, 1)
 
 
 def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) -> list[ImportedCorpus]:
-    """Make ``output`` from the files in ``data``; it appears when it is complete.
+    """Convert the files in ``data`` to the directory ``output``, which appears only when it is complete.
 
-    ``codes``: the BPE codes that the data was made with, None if they are not at hand. ``text``: how its raw text was
-    treated. Neither changes the ids; both are for raw text that a model meets later. Raises DataError for files that
-    are missing, damaged, unsafe, or do not belong together.
+    ``codes`` (None if not available) and ``text``: BPE codes and text processing that the data was made with. They do
+    not change the ids, but are needed for raw text later. Raises DataError for files that are missing, damaged, unsafe,
+    or do not belong together.
     """
     files = _find(data)
     if codes is not None:
@@ -75,9 +75,9 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
 
 
 def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
-    """The ancestor's Dictionary as our vocabulary; raises ValueError if it is not one, or could not be written."""
+    """Convert the original's Dictionary; raises ValueError if it is inconsistent, or cannot be kept in a file."""
     if not all(isinstance(part, dict) for part in (id2word, word2id, counts)):
-        raise ValueError("its dictionary is not whole")
+        raise ValueError("its dictionary is incomplete")
     if not len(id2word) == len(word2id) == len(counts) > len(SPECIALS):
         raise ValueError(f"its dictionary has {len(id2word)} words, {len(word2id)} ids, {len(counts)} counts")
     entries: list[tuple[str, int]] = []
@@ -99,9 +99,8 @@ def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
 
 
 def _find(data: Path) -> dict[str, list[Path]]:
-    """Corpus -> its file, or its parts in order."""
-    whole: dict[str, list[Path]] = {}
-    parts: dict[str, dict[int, Path]] = {}
+    """Return corpus name -> its file, or its parts in order."""
+    found: dict[str, dict[int, Path]] = {}
     for path in sorted(data.glob("*.pth")):
         match = _NAME.fullmatch(path.name)
         if match is None:
@@ -110,27 +109,23 @@ def _find(data: Path) -> dict[str, list[Path]]:
         split, pair, language, part = match.groups()
         if pair is not None and (pair.split("-") != sorted(set(pair.split("-"))) or language not in pair.split("-")):
             raise DataError(f"{path}: a pair is two languages in alphabetical order, like train.de-en.de.pth")
-        name = corpus_name(split, language, pair)
-        if part is None:
-            whole[name] = [path]
-        else:
-            parts.setdefault(name, {})[int(part)] = path
-    for name, numbered in parts.items():
-        if name not in whole and set(numbered) != set(range(len(numbered))):
-            missing = min(set(range(len(numbered))) - set(numbered))
-            raise DataError(f"{data / name}.{missing}.pth: missing, but there is {numbered[max(numbered)].name}")
-    files = {name: [numbered[i] for i in range(len(numbered))] for name, numbered in parts.items() if name not in whole}
-    files |= whole
+        found.setdefault(corpus_name(split, language, pair), {})[-1 if part is None else int(part)] = path
+    files: dict[str, list[Path]] = {}
+    for name, parts in sorted(found.items()):
+        missing = [i for i in range(len(parts)) if i not in parts]
+        if -1 not in parts and missing:
+            raise DataError(f"{data / name}.{missing[0]}.pth: missing, but there is {parts[max(parts)].name}")
+        files[name] = [parts[-1]] if -1 in parts else [parts[i] for i in range(len(parts))]
     if not any(name.startswith("train.") for name in files):
         raise DataError(f"{data}: no training data; expected a directory with files like train.de.pth")
-    for first, second in _sides(files):
+    for first, second in _pair_sides(files):
         if second not in files or first not in files:
             raise DataError(f"{data / (second if first in files else first)}.pth: missing, the other side is there")
-    return dict(sorted(files.items()))
+    return files
 
 
-def _sides(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The two corpora of each pair that one of ``names`` belongs to."""
+def _pair_sides(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the two corpora of every pair of which at least one is in ``names``."""
     for stem in sorted({name.rpartition(".")[0] for name in names if name.count(".") == 2}):
         first, second = stem.split(".")[1].split("-")
         yield f"{stem}.{first}", f"{stem}.{second}"
@@ -156,7 +151,7 @@ def _write_corpora(
             corpora[name] = writer.finish([path.name for path in paths])
         corpus.sentences, corpus.tokens = corpora[name].sentences, corpora[name].tokens
         imported.append(corpus)
-    for one, other in _sides(files):
+    for one, other in _pair_sides(files):
         if corpora[one].sentences != corpora[other].sentences:
             raise DataError(
                 f"{first.parent}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
@@ -165,7 +160,7 @@ def _write_corpora(
 
 
 def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
-    """A file's vocabulary, ``positions`` and ``sentences`` as the ancestor calls them."""
+    """Return a file's vocabulary, and its ``positions`` and ``sentences``, as the original calls them."""
     content = read_data_file(path)
     try:
         dictionary = content["dico"]
@@ -185,8 +180,11 @@ def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
 
 
 def _chunks(path: Path, positions: np.ndarray, ids: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and lengths of some sentences after the other, EOS included: positions tell where a sentence starts and
-    where its EOS is; without gaps, and with no other special symbol than ``<unk>`` inside."""
+    """Yield ids and lengths, EOS included, of ``CHUNK_SENTENCES`` sentences at a time.
+
+    A row of ``positions`` is (start, index of EOS). Raises DataError if there are gaps between sentences, or special
+    symbols other than ``<unk>`` inside one.
+    """
     start = 0
     for first in range(0, len(positions), CHUNK_SENTENCES):
         starts, ends = positions[first : first + CHUNK_SENTENCES].T

@@ -1,8 +1,8 @@
-"""The ancestor's two kinds of ``.pth`` file, read without unpickling: nothing that a file asks for is executed.
+"""Both kinds of ``.pth`` file of the original XLM, read without unpickling: no code in a file is ever executed.
 
-A checkpoint goes through torch's weights-only loader. A file of binarized data holds a class of the ancestor's, and a
-version of pickle, that this loader refuses; it goes through :mod:`xlmtrain.interop.xlm.safe_pickle`. Each refuses what it
-does not know, and there is no second attempt. Safe to read is not the same as true: a file may still hold any numbers.
+Checkpoints go through torch's weights-only loader. Binarized data contains a class of the original's and a version of
+pickle that this loader refuses, and goes through :mod:`xlmtrain.interop.xlm.safe_pickle`. Each refuses what it does not
+know; there is no fallback. The numbers in a file are not verified: a safe file may still hold any values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from xlmtrain.errors import CheckpointError, DataError
-from xlmtrain.interop.xlm.safe_pickle import Refused, Source, read_pickle, steps
+from xlmtrain.interop.xlm.safe_pickle import ByteReader, UnsafePickleError, opcodes, read_pickle
 
 MAX_MEMBERS = 10_000
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -27,7 +27,7 @@ _LEGACY_VERSION = 1001
 
 
 class Ignored:
-    """What stands in for numpy's classes in a checkpoint: takes any arguments and state, and keeps none."""
+    """Placeholder for numpy's classes in a checkpoint: accepts any arguments and state, and keeps none."""
 
     __slots__ = ()
 
@@ -46,18 +46,18 @@ _NUMPY = (
 
 
 def read_checkpoint_file(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint: tensors on the CPU and plain values; numpy's values are :class:`Ignored`.
+    """Read a checkpoint: tensors on the CPU and plain values; numpy's values become :class:`Ignored`.
 
-    Raises CheckpointError if the file is missing, damaged, no checkpoint, or asks for anything else.
+    Raises CheckpointError if the file is missing, damaged, not a checkpoint, or needs any other class.
     """
     try:
-        source, count = _open(path)
-        for _ in range(count):  # its names and lengths are within bounds: torch takes hours to refuse a name of a MB
-            deque(steps(source), maxlen=0)
+        reader, count = _open(path)
+        for _ in range(count):  # bounds every name and length: torch needs hours to refuse a name of 1 MB
+            deque(opcodes(reader), maxlen=0)
         with warnings.catch_warnings(), torch.serialization.safe_globals([(Ignored, name) for name in _NUMPY]):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:  # on bytes that nobody vouches for, torch raises whatever it trips over
+    except Exception as error:  # torch can raise any error on untrusted bytes
         raise CheckpointError(f"{path}: {_reason(error)}") from None
     if type(content) is not dict:
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
@@ -65,23 +65,22 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
 
 
 def read_data_file(path: Path) -> dict[str, Any]:
-    """The content of a file of binarized data: ``dico`` (the Dictionary's attributes), ``positions``, ``sentences``
-    and ``unk_words``, as far as they are there.
+    """Read a file of binarized data: a dict with ``dico`` (the Dictionary's attributes), ``positions``, ``sentences``.
 
-    Arrays are read-only views of the file. Raises DataError if the file is missing, damaged, or asks for anything
-    besides arrays of integers and a Dictionary.
+    Arrays are read-only views of the file. Raises DataError if the file is missing, damaged, or needs a class other
+    than arrays of integers and the Dictionary.
     """
     try:
         content = _read_pickles(_open(path)[0])
-    except Exception as error:  # a damaged pickle can trip over anything; the file alone decides what
+    except Exception as error:  # a damaged pickle can raise any error
         raise DataError(f"{path}: {_reason(error)}") from None
     if type(content) is not dict:
         raise DataError(f"{path}: holds a {type(content).__name__}, not binarized data")
     return content
 
 
-def _open(path: Path) -> tuple[Source, int]:
-    """The pickles in a file, and how many torch puts there: one in a zip archive, five in a row before 1.6."""
+def _open(path: Path) -> tuple[ByteReader, int]:
+    """Return a reader of the file's pickles and their number: one in a zip archive, five before torch 1.6."""
     if not path.is_file():
         raise ValueError("is a directory" if path.is_dir() else "no such file")
     with path.open("rb") as file:
@@ -90,14 +89,14 @@ def _open(path: Path) -> tuple[Source, int]:
             raise ValueError("is empty")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if start.startswith(b"PK\x03\x04"):
-        return Source(memoryview(mapped)[_pickle_in_archive(path, mapped)]), 1
+        return ByteReader(memoryview(mapped)[_pickle_in_archive(path, mapped)]), 1
     if start.startswith(b"\x80"):
-        return Source(memoryview(mapped)), 5
+        return ByteReader(memoryview(mapped)), 5
     raise ValueError(f"begins with {start!r}, so it is no .pth file; was something else saved under its name?")
 
 
 def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
-    """The members of an archive as torch writes it: not compressed, no larger than the file, each with its checksum."""
+    """Return the members; raise ValueError unless they are uncompressed, within the file, and match their checksums."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS:
@@ -117,37 +116,39 @@ def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def _pickle_in_archive(path: Path, mapped: mmap.mmap) -> slice:
-    """Where in the file the one pickle is."""
+    """Return the position of the pickle ``data.pkl`` in the file."""
     pickles = [member for member in _check_archive(path) if member.filename.endswith(".pkl")]
     if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
         raise ValueError(f"an archive with {len(pickles)} pickles; data of the original program has one, data.pkl")
-    # The local header: 26 bytes, the lengths of the name and of the extra field, these two, then the content.
+    # Local header: 26 bytes, length of the name, length of the extra field, name, extra field; then the content.
     offset = pickles[0].header_offset
     start = offset + 30 + sum(struct.unpack_from("<HH", mapped, offset + 26))
     return slice(start, start + pickles[0].file_size)
 
 
-def _read_pickles(source: Source) -> Any:
-    """The object in a pickle, or in the five pickles that torch wrote before 1.6: a magic number, the version, the
-    writer's platform, the object, the keys of the storages that follow (of which data has none)."""
-    content = read_pickle(source)
+def _read_pickles(reader: ByteReader) -> Any:
+    """Return the object in a pickle, or the fourth of the five pickles that torch wrote before 1.6.
+
+    These are: magic number, version, platform, object, keys of the storages that follow (none for data).
+    """
+    content = read_pickle(reader)
     if type(content) is int and content == _LEGACY_MAGIC:
-        version, _, content, storages = (read_pickle(source) for _ in range(4))
+        version, _, content, storages = (read_pickle(reader) for _ in range(4))
         if type(version) is not int or version != _LEGACY_VERSION or type(storages) is not list:
             raise ValueError("not as torch wrote files before 1.6")
-    if source.left():
-        raise ValueError(f"{source.left():,} bytes follow the end of its pickle")
+    if reader.remaining():
+        raise ValueError(f"{reader.remaining():,} bytes follow the end of its pickle")
     return content
 
 
 def _reason(error: Exception) -> str:
-    """One line on why a file was refused; what it quotes of the file is cut, and without control characters."""
+    """Return one line on why a file was refused. Quotes of the file are cut, control characters replaced."""
     message = str(error)
-    if found := re.search(r"GLOBAL (\S+)", message):  # in torch's words
-        message = str(Refused(found[1][:100]))
+    if found := re.search(r"GLOBAL (\S+)", message):  # torch's message
+        message = str(UnsafePickleError(found[1][:100]))
     elif found := re.search(r"WeightsUnpickler error:\s*(.*)", message):
         message = f"refused, and nothing in it executed: {found[1]}"
-    elif type(error) not in (ValueError, Refused):
+    elif type(error) not in (ValueError, UnsafePickleError):
         message = f"damaged, or not of the original program ({type(error).__name__}: {message.strip()}"
         message = message.partition("\n")[0][:200] + ")"
     return re.sub(r"[^ -~]", "?", message)[:300]
