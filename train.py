@@ -19,13 +19,14 @@ import faulthandler
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-from xlmtrain import __version__
 from xlmtrain.config.load import hydra_main
-from xlmtrain.config.schema import Config, Requeue, Sharding, flatten
+from xlmtrain.config.schema import Config, Precision, Requeue, Sharding, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.quality import check_vocabulary, quality_warnings
@@ -37,20 +38,20 @@ from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
-from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.logging import set_up_logging
-from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.runtime.oom import explain_oom, model_advice
 from xlmtrain.runtime.precision import choose_precision
+from xlmtrain.runtime.process import StopRequest, disable_malloc_trim, requeue, slurm_job_id
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.runtime.slurm import job_id, requeue
 from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.resume import resume
-from xlmtrain.train.run_dir import RunDirectory, code_fingerprint, config_as_json
+from xlmtrain.train.resume_policy import check_same_run, config_as_json
+from xlmtrain.train.run_dir import open_run
 from xlmtrain.train.sharding import shard
+from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 from xlmtrain.train.summary import summarize
 
@@ -58,17 +59,14 @@ log = logging.getLogger("xlmtrain")
 
 
 def main(config: Config) -> None:
-    """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
-    faulthandler.enable()  # what kills the process in native code says at least where
+    """Train with the settings ``config``. A run that a signal ended exits with 128 + the signal's number."""
+    faulthandler.enable()  # a crash in native code prints the Python stack
     disable_malloc_trim()
     stop = StopRequest()
-    job = job_id() if config.train.requeue is Requeue.slurm else None
-    distributed = initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS)
-    set_up_logging(distributed.rank)
-    try:
+    job = slurm_job_id() if config.train.requeue is Requeue.slurm else None
+    with initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS) as distributed:
+        set_up_logging(distributed.rank)
         outcome = train(config, distributed, stop)
-    finally:
-        distributed.close()
     if outcome.status == "preempted":
         if job is not None and distributed.is_main and outcome.signal != signal.SIGINT:
             requeue(job)
@@ -76,27 +74,58 @@ def main(config: Config) -> None:
 
 
 def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcome:
-    """Everything is built, and so checked, before the run directory is touched."""
-    failpoint("start")
+    """Train and return why it ended. Everything is built, and so checked, before the run directory is touched."""
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
     check_vocabulary(len(dataset.vocab), config.model)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
-    versions = {"xlmtrain": __version__, "torch": torch.__version__, "the code": code_fingerprint()}
-    distributed.assert_same(
-        {**versions, "the data": dataset.fingerprint, **flatten(config_as_json(config))}, "settings, data or versions"
-    )
-
-    if distributed.is_main:  # the others wait for it when the model is shared
+    check_same_run(config, dataset, distributed)
+    if distributed.is_main:  # the others wait for it when the model is placed
         dataset.verify_training()
-    found = _doubts(config, dataset, validator) if distributed.is_main else []
+    warnings = _warnings(config, dataset, validator) if distributed.is_main else []
 
+    store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-    store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     begins = config.train.overwrite or not store.steps()
-    first = initialize_weights(config.init, config.model, model, dataset) if begins else []
+    notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
+    with explain_oom(*model_advice()):
+        _place(model, config, precision, distributed)
+        optimizer = make_optimizer(config.optim, model, distributed.device)
+        train_step = TrainStep(config, model, optimizer, precision, distributed)
+
+    with open_run(config, dataset, distributed) as run:
+        saved = resume(store, model, optimizer, train_step.scaler, distributed)
+        state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.start())
+        run.state = state
+        for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
+            log.info(line)
+        for warning in warnings:
+            log.warning("WARNING: %s", warning)
+        loop = TrainingLoop(
+            config=config,
+            distributed=distributed,
+            model=model,
+            optimizer=optimizer,
+            train_step=train_step,
+            loader=loader,
+            evaluator=validator if validator.sets else None,
+            checkpointer=AsyncCheckpointer(store) if run.is_main else None,
+            writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
+            advise=_advice(run.path) if run.is_main else None,
+            stop=stop,
+            watchdog=run.watchdog,
+            state=state,
+        )
+        outcome = loop.run()
+        run.end(outcome.status, outcome.reason)
+        log.info("%s at step %d: %s", outcome.status, state.step, outcome.reason)
+    return outcome
+
+
+def _place(model: LanguageModel, config: Config, precision: Precision, distributed: Distributed) -> None:
+    """Compile the blocks if asked to, and move or shard the model to its device."""
     if config.train.compile:
         for block in model.encoder.blocks:
             block.compile()
@@ -104,49 +133,24 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         model.to(distributed.device)
     else:
         shard(model, config.train, precision, distributed)
-    optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = TrainStep(config, model, optimizer, precision, distributed)
-
-    failpoint("open")
-    with RunDirectory(config, dataset, distributed) as run:
-        failpoint("resume")
-        progress = run.progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
-        for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
-            log.info(line)
-        for doubt in found:
-            log.warning("WARNING: %s", doubt)
-        loop = TrainingLoop(
-            config=config,
-            distributed=distributed,
-            model=model,
-            optimizer=optimizer,
-            stepper=stepper,
-            loader=loader,
-            validator=validator if validator.sets else None,
-            saver=AsyncCheckpointer(store) if run.is_main else None,
-            writer=MetricsWriter(run.path, progress.step, progress.evaluated) if run.is_main else None,
-            advise=RunMonitor(run.path).news if run.is_main else None,
-            stop=stop,
-            watch=run.watch,
-            progress=progress,
-        )
-        outcome = loop.run()
-        run.watch.stop()
-        run.status(outcome.status, outcome.reason)
-        log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
-    return outcome
 
 
-def _doubts(config: Config, dataset: Dataset, validator: Validator) -> list[str]:
-    """What is unlikely to be meant, of the data and of the settings."""
+def _warnings(config: Config, dataset: Dataset, validator: Validator) -> list[str]:
+    """Return warnings about data quality and suspicious config values."""
     found = list(quality_warnings(dataset, config.model))
     if not validator.sets:
         found.append(
-            "there is no validation text of what is trained on: no evaluation, and no best checkpoint; prepare it "
+            "there is no validation text for the training tasks: no evaluation, and no best checkpoint; prepare it "
             "with valid.mono or valid.pairs"
         )
-    doubtful = config_warnings(flatten(config_as_json(config)), config.train.steps * config.train.batch_tokens)
-    return found + [finding.what for finding in doubtful if finding.grave]
+    suspicious = config_warnings(flatten(config_as_json(config)), config.train.steps * config.train.batch_tokens)
+    return found + [finding.what for finding in suspicious if finding.grave]
+
+
+def _advice(run: Path) -> Callable[[], list[str]]:
+    """Return a function that diagnoses the run; it reads the run's files at its first call."""
+    monitor = cache(partial(RunMonitor, run))
+    return lambda: monitor().news()
 
 
 if __name__ == "__main__":

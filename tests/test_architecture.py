@@ -60,8 +60,6 @@ ALLOWED = {
         "xlmtrain.config.old_names",
         "xlmtrain.config.schema",
         "xlmtrain.data",
-        "xlmtrain.evaluate.perplexity",
-        "xlmtrain.evaluate.validator",
         "xlmtrain.metrics",
         "xlmtrain.objective",
         "xlmtrain.optim",

@@ -25,7 +25,7 @@ from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.distributed import initialize
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.loop import Outcome
 
 SEEDS = (0, 1, 2)

@@ -21,13 +21,12 @@ import sys
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.load import hydra_main
-from xlmtrain.finetune.run import finetune
+from xlmtrain.finetune.finetune import finetune
 from xlmtrain.finetune.scores import result_table
 from xlmtrain.interop.formats import read_model
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.logging import set_up_logging
-from xlmtrain.runtime.malloc import disable_malloc_trim
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest, disable_malloc_trim
 
 
 def main(config: FinetuneConfig) -> None:

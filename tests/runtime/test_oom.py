@@ -47,7 +47,7 @@ def test_a_run_that_is_short_of_memory_goes_on_with_smaller_parts(tiny_dataset: 
     with pytest.raises(DeviceOutOfMemory, match=r"train\.micro_batch_tokens=32 computes the same batches") as caught:
         train_alone(config)
     assert caught.value.exit_code == 7
-    assert status(config.run) == {"status": "failed", "reason": f"MemoryShortage: {caught.value}"}
+    assert status(config.run) == {"status": "failed", "reason": f"DeviceOutOfMemory: {caught.value}"}
     failpoints.arm(None, rank=0)
     config.train.micro_batch_tokens = 32
     assert train_alone(config).status == "done"

@@ -14,7 +14,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.runtime import failpoints
 from xlmtrain.train import async_checkpoint
-from xlmtrain.train.run_dir import RunDirectory
+from xlmtrain.train.run_dir import open_run
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_model_that_does_not_fit_its_checkpoint_is_refused(tiny_dataset: Path,
 
 def test_status_is_kept_up_to_date(tiny_dataset: Path, tmp_path: Path) -> None:
     config, dataset = tiny_config(tmp_path / "run", tiny_dataset), Dataset(tiny_dataset)
-    with RunDirectory(config, dataset, ALONE) as run:
+    with open_run(config, dataset, ALONE) as run:
         run.status("running")
         assert status(run.path)["status"] == "running"
-    with pytest.raises(ZeroDivisionError), RunDirectory(config, dataset, ALONE):
+    with pytest.raises(ZeroDivisionError), open_run(config, dataset, ALONE):
         raise ZeroDivisionError("why")
     assert status(config.run) == {"status": "failed", "reason": "ZeroDivisionError: why"}
 

@@ -14,7 +14,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.objective import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.runtime.process import disable_malloc_trim
 from xlmtrain.train.step import TrainStep
 
 

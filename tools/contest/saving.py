@@ -42,7 +42,7 @@ def measure_saving(
             begun, cost = time.monotonic(), time.process_time()
             saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)
             stalls.append(time.monotonic() - begun)
-            saver.settle()
+            saver.wait()
             walls.append(time.monotonic() - begun)
             costs.append(time.process_time() - cost)
         size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())

@@ -1,8 +1,8 @@
-"""Faults on purpose, to test that a run survives them; nothing happens unless ``XLMT_FAULT`` says so.
+"""Fail points: faults injected to test that a run survives them. Without ``XLMT_FAULT`` nothing happens.
 
-``XLMT_FAULT=<point>:<n-th>:<rank>:<action>``, several of them with commas between. The fault strikes when the process
-of that rank (``*``: of each) comes to the point for the n-th time, or in the n-th to the last (``3-``) or the m-th time
-(``3-5``). A process that a launcher started again is spared. Actions:
+``XLMT_FAULT=<point>:<n>:<rank>:<action>``, several of them separated by commas. The fault occurs when the process of
+that rank (``*``: of every rank) reaches the point for the n-th time, or from the n-th time on (``3-``), or from the
+n-th to the m-th time (``3-5``). A process that a launcher restarted has no faults. Actions:
 
 kill, stop          the process gets SIGKILL, SIGSTOP
 term, int, usr1     it gets that signal
@@ -11,10 +11,10 @@ enospc, eio, erofs, estale, edquot      OSError of that number
 nan, large          ``failpoint_value`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
-Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
-resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch, ``failpoint_value``), evaluate
-(before each batch), snapshot, save-open, save-write (between the files), save-sync, save-rename, save-renamed,
-save-best, prune (in the midst of deleting), metrics (a record about to be written).
+Points, in the order of a run: start (all processes have met, nothing is built), open (the run directory is about to be
+opened), resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch,
+``failpoint_value``), evaluate (before each batch), snapshot, save-open, save-write (between the files), save-sync,
+save-rename, save-renamed, save-best, prune (during a deletion), metrics (before a record is written).
 """
 
 from __future__ import annotations

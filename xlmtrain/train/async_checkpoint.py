@@ -46,7 +46,7 @@ class AsyncCheckpointer:
     """Saves, marks the best and prunes, in that order, in a thread of its own.
 
     A save is tried three times, on a full disk with only what must be kept left on it. One that fails all the same is
-    a warning, and the run goes on; after FAILURES of them in a row, :meth:`settle` raises CheckpointError.
+    a warning, and the run goes on; after FAILURES of them in a row, :meth:`wait` raises CheckpointError.
     """
 
     def __init__(self, store: CheckpointManager) -> None:
@@ -57,37 +57,37 @@ class AsyncCheckpointer:
         self._failures = 0
         self._last_failure: CheckpointError | None = None
 
-    def busy(self, patience: float = 0.0) -> bool:
+    def is_saving(self, patience: float = 0.0) -> bool:
         """Whether a checkpoint is still being written after at most ``patience`` seconds."""
         return self._job is not None and bool(wait([self._job], patience).not_done)
 
-    def broken(self) -> bool:
-        """Whether :meth:`settle` is going to raise."""
+    def has_failed(self) -> bool:
+        """Whether :meth:`wait` is going to raise."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait for the thread. Raises what it ended with, CheckpointError if the disk does not take any more."""
         if self._job is not None:
             job, self._job = self._job, None
             job.result()
 
-    def finish(self) -> None:
+    def finalize(self) -> None:
         """Wait for the last save of the run, which has to be on the disk: raises CheckpointError if it is not."""
-        self.settle()
+        self.wait()
         if self._last_failure is not None:
             raise self._last_failure
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
         """Take copies of the tensors and have them written; everything else must not change any more."""
-        self.settle()
+        self.wait()
         failpoint("snapshot")
         copies = self._model.take(model), self._optimizer.take(optimizer)
         self._job = self._thread.submit(self._save, step, *copies, state, best)
 
-    def mark(self, best: Best | None) -> None:
+    def update_best(self, best: Best | None) -> None:
         """Let ``best.json`` name the best; it is behind if a kill came between a save and that."""
-        self.settle()
-        self._job = self._thread.submit(self._mark, best)
+        self.wait()
+        self._job = self._thread.submit(self._update_best, best)
 
     def close(self) -> None:
         """Wait for what is being written, as the last thing, after an error too."""
@@ -110,7 +110,7 @@ class AsyncCheckpointer:
             log.warning("checkpoint not saved, training goes on (%d of %d): %s", self._failures, FAILURES, error)
             return
         self._failures, self._last_failure = 0, None
-        self._mark(best)
+        self._update_best(best)
         try:
             self._store.prune(step)
         except OSError as error:
@@ -129,7 +129,7 @@ class AsyncCheckpointer:
                 time.sleep(pause)
         self._store.save(step, model, optimizer, state)
 
-    def _mark(self, best: Best | None) -> None:
+    def _update_best(self, best: Best | None) -> None:
         try:
             if best is not None and best.step in self._store.steps():
                 self._store.mark_best(best.step, best.metric, best.value)
