@@ -1,4 +1,4 @@
-"""How much arithmetic a token costs, and how much of the device's peak is used."""
+"""Floating-point operations per token, and the peak of a device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xlmtrain.metrics.gpus import gpu_named
 
 
 def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float) -> float:
-    """Floating-point operations of forward and backward per token.
+    """Return the floating-point operations of forward and backward per token.
 
     6 per weight of the blocks, 6 per weight of the output layer for the share ``scored`` of the tokens that it sees,
     and 12 * layers * dim * ``length`` for attention (Kaplan et al. 2020, section 2.1, with the backward pass as twice
@@ -20,7 +20,7 @@ def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: fl
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
-    """The device's half-precision peak in FLOP/s; None where it is not known, or the run does not use it."""
+    """Return the device's half-precision peak in FLOP/s; None if unknown, or if the run uses fp32."""
     if device.type != "cuda" or precision is Precision.fp32:
         return None
     gpu = gpu_named(torch.cuda.get_device_name(device))
