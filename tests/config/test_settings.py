@@ -72,7 +72,7 @@ def test_fine_tuning_composes() -> None:
     config = compose("finetune", given)
     assert config.optim.schedule is Schedule.linear
     assert (config.task.test, config.train.layers) == ({"en": "b", "de": "c"}, [0, 2])
-    with pytest.raises(ConfigError, match=r"task.test: nothing to be judged on"):
+    with pytest.raises(ConfigError, match=r"task.test: no test file"):
         compose("finetune", given[:3])
 
 
