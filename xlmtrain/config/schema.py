@@ -44,7 +44,7 @@ class Precision(str, Enum):
 
 
 class Pooling(str, Enum):
-    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
+    """Sentence vector from hidden states: their mean, delimiters included, or the first one."""
 
     mean = "mean"
     first = "first"
@@ -108,7 +108,7 @@ class InitConfig:
 
 @dataclass
 class MaskConfig:
-    """Which tokens MLM and TLM hide."""
+    """Masking: which tokens MLM and TLM predict, and what replaces them."""
 
     prob: float = 0.15
     """Share of the tokens to predict."""
@@ -125,7 +125,7 @@ class MaskConfig:
 
 @dataclass
 class DataConfig:
-    """What is read, in which mixture, cut how."""
+    """Training data, its mixture, and the lengths of sequences and sub-batches."""
 
     path: str = "???"
     """Directory made by ``tools/prepare.py``."""
@@ -300,8 +300,8 @@ class TrainConfig:
     0: no checks."""
 
     hang_timeout: float = 600.0
-    """Seconds without progress after which a process prints its stack and ends with exit code 6. Must exceed the longest
-    step, evaluation batch or reading of a checkpoint."""
+    """Seconds without progress after which a process prints its stack and ends with exit code 6. It must exceed the
+    longest step, evaluation batch or reading of a checkpoint."""
 
     requeue: Requeue = Requeue.never
     """``slurm``: a job that a signal ended is queued again with ``scontrol requeue``."""
@@ -355,10 +355,10 @@ class EvaluateConfig:
     zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
     """Labels that a linear probe learns from the states of some languages' texts and tells of others'
     (``valid/zero_shot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
-    from it. The figures before the first step are those of words that are written alike."""
+    from it. The value before the first step is due to shared surface forms."""
 
     metric: str = "valid/mlm_ppl"
-    """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""
+    """Metric that selects the best checkpoint and stops early; lower ``..._ppl``, higher ``..._acc`` is better."""
 
     patience: int = 0
     """Stop after this many evaluations in a row without a new best; 0: never."""
@@ -387,7 +387,7 @@ class Config:
     """The text."""
 
     mask: MaskConfig = field(default_factory=MaskConfig)
-    """What MLM and TLM hide."""
+    """Masking of MLM and TLM."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
