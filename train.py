@@ -19,19 +19,16 @@ import faulthandler
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from xlmtrain.config.load import hydra_main
-from xlmtrain.config.schema import Config, Precision, Requeue, Sharding, flatten
+from xlmtrain.config.schema import Config, Requeue, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.quality import check_vocabulary, quality_warnings
-from xlmtrain.diagnostics.rules import config_warnings
-from xlmtrain.diagnostics.run_monitor import RunMonitor
+from xlmtrain.data.quality import check_vocabulary
+from xlmtrain.diagnostics.advice import run_advice, start_warnings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.loggers import MetricsWriter
@@ -48,7 +45,7 @@ from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.resume import resume
-from xlmtrain.train.resume_policy import check_same_run, config_as_json
+from xlmtrain.train.resume_policy import check_same_run
 from xlmtrain.train.run_dir import open_run
 from xlmtrain.train.sharding import shard
 from xlmtrain.train.state import TrainState
@@ -83,22 +80,26 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     check_same_run(config, dataset, distributed)
     if distributed.is_main:  # the others wait for it when the model is placed
         dataset.verify_training()
-    warnings = _warnings(config, dataset, validator) if distributed.is_main else []
-
+    warnings = start_warnings(config, dataset, bool(validator.sets)) if distributed.is_main else []
     store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
     begins = config.train.overwrite or not store.steps()
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):
-        _place(model, config, precision, distributed)
+        if config.train.compile:
+            for block in model.encoder.blocks:
+                block.compile()
+        if config.train.sharding is Sharding.none or distributed.world_size == 1:
+            model.to(distributed.device)
+        else:
+            shard(model, config.train, precision, distributed)
         optimizer = make_optimizer(config.optim, model, distributed.device)
         train_step = TrainStep(config, model, optimizer, precision, distributed)
 
     with open_run(config, dataset, distributed) as run:
         saved = resume(store, model, optimizer, train_step.scaler, distributed)
-        state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.start())
-        run.state = state
+        run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.start())
         for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
         for warning in warnings:
@@ -113,7 +114,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             evaluator=validator if validator.sets else None,
             checkpointer=AsyncCheckpointer(store) if run.is_main else None,
             writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
-            advise=_advice(run.path) if run.is_main else None,
+            advise=run_advice(run.path) if run.is_main else None,
             stop=stop,
             watchdog=run.watchdog,
             state=state,
@@ -122,35 +123,6 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         run.end(outcome.status, outcome.reason)
         log.info("%s at step %d: %s", outcome.status, state.step, outcome.reason)
     return outcome
-
-
-def _place(model: LanguageModel, config: Config, precision: Precision, distributed: Distributed) -> None:
-    """Compile the blocks if asked to, and move or shard the model to its device."""
-    if config.train.compile:
-        for block in model.encoder.blocks:
-            block.compile()
-    if config.train.sharding is Sharding.none or distributed.world_size == 1:
-        model.to(distributed.device)
-    else:
-        shard(model, config.train, precision, distributed)
-
-
-def _warnings(config: Config, dataset: Dataset, validator: Validator) -> list[str]:
-    """Return warnings about data quality and suspicious config values."""
-    found = list(quality_warnings(dataset, config.model))
-    if not validator.sets:
-        found.append(
-            "there is no validation text for the training tasks: no evaluation, and no best checkpoint; prepare it "
-            "with valid.mono or valid.pairs"
-        )
-    suspicious = config_warnings(flatten(config_as_json(config)), config.train.steps * config.train.batch_tokens)
-    return found + [finding.what for finding in suspicious if finding.grave]
-
-
-def _advice(run: Path) -> Callable[[], list[str]]:
-    """Return a function that diagnoses the run; it reads the run's files at its first call."""
-    monitor = cache(partial(RunMonitor, run))
-    return lambda: monitor().news()
 
 
 if __name__ == "__main__":

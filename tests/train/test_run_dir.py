@@ -114,7 +114,7 @@ def test_advice_that_fails_never_ends_a_run(
     def broken(*_: object) -> None:
         raise AttributeError("a preset cannot be read")
 
-    monkeypatch.setattr("train.RunMonitor", broken)
+    monkeypatch.setattr("xlmtrain.diagnostics.advice.RunMonitor", broken)
     assert train_alone(tiny_config(tmp_path / "run", tiny_dataset)).status == "done"
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     assert log.count("no more advice on this run: AttributeError: a preset cannot be read") == 1

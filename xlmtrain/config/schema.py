@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -402,6 +403,12 @@ class Config:
         problems = [f"{key}: {complaint}" for key, complaint in problems_of(self)]
         if problems:
             raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
+
+
+def config_as_json(config: Any) -> dict[str, Any]:
+    """Return a dataclass of settings as plain JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.schema import flatten
+from xlmtrain.config.schema import config_as_json, flatten
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
 from xlmtrain.finetune.scores import Scores
@@ -28,7 +28,7 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.output_paths import DirectoryKind
 from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.runtime.process import StopRequest
-from xlmtrain.train.resume_policy import ResumePolicy, config_as_json
+from xlmtrain.train.resume_policy import ResumePolicy
 from xlmtrain.train.run_dir import RUN, RunDirectory
 
 log = logging.getLogger(__name__)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xlmtrain import __version__
-from xlmtrain.config.schema import Config, flatten
+from xlmtrain.config.schema import Config, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.distributed import Distributed
@@ -65,12 +64,6 @@ def code_fingerprint() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
-
-
-def config_as_json(config: Any) -> dict[str, Any]:
-    """Return a dataclass of settings as plain JSON values."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return values
 
 
 def check_same_run(config: Config, dataset: Dataset, distributed: Distributed) -> None:

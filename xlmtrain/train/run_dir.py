@@ -25,7 +25,7 @@ import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import Config, flatten
+from xlmtrain.config.schema import Config, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.runtime.atomic_io import read_json, sync_file, write_json
@@ -41,7 +41,7 @@ from xlmtrain.runtime.output_paths import (
     clear_directory,
 )
 from xlmtrain.runtime.watchdog import Watchdog
-from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint, config_as_json
+from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint
 from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
