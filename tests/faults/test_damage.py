@@ -90,7 +90,7 @@ def test_a_file_cut_emptied_or_removed(tries: Tries, damaged: Path, xlmtrain_log
 
 @pytest.mark.row(20, quick=4, slow=4, full=4)
 def test_all_checkpoints_bad(tries: Tries, damaged: Path, tiny_dataset: Path) -> None:
-    """Never begun anew by itself: each damage is named, and nothing is deleted; ``train.overwrite=true`` begins anew."""
+    """Never overwritten by itself: each damage is named, nothing is deleted; ``train.overwrite=true`` starts again."""
     config = settings(damaged, tiny_dataset, 30)
     broken = [checkpoint(damaged, 5) / "model.safetensors", checkpoint(damaged, 7) / "state.json"]
     for file in broken:
