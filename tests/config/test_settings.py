@@ -123,7 +123,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mask.prob": 0.0}, "mask.prob: 0.0 is not above 0"),
     (
         {"mask.mask_token_prob": 0.8, "mask.random_token_prob": 0.3},
-        "mask.mask_token_prob: together with mask.random_token_prob",
+        "mask.mask_token_prob: its sum with mask.random_token_prob",
     ),
     ({"mask.inverse_frequency_exponent": -0.5}, "mask.inverse_frequency_exponent: -0.5 is negative"),
     ({"data.sampling_alpha": 1.1}, "data.sampling_alpha: 1.1 is not between 0 and 1"),
