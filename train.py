@@ -23,9 +23,8 @@ from pathlib import Path
 
 import torch
 
-from xlmtrain import __version__
 from xlmtrain.config.load import hydra_main
-from xlmtrain.config.schema import Config, Requeue, flatten
+from xlmtrain.config.schema import Config, Requeue
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import check_vocabulary
@@ -36,20 +35,20 @@ from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
-from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.logging import set_up_logging
-from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.runtime.oom import explain_oom, model_advice
 from xlmtrain.runtime.precision import choose_precision
+from xlmtrain.runtime.process import StopRequest, disable_malloc_trim, requeue, slurm_job_id
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.runtime.signals import StopRequest
-from xlmtrain.runtime.slurm import job_id, requeue
 from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.resume import resume
-from xlmtrain.train.run_dir import RunDirectory, code_fingerprint, config_as_json
+from xlmtrain.train.resume_policy import check_same_run
+from xlmtrain.train.run_dir import open_run
+from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 from xlmtrain.train.summary import summarize
 
@@ -57,17 +56,14 @@ log = logging.getLogger("xlmtrain")
 
 
 def main(config: Config) -> None:
-    """Train as ``config`` says; a run that a signal ended exits with 128 + the signal's number."""
-    faulthandler.enable()  # what kills the process in native code says at least where
+    """Train with the settings ``config``. A run that a signal ended exits with 128 + the signal's number."""
+    faulthandler.enable()  # a crash in native code prints the Python stack
     disable_malloc_trim()
     stop = StopRequest()
-    job = job_id() if config.train.requeue is Requeue.slurm else None
-    distributed = initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS)
-    set_up_logging(distributed.rank)
-    try:
+    job = slurm_job_id() if config.train.requeue is Requeue.slurm else None
+    with initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS) as distributed:
+        set_up_logging(distributed.rank)
         outcome = train(config, distributed, stop)
-    finally:
-        distributed.close()
     if outcome.status == "preempted":
         if job is not None and distributed.is_main and outcome.signal != signal.SIGINT:
             requeue(job)
@@ -75,39 +71,33 @@ def main(config: Config) -> None:
 
 
 def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcome:
-    """Everything is built, and so checked, before the run directory is touched."""
-    failpoint("start")
+    """Train and return why it ended. Everything is built, and so checked, before the run directory is touched."""
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
     check_vocabulary(len(dataset.vocab), config.model)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
-    versions = {"xlmtrain": __version__, "torch": torch.__version__, "the code": code_fingerprint()}
-    distributed.assert_same(
-        {**versions, "the data": dataset.fingerprint, **flatten(config_as_json(config))}, "settings, data or versions"
-    )
-
-    if distributed.is_main:  # the others wait for it when the model is shared
+    check_same_run(config, dataset, distributed)
+    if distributed.is_main:  # the others wait for it when the model is placed
         dataset.verify_training()
     findings = list(start_warnings(config, dataset, validator)) if distributed.is_main else []
-
+    store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-    store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     begins = config.train.overwrite or not store.steps()
-    first = initialize_weights(config.init, config.model, model, dataset) if begins else []
-    if config.train.compile:
-        for block in model.encoder.blocks:
-            block.compile()
-    parallel = parallelize(model, config.train, precision, distributed)
-    optimizer = make_optimizer(config.optim, model, distributed.device)
-    stepper = TrainStep(config, parallel, optimizer, precision, distributed)
+    notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
+    with explain_oom(*model_advice()):
+        if config.train.compile:
+            for block in model.encoder.blocks:
+                block.compile()
+        parallel = parallelize(model, config.train, precision, distributed)
+        optimizer = make_optimizer(config.optim, model, distributed.device)
+        train_step = TrainStep(config, parallel, optimizer, precision, distributed)
 
-    failpoint("open")
-    with RunDirectory(config, dataset, distributed) as run:
-        failpoint("resume")
-        progress = run.progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
-        for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
+    with open_run(config, dataset, distributed) as run:
+        saved = resume(store, model, optimizer, train_step.scaler, distributed)
+        run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.start())
+        for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
         for finding in findings:
             log.warning("WARNING: %s", finding)
@@ -116,20 +106,19 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             distributed=distributed,
             model=model,
             optimizer=optimizer,
-            stepper=stepper,
+            train_step=train_step,
             loader=loader,
-            validator=validator if validator.sets else None,
-            saver=AsyncCheckpointer(store) if run.is_main else None,
-            writer=MetricsWriter(run.path, progress.step, progress.evaluated) if run.is_main else None,
+            evaluator=validator if validator.sets else None,
+            checkpointer=AsyncCheckpointer(store) if run.is_main else None,
+            writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
             advise=RunMonitor(run.path).new_warnings if run.is_main else None,
             stop=stop,
-            watch=run.watch,
-            progress=progress,
+            watchdog=run.watchdog,
+            state=state,
         )
         outcome = loop.run()
-        run.watch.stop()
-        run.status(outcome.status, outcome.reason)
-        log.info("%s at step %d: %s", outcome.status, progress.step, outcome.reason)
+        run.end(outcome.status, outcome.reason)
+        log.info("%s at step %d: %s", outcome.status, state.step, outcome.reason)
     return outcome
 
 

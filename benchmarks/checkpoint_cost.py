@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
             begin, cost = time.monotonic(), time.process_time()
             saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)
             stalls.append(time.monotonic() - begin)
-            saver.settle()
+            saver.wait()
             walls.append(time.monotonic() - begin)
             costs.append(time.process_time() - cost)
         size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())

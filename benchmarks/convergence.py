@@ -27,7 +27,7 @@ from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime.distributed import initialize
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 
 SEEDS = (0, 1, 2)
 VARIANTS = {"fp32-reference": Precision.fp32, "fp32": Precision.fp32, "bf16": Precision.bf16}

@@ -24,12 +24,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
-from xlmtrain.prepare.stages import Encoder
 
 from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
 from xlmtrain.data.format import id_dtype
 from xlmtrain.errors import ConfigError
+from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
 from xlmtrain.prepare.token_shards import LINE_END
@@ -117,7 +117,7 @@ def sacremoses_tokens(sample: Sample) -> None:
 def our_ids(sample: Sample) -> None:
     """Turn tokens, numbered as tokenization leaves them, into ids."""
     place = sample.directory / "prepared"
-    encoder = Encoder(place / "codes", place / "vocab", id_dtype(len(Vocab.read(place / "vocab"))))
+    encoder = BpeEncoder(place / "codes", place / "vocab", id_dtype(len(Vocab.read(place / "vocab"))))
     for language in sample.languages:
         rows = encoder.rows(json.loads(sample.path("words", language).read_text(encoding="utf-8")))
         numbers = np.fromfile(sample.path("numbers", language), np.int32)

@@ -10,7 +10,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.malloc import disable_malloc_trim
+from xlmtrain.runtime.process import disable_malloc_trim
 from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.step import TrainStep
 

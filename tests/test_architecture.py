@@ -59,8 +59,6 @@ ALLOWED = {
         "xlmtrain.config.old_names",
         "xlmtrain.config.schema",
         "xlmtrain.data",
-        "xlmtrain.evaluate.perplexity",
-        "xlmtrain.evaluate.validator",
         "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.optim",

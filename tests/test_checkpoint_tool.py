@@ -116,8 +116,8 @@ def test_prune_keeps_away_from_a_run_in_use(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run={run}"], "what to do is missing or not one of list, verify, average, prune"),
-        (["delete", "run={run}"], "what to do is missing or not one of .*: delete"),
+        (["run={run}"], "give one action of list, verify, average, prune"),
+        (["delete", "run={run}"], "give one action of .*: delete"),
         (["average", "run={run}", "last=2"], "output=...: needed"),
         (["average", "run={run}", "output=x"], "last=... or steps=...,...: one of them"),
         (["average", "run={run}", "output=x", "last=5"], "last=5: there are 4 checkpoints"),

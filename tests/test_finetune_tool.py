@@ -76,7 +76,7 @@ def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_pa
         ("init.pretrained=nowhere", 4, "nowhere: no such file or directory"),
         ("train.epcohs=3", 2, "did you mean train.epochs?"),
         ("train.epochs=0", 2, "train.epochs: 0.0 is not above 0"),
-        ("evaluate.patience=2", 2, "evaluate.patience: needs task.valid to go by"),
+        ("evaluate.patience=2", 2, "evaluate.patience: needs task.valid"),
     ],
 )
 def test_refuses(start: Program, arguments: list[str], tmp_path: Path, change: str, code: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Look after the checkpoints of a run.
+"""List, verify, average or delete the checkpoints of a run.
 
     python tools/checkpoint.py list run=runs/small_cpu                      step, size, sound or damaged, best, metric
     python tools/checkpoint.py verify run=runs/small_cpu                    every SHA-256; exit code 4 if one is damaged
@@ -34,16 +34,16 @@ from xlmtrain.train.checkpoint_io import verify_checkpoint
 
 @dataclass
 class Checkpoints:
-    """The settings of this tool; before them, what to do: list, verify, average or prune."""
+    """The settings of this tool; the first argument is the action: list, verify, average or prune."""
 
     run: str = "???"
     """Run directory."""
 
     last: int = 0
-    """average: so many of the last checkpoints."""
+    """average: number of last checkpoints."""
 
     steps: str | None = None
-    """average: the checkpoints of these steps, with commas between, instead."""
+    """average: the checkpoints of these steps instead, separated by commas."""
 
     output: str | None = None
     """average: the run directory to write; it must not exist yet."""
@@ -52,15 +52,15 @@ class Checkpoints:
     """prune: checkpoints to keep, besides the best one; 0: as in the run's settings."""
 
     keep_every: int = -1
-    """prune: the checkpoints of steps that are a multiple of this stay, too; -1: as in the run's settings."""
+    """prune: also keep the checkpoints of steps that are a multiple of this; -1: as in the run's settings."""
 
 
 def main(argv: list[str]) -> None:
-    """Do one thing."""
+    """Run one action."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, others = parse_args(Checkpoints, argv)
     if len(others) != 1 or others[0] not in _ACTIONS:
-        raise ConfigError(f"what to do is missing or not one of {', '.join(_ACTIONS)}: {' '.join(others)}")
+        raise ConfigError(f"give one action of {', '.join(_ACTIONS)}: {' '.join(others) or 'none is given'}")
     run = Path(options.run)
     store = CheckpointManager(run / "checkpoints", options.keep_last or 1)
     if not store.steps():
@@ -133,7 +133,7 @@ def _damage(path: Path) -> str:
 
 
 def _metric(run: Path) -> str:
-    """What the best is chosen by."""
+    """Return the name of the selection metric, or an empty string."""
     settings = run / "config.json"
     return (
         str(current_settings(read_json(settings)).get("evaluate", {}).get("metric", "")) if settings.is_file() else ""
@@ -141,7 +141,7 @@ def _metric(run: Path) -> str:
 
 
 def _values(run: Path) -> Iterator[tuple[int, float]]:
-    """Step and metric of every evaluation."""
+    """Yield step and selection metric of every evaluation."""
     metrics, name = run / "metrics.jsonl", _metric(run)
     for record in read_records(metrics) if metrics.is_file() else []:
         if name in record:

@@ -1,4 +1,4 @@
-"""Make a classifier of a pretrained model: learn on labelled text of one language, test on others (zero-shot).
+"""Fine-tune a pretrained model as a classifier on labelled text of one language, test on others (zero-shot).
 
     python tools/finetune.py init.pretrained=runs/small_cpu run=runs/intents 'task.train={en: intent.train.en.tsv}' \\
         'task.test={en: intent.test.en.tsv, de: intent.test.de.tsv}' 'seeds=[0,1,2]' optim.lr=1e-3
@@ -8,8 +8,8 @@
         evaluate.every=2500 evaluate.patience=10
     python tools/finetune.py --help                                             the settings and their values
 
-A file has lines of label, text and perhaps another text, between tabs; XNLI's and PAWS-X's are read as published. The
-same command again resumes, or goes on with more seeds.
+A file has lines of label, text and perhaps a second text, separated by tabs; the tables of XNLI and PAWS-X are read as
+published. The same command again resumes, or continues with more seeds.
 """
 
 import os
@@ -21,26 +21,22 @@ import sys
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.load import hydra_main
-from xlmtrain.finetune.run import finetune
+from xlmtrain.finetune.finetune import finetune
 from xlmtrain.finetune.scores import result_table
 from xlmtrain.interop.formats import read_model
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.logging import set_up_logging
-from xlmtrain.runtime.malloc import disable_malloc_trim
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest, disable_malloc_trim
 
 
 def main(config: FinetuneConfig) -> None:
-    """Print the table of results; a run that a signal ended exits with 128 + the signal's number."""
+    """Fine-tune and print the table of results. A run that a signal ended exits with 128 + the signal's number."""
     disable_malloc_trim()
     stop = StopRequest()
-    distributed = initialize(config.train.device)
-    set_up_logging(distributed.rank)
-    try:
+    with initialize(config.train.device) as distributed:
+        set_up_logging(distributed.rank)
         saved = read_model(config.init.pretrained, codes=config.init.codes)
         results = finetune(config, saved, distributed, stop)
-    finally:
-        distributed.close()
     if results is None:
         sys.exit(128 + (stop.signal or signal.SIGTERM))
     if distributed.is_main:

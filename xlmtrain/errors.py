@@ -6,7 +6,7 @@ and keeps its traceback.
 
 
 class UserError(ValueError):
-    """Base of every error that the user can mend."""
+    """Base of every error that the user can fix."""
 
     exit_code = 2
 
@@ -34,6 +34,14 @@ class NumericalError(UserError):
 
 
 class DeviceOutOfMemory(UserError):
-    """The device has too little memory for what is computed at once."""
+    """The device has too little memory for one micro-batch."""
 
     exit_code = 7
+
+
+class PeerError(UserError):
+    """Another process of the run failed with a UserError; this one ends with the same exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -72,7 +72,7 @@ def test_fine_tuning_composes() -> None:
     config = compose("finetune", given)
     assert config.optim.schedule is Schedule.linear
     assert (config.task.test, config.train.layers) == ({"en": "b", "de": "c"}, [0, 2])
-    with pytest.raises(ConfigError, match=r"task.test: nothing to be judged on"):
+    with pytest.raises(ConfigError, match=r"task.test: no test file"):
         compose("finetune", given[:3])
 
 
@@ -127,7 +127,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mask.prob": 0.0}, "mask.prob: 0.0 is not above 0"),
     (
         {"mask.mask_token_prob": 0.8, "mask.random_token_prob": 0.3},
-        "mask.mask_token_prob: together with mask.random_token_prob",
+        "mask.mask_token_prob: its sum with mask.random_token_prob",
     ),
     ({"mask.inverse_frequency_exponent": -0.5}, "mask.inverse_frequency_exponent: -0.5 is negative"),
     ({"data.sampling_alpha": 1.1}, "data.sampling_alpha: 1.1 is not between 0 and 1"),

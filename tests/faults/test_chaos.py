@@ -154,7 +154,7 @@ class Chaos:
     def fault_17(self) -> None:
         """The disk is full for figures, once or a few times."""
         self.gaps = True
-        self.stop_after_steps(f"metrics:{self.rng.randint(2, 4)}-4:0:enospc", "figures are missing")
+        self.stop_after_steps(f"metrics:{self.rng.randint(2, 4)}-4:0:enospc", "metrics are missing")
 
     def fault_18(self) -> None:
         """A flipped bit."""

@@ -18,8 +18,10 @@ from tests.support.starts import settings
 from tests.support.tiny import write_tiny_dataset
 from tests.support.training import checkpoint, records, state, status, train_alone
 from xlmtrain.config.load import from_json
+from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import Config, Precision, Schedule
 from xlmtrain.errors import CheckpointError, ConfigError, UserError
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.train.checkpoint import CheckpointManager
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
@@ -90,7 +92,7 @@ def test_a_file_cut_emptied_or_removed(tries: Tries, damaged: Path, xlmtrain_log
 
 @pytest.mark.row(20, quick=4, slow=4, full=4)
 def test_all_checkpoints_bad(tries: Tries, damaged: Path, tiny_dataset: Path) -> None:
-    """Never begun anew by itself: each damage is named, and nothing is deleted; ``train.overwrite=true`` begins anew."""
+    """Never overwritten by itself: each damage is named, nothing is deleted; ``train.overwrite=true`` starts again."""
     config = settings(damaged, tiny_dataset, 30)
     broken = [checkpoint(damaged, 5) / "model.safetensors", checkpoint(damaged, 7) / "state.json"]
     for file in broken:
@@ -123,7 +125,7 @@ def test_a_checkpoint_of_each_release(tries: Tries, tmp_path: Path, monkeypatch:
             copy = Path(shutil.copytree(release, tmp_path / release.name))
             monkeypatch.chdir(copy)
             assert len(xlmtrain.load("run", device="cpu").score(["a b"], lang="de")) == 1
-            config = from_json(Config, json.loads(Path("run/config.json").read_text(encoding="utf-8")))
+            config = from_json(Config, current_settings(read_json(Path("run/config.json"))))
             assert train_alone(config).status == "done"
             assert "resumed from run/checkpoints/step-00000009" in Path("run/log.txt").read_text(encoding="utf-8")
             expected = json.loads(Path("expected.json").read_text(encoding="utf-8"))

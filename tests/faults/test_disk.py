@@ -103,7 +103,7 @@ def test_disk_full_for_figures(tries: Tries, tiny_dataset: Path, tmp_path: Path)
             config = settings(tmp_path / f"{times}-{error}", tiny_dataset, STEPS)
             with Forked(config, 1, fault=f"metrics:{times}:0:{error}") as start:
                 assert start.wait() == [0]
-            assert start.printed().count("figures are missing from") == 1
+            assert start.printed().count("metrics are missing from") == 1
             assert (checkpoint(config.run, STEPS) / "model.safetensors").read_bytes() == theirs.read_bytes()
             assert len(records(config.run)) < len(records(tmp_path / "straight"))
 

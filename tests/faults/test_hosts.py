@@ -56,7 +56,7 @@ def test_a_host_dies_and_comes_back(tries: Tries, hosts: Hosts, tiny_dataset: Pa
     rng = random.Random(14)
     for number in range(tries.count):
         with tries.attempt(f"try {number}"):
-            config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS, train__timeout=TIMEOUT)
+            config = settings(tmp_path / f"run{number}", tiny_dataset, STEPS, train__hang_timeout=TIMEOUT)
             with Host(hosts, 0, config) as first:
                 with Host(hosts, 1, config) as second:
                     until_step(second, rng.randint(2 * SAVE_EVERY, STEPS - 10))
@@ -75,7 +75,7 @@ def test_the_first_host_dies(tries: Tries, hosts: Hosts, tiny_dataset: Path, tmp
     """All others meet there, so they end as well; both are started again."""
     straight(tmp_path, tiny_dataset, STEPS)
     with tries.attempt("the first host"):
-        config = settings(tmp_path / "run", tiny_dataset, STEPS, train__timeout=TIMEOUT)
+        config = settings(tmp_path / "run", tiny_dataset, STEPS, train__hang_timeout=TIMEOUT)
         with Host(hosts, 0, config) as first, Host(hosts, 1, config) as second:
             until_step(first, 2 * SAVE_EVERY)
             first.kill()
@@ -95,7 +95,7 @@ def test_the_other_goes_on_alone(tries: Tries, hosts: Hosts, tiny_dataset: Path,
     longest = 0.0
     for number in range(tries.count):
         with tries.attempt(f"try {number}"):
-            config = settings(tmp_path / f"run{number}", tiny_dataset, steps, train__timeout=TIMEOUT)
+            config = settings(tmp_path / f"run{number}", tiny_dataset, steps, train__hang_timeout=TIMEOUT)
             with Host(hosts, 0, config, HOSTS="1:2") as first:
                 with Host(hosts, 1, config, HOSTS="1:2") as second:
                     until_step(second, 2 * SAVE_EVERY)
@@ -120,7 +120,7 @@ def test_the_network_is_cut(tries: Tries, hosts: Hosts, tiny_dataset: Path, tmp_
     for step in (7, 1)[: tries.count]:
         with tries.attempt(f"after step {step}"):
             hosts.plug_in()
-            config = settings(tmp_path / f"run{step}", tiny_dataset, 10_000, train__timeout=TIMEOUT)
+            config = settings(tmp_path / f"run{step}", tiny_dataset, 10_000, train__hang_timeout=TIMEOUT)
             with Host(hosts, 0, config, RESTARTS="0") as first, Host(hosts, 1, config, RESTARTS="0") as second:
                 until_step(first, step)
                 hosts.pull_cable()

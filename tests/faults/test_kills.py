@@ -108,7 +108,7 @@ def test_killed_in_each_phase_of_a_save(tries: Tries, tiny_dataset: Path, tmp_pa
         with tries.attempt(f"{phase}, rank {rank}, {later}"):
             # Without torchrun, nobody else ends a rank that was stopped while its peer died.
             run = tmp_path / f"{PHASES[phase].split(':')[0]}-{rank}-{later}"
-            config = settings(run, tiny_dataset, steps, train__timeout=20)
+            config = settings(run, tiny_dataset, steps, train__hang_timeout=20)
             point, _, first = PHASES[phase].partition(":")
             place = f"{point}:{int(first) + later * (2 if point == 'save-write' else 1)}"
             with Forked(config, 2, fault=f"{place}:0:{'stop' if rank else 'kill'}") as start:

@@ -208,7 +208,7 @@ def test_ranks_that_differ(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
     for number in range(tries.count):
         rank, step = 1 + number % 3, 2 + number
         with tries.attempt(f"rank {rank}, step {step}"):
-            changes = {"train__compare_every": every, "evaluate__every": 0, "train__save_every": 1000}
+            changes = {"train__replica_check_every": every, "evaluate__every": 0, "train__save_every": 1000}
             config = settings(tmp_path / f"run{number}", tiny_dataset, 20, **changes)
             for found, said in run_processes(4, spoiled, tmp_path, config, rank, step):
                 assert step <= found <= step + every

@@ -23,7 +23,7 @@ from tests.support.training import status
 from xlmtrain.config.schema import Config
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.lock import STALE
-from xlmtrain.train import run_dir as run_module
+from xlmtrain.train import resume_policy
 
 STEPS = 30
 
@@ -96,7 +96,7 @@ def test_a_rank_that_hangs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
     for action, rank, step in cases[: tries.count]:
         with tries.attempt(f"{action}, rank {rank}, step {step}"):
             name = f"{action.partition('=')[0]}-{rank}"
-            config = settings(tmp_path / name, tiny_dataset, STEPS, train__timeout=TIMEOUT)
+            config = settings(tmp_path / name, tiny_dataset, STEPS, train__hang_timeout=TIMEOUT)
             with Torchrun(config, fault=f"step:{step}:{rank}:{action}") as start:
                 start.until(lambda run=start.run, step=step: last_step(run) >= step - 1, "step")  # type: ignore[misc]
                 hung = time.monotonic()
@@ -111,7 +111,7 @@ def test_a_rank_that_hangs(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
             )
             stacks = printed.partition("this is where every thread")[2]  # of both processes, perhaps one into the other
             assert "all_reduce" in stacks, printed
-            assert ("faults.py" in stacks) == (action != "stop"), printed
+            assert ("failpoints.py" in stacks) == (action != "stop"), printed
             assert took <= TIMEOUT + GRACE + 5, f"it took {took:.1f} s"
             if rank or action != "stop":
                 assert status(config.run)["status"] == "failed"
@@ -127,7 +127,7 @@ def _own_directory(parent: Path, rank: int) -> None:
 
 
 def _own_code(parent: Path, rank: int) -> None:
-    run_module.__file__ = str(parent / f"host{min(rank, 1)}" / "xlmtrain" / "train" / "run_dir.py")
+    resume_policy.__file__ = str(parent / f"host{min(rank, 1)}" / "xlmtrain" / "train" / "resume_policy.py")
 
 
 def _own_torch(rank: int) -> None:

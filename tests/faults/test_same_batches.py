@@ -84,8 +84,8 @@ def test_a_batch_that_the_processes_cannot_share(tries: Tries, tiny_dataset: Pat
                 continue
             allowed = ", ".join(str(n) for n in range(1, draws + 1) if draws % n == 0)
             message = (
-                f"train.batch_tokens={64 * draws} is {draws} draws of data.sub_batch_tokens=64, which {ranks} processes "
-                f"cannot share evenly; take one of {allowed} processes or another batch size"
+                f"train.batch_tokens={64 * draws} is {draws} draws of data.sub_batch_tokens=64, "
+                f"which {ranks} processes cannot share evenly; take one of {allowed} processes or another batch size"
             )
             with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
                 Loader(config, dataset, 0, ranks)

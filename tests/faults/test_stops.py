@@ -121,7 +121,7 @@ def test_what_is_no_job_is_refused(tries: Tries, tiny_dataset: Path, tmp_path: P
         with tries.attempt(repr(job)):
             with Forked(config, 2, SLURM_JOB_ID=job, PATH=f"{tmp_path}:{os.environ['PATH']}") as start:
                 assert start.wait() == [2, 2]
-            assert f"error: train.requeue=slurm: SLURM_JOB_ID={job!r} is no job of SLURM's" in start.printed(0)
+            assert f"error: train.requeue=slurm: SLURM_JOB_ID={job!r} is not the id of a SLURM job" in start.printed(0)
             assert not said.exists()
             assert not start.run.exists()
             assert not list(Path.cwd().glob("harm*"))

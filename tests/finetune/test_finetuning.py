@@ -16,9 +16,10 @@ from tests.support.toy import NoSignals, result, run_toy, toy_config, toy_model,
 from tests.support.training import records
 from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.errors import ConfigError, NumericalError
-from xlmtrain.finetune.loop import Finetuning
+from xlmtrain.finetune.training import SeedTraining
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.model import read_hf_folder, write_hf_folder
+from xlmtrain.train.step import StepOutput
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +75,16 @@ def test_a_layer_that_there_is_not(saved: PretrainedBundle, tmp_path: Path) -> N
 
 def stop_after(steps: int, config: FinetuneConfig, saved: PretrainedBundle) -> None:
     """SIGTERM arrives in so manieth step."""
-    stop, step, done = NoSignals(), Finetuning._step, 0
+    stop, step, done = NoSignals(), SeedTraining._step, 0
 
-    def counted(training: Finetuning, module: torch.nn.Module) -> tuple[torch.Tensor, float, bool]:
+    def counted(training: SeedTraining, module: torch.nn.Module) -> StepOutput:
         nonlocal done
         done += 1
         if done == steps:
             stop.signal = signal.SIGTERM
         return step(training, module)
 
-    with mock.patch.object(Finetuning, "_step", counted):
+    with mock.patch.object(SeedTraining, "_step", counted):
         assert run_toy(ALONE, config, saved, stop) is None
 
 
@@ -112,7 +113,8 @@ def test_more_seeds_go_on_where_fewer_ended(saved: PretrainedBundle, tmp_path: P
 def test_the_best_weights_are_tested_and_patience_ends_it(saved: PretrainedBundle, tmp_path: Path) -> None:
     """A rate far too high destroys what the first epochs learned."""
     valid = {"en": str(write_task(tmp_path / "v", "en", 40, 9))}
-    config = toy_config(tmp_path, valid=valid, epochs=30, lr=0.02, warmup_steps=0, patience=2, score=SelectionMetric.f1)
+    too_fast = {"epochs": 30, "lr": 0.02, "warmup_steps": 0}
+    config = toy_config(tmp_path, valid=valid, patience=2, metric=SelectionMetric.f1, **too_fast)
     run_toy(ALONE, config, saved)
     found = result(config)
     assert found["steps"] == found["best_step"] + 2 * 10 < 300
@@ -143,7 +145,7 @@ def test_another_fine_tuning_is_not_mixed_in(saved: PretrainedBundle, tiny_datas
     write_task(tmp_path / "train.en.tsv", "en", 160, 77)
     with pytest.raises(ConfigError, match="data_sha256"):
         run_toy(ALONE, config, saved)
-    fresh = run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02, fresh=True), saved)
+    fresh = run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02, overwrite=True), saved)
     assert fresh is not None
     with pytest.raises(ConfigError, match="this directory is not a fine-tuning"):
         run_toy(ALONE, replace(config, run=str(tiny_dataset)), saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_without_torchrun_a_process_stands_alone(monkeypatch: pytest.MonkeyPatch
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert initialize(Device.cpu) == Distributed(0, 1, CPU)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_failed_process_does_not_destroy_the_group_of_gpus(monkeypatch: pytest.MonkeyPatch, failed: bool) -> None:
+    """Destroying it waits for all processes; they wait for the failed one."""
+    called: list[str] = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: called.append("destroy"))
+    monkeypatch.setattr("torch.distributed.distributed_c10d._abort_process_group", lambda: called.append("abort"))
+    with suppress(ZeroDivisionError), Distributed(0, 2, torch.device("cuda", 0)):
+        if failed:
+            raise ZeroDivisionError
+    assert called == ["abort" if failed else "destroy"]
 
 
 @pytest.mark.parametrize("found", [0, 2])

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from xlmtrain.runtime.malloc import keep_freed_memory
+from xlmtrain.runtime.process import disable_malloc_trim
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,7 +21,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    disable_malloc_trim()
 print([faults() for _ in range(20)][-1])
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.slurm import job_id, requeue
+from xlmtrain.runtime.process import requeue, slurm_job_id
 
 
 def fake_scontrol(directory: Path, monkeypatch: pytest.MonkeyPatch, code: int = 0) -> Path:
@@ -26,7 +26,7 @@ def fake_scontrol(directory: Path, monkeypatch: pytest.MonkeyPatch, code: int = 
 def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     said = fake_scontrol(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", job)
-    requeue(job_id())
+    requeue(slurm_job_id())
     assert said.read_text(encoding="utf-8") == f"requeue\n{job}\n"
 
 
@@ -37,7 +37,7 @@ def test_what_is_no_job_is_refused(monkeypatch: pytest.MonkeyPatch, job: str | N
     else:
         monkeypatch.setenv("SLURM_JOB_ID", job)
     with pytest.raises(ConfigError, match=r"train\.requeue=slurm: SLURM_JOB_ID="):
-        job_id()
+        slurm_job_id()
 
 
 @pytest.mark.parametrize("there", [True, False])

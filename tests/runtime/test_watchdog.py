@@ -11,12 +11,12 @@ from xlmtrain.runtime.watchdog import EXIT_HUNG, Watchdog
 PROGRAM = """
 import sys, threading, time
 from xlmtrain.runtime import watchdog
-from xlmtrain.runtime.watchdog import Watch
+from xlmtrain.runtime.watchdog import Watchdog
 
-watch._LOOK = 0.02
-watch.BEAT = 0.05
+watchdog._POLL_SECONDS = 0.02
+watchdog.HEARTBEAT_SECONDS = 0.05
 beats = []
-watcher = Watch(0.4, lambda: beats.append(1), lambda reason: print("reason:", reason, flush=True))
+watcher = Watchdog(0.4, lambda: beats.append(1), lambda reason: print("reason:", reason, flush=True))
 watcher.start()
 for _ in range(10):  # 1 second in all
     time.sleep(0.1)

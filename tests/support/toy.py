@@ -14,12 +14,12 @@ from tests.support.tiny import WORDS
 from xlmtrain.config.finetune import EvalConfig, FinetuneConfig, FinetuneTrainConfig, PretrainedConfig, TaskConfig
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
-from xlmtrain.finetune.run import finetune
+from xlmtrain.finetune.finetune import finetune
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.vocab import SPECIALS, Vocab
 

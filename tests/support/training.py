@@ -14,7 +14,7 @@ from train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.loop import Outcome, TrainingLoop
 
 

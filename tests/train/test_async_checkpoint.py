@@ -58,14 +58,14 @@ def test_what_changes_after_the_copy_is_not_saved(store: CheckpointManager, monk
     weights, moments = {"a": torch.arange(4.0)}, {"step.a": torch.ones(())}
     saver.save(1, weights, moments, {"progress": 1}, None)
     assert gate.begun.wait(10)
-    assert saver.busy()
+    assert saver.is_saving()
     assert store.steps() == []
     for tensors in (weights, moments):
         for tensor in tensors.values():
             tensor += 100  # the steps go on
     gate.open.set()
-    saver.finish()
-    assert not saver.busy()
+    saver.finalize()
+    assert not saver.is_saving()
     found = read_checkpoint(store.path(1))
     assert found.model["a"].tolist() == [0, 1, 2, 3]
     assert found.optimizer["step.a"] == 1
@@ -81,7 +81,7 @@ def test_one_writer_and_saves_in_their_order(store: CheckpointManager, monkeypat
     assert second.is_alive()  # it waits for the first
     gate.open.set()
     second.join(10)
-    saver.finish()
+    saver.finalize()
     assert gate.most == 1
     assert [read_checkpoint(store.path(step)).model["a"][0].item() for step in store.steps()] == [1, 2]
 
@@ -102,11 +102,11 @@ def test_a_save_is_tried_three_times(
     saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=9))
     for step in (1, 2):
         save(saver, step)
-    saver.settle()
+    saver.wait()
     failpoints.arm(f"save-write:2-3:0:{kind}", rank=0)  # the second file of the first try, the first of the second
     with caplog.at_level(logging.WARNING, "xlmtrain"):
         save(saver, 3)
-        saver.finish()
+        saver.finalize()
     assert caplog.text == ""
     assert store.steps() == ([2, 3] if kind in ("enospc", "edquot") else [1, 2, 3])  # room was made if it was lacking
 
@@ -118,25 +118,25 @@ def test_disk_full_prunes_then_warns_then_ends(
     saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=3))
     for step in (1, 2, 3):
         save(saver, step, Best(2, "valid/mlm_ppl", 5.0))
-    saver.settle()
+    saver.wait()
     assert store.steps() == [1, 2, 3]
     failpoints.arm("save-write:1-:0:enospc", rank=0)
     for step, failures in ((4, 1), (5, 2)):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "xlmtrain"):
             save(saver, step, Best(step, "valid/mlm_ppl", 4.0))
-            saver.settle()
+            saver.wait()
         (record,) = caplog.records
         assert f"training goes on ({failures} of 3): " in record.getMessage()
         assert "No space left on device); it needs 24 bytes, " in record.getMessage()
         assert store.steps() == [2, 3]  # the best and the last: what had to stay
         assert store.best_step() == 2
-    assert not saver.broken()
+    assert not saver.has_failed()
     save(saver, 6)
-    assert not saver.busy(patience=10)
-    assert saver.broken()
+    assert not saver.is_saving(patience=10)
+    assert saver.has_failed()
     with pytest.raises(CheckpointError, match="3 saves in a row failed, so the run ends; its last checkpoint is whole"):
-        saver.settle()
+        saver.wait()
     saver.close()
     assert store.steps() == [2, 3]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
@@ -151,19 +151,19 @@ def test_a_save_that_works_begins_the_count_anew(store: CheckpointManager) -> No
     for step in range(1, 8):
         failpoints.arm("save-write:1-:0:enospc" if step % 3 else None, rank=0)  # two fail, one works
         save(saver, step, Best(step - step % 3 + 1, "valid/mlm_ppl", 1.0))  # the first of three, which failed
-        saver.settle()
+        saver.wait()
     assert store.steps() == [6]
     assert store.best_step() is None
     with pytest.raises(CheckpointError, match="step-00000007: not written"):  # the last one has to be there
-        saver.finish()
+        saver.finalize()
 
 
 def test_best_json_names_the_best_of_a_save_before(store: CheckpointManager, tmp_path: Path) -> None:
     saver = AsyncCheckpointer(store)
     save(saver, 1, Best(1, "valid/mlm_ppl", 3.0))
     save(saver, 2, Best(1, "valid/mlm_ppl", 3.0))
-    saver.finish()
+    saver.finalize()
     (tmp_path / "checkpoints" / "best.json").unlink()  # killed before it was written
-    saver.mark(Best(1, "valid/mlm_ppl", 3.0))
-    saver.finish()
+    saver.update_best(Best(1, "valid/mlm_ppl", 3.0))
+    saver.finalize()
     assert json.loads((tmp_path / "checkpoints" / "best.json").read_text(encoding="utf-8"))["step"] == 1

@@ -18,7 +18,7 @@ from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import records, train_alone
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig, VocabConfig
-from xlmtrain.data import quality as quality_module
+from xlmtrain.diagnostics import data_quality as quality_module
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare.pipeline import prepare
 

@@ -20,7 +20,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import StepMonitor
 from xlmtrain.train.parallel import Parallel, parallelize
-from xlmtrain.train.state import Progress
+from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
 STEP = 3
@@ -164,8 +164,8 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.start())
-    guard = StepMonitor(config, model, stepper, ALONE, Progress(data.cursors))
-    guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])
+    monitor = StepMonitor(config, model, stepper, ALONE, TrainState(data.cursors))
+    monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
     moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
     hook = model.head.bias.register_hook(lambda grad: grad * float("nan"))
@@ -174,11 +174,11 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     assert all(torch.equal(a, optimizer.state[p]["exp_avg"]) for a, p in zip(moments, model.parameters()))
     with pytest.raises(NumericalError) as caught:
-        guard.read([(result, following)])
+        monitor.collect([(result, following)])
     hook.remove()
     assert caught.value.exit_code == 5
     name, epoch, draw = following.draws[0]
     assert f"not finite in step 2, made of {name} epoch {epoch} draw {draw}, " in str(caught.value)
     assert "(tools/show_data.py step=1 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
-    guard.read([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on
+    monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

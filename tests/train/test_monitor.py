@@ -84,7 +84,7 @@ def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: py
 
     def broken(self: TrainStep, data: Any, targets: list[float]) -> StepOutput:
         if data.step == 3:
-            module = self._module.get_submodule(where)
+            module = self._parallel.module.get_submodule(where)
             with torch.no_grad():
                 next(module.parameters()).view(-1)[0] = torch.inf
         return original(self, data, targets)
@@ -101,7 +101,7 @@ def test_a_spike_is_flagged_with_its_draws_and_counted(tiny_dataset: Path, tmp_p
     (line,) = [line for line in log_of(config).splitlines() if "loss spike" in line]
     assert " standard deviations above the last steps' in step 50, made of " in line
     assert "tools/show_data.py step=49" in line
-    assert "left as they were" not in line
+    assert "step is skipped" not in line
     training = [record for record in records(config.run) if "train/lr" in record]
     assert [record.get("train/spikes", 0) for record in training] == [0] * 49 + [1] * 11
     assert len(state(config.run, 60)["progress"]["losses"]) == 60
@@ -120,7 +120,7 @@ def test_a_spike_is_skipped(tiny_dataset: Path, tmp_path: Path, precision: Preci
     config = tiny_config(tmp_path / "run", tiny_dataset, changes)
     failpoints.arm(f"loss:{49 * MICRO_BATCHES + 1}:0:large", rank=0)
     train_alone(config)
-    assert "; the weights were left as they were" in log_of(config)
+    assert "; the step is skipped" in log_of(config)
     assert weights(config, 48) != weights(config, 49) == weights(config, 50) != weights(config, 51)
 
 
@@ -143,7 +143,7 @@ def error_of(distributed: Distributed, config: Config, fault: str, drift_at: int
 
     def drifting(self: TrainStep, data: Any, targets: list[float]) -> StepOutput:
         if data.step + 1 == drift_at and distributed.rank == 1:
-            model = self._module.module
+            model = self._parallel.module.module
             assert isinstance(model, LanguageModel)
             with torch.no_grad():
                 model.head.bias[3] += 1e-3

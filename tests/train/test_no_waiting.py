@@ -24,7 +24,7 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import HALF
 from xlmtrain.train.monitor import StepMonitor
 from xlmtrain.train.parallel import Parallel
-from xlmtrain.train.state import Progress
+from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
 NAME = "blind"
@@ -112,7 +112,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
         stepper = TrainStep(config, Parallel(model), make_optimizer(config.optim, model, device), precision, alone)
-        assert not StepMonitor(config, model, stepper, alone, Progress(loader.sampler.start())).at_once
+        assert not StepMonitor(config, model, stepper, alone, TrainState(loader.sampler.start())).reads_every_step
         for data in loader.steps(0, 2, loader.sampler.start()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
                 ("mlm", True),
@@ -126,7 +126,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         # Waiting would be noticed: for the figures, and where a spike is not to move the weights.
         with pytest.raises(DataDependentOutputException):
             result.losses.tolist()
-        stepper.limit = 1e9
+        stepper.set_loss_limit(1e9)
         with pytest.raises(DataDependentOutputException):
             stepper(data, data.targets)
         return seen, copies

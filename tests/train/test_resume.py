@@ -20,7 +20,7 @@ from train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.errors import CheckpointError, ConfigError
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.step import StepOutput, TrainStep
 
 CLM = {"data.clm": {"de": 1.0}}
@@ -109,7 +109,7 @@ def test_a_real_signal_stops_after_the_step_and_saves(
 def test_only_a_second_ctrl_c_ends_at_once() -> None:
     """Launchers pass on a SIGTERM that the process may have got already."""
     program = (
-        "import os, signal; from xlmtrain.runtime.signals import StopRequest; stop = StopRequest()\n"
+        "import os, signal; from xlmtrain.runtime.process import StopRequest; stop = StopRequest()\n"
         "for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1): os.kill(os.getpid(), number)\n"
         "print(stop.signal, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGINT); print('not reached')"
@@ -200,7 +200,7 @@ def test_settings_that_make_another_run_are_refused_with_a_diff(tiny_dataset: Pa
 
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("model", "layers", 2), ("mask", "rate", 0.3), ("data", "sampling_alpha", 0.1), ("data", "tlm", {})],
+    [("model", "layers", 2), ("mask", "prob", 0.3), ("data", "sampling_alpha", 0.1), ("data", "tlm", {})],
 )
 def test_each_setting_of_model_data_and_mask_is_held(
     tiny_dataset: Path, tmp_path: Path, section: str, key: str, value: Any
@@ -218,12 +218,12 @@ def test_an_evaluation_that_came_later_is_no_other_run(tiny_dataset: Path, tmp_p
     train_alone(config, stop_after=1)
     file = tmp_path / "run" / "config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    del settings["evaluate"]["translations"]
+    del settings["evaluate"]["parallel_pairs"]
     file.write_text(json.dumps(settings), encoding="utf-8")
     config.evaluate.parallel_pairs = 10
     train_alone(config, stop_after=1)
     config.evaluate.parallel_pairs = 20
-    with pytest.raises(ConfigError, match=r"evaluate\.translations: 10 -> 20"):
+    with pytest.raises(ConfigError, match=r"evaluate\.parallel_pairs: 10 -> 20"):
         train_alone(config)
 
 
@@ -261,7 +261,7 @@ def test_all_checkpoints_damaged_is_no_reason_to_begin_anew(tiny_dataset: Path, 
     train_alone(config, stop_after=2)
     (checkpoint(config.run, 2) / "model.safetensors").write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"every checkpoint of the run is damaged[^$]*train\.fresh=true"
+        CheckpointError, match=r"every checkpoint of the run is damaged[^$]*train\.overwrite=true"
     ) as caught:
         train_alone(config)
     assert caught.value.exit_code == 4

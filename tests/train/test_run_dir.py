@@ -14,7 +14,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.runtime import failpoints
 from xlmtrain.train import async_checkpoint
-from xlmtrain.train.run_dir import RunDirectory
+from xlmtrain.train.run_dir import open_run
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_model_that_does_not_fit_its_checkpoint_is_refused(tiny_dataset: Path,
 
 def test_status_is_kept_up_to_date(tiny_dataset: Path, tmp_path: Path) -> None:
     config, dataset = tiny_config(tmp_path / "run", tiny_dataset), Dataset(tiny_dataset)
-    with RunDirectory(config, dataset, ALONE) as run:
+    with open_run(config, dataset, ALONE) as run:
         run.status("running")
         assert status(run.path)["status"] == "running"
-    with pytest.raises(ZeroDivisionError), RunDirectory(config, dataset, ALONE):
+    with pytest.raises(ZeroDivisionError), open_run(config, dataset, ALONE):
         raise ZeroDivisionError("why")
     assert status(config.run) == {"status": "failed", "reason": "ZeroDivisionError: why"}
 
@@ -77,7 +77,7 @@ def test_figures_that_cannot_be_written_change_nothing(tiny_dataset: Path, tmp_p
         failpoints.arm(armed, rank=0)
         train_alone(tiny_config(tmp_path / name, tiny_dataset))
     log = (tmp_path / "full" / "log.txt").read_text(encoding="utf-8")
-    assert log.count("figures are missing from") == 1
+    assert log.count("metrics are missing from") == 1
     assert "No space left on device" in log
     straight, full = (checkpoint(tmp_path / name, 20) / "model.safetensors" for name in ("straight", "full"))
     assert straight.read_bytes() == full.read_bytes()
@@ -106,3 +106,15 @@ def test_a_directory_that_cannot_be_written_is_said(
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
     monkeypatch.undo()
     assert train_alone(tiny_config(tmp_path / "run", tiny_dataset), stop_after=1).status == "preempted"
+
+
+def test_advice_that_fails_never_ends_a_run(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise AttributeError("a preset cannot be read")
+
+    monkeypatch.setattr("xlmtrain.diagnostics.run_monitor.RunMonitor.new_warnings", broken)
+    assert train_alone(tiny_config(tmp_path / "run", tiny_dataset)).status == "done"
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert log.count("no more advice on this run: AttributeError: a preset cannot be read") == 1

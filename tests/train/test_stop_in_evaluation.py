@@ -18,7 +18,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.evaluate import perplexity
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.signals import StopRequest
+from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.loop import Outcome
 
 
@@ -33,7 +33,7 @@ def batches(tiny_dataset: Path, tmp_path: Path) -> int:
     """Of one evaluation."""
     seen: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(perplexity.faults, "reach", seen.append)
+        patch.setattr(perplexity, "failpoint", seen.append)
         train_alone(tiny_config(tmp_path / "counted", tiny_dataset, {"train.steps": 1, "evaluate.every": 0}))
     return Counter(seen)["evaluate"] // 2
 

@@ -11,7 +11,7 @@ from xlmtrain.errors import ConfigError
 
 
 class SelectionMetric(str, Enum):
-    """Share of the examples that are labelled right, or the mean of the labels' F1."""
+    """Share of correctly labelled examples, or the mean F1 over the labels."""
 
     accuracy = "accuracy"
     f1 = "f1"
@@ -35,14 +35,14 @@ class TaskConfig:
     language count)."""
 
     train: dict[str, str] = field(default_factory=dict)
-    """Language -> file to learn from, e.g. ``{en: train.en.tsv}``. Of several languages all examples are mixed."""
+    """Training files by language, e.g. ``{en: train.en.tsv}``. Examples of several languages are mixed."""
 
     valid: dict[str, str] = field(default_factory=dict)
-    """Language -> file that the best weights and early stopping go by, e.g. ``{en: dev.en.tsv}``; without any the last
-    weights are taken. A language that is not to be seen before the test must not be here either."""
+    """Validation files by language, e.g. ``{en: dev.en.tsv}``, to select the best weights and to stop early. Without
+    any, the last weights are tested. For a zero-shot result, leave the tested language out."""
 
     test: dict[str, str] = field(default_factory=dict)
-    """Language -> file to be judged on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``."""
+    """Test files by language, e.g. ``{en: test.en.tsv, de: test.de.tsv}``."""
 
     max_tokens: int = 256
     """Longest text in subwords, longer ones are cut; a pair's two together have at most twice as many, and never more
@@ -51,7 +51,7 @@ class TaskConfig:
 
 @dataclass
 class FinetuneTrainConfig:
-    """How long, which layers, how precise."""
+    """Length of the training, layers, precision."""
 
     epochs: float = 5.0
     """Passes over the training examples."""
@@ -60,14 +60,14 @@ class FinetuneTrainConfig:
     """Examples in a step, over all processes."""
 
     layers: list[int] | None = None
-    """Which layers learn: 0 the embeddings, 1 the first block, and so on; null all of them, ``[]`` the classification
-    head alone. The head always learns."""
+    """Layers to train: 0 the embeddings, 1 the first block, and so on; null all of them, ``[]`` only the
+    classification head. The head is always trained."""
 
     pooling: Pooling = Pooling.first
-    """What the head reads of a text's last hidden states: the first, as in the paper, or their mean."""
+    """Input of the head: the last hidden state of the first token, as in the paper, or the mean of all."""
 
     dropout: float = 0.1
-    """Dropout in the model while it learns, and before the head."""
+    """Dropout in the model during training, and before the head."""
 
     precision: Precision = Precision.auto
     """``auto``: bf16 where the hardware has it, else fp16 with dynamic loss scaling on GPUs, fp32 on CPUs."""
@@ -79,18 +79,18 @@ class FinetuneTrainConfig:
     """Steps between lines of metrics."""
 
     overwrite: bool = False
-    """Begin anew in a run directory that has results, deleting them."""
+    """Delete the results in the run directory and start again."""
 
 
 @dataclass
 class EvalConfig:
-    """Validation while the model learns."""
+    """Validation during training."""
 
     every: int = 0
     """Steps between evaluations; 0: once an epoch."""
 
     metric: SelectionMetric = SelectionMetric.accuracy
-    """What the best weights and early stopping go by, as a mean over the languages of ``task.valid``."""
+    """Metric that selects the best weights and stops early, as a mean over the languages of ``task.valid``."""
 
     patience: int = 0
     """Stop after this many evaluations in a row without a new best; 0: never."""
@@ -98,20 +98,20 @@ class EvalConfig:
 
 @dataclass
 class FinetuneConfig:
-    """A classifier from a pretrained model: learned on some languages, tested on any that the model knows."""
+    """Fine-tune a pretrained model as a classifier on some languages, and test it on any of the model's languages."""
 
     run: str = "???"
     """Directory of the results. The same command again resumes."""
 
     init: PretrainedConfig = field(default_factory=PretrainedConfig)
-    """What it is made of."""
+    """The pretrained model."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
-    """One training each: the head's first weights, the order of the examples and the dropout follow from it. The
-    result is their mean and deviation."""
+    """One training per seed, which sets the head's initial weights, the order of the examples and the dropout. The
+    result is their mean and standard deviation."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
-    """What is learned."""
+    """Labelled text."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
@@ -156,10 +156,10 @@ class FinetuneConfig:
             if not 0 <= value < 1:
                 yield f"{key}: {value} is not from 0 up to 1"
         if not self.task.train:
-            yield "task.train: nothing to learn from; give a file for a language"
+            yield "task.train: no training file; give one for a language"
         if not self.task.test:
-            yield "task.test: nothing to be judged on; give a file for a language"
+            yield "task.test: no test file; give one for a language"
         if self.evaluate.patience and not self.task.valid:
-            yield "evaluate.patience: needs task.valid to go by"
+            yield "evaluate.patience: needs task.valid"
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             yield f"seeds: {self.seeds}; give different numbers from 0 up"

@@ -56,7 +56,7 @@ _NOISE = ("To append to your ", "Config search path", "provider=", "See https:",
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The settings ``configs/<name>.yaml`` with ``overrides`` (``key=value``) as a validated dataclass.
+    """Return the settings ``configs/<name>.yaml`` with ``overrides`` (``key=value``) as a validated dataclass.
 
     ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
     value of the wrong type, or an impossible combination.
@@ -77,7 +77,7 @@ def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
 
 @contextmanager
 def _no_hydra_around() -> Iterator[None]:
-    """Hydra cannot be begun within a program that it runs itself, which a run of a sweep is."""
+    """Hide a running Hydra, as Hydra cannot be initialized inside a program that it runs itself (a sweep)."""
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -87,7 +87,7 @@ def _no_hydra_around() -> Iterator[None]:
 
 
 def _own_directory(overrides: Sequence[str]) -> Iterator[str]:
-    """``overrides`` with ``--config-dir DIR`` put as Hydra's composing understands it."""
+    """Yield ``overrides`` with ``--config-dir DIR`` translated into Hydra's search path."""
     words = iter(overrides)
     for word in words:
         flag, equals, directory = word.partition("=")
@@ -128,7 +128,7 @@ def hydra_main(name: str, body: Callable[[Any], None]) -> None:
 
 
 def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
-    """The ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
+    """Return the ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
     ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
     entries, a group of settings as Hydra reads it, ``key={a: 1}``. ``more``: keys that the tool does not have are among
@@ -161,7 +161,7 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
 
 
 def from_json(schema: type[T], values: dict[str, Any]) -> T:
-    """A dataclass of settings from plain JSON values, checked like any others; raises ConfigError."""
+    """Return a validated dataclass of settings from plain JSON values. Raises ConfigError."""
     try:
         return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
     except OmegaConfBaseException as error:
@@ -182,7 +182,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _help(name: str, overrides: Sequence[str]) -> str:
-    """What the program is for, its groups of settings, and every setting with the value that it has now."""
+    """Return the program's docstring, its config groups, and every setting with its current value."""
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Settings are given as key=value."]
     lines += [f"{group}=  {', '.join(options)}" for group, options in _groups(name).items()]
     values = OmegaConf.to_container(_composed(name, overrides))
@@ -190,7 +190,7 @@ def _help(name: str, overrides: Sequence[str]) -> str:
 
 
 def _groups(name: str) -> dict[str, list[str]]:
-    """Group of settings -> the files that there are for it."""
+    """Return config group -> names of its files."""
     defaults = OmegaConf.load(CONFIG_DIR / f"{name}.yaml").defaults
     keys = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
     found = {key: sorted(file.stem for file in (CONFIG_DIR / key).glob("*.yaml")) for key in keys}
@@ -243,7 +243,7 @@ def _refuse_resolvers(value: Any, key: str = "") -> None:
 
 
 def _suggestion(error: BaseException, name: str) -> str:
-    """The setting that the one which the error says is not there is the last part of, or is most like."""
+    """Return a hint with the existing setting that ends like, or resembles, the unknown one in the error."""
     said = str(error.__cause__ or error)
     missing = re.search(r"^Key .* (?:is )?not in [^$]*full_key: (\S+)", said, re.MULTILINE)
     missing = missing or re.search(r"^Could not override '([^']+)'", said)
@@ -257,7 +257,7 @@ def _suggestion(error: BaseException, name: str) -> str:
 
 
 def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Key paths that Hydra's ``+key=value`` put beside the schema's."""
+    """Yield the key paths that ``+key=value`` added although the schema does not have them."""
     known = {field.name for field in fields(settings)}
     for key, value in vars(settings).items():
         if key not in known:
@@ -267,7 +267,7 @@ def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _describe(error: BaseException) -> str:
-    """The innermost message of a chain of exceptions, which names the key path, after the outermost."""
+    """Return the messages of a chain of exceptions, outermost first; the innermost names the key path."""
     lines = [str(error)]
     cause = error.__cause__
     while cause is not None:

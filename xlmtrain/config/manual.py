@@ -1,4 +1,4 @@
-"""The reference of all settings, made from the schema: key, type, default, and the text under each field."""
+"""Reference of all settings, from the schema: key, type, default, and the docstring of each field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 
 def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Lines that explain every field of a dataclass and of those inside it, by key path.
+    """Yield lines that explain every field of a dataclass and its nested dataclasses, by key path.
 
     ``values``: of the fields, as plain nested values; else they are the schema's own.
     """
@@ -29,7 +29,7 @@ def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | 
 
 
 def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
-    """The key path of every setting of a dataclass and of those inside it."""
+    """Yield the key path of every setting of a dataclass and its nested dataclasses."""
     types = get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if dataclasses.is_dataclass(types[field.name]):
@@ -39,7 +39,7 @@ def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
 
 
 def field_docs(schema: type) -> dict[str, str]:
-    """The string under each field of a dataclass, joined to one line; empty where there is none."""
+    """Return the docstring under each field of a dataclass, joined to one line; empty if missing."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs = {field.name: "" for field in dataclasses.fields(schema)}

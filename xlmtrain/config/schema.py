@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -19,7 +20,7 @@ class Activation(str, Enum):
 
 
 class Schedule(str, Enum):
-    """What the learning rate does after its linear warm-up."""
+    """Learning rate after its linear warm-up."""
 
     constant = "constant"
     inverse_sqrt = "inverse_sqrt"
@@ -28,14 +29,14 @@ class Schedule(str, Enum):
 
 
 class FusedAdam(str, Enum):
-    """Whose fused Adam kernel steps the weights; both give the same step."""
+    """Library of the fused Adam kernel; both give the same step."""
 
     torch = "torch"
     apex = "apex"
 
 
 class Precision(str, Enum):
-    """Number format of matrix products; weights and Adam's moments are always fp32."""
+    """Number format of matrix products; weights and optimizer state are always fp32."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -44,14 +45,14 @@ class Precision(str, Enum):
 
 
 class Pooling(str, Enum):
-    """How a sentence's hidden states become one vector: their mean, delimiters included, or the first one."""
+    """Sentence vector from hidden states: their mean, delimiters included, or the first one."""
 
     mean = "mean"
     first = "first"
 
 
 class Device(str, Enum):
-    """Where to train."""
+    """Device to train on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -95,7 +96,7 @@ class ModelConfig:
 
 @dataclass
 class InitConfig:
-    """Where the first weights come from, if not from chance. Read when a run begins, not when it is resumed."""
+    """Initial weights, if not random. Read when a run begins, not when it is resumed."""
 
     pretrained: str | None = None
     """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program. The
@@ -108,7 +109,7 @@ class InitConfig:
 
 @dataclass
 class MaskConfig:
-    """Which tokens MLM and TLM hide."""
+    """Masking: which tokens MLM and TLM predict, and what replaces them."""
 
     prob: float = 0.15
     """Share of the tokens to predict."""
@@ -125,7 +126,7 @@ class MaskConfig:
 
 @dataclass
 class DataConfig:
-    """What is read, in which mixture, cut how."""
+    """Training data, its mixture, and the lengths of sequences and sub-batches."""
 
     path: str = "???"
     """Directory made by ``tools/prepare.py``."""
@@ -162,7 +163,7 @@ class OptimConfig:
     """Peak learning rate."""
 
     schedule: Schedule = Schedule.inverse_sqrt
-    """After the warm-up."""
+    """Learning rate after the warm-up: constant, or falling towards ``min_lr``."""
 
     warmup_steps: int = 4000
     """Steps of linear warm-up."""
@@ -171,33 +172,33 @@ class OptimConfig:
     """Learning rate of the first step of the warm-up."""
 
     min_lr: float = 0.0
-    """Where linear and cosine end."""
+    """Learning rate at the end of the linear and cosine schedules."""
 
     decay_steps: int = 0
-    """Steps that linear and cosine take from the peak to ``min_lr``; 0: until ``train.steps``."""
+    """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until ``train.steps``."""
 
     beta1: float = 0.9
-    """Decay of the first moment."""
+    """Decay rate of Adam's running mean of the gradient."""
 
     beta2: float = 0.999
-    """Decay of the second moment."""
+    """Decay rate of Adam's running mean of the squared gradient."""
 
     eps: float = 1e-8
-    """Added to the root of the bias-corrected second moment (torch's convention; the ancestor added it to the
-    uncorrected one, which matters only in the first steps)."""
+    """Added to Adam's denominator, after its bias correction (as in torch; the original XLM added it before, which
+    matters only in the first steps)."""
 
     weight_decay: float = 0.0
-    """Decoupled decay of the blocks' weight matrices; biases, norms, embeddings and output layer are spared."""
+    """Decoupled weight decay of the blocks' matrices; biases, norms, embeddings and output layer have none."""
 
     clip_grad_norm: float = 5.0
-    """Gradients longer than this are scaled down to it; 0 switches clipping off."""
+    """Largest norm of the gradient; a larger one is scaled down to it. 0: no clipping."""
 
     fused: FusedAdam = FusedAdam.torch
-    """``apex`` takes NVIDIA apex's FusedAdam (CUDA only)."""
+    """``torch``: torch's fused AdamW. ``apex``: FusedAdam of NVIDIA apex (CUDA only)."""
 
 
 class Sharding(str, Enum):
-    """What a process holds: all weights; its share of them; or its share among the processes of its host."""
+    """Weights on each process: all of them; a shard of all processes; or a shard of the processes of its host."""
 
     none = "none"
     full = "full"
@@ -205,28 +206,28 @@ class Sharding(str, Enum):
 
 
 class ReduceDtype(str, Enum):
-    """Number format of gradients between processes: fp32, or that of the matrix products (bf16 or fp16)."""
+    """Number format of gradients in the all-reduce: fp32, or that of the matrix products (bf16 or fp16)."""
 
     fp32 = "fp32"
     half = "half"
 
 
 class OnNonFinite(str, Enum):
-    """End the run; or leave the weights as they are and go on, ten times in a row at most."""
+    """Response to a non-finite gradient: end the run, or skip the step, at most ten in a row."""
 
     stop = "stop"
     skip = "skip"
 
 
 class OnSpike(str, Enum):
-    """Say so; or leave the weights as they are as well."""
+    """Response to a loss spike: log it, or also skip the step."""
 
     log = "log"
     skip = "skip"
 
 
 class Requeue(str, Enum):
-    """Who starts the job again after a signal."""
+    """Restart of a job that a signal ended."""
 
     never = "never"
     slurm = "slurm"
@@ -234,7 +235,7 @@ class Requeue(str, Enum):
 
 @dataclass
 class TrainConfig:
-    """How long, how large, how precise, how safe."""
+    """Length of the run, batch, precision, checkpoints, and what to do about faults."""
 
     steps: int = 100000
     """Optimizer steps."""
@@ -244,8 +245,8 @@ class TrainConfig:
     ``data.sub_batch_tokens``."""
 
     micro_batch_tokens: int = 0
-    """What one device computes at once: draws are cut into parts of at most this size, or put together up to it. 0: a
-    draw at a time. Change it freely to fit the memory; the gradient stays the same, up to the dropout drawn."""
+    """Tokens of a micro-batch, the part of the batch that a device computes in one pass; the gradient is accumulated.
+    0: one sub-batch. Lower it if memory is short; the result stays the same, except for the dropout masks."""
 
     precision: Precision = Precision.auto
     """``auto``: bf16 on GPUs and CPUs that have it (CPUs with AVX512-BF16 or AMX), fp16 with dynamic loss scaling on
@@ -255,15 +256,16 @@ class TrainConfig:
     """``auto``: CUDA where there is one."""
 
     compile: bool = False
-    """Compile each block with torch.compile, which takes a minute at the start. For GPUs; on CPUs it does not pay."""
+    """Compile each block with torch.compile, which takes a minute at the start. For GPUs; no gain on CPUs."""
 
     sharding: Sharding = Sharding.none
-    """Share out weights, gradients and moments, for models that do not fit one device: ``full``, over all processes, or
-    ``hybrid``, over those of each host, which sends less between hosts. Checkpoints are the same."""
+    """Split weights, gradients and optimizer state across processes (FSDP2), for models that do not fit on one device.
+    ``full``: across all processes. ``hybrid``: across those of each host, with less traffic between hosts. Checkpoints
+    do not depend on it."""
 
     reduce_dtype: ReduceDtype = ReduceDtype.fp32
-    """Number format in which gradients are summed over the processes. ``half``: that of the matrix products, bf16 or
-    fp16, which halves the bytes sent."""
+    """Number format in which gradients are summed over the processes. ``half``: bf16 or fp16, as ``train.precision``
+    says, which halves the traffic."""
 
     overlap_tied_embedding: bool = False
     """With ``model.tie_embeddings`` and without sharding: send the gradient of the embeddings early in the backward
@@ -271,47 +273,48 @@ class TrainConfig:
     only, never over NCCL."""
 
     initial_loss_scale: float = 65536.0
-    """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` good steps."""
+    """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` steps without one."""
 
     loss_scale_window: int = 2000
-    """Good steps after which the loss scale is doubled."""
+    """Steps without overflow after which the loss scale of fp16 is doubled."""
 
     min_loss_scale: float = 1.0
-    """Training stops when an overflow would bring the loss scale below this."""
+    """Training stops when an overflow would lower the loss scale of fp16 below this."""
 
     log_every: int = 10
-    """Steps between lines of metrics."""
+    """Steps between records of metrics."""
 
     save_every: int = 1000
     """Steps between checkpoints."""
 
     keep_last: int = 2
-    """Checkpoints to keep, besides the best one."""
+    """Number of last checkpoints to keep, besides the best one."""
 
     keep_every: int = 0
-    """Checkpoints of steps that are a multiple of this are kept for ever; 0: none for that."""
+    """Also keep the checkpoints of steps that are a multiple of this; 0: none."""
 
     on_non_finite: OnNonFinite = OnNonFinite.stop
-    """When the loss or the gradient is no finite number (which fp16 expects, and answers with a lower loss scale)."""
+    """Response to a loss or gradient that is not finite: end the run, or skip the step, at most ten in a row. With fp16
+    an overflow lowers the loss scale instead."""
 
     on_spike: OnSpike = OnSpike.log
-    """When a step's loss is more than 6 standard deviations above the mean of the 128 before it. ``skip`` waits for the
-    device in every step."""
+    """Response to a loss that is more than 6 standard deviations above the mean of the 128 steps before it: log it, or
+    also skip the step. ``skip`` makes every step wait for the device."""
 
     replica_check_every: int = 1000
-    """Steps between comparisons of the weights that the processes have, which must be the same; they are compared
-    before every checkpoint, too. 0: never."""
+    """Steps between checks that all processes have the same weights; every checkpoint is preceded by one, too.
+    0: no checks."""
 
     hang_timeout: float = 600.0
-    """Seconds without progress after which a process prints where it stands and ends; more than the longest step, batch
-    of evaluation or reading of a checkpoint takes."""
+    """Seconds without progress after which a process prints its stack and ends with exit code 6. It must exceed the
+    longest step, evaluation batch or reading of a checkpoint."""
 
     requeue: Requeue = Requeue.never
-    """``slurm``: a job that a signal ended has itself started again by ``scontrol requeue``."""
+    """``slurm``: a job that a signal ended is queued again with ``scontrol requeue``."""
 
     overwrite: bool = False
-    """Begin anew in a run directory that has checkpoints, deleting them, instead of resuming. Give it
-    once: the command that resumes is the one without it."""
+    """Delete the run in this directory and start from step 0, instead of resuming it. Give it only once: with it, the
+    same command starts over again."""
 
 
 @dataclass
@@ -348,9 +351,9 @@ class EvaluateConfig:
     """Read at most this much of each validation set; 0 reads all."""
 
     parallel_pairs: int = 0
-    """So many validation pairs show whether the languages have met: words of a sentence hidden with its translation in
-    view (``valid/cloze_parallel_acc``) and without (``valid/cloze_mono_acc``), and each sentence's translation looked for among all
-    of them by every layer's vectors (``valid/retrieval_acc``). 0: none. 1,000 say enough."""
+    """Number of validation pairs for cross-lingual metrics: accuracy on masked words with the translation in view
+    (``valid/cloze_parallel_acc``) and without (``valid/cloze_mono_acc``), and bitext retrieval with the vectors of
+    every layer (``valid/retrieval_acc``). 0: none; 1,000 are enough."""
 
     bilingual_lexicon: str | None = None
     """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
@@ -358,10 +361,10 @@ class EvaluateConfig:
     zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
     """Labels that a linear probe learns from the states of some languages' texts and tells of others'
     (``valid/zero_shot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
-    from it. The figures before the first step are those of words that are written alike."""
+    from it. The value before the first step is due to shared surface forms."""
 
     metric: str = "valid/mlm_ppl"
-    """What the best checkpoint and early stopping go by; ``..._ppl`` is to fall, ``..._acc`` to rise."""
+    """Metric that selects the best checkpoint and stops early; lower ``..._ppl``, higher ``..._acc`` is better."""
 
     patience: int = 0
     """Stop after this many evaluations in a row without a new best; 0: never."""
@@ -390,7 +393,7 @@ class Config:
     """The text."""
 
     mask: MaskConfig = field(default_factory=MaskConfig)
-    """What MLM and TLM hide."""
+    """Masking of MLM and TLM."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
@@ -405,6 +408,12 @@ class Config:
         problems = [f"{key}: {complaint}" for key, complaint in problems_of(self)]
         if problems:
             raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
+
+
+def config_as_json(config: Any) -> dict[str, Any]:
+    """Return a dataclass of settings as plain JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings of training beyond the types: ranges, and values that exclude each other."""
+"""Validation of the training settings beyond types: ranges, and values that exclude each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHARES = {
 
 
 def problems_of(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (key path, complaint): all that is wrong, not the first thing only."""
+    """Yield (key path, problem) for every problem, not only the first."""
     for keys, holds, complaint in (
         (_ABOVE_ZERO, lambda value: value > 0, "is not above 0"),
         (_NOT_NEGATIVE, lambda value: value >= 0, "is negative"),
@@ -49,14 +49,14 @@ def problems_of(config: Config) -> Iterator[tuple[str, str]]:
     yield from _data_problems(config)
     for key, beta in (("optim.beta1", config.optim.beta1), ("optim.beta2", config.optim.beta2)):
         if beta == 1:
-            yield key, f"{beta} never forgets; it must be below 1"
+            yield key, f"{beta} must be below 1"
     if ".." in Path(config.run).parts:
         yield "run", f"{config.run} leads out of a directory with ..; give its path from / on"
     train = config.train
     if train.save_every > 0 and train.keep_every % train.save_every:
         yield "train.keep_every", f"{train.keep_every} is no multiple of train.save_every={train.save_every}"
     if train.sharding.value != "none" and config.optim.fused.value == "apex":
-        yield "train.sharding", f"{train.sharding.value} is beyond optim.fused=apex; take optim.fused=torch"
+        yield "train.sharding", f"{train.sharding.value} does not work with optim.fused=apex; set optim.fused=torch"
     if train.sharding.value != "none" and train.overlap_tied_embedding:
         yield "train.overlap_tied_embedding", f"has no effect with train.sharding={train.sharding.value}"
     if config.seed < 0:
@@ -70,7 +70,7 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str]]:
     if mask.mask_token_prob + mask.random_token_prob > 1 + 1e-9:
         yield (
             "mask.mask_token_prob",
-            f"together with mask.random_token_prob it makes {mask.mask_token_prob + mask.random_token_prob}, more than 1",
+            f"its sum with mask.random_token_prob is {mask.mask_token_prob + mask.random_token_prob}, more than 1",
         )
     if model.heads > 0 and model.dim % model.heads:
         yield "model.heads", f"{model.heads} does not divide model.dim={model.dim}"

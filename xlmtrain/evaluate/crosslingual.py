@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from xlmtrain.config.schema import EvaluateConfig, Pooling
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.sentence_embeddings import embed
 from xlmtrain.evaluate.word_translation import read_dictionary, translate_words
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.process import Interrupted
 
 MOST_TOKENS = 256
 """Sentences of more, or of more than the model has positions, are left out: they would decide how long this takes."""
@@ -62,7 +63,7 @@ class Alignment:
         if chosen := [value for name, value in figures.items() if name.startswith("valid/")]:
             figures["valid/retrieval_acc"] = sum(chosen) / len(chosen)
         if self._entries:
-            figures |= self._words(model, distributed)
+            figures |= distributed.run_on_all(lambda: self._words(model, distributed))
         # Processes choose checkpoints by these: not even the last bit may differ.
         return dict(
             zip(figures, (total / distributed.world_size for total in distributed.all_reduce_sum([*figures.values()])))
@@ -78,10 +79,12 @@ class Alignment:
     ) -> dict[str, float]:
         layers = range(len(model.encoder.blocks) + 1)
         share = (distributed.rank, distributed.world_size)
+
+        def embed_share(ids: list[np.ndarray], language: int) -> np.ndarray:
+            return embed(model, ids, language, [Pooling.mean], layers, self._causal, share, stop)[0]
+
         vectors = [
-            distributed.all_reduce_array(
-                embed(model, ids, language, [Pooling.mean], layers, self._causal, share, stop)[0]
-            )
+            distributed.all_reduce_array(distributed.run_on_all(partial(embed_share, ids, language)))
             for language, ids in sides.items()
         ]
         if distributed.all_reduce_sum([float(stop())])[0]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.disk_array import data_error
 from xlmtrain.data.validation import ValidationSet
-from xlmtrain.errors import DataError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.precision import autocast
-
-
-class Interrupted(Exception):
-    """The evaluation was asked to stop before its end."""
+from xlmtrain.runtime.process import Interrupted
 
 
 def _go_on() -> bool:
@@ -37,25 +33,19 @@ def evaluate(
 
     ppl = exp(summed negative log-likelihood / targets); acc = 100 * targets whose most likely token is the right one /
     targets. The mean over languages is the arithmetic one, as the ancestor's. ``stop`` is asked before every batch; if
-    it says so on any process, all of them raise Interrupted at the end of the set at hand. All of them raise DataError
-    if one cannot read its part.
+    it says so on any process, all of them raise Interrupted at the end of the set at hand. If one fails, all of them
+    raise: see :meth:`~xlmtrain.runtime.distributed.Distributed.run_on_all`.
     """
     figures: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
     was_training = model.training
     model.eval()
     for chosen in sets:
-        counts, error = (0.0, 0.0, 0.0), None
-        try:
-            counts = _count(model, chosen, precision, distributed, stop)
-        except DataError as caught:
-            error = caught
-        loss, hits, targets, stopped, lost = distributed.all_reduce_sum(
-            [*counts, float(stop()), float(error is not None)]
-        )
-        if lost or stopped:
+        counts = distributed.run_on_all(partial(_count, model, chosen, precision, distributed, stop))
+        loss, hits, targets, stopped = distributed.all_reduce_sum([*counts, float(stop())])
+        if stopped:
             model.train(was_training)
-            raise data_error(error) if lost else Interrupted
+            raise Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
         for what, value in values.items():
             figures[f"{chosen.name}_{what}"] = value

@@ -5,6 +5,7 @@ and is tried on other languages'. What it gets right there, the languages have i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from xlmtrain.config.schema import Pooling, ZeroShotProbeConfig
 from xlmtrain.errors import ConfigError, NumericalError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode, labels_of, read_examples
 from xlmtrain.evaluate.linear_probe import fit_probe
-from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.sentence_embeddings import embed
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.process import Interrupted
 from xlmtrain.text.pipeline import TextPipeline
 
 PENALTY = 0.01
@@ -78,7 +79,9 @@ class ZeroShot:
         share = (distributed.rank, distributed.world_size)
 
         def states(file: Encoded) -> np.ndarray:
-            found = embed(model, file.ids, file.language, [Pooling.mean], layers, self._causal, share, stop)
+            found = distributed.run_on_all(
+                lambda: embed(model, file.ids, file.language, [Pooling.mean], layers, self._causal, share, stop)
+            )
             return distributed.all_reduce_array(found[0])
 
         learned = {language: states(file) for language, file in self.train.items()}
@@ -91,7 +94,7 @@ class ZeroShot:
         for layer in layers:
             mine = layer % distributed.world_size == distributed.rank
             known, new = ({lang: x[layer] for lang, x in some.items()} for some in (learned, tried))
-            found = self._judge(known, new, mine)
+            found = distributed.run_on_all(partial(self._judge, known, new, mine))
             figures |= {f"zeroshot/{lang}_layer{layer}_{way}": value for (lang, way), value in found.items()}
         figures = dict(zip(figures, distributed.all_reduce_sum([*figures.values()])))
         centred = {i: [figures[f"zeroshot/{lang}_layer{i}_centred"] for lang in self.new] for i in layers[1:]}

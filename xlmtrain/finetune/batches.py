@@ -19,9 +19,9 @@ EVALUATION_TOKENS = 8192
 
 
 def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, rank: int, world_size: int) -> Batch:
-    """This process's share of step ``step``'s examples: every ``world_size``-th of ``size``.
+    """Return this process's share of the ``size`` examples of step ``step``: every ``world_size``-th.
 
-    The examples of all files follow one another in an order of each epoch's own, from one epoch into the next.
+    All files' examples form one sequence, shuffled in every epoch; a batch may cross from one epoch to the next.
     """
     starts = np.cumsum([0, *(len(file.ids) for file in files)])
     epochs, places = np.divmod(np.arange(step * size + rank, (step + 1) * size, world_size), starts[-1])
@@ -34,7 +34,7 @@ def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, ra
 
 
 def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Batch]:
-    """This process's share of a file's batches, examples of similar length together."""
+    """Yield this process's share of a file's batches, in which examples have similar lengths."""
     waiting: list[int] = []
     groups: list[list[int]] = []
     for index in np.argsort([len(ids) for ids in file.ids], kind="stable"):

@@ -1,7 +1,7 @@
-"""A pretrained encoder with a classification head: dropout and a linear map on the first state, as in the paper, or on
-the mean of all.
+"""A pretrained encoder with a classification head: dropout and a linear map of the first hidden state, as in the paper,
+or of the mean of all.
 
-A state sees the whole sentence, also of a model that CLM trained to see what is before it, as in the ancestor.
+Attention is bidirectional, also for a model pretrained with CLM, as in the original XLM.
 
 Letters: B rows, T positions, D width, C labels.
 """
@@ -23,29 +23,31 @@ from xlmtrain.interop.bundle import PretrainedBundle
 
 
 class Classifier(nn.Module):
-    """The encoder of ``saved``, a copy, and a new head for so many ``labels``, started by torch's generator."""
+    """A copy of the encoder of ``saved`` with a new head for ``labels`` classes, initialized by torch's generator."""
 
     def __init__(self, saved: PretrainedBundle, labels: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
-        wet = replace(saved.config, dropout=dropout, attention_dropout=dropout)
-        self.encoder = copy.deepcopy(replace(saved, config=wet).module().encoder)  # a module shares its weights' memory
+        config = replace(saved.config, dropout=dropout, attention_dropout=dropout)
+        # module() shares the memory of the weights
+        self.encoder = copy.deepcopy(replace(saved, config=config).module().encoder)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(saved.config.dim, labels)
         self.pooling = pooling
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits (B, C) in fp32; the batch's targets are labels."""
+        """Return logits (B, C) in fp32."""
         hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths)
-        return self.head(self.dropout(pooled(hidden, batch.lengths, self.pooling))).float()
+        logits: torch.Tensor = self.head(self.dropout(pooled(hidden, batch.lengths, self.pooling)))
+        return logits.float()
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Cross-entropy summed over the rows, in nats."""
+        """Return the cross-entropy summed over the rows, in nats. The batch's targets (B,) are labels."""
         return F.cross_entropy(self.logits(batch), batch.targets, reduction="sum")
 
-    def choose_layers(self, layers: list[int] | None) -> None:
-        """Let only the head and these parts learn: 0 the embeddings, i the i-th block; None is all.
+    def freeze_except(self, layers: list[int] | None) -> None:
+        """Freeze all but the head and ``layers``: 0 is the embeddings, i the i-th block. None freezes nothing.
 
-        Raises ConfigError for a layer that there is not.
+        Raises ConfigError for a layer that does not exist.
         """
         encoder, last = self.encoder, len(self.encoder.blocks)
         chosen = set(range(last + 1) if layers is None else layers)

@@ -1,4 +1,4 @@
-"""Where figures go: ``metrics.jsonl``, TensorBoard, the log and the terminal."""
+"""Metrics loggers: ``metrics.jsonl``, TensorBoard, and the console."""
 
 from __future__ import annotations
 
@@ -23,67 +23,66 @@ _EVENTS = "events.out.tfevents."
 
 
 class MetricsWriter:
-    """Writes the figures of a run that stands at ``step`` and was last evaluated at ``evaluated``; what the files hold
-    of later is dropped.
+    """Writes the metrics of a run that is at ``step`` and was last evaluated at ``evaluated``.
 
-    Of a run at step 0 they hold nothing yet: what is there was left by a start that saved no checkpoint. Figures are
-    not worth a run: what cannot be written is left out, with one warning.
+    Later records are dropped from the files; at step 0 all are, as they come from a start that saved no checkpoint.
+    Metrics that cannot be written are left out, with one warning; they never end a run.
     """
 
     def __init__(self, directory: Path, step: int, evaluated: int) -> None:
         self._path = directory / "metrics.jsonl"
-        self._mute = False
+        self._warned = False
         step = step or -1
         again = _drop_after(self._path, step, evaluated)
         self._stream = self._path.open("a", encoding="utf-8")
-        _make_older(directory / "tensorboard")
-        # From purge_step on the curves are cut: there, too, if the last step is evaluated anew, whose other figures are
-        # then drawn again.
+        _rename_older(directory / "tensorboard")
+        # TensorBoard drops points from purge_step on. If the last step will be evaluated again, that includes this
+        # step, whose other points are then added again.
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + (not again))
         for name, value in again.items():
             self._board.add_scalar(name, value, step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One record: ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
-        with self._as_far_as_possible():
+        """Write one record ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
+        with self._ignore_full_disk():
             failpoint("metrics")
             self._stream.write(json.dumps({"step": step, **values}) + "\n")
             self._stream.flush()
-        with self._as_far_as_possible():
+        with self._ignore_full_disk():
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """A text on TensorBoard."""
-        with self._as_far_as_possible():
+        """Write a text to TensorBoard."""
+        with self._ignore_full_disk():
             self._board.add_text(name, markdown, step)
 
     def flush(self) -> None:
-        """Hand everything to the system, as a checkpoint is about to say that it happened."""
-        with self._as_far_as_possible():
+        """Hand everything to the system, before a checkpoint refers to it."""
+        with self._ignore_full_disk():
             self._stream.flush()
-        with self._as_far_as_possible():
+        with self._ignore_full_disk():
             self._board.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        with self._as_far_as_possible():
+        with self._ignore_full_disk():
             self._stream.close()
-        with self._as_far_as_possible():
+        with self._ignore_full_disk():
             self._board.close()
 
     @contextlib.contextmanager
-    def _as_far_as_possible(self) -> Iterator[None]:
+    def _ignore_full_disk(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if not self._mute:
-                log.warning("figures are missing from %s or TensorBoard: %s", self._path, error)
-            self._mute = True
+            if not self._warned:
+                log.warning("metrics are missing from %s or TensorBoard: %s", self._path, error)
+            self._warned = True
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``, without a line that a crash cut short."""
+    """Return the records of a ``metrics.jsonl``, without a line that a crash truncated."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):
@@ -92,9 +91,9 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
-    """Keep the records up to ``step``, and of evaluations those up to ``evaluated``.
+    """Keep the records up to ``step``, and evaluations only up to ``evaluated``.
 
-    If one was dropped from ``step`` itself, the figures that are left there.
+    Returns the remaining metrics of ``step`` if an evaluation of that step was dropped.
     """
     if not path.is_file():
         return {}
@@ -108,11 +107,11 @@ def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
     return {key: value for record in kept if record["step"] == step for key, value in record.items() if key != "step"}
 
 
-def _make_older(board: Path) -> None:
-    """Have TensorBoard read the files that are there before the one that is going to be written.
+def _rename_older(board: Path) -> None:
+    """Rename the event files of earlier starts, so that TensorBoard reads them before the new one.
 
-    It goes by their names, which begin with the second they were made in: the clock may have been put back since, or be
-    another machine's.
+    It sorts them by name, which begins with the second they were created in; the clock may have been set back since, or
+    be another machine's.
     """
     latest = int(time.time())
     for path in sorted(board.glob(f"{_EVENTS}[0-9]*"), reverse=True):
@@ -126,24 +125,24 @@ def _is_evaluation(record: dict[str, Any]) -> bool:
 
 
 class Console:
-    """One line that is written over on a terminal, a plain line each time in a log."""
+    """A progress line that is overwritten on a terminal and logged as a plain line elsewhere."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
 
     def progress(self, line: str) -> None:
-        """Show how far the run is."""
+        """Show the progress line."""
         if self._live:
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
         else:
             log.info(line)
 
     def message(self, line: str) -> None:
-        """Say something that stays."""
+        """Log a line that stays."""
         self.clear()
         log.info(line)
 
     def clear(self) -> None:
-        """Take the progress line off the terminal."""
+        """Remove the progress line from the terminal."""
         if self._live:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Loss spikes: losses far above those just before them."""
+"""Loss spikes: losses far above those of the steps before."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import math
 from statistics import fmean
 
 WINDOW = 128
-"""Losses that a new one is compared with, at most,"""
+"""Largest number of losses that a new one is compared with."""
 ENOUGH = 32
-"""and at least: fewer say too little about how far losses stray."""
+"""Smallest number of losses to compare with; fewer give no reliable deviation."""
 SIGMAS = 6.0
 """Standard deviations above the mean at which a loss is a spike."""
 
 
 class SpikeDetector:
-    """Compares each step's loss with the last ones, which ``window`` holds and which are a part of the run's state."""
+    """Compares the loss of each step with the last ones, kept in ``window``, which is part of the run's state."""
 
     def __init__(self, window: list[float]) -> None:
         self._window = window
 
     def limit(self) -> float | None:
-        """The loss above which the next one is a spike; None before there is enough to compare with."""
+        """Return the loss above which the next one is a spike; None before ENOUGH steps."""
         if len(self._window) < ENOUGH:
             return None
         mean, sigma = self._mean_and_sigma()
         return mean + SIGMAS * sigma
 
     def sigmas(self, loss: float) -> float:
-        """How many standard deviations ``loss`` is above the mean of the window."""
+        """Return the standard deviations by which ``loss`` is above the mean of the window."""
         mean, sigma = self._mean_and_sigma()
         return (loss - mean) / sigma
 
     def _mean_and_sigma(self) -> tuple[float, float]:
         mean = fmean(self._window)
         sigma = math.sqrt(fmean((loss - mean) ** 2 for loss in self._window))
-        return mean, max(sigma, 1e-6 * abs(mean))  # losses that are all the same would make a spike of any rounding
+        return mean, max(sigma, 1e-6 * abs(mean))  # for equal losses any rounding would be a spike
 
     def add(self, loss: float) -> None:
-        """Remember a loss; a spike as no more than the limit, or it would hide the next one."""
+        """Add a loss to the window; a spike counts as the limit, as it would hide the next one otherwise."""
         if not math.isfinite(loss):
             return
         limit = self.limit()

@@ -1,4 +1,4 @@
-"""Figures collected between two lines of metrics."""
+"""Step timer: compute and data-wait seconds between two records of metrics."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import time
 
 
 class StepTimer:
-    """Seconds spent in training steps, and of those the seconds spent waiting for data.
+    """Measures the seconds spent in training steps, and those of them spent waiting for data.
 
-    Evaluation and saving are not in it: the clock is read at the start and the end of each step, and never runs
-    backwards.
+    Evaluation and saving are not included: the monotonic clock is read at the start and the end of each step.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new stretch."""
+        """Set all counters to zero and start the clock."""
         self.seconds = self.waiting = 0.0
         self.tokens = self.positions = self.targets = 0.0
         self.resume()
 
     def resume(self) -> None:
-        """The time from now on counts."""
+        """Start the clock."""
         self._mark = time.monotonic()
 
     def data_ready(self) -> None:
-        """The time since the mark was spent waiting for data."""
+        """Count the time since the last call as waiting for data."""
         now = time.monotonic()
         self.waiting += now - self._mark
         self.seconds += now - self._mark
         self._mark = now
 
     def step_done(self, tokens: float, positions: float, targets: float) -> None:
-        """A step on so many ``tokens``, of ``positions`` with padding, that predicted ``targets``."""
+        """Count the time since the last call, ``tokens``, ``positions`` (with padding) and ``targets`` of a step."""
         now = time.monotonic()
         self.seconds += now - self._mark
         self._mark = now
@@ -43,7 +42,7 @@ class StepTimer:
 
 
 def duration(seconds: float) -> str:
-    """``1:02:03``; ``-`` for what is not known."""
+    """Return seconds as ``1:02:03``, or ``-`` if they are negative or huge."""
     if not 0 <= seconds < 1e9:
         return "-"
     minutes, rest = divmod(round(seconds), 60)

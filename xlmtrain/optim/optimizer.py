@@ -17,7 +17,7 @@ APEX_SOURCE = "https://github.com/NVIDIA/apex"
 
 
 def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the trainable parameters of ``model``; weight decay is for linear layers' matrices alone.
+    """Return the optimizer of the trainable parameters of ``model``; only linear layers' matrices have weight decay.
 
     Raises ConfigError if apex is asked for and cannot be used.
     """
@@ -34,7 +34,7 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
 
 
 def is_pypi_apex() -> bool:
-    """Whether the installed package ``apex`` is PyPI's web toolkit of that name, not NVIDIA's."""
+    """Return True if the installed package ``apex`` is the web toolkit on PyPI, not NVIDIA's."""
     try:
         summary = str(importlib.metadata.metadata("apex")["Summary"])
     except (importlib.metadata.PackageNotFoundError, KeyError):
@@ -43,7 +43,7 @@ def is_pypi_apex() -> bool:
 
 
 def _apex_fused_adam(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
-    """apex.optimizers.FusedAdam, or a ConfigError that says what is in its way."""
+    """Return apex.optimizers.FusedAdam. Raises ConfigError with the reason if it cannot be used."""
     if is_pypi_apex():
         raise ConfigError(
             "optim.fused=apex: the installed package `apex` is PyPI's web toolkit of that name, not NVIDIA's; "

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: there is no state to save."""
+"""Learning-rate schedules as pure functions of the step: no state to save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xlmtrain.config.schema import OptimConfig, Schedule
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of optimizer step ``step``, counted from 0.
+    """Return the learning rate of optimizer step ``step``, counted from 0.
 
     Linear from ``warmup_init_lr`` to ``lr`` over ``warmup_steps``; then constant, lr * sqrt(warmup_steps / step)
     (Vaswani et al. 2017, section 5.3), or linear or a half cosine to ``min_lr``, which is kept after that.

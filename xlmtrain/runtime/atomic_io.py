@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically: complete or absent. JSON and checksums of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xlmtrain.errors import CheckpointError
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the file or directory ``path`` is on the disk."""
+    """Sync the file or directory ``path`` to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -21,7 +21,7 @@ def sync_file(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` with ``value`` as JSON, atomically and for good."""
+    """Replace ``path`` with ``value`` as JSON, atomically, and sync it to the disk."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
     sync_file(temporary)
@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; raises CheckpointError if it is missing or damaged."""
+    """Return the JSON object in ``path``. Raises CheckpointError if it is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -41,10 +41,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        # Large blocks: beside busy threads each one waits for Python's lock.
+        # Large blocks, as each read waits for the interpreter lock if other threads are busy.
         while block := stream.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The processes that torchrun started, and what they tell each other.
+"""The processes that torchrun started, and the collectives they use for control messages.
 
-Control messages (target counts, the wish to stop) go over gloo on the CPU even where gradients go over NCCL: they
-must not wait for the GPU.
+Control messages (target counts, stop requests) go over gloo on the CPU even where gradients go over NCCL: they must not
+wait for the GPU.
 """
 
 from __future__ import annotations
@@ -9,47 +9,64 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from xlmtrain.config.schema import Device
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, DeviceOutOfMemory, PeerError, UserError
+from xlmtrain.runtime.failpoints import failpoint
 
-_LET_GO = 0.2
-"""Seconds for gloo's threads to let go of the last tensors that were sent. They need the interpreter's lock for that,
-and torch, with the lock in hand, waits for them when it destroys the group: then the process never ends (torch 2.13).
-"""
+T = TypeVar("T")
+
+_GLOO_DRAIN_SECONDS = 0.2
+"""Wait before a gloo group is destroyed. Its threads need the interpreter's lock to release the last tensors they sent;
+torch 2.13 holds that lock while it waits for them in the destructor, and then the process never ends."""
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among all of them; a single process has no process group."""
+    """This process among all processes of the run. A single process has no process group.
+
+    As a context it leaves the group at the end: with :meth:`close`, or with :meth:`abort` if an error passes through.
+    """
 
     rank: int
     world_size: int
     device: torch.device
 
+    def __enter__(self) -> Distributed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close() if error is None else self.abort()
+
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the run directory."""
+        """True on the process that writes the run directory."""
         return self.rank == 0
 
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
-        """Element-wise sum over the processes, in double precision."""
+        """Return the element-wise sum over the processes, in double precision."""
         if self.world_size == 1:
             return [float(value) for value in values]
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def any(self, flag: bool) -> bool:
+        """Return True on every process if ``flag`` is True on one of them."""
+        return self.all_reduce_sum([float(flag)])[0] > 0
+
     def all_reduce_array(self, array: np.ndarray) -> np.ndarray:
-        """Element-wise sum of arrays of one shape, in their own precision."""
+        """Return the element-wise sum of arrays of one shape, in their own precision."""
         if self.world_size == 1:
             return array
         tensor = torch.from_numpy(array.copy())
@@ -57,7 +74,7 @@ class Distributed:
         return tensor.numpy()
 
     def all_gather_text(self, text: str) -> list[str]:
-        """The text of every process, by rank."""
+        """Return the text of every process, by rank."""
         if self.world_size == 1:
             return [text]
         mine = np.frombuffer(text.encode(), dtype=np.uint8)
@@ -69,7 +86,7 @@ class Distributed:
         return [bytes(other[: int(size)].tolist()).decode() for other, size in zip(every, sizes)]
 
     def assert_same(self, values: Mapping[str, Any], what: str) -> None:
-        """Raise ConfigError on every process, with each key that differs, if ``values`` are not the same on all."""
+        """Raise ConfigError on every process if ``values`` differ between them; the message lists each such key."""
         every = [json.loads(text) for text in self.all_gather_text(json.dumps(values))]
         lines = []
         for key in sorted(set().union(*every)):
@@ -82,19 +99,61 @@ class Distributed:
         if lines:
             raise ConfigError(f"{what}: not the same on all processes:\n  " + "\n  ".join(lines))
 
+    def run_on_all(self, function: Callable[[], T]) -> T:
+        """Return ``function()``, which must not use collectives. If it fails on one process, raise on all of them.
+
+        A process whose own call failed raises its error; the others raise PeerError with the failed process's exit
+        code, or RuntimeError if the error was not a UserError, and name it.
+        """
+        result, own = None, None
+        try:
+            result = function()
+        except Exception as error:
+            own = error
+        if self.world_size > 1 and self.any(own is not None):
+            failures = [json.loads(text) for text in self.all_gather_text(json.dumps(_failure(own)))]
+            rank, (exit_code, message) = next((r, found) for r, found in enumerate(failures) if found)
+            if own is None and exit_code is None:
+                raise RuntimeError(f"rank {rank} failed: {message}")
+            if own is None:
+                raise PeerError(f"rank {rank} failed: {message}", exit_code)
+        if own is not None:
+            raise own
+        return result  # type: ignore[return-value]
+
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group. Collective under NCCL: call it only when no process has failed."""
         if dist.is_initialized():
-            time.sleep(_LET_GO)
+            time.sleep(_GLOO_DRAIN_SECONDS)
             dist.destroy_process_group()
+
+    def abort(self) -> None:
+        """Leave the process group after an error, without waiting for the other processes.
+
+        NCCL's communicators are aborted, as destroying them would wait for peers that still wait for this process.
+        A group of gloo alone is destroyed: that involves no other process, and its peers see the closed connection.
+        """
+        if self.device.type != "cuda":
+            self.close()
+        elif dist.is_initialized():
+            with suppress(Exception):  # the error that ends the process must stay the one that is reported
+                distributed_c10d._abort_process_group()
+
+
+def _failure(error: Exception | None) -> tuple[int | None, str] | None:
+    if error is None:
+        return None
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceOutOfMemory.exit_code, f"{type(error).__name__}: {error}"
+    return (error.exit_code if isinstance(error, UserError) else None), f"{type(error).__name__}: {error}"
 
 
 def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
-    """Join the processes torchrun started, or stand alone.
+    """Join the processes that torchrun started; without torchrun, return a single process.
 
-    ``timeout``: seconds after which waiting for another process is an error.
+    ``timeout``: seconds after which a collective that waits for another process is an error.
 
-    Raises ConfigError if the device asked for is not there.
+    Raises ConfigError if the requested device is missing.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -112,19 +171,21 @@ def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
         limit = timedelta(seconds=timeout)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=_meeting_place(limit),
+            store=_rendezvous_store(limit),
             rank=rank,
             world_size=world_size,
             timeout=limit,
+            device_id=device if cuda else None,
         )
+    failpoint("start")
     return Distributed(rank, world_size, device)
 
 
-def _meeting_place(limit: timedelta) -> dist.Store:
-    """Where the processes find each other's addresses.
+def _rendezvous_store(limit: timedelta) -> dist.Store:
+    """Return the store in which the processes find each other's addresses, with a prefix for each restart.
 
-    Those that torchrun started before have left theirs in its store, which outlives them: one that is started again
-    must not read them (it does in torch 2.13, and is refused the connection).
+    The agent's store outlives the processes. A process that torchrun restarted must not read the addresses of those
+    before it (in torch 2.13 it does, and its connections are refused).
     """
     store = next(dist.rendezvous("env://", timeout=limit))[0]
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):

@@ -1,8 +1,8 @@
-"""Faults on purpose, to test that a run survives them; nothing happens unless ``XLMT_FAULT`` says so.
+"""Fail points: faults injected to test that a run survives them. Without ``XLMT_FAULT`` nothing happens.
 
-``XLMT_FAULT=<point>:<n-th>:<rank>:<action>``, several of them with commas between. The fault strikes when the process
-of that rank (``*``: of each) comes to the point for the n-th time, or in the n-th to the last (``3-``) or the m-th time
-(``3-5``). A process that a launcher started again is spared. Actions:
+``XLMT_FAULT=<point>:<n>:<rank>:<action>``, several of them separated by commas. The fault occurs when the process of
+that rank (``*``: of every rank) reaches the point for the n-th time, or from the n-th time on (``3-``), or from the
+n-th to the m-th time (``3-5``). A process that a launcher restarted has no faults. Actions:
 
 kill, stop          the process gets SIGKILL, SIGSTOP
 term, int, usr1     it gets that signal
@@ -11,10 +11,10 @@ enospc, eio, erofs, estale, edquot      OSError of that number
 nan, large          ``failpoint_value`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
-Points, in the order of a run: start (settings known, nothing built), open (the run directory about to be opened),
-resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch, ``failpoint_value``), evaluate
-(before each batch), snapshot, save-open, save-write (between the files), save-sync, save-rename, save-renamed,
-save-best, prune (in the midst of deleting), metrics (a record about to be written).
+Points, in the order of a run: start (all processes have met, nothing is built), open (the run directory is about to be
+opened), resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch,
+``failpoint_value``), evaluate (before each batch), snapshot, save-open, save-write (between the files), save-sync,
+save-rename, save-renamed, save-best, prune (during a deletion), metrics (before a record is written).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Fault:
 
     @classmethod
     def parse(cls, text: str) -> tuple[str, _Fault]:
-        """The rank it is for, and the fault."""
+        """Return the rank that gets the fault, and the fault."""
         point, times, rank, action = text.split(":")
         first, dash, last = times.partition("-")
         action, _, seconds = action.partition("=")
@@ -60,7 +60,7 @@ class _Fault:
         return rank, cls(point, int(first), end, action, float(seconds or 0))
 
     def strike(self) -> None:
-        """Do it; NaN and its like are left to ``failpoint_value``."""
+        """Cause the fault; NaN and large values are caused by ``failpoint_value``."""
         if self.action in _SIGNALS:
             os.kill(os.getpid(), _SIGNALS[self.action])
         elif self.action in _ERRORS:
@@ -69,7 +69,7 @@ class _Fault:
         elif self.action == "raise":
             raise RuntimeError(f"a fault on purpose: {self.point}")
         elif self.action == "oom":
-            raise torch.OutOfMemoryError("Tried to allocate a fault on purpose. As much more is told by torch.")
+            raise torch.OutOfMemoryError("Tried to allocate a fault on purpose. More details follow from torch.")
         elif self.action == "sleep":
             time.sleep(self.seconds)
 
@@ -79,7 +79,7 @@ _reached: Counter[str] = Counter()
 
 
 def arm(text: str | None, rank: int) -> None:
-    """Make the faults in ``text`` strike in this process; None or empty: none. Counting begins anew."""
+    """Set the faults of this process from ``text`` (None or empty: no faults), and reset the counters."""
     global _armed
     faults = [_Fault.parse(part) for part in (text or "").split(",") if part]
     _armed = [fault for wanted, fault in faults if wanted in ("*", str(rank))]
@@ -87,13 +87,13 @@ def arm(text: str | None, rank: int) -> None:
 
 
 def failpoint(point: str) -> None:
-    """This process has come to ``point``."""
+    """Mark that this process has reached ``point``, and cause a fault that is due."""
     for fault in _due(point):
         fault.strike()
 
 
 def failpoint_value(point: str, value: Any) -> Any:
-    """``value`` as it passes ``point``: itself, or times NaN or 1000."""
+    """Return ``value``, multiplied by NaN or 1000 if such a fault is due at ``point``."""
     for fault in _due(point):
         fault.strike()
         value = value * _FACTORS.get(fault.action, 1.0)

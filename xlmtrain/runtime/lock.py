@@ -1,8 +1,8 @@
-"""One run at a time in a directory.
+"""Lock of a run directory: one process at a time.
 
-A lock of the system's goes with its process, however that ends. Between machines it does not always hold: some network
-file systems keep locks to one machine. So a run whose last sign of life, in its ``status.json``, came from another
-machine is watched for a while: if none follows, it is over.
+The system releases a lock when its process ends, however that happens. Between machines a lock does not always hold, as
+some network file systems keep locks per machine. So if the last heartbeat, in ``status.json``, came from another
+machine, the directory is watched for a while; without a new heartbeat the other run is over.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from xlmtrain.runtime.watchdog import HEARTBEAT_SECONDS
 log = logging.getLogger(__name__)
 
 STALE = 3 * HEARTBEAT_SECONDS
-"""Seconds without a sign of life after which a run on another machine is over."""
+"""Seconds without a heartbeat after which a run on another machine is over."""
 
 
 def lock_directory(directory: Path) -> TextIO:
-    """Hold ``directory`` for this process; the lock goes with the returned file, or with the process.
+    """Lock ``directory`` for this process, until the returned file is closed or the process ends.
 
-    Raises ConfigError, with the holder's name, if another process holds it.
+    Raises ConfigError that names the holder if another process holds it.
     """
     lock = (directory / ".lock").open("a", encoding="utf-8")
     try:
@@ -37,7 +37,7 @@ def lock_directory(directory: Path) -> TextIO:
         except BlockingIOError:
             raise _held(directory) from None
         except OSError as error:
-            log.warning("%s: the file system knows no locks (%s)", directory, error)
+            log.warning("%s: the file system does not support locks (%s)", directory, error)
         _wait_for_silence(directory)
     except BaseException:
         lock.close()
@@ -46,11 +46,11 @@ def lock_directory(directory: Path) -> TextIO:
 
 
 def _wait_for_silence(directory: Path) -> None:
-    """Return when nobody on another machine is training here; the machines' clocks need not agree."""
+    """Wait until no process on another machine uses the directory. The machines' clocks need not agree."""
     first = _holder(directory)
     if first.get("status") != "running" or first.get("host") == socket.gethostname():
         return
-    log.info("%s: was in use by %s; seeing for %.0f s if it still is", directory, _name(first), STALE)
+    log.info("%s: was in use by %s; waiting %.0f s for a sign that it still is", directory, _name(first), STALE)
     end = time.monotonic() + STALE
     while time.monotonic() < end:
         time.sleep(1.0)

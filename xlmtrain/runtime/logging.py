@@ -1,4 +1,4 @@
-"""Logging: the main process to the terminal and the run's log file, the others their warnings only."""
+"""Logging: the main process to the terminal and the run's log file, the others only warnings to the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FORMAT = "%(asctime)s %(message)s"
 
 
 def set_up_logging(rank: int) -> None:
-    """Print what this package logs, and nowhere else: the runs of a sweep follow each other in one process."""
+    """Send this package's log to the terminal only, replacing the handlers of an earlier run of a sweep."""
     logger = logging.getLogger("xlmtrain")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -21,12 +21,12 @@ def set_up_logging(rank: int) -> None:
 
 
 def log_to_file(path: Path) -> None:
-    """Write what is logged to ``path`` too, after what it holds."""
+    """Append the log to ``path`` as well."""
     _add(logging.getLogger("xlmtrain"), _File(path, encoding="utf-8"), "")
 
 
 class _File(logging.FileHandler):
-    """Leaves out what it cannot write, and says so once on the terminal."""
+    """A log file that drops what it cannot write, with one message on the terminal."""
 
     _mute = False
 

@@ -1,4 +1,4 @@
-"""A device whose memory does not suffice: said with the setting that helps."""
+"""Turn torch.OutOfMemoryError into a message that names the setting to change."""
 
 from __future__ import annotations
 
@@ -12,19 +12,44 @@ from xlmtrain.errors import DeviceOutOfMemory
 
 
 @contextmanager
-def explain_oom(config: Config) -> Iterator[None]:
-    """Raise MemoryShortage instead of torch's error, with what to do: half as many tokens at once, as long as a row of
-    running text and the longest pair fit."""
+def explain_oom(subject: str, advice: str) -> Iterator[None]:
+    """Raise DeviceOutOfMemory instead of torch's error: ``subject`` does not fit, and ``advice`` helps."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        data, at_once = config.data, config.train.micro_batch_tokens or config.data.sub_batch_tokens
-        least = max(data.sequence_length, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
-        smaller = max(at_once // 2, least)
-        advice = f"train.micro_batch_tokens={smaller} computes the same batches in smaller parts"
-        if smaller >= at_once:
-            advice = "train.sharding=full shares weights and moments out over the processes; or train a smaller model"
-        told = ". ".join(str(error).split(". ")[:2])  # how much was asked for; the rest is about torch's allocator
-        raise DeviceOutOfMemory(
-            f"the device's memory does not suffice for {at_once:,} tokens at once ({told}): {advice}"
-        ) from error
+        request = ". ".join(str(error).split(". ")[:2])  # the size requested; the rest is about torch's allocator
+        raise DeviceOutOfMemory(f"the device has too little memory for {subject} ({request}): {advice}") from error
+
+
+def step_advice(config: Config) -> tuple[str, str]:
+    """Return the subject and the advice for an optimizer step: half the micro-batch.
+
+    A micro-batch has at least one row of running text, or the longest pair; below that the model itself is too large.
+    """
+    data, tokens = config.data, config.train.micro_batch_tokens or config.data.sub_batch_tokens
+    least = max(data.sequence_length, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
+    smaller = max(tokens // 2, least)
+    advice = f"train.micro_batch_tokens={smaller} computes the same batches in smaller parts"
+    if smaller >= tokens:
+        advice = _SMALLER_MODEL
+    return f"a micro-batch of {tokens:,} tokens", advice
+
+
+def evaluation_advice(config: Config) -> tuple[str, str]:
+    """Return the subject and the advice for an evaluation: half the batch, of at least one row of running text."""
+    tokens, pairs = config.evaluate.batch_tokens, config.evaluate.pairs_per_batch
+    smaller = max(tokens // 2, config.data.sequence_length)
+    advice = f"evaluate.batch_tokens={smaller} evaluates the same text in smaller parts"
+    if smaller >= tokens:
+        advice = _SMALLER_MODEL
+    if config.data.tlm:  # the masks depend on it, so a run cannot change it
+        advice += f"; if sentence pairs do not fit, start a new run with evaluate.pairs_per_batch below {pairs}"
+    return f"an evaluation with {tokens:,} tokens per batch", advice
+
+
+def model_advice() -> tuple[str, str]:
+    """Return the subject and the advice for the model and its optimizer state."""
+    return "the model and its optimizer state", _SMALLER_MODEL
+
+
+_SMALLER_MODEL = "train.sharding=full splits weights and optimizer state across ranks; or train a smaller model"

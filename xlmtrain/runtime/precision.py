@@ -1,4 +1,4 @@
-"""Number formats: what matrix products are computed in, and the loss scale that fp16 needs."""
+"""Mixed precision: the number format of matrix products, and loss scaling for fp16."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xlmtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
-"""The formats of two bytes."""
+"""Half-precision formats."""
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bf16: GPUs from Ampere on, CPUs with AVX512-BF16 or AMX."""
+    """Return True if the hardware multiplies in bf16: GPUs since Ampere, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
@@ -23,9 +23,9 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """``wanted``, with ``auto`` settled: bf16 where the hardware has it; else fp16 on GPUs (Volta), fp32 on CPUs.
+    """Return ``wanted``, with ``auto`` resolved: bf16 where the hardware has it; else fp16 on GPUs, fp32 on CPUs.
 
-    Raises ConfigError for bf16 on a GPU without it; on a CPU without it, it is slower than fp32, and a warning.
+    Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than fp32: that is a warning.
     """
     native = has_bf16(device)
     if wanted is Precision.bf16 and not native:
@@ -44,13 +44,13 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which matrix products run in ``precision``; weights, norms and losses stay fp32."""
+    """Return a context in which matrix products run in ``precision``; weights, norms and losses stay fp32."""
     dtype = HALF.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def make_scaler(config: TrainConfig, precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018, section 3.2); does nothing otherwise."""
+    """Return dynamic loss scaling for fp16 (Micikevicius et al. 2018, section 3.2), disabled for other formats."""
     return torch.amp.GradScaler(
         device.type,
         init_scale=config.initial_loss_scale,

@@ -1,4 +1,4 @@
-"""A thread that looks after the process: it gives signs of life, and ends it when it makes no progress any more."""
+"""Watchdog thread: writes heartbeats, and ends the process when it makes no progress."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ log = logging.getLogger(__name__)
 EXIT_HUNG = 6
 """Exit code of a process that made no progress."""
 HEARTBEAT_SECONDS = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 GRACE_SECONDS = 2.0
-"""Seconds by which the time limits of the processes' talk are longer, so that this one, which tells more, is first."""
+"""Seconds by which the time limit of collectives is longer, so that the watchdog, which reports more, acts first."""
 _POLL_SECONDS = 0.5
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Watchdog:
-    """Watches from :meth:`start` to :meth:`stop`; the program says that it gets on with :meth:`progress`.
+    """Watches the process from :meth:`start` to :meth:`stop`; the program reports with :meth:`progress`.
 
-    After ``timeout`` seconds without progress it prints where every thread stands, calls ``hung`` with the reason, and
-    ends the process with exit code HUNG: a process that waits for ever for another one, or for storage, cannot do that
-    itself. All processes of a run that hangs stand still, so each prints its own. ``beat`` is called every BEAT
-    seconds.
+    After ``timeout`` seconds without progress it prints the stack of every thread, calls ``hung`` with the reason, and
+    ends the process with exit code EXIT_HUNG: a process that waits forever for another one, or for storage, cannot do
+    that itself. Every process of a run that hangs prints its own stacks. ``beat`` is called every HEARTBEAT_SECONDS.
     """
 
     def __init__(self, timeout: float, beat: Callable[[], None], hung: Callable[[str], None]) -> None:
@@ -38,25 +37,25 @@ class Watchdog:
         self.progress()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self.progress()
         self._thread.start()
 
     def stop(self) -> None:
-        """End; no sign of life comes after this."""
+        """End the thread; no heartbeat follows."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def progress(self) -> None:
-        """The process has got on."""
+        """Report progress."""
         self._mark = time.monotonic()
 
     def _run(self) -> None:
         looked = beaten = time.monotonic()
         while not self._over.wait(_POLL_SECONDS):
             now = time.monotonic()
-            if now - looked > 10 * _POLL_SECONDS:  # the process itself was stopped, by Ctrl-Z say, and goes on now
+            if now - looked > 10 * _POLL_SECONDS:  # the process was suspended (Ctrl-Z) and has just continued
                 self.progress()
             looked = now
             if now - self._mark > self._timeout:

@@ -1,8 +1,7 @@
-"""Writing checkpoints while the steps go on: a copy is taken between two steps, and one thread writes it.
+"""Asynchronous checkpoints: tensors are copied between two steps, and one thread writes the copies.
 
-A save that is due while the one before it is still being written waits for it. So there is one copy in memory, the
-steps at which there are checkpoints do not depend on the clock, and a crash never costs more than twice the steps
-between two saves; storage that is slower than that would fall behind for ever if it did not make the steps wait.
+A save waits for the one before it. So there is one copy in memory, the steps with checkpoints do not depend on the
+clock, and a crash costs at most twice the steps between two saves. Training waits for storage that is slower.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from xlmtrain.train.checkpoint_io import Tensors
 log = logging.getLogger(__name__)
 
 PAUSES = (1.0, 3.0)
-"""Seconds before the second and the third try of a save."""
+"""Seconds before the second and the third attempt of a save."""
 FAILURES = 3
-"""So many saves in a row that failed end the run."""
-# In an error's text, as safetensors has no numbers for it.
+"""Consecutive failed saves that end the run."""
+# Matched in the error's text, as safetensors gives no error number.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
@@ -43,10 +42,11 @@ class Best:
 
 
 class AsyncCheckpointer:
-    """Saves, marks the best and prunes, in that order, in a thread of its own.
+    """Saves, updates ``best.json`` and prunes, in that order, in a thread of its own.
 
-    A save is tried three times, on a full disk with only what must be kept left on it. One that fails all the same is
-    a warning, and the run goes on; after FAILURES of them in a row, :meth:`settle` raises CheckpointError.
+    A save is attempted three times; on a full disk all checkpoints that need not be kept are deleted first. If it still
+    fails, a warning is logged and the run continues. After FAILURES such saves in a row :meth:`wait` raises
+    CheckpointError.
     """
 
     def __init__(self, store: CheckpointManager) -> None:
@@ -57,40 +57,40 @@ class AsyncCheckpointer:
         self._failures = 0
         self._last_failure: CheckpointError | None = None
 
-    def busy(self, patience: float = 0.0) -> bool:
-        """Whether a checkpoint is still being written after at most ``patience`` seconds."""
+    def is_saving(self, patience: float = 0.0) -> bool:
+        """Return True if a checkpoint is still being written after at most ``patience`` seconds."""
         return self._job is not None and bool(wait([self._job], patience).not_done)
 
-    def broken(self) -> bool:
-        """Whether :meth:`settle` is going to raise."""
+    def has_failed(self) -> bool:
+        """Return True if :meth:`wait` is going to raise."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
-    def settle(self) -> None:
-        """Wait for the thread. Raises what it ended with, CheckpointError if the disk does not take any more."""
+    def wait(self) -> None:
+        """Wait for the thread and raise its error, if any: CheckpointError if checkpoints cannot be written."""
         if self._job is not None:
             job, self._job = self._job, None
             job.result()
 
-    def finish(self) -> None:
-        """Wait for the last save of the run, which has to be on the disk: raises CheckpointError if it is not."""
-        self.settle()
+    def finalize(self) -> None:
+        """Wait for the last save. Raises CheckpointError if it failed, even if the run could have continued."""
+        self.wait()
         if self._last_failure is not None:
             raise self._last_failure
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
-        """Take copies of the tensors and have them written; everything else must not change any more."""
-        self.settle()
+        """Copy the tensors and start to write them. The caller must not change ``state`` afterwards."""
+        self.wait()
         failpoint("snapshot")
         copies = self._model.take(model), self._optimizer.take(optimizer)
         self._job = self._thread.submit(self._save, step, *copies, state, best)
 
-    def mark(self, best: Best | None) -> None:
-        """Let ``best.json`` name the best; it is behind if a kill came between a save and that."""
-        self.settle()
-        self._job = self._thread.submit(self._mark, best)
+    def update_best(self, best: Best | None) -> None:
+        """Write ``best.json``, which is out of date if the process was killed after a save."""
+        self.wait()
+        self._job = self._thread.submit(self._update_best, best)
 
     def close(self) -> None:
-        """Wait for what is being written, as the last thing, after an error too."""
+        """Wait for the thread and end it, also after an error."""
         self._thread.shutdown(wait=True)
         error = self._job.exception() if self._job is not None else None
         if error is not None:
@@ -105,12 +105,12 @@ class AsyncCheckpointer:
             if self._failures >= FAILURES:
                 raise CheckpointError(
                     f"{error}\n{self._failures} saves in a row failed, so the run ends; its last checkpoint is whole. "
-                    "Make room, or mend the storage, and give the same command again"
+                    "Free disk space or fix the storage, then give the same command again"
                 ) from error
             log.warning("checkpoint not saved, training goes on (%d of %d): %s", self._failures, FAILURES, error)
             return
         self._failures, self._last_failure = 0, None
-        self._mark(best)
+        self._update_best(best)
         try:
             self._store.prune(step)
         except OSError as error:
@@ -129,7 +129,7 @@ class AsyncCheckpointer:
                 time.sleep(pause)
         self._store.save(step, model, optimizer, state)
 
-    def _mark(self, best: Best | None) -> None:
+    def _update_best(self, best: Best | None) -> None:
         try:
             if best is not None and best.step in self._store.steps():
                 self._store.mark_best(best.step, best.metric, best.value)
@@ -138,13 +138,13 @@ class AsyncCheckpointer:
 
 
 class _HostCopy:
-    """Copies of tensors on the host, in memory that is kept from one time to the next."""
+    """Copies of tensors in (pinned) host memory, which is reused by the next copy."""
 
     def __init__(self) -> None:
         self._copies: Tensors = {}
 
     def take(self, tensors: Tensors) -> Tensors:
-        """The copies, by name; they hold until the next call."""
+        """Return copies by name, valid until the next call."""
         copies = {name: self._copy_of(name, tensor) for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
             copies[name].copy_(tensor, non_blocking=True)

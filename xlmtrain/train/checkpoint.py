@@ -1,6 +1,6 @@
 """The checkpoints of a run: ``checkpoints/step-00001000/``, and ``checkpoints/best.json``, which names the best one.
 
-What each of them is made of: ``checkpoint_files.py``.
+The content of a checkpoint: ``checkpoint_io.py``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ _NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
 
 
 class CheckpointManager:
-    """The checkpoints of one run. One process writes.
+    """Saves, finds and deletes the checkpoints of one run. Only one process writes.
 
-    It keeps the last ``keep_last``, the best one, and for ever those of steps that are a multiple of ``keep_every``
-    (0: none is kept for that).
+    It keeps the last ``keep_last``, the best one, and those of steps that are a multiple of ``keep_every`` (0: none).
     """
 
     def __init__(self, directory: Path, keep_last: int, keep_every: int = 0) -> None:
@@ -50,7 +49,7 @@ class CheckpointManager:
         return path
 
     def _clear_remains(self) -> None:
-        """Take away what a killed process left half done."""
+        """Finish or delete the unfinished checkpoints of a killed process."""
         for remains in self._directory.glob(".step-*"):
             final = self._directory / remains.name.split(".")[1]
             if remains == replaced_name(final) and not final.exists():
@@ -64,33 +63,33 @@ class CheckpointManager:
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
-        """The step ``best.json`` points at."""
+        """Return the step that ``best.json`` names, or None."""
         path = self._directory / "best.json"
         return read_json(path).get("step") if path.is_file() else None
 
     def prune(self, step: int, keep_last: int | None = None) -> list[int]:
-        """Delete what need not be kept when the run stands at ``step``; returns the steps deleted.
+        """Delete checkpoints that need not be kept when the run is at ``step``. Returns the steps deleted.
 
-        Later ones were passed over as damaged when the run was resumed: they must not count as the last. If none of
-        those to keep is sound, the newest sound one is kept as well. What somebody reads is left for the next time.
-        ``keep_last``: another number than the store's.
+        Checkpoints after ``step`` were skipped as damaged at a resume and do not count as the last. If none of those to
+        keep is intact, the newest intact one is kept too. A checkpoint that is being read is left for the next call.
+        ``keep_last``: overrides the manager's.
         """
         try:
             best = self.best_step()
         except CheckpointError as error:
-            log.warning("nothing is deleted before it is known which checkpoint is the best: %s", error)
+            log.warning("no checkpoint is deleted, as the best one is not known: %s", error)
             return []
         steps, keep_last = self.steps(), keep_last or self._keep_last
         keep = {*[saved for saved in steps if saved <= step][-keep_last:], best}
         keep |= {saved for saved in steps if self._keep_every and saved % self._keep_every == 0}
         doomed = [saved for saved in steps if saved not in keep]
-        if doomed and not any(self._sound(saved) for saved in reversed(steps) if saved in keep):
-            spared = next((saved for saved in reversed(doomed) if self._sound(saved)), None)
-            log.warning("none of the checkpoints to keep is sound; the one of step %s is kept, too", spared)
+        if doomed and not any(self._is_intact(saved) for saved in reversed(steps) if saved in keep):
+            spared = next((saved for saved in reversed(doomed) if self._is_intact(saved)), None)
+            log.warning("none of the checkpoints to keep is intact; the one of step %s is kept, too", spared)
             doomed = [saved for saved in doomed if saved != spared]
         return [saved for saved in doomed if self._remove(saved)]
 
-    def _sound(self, step: int) -> bool:
+    def _is_intact(self, step: int) -> bool:
         try:
             verify_checkpoint(self.path(step))
         except CheckpointError as error:
@@ -106,15 +105,15 @@ class CheckpointManager:
             return False
 
     def steps(self) -> list[int]:
-        """Steps of which there is a checkpoint, rising; whether it is sound is not looked at."""
+        """Return the steps with a checkpoint, intact or not, in ascending order."""
         paths = self._directory.iterdir() if self._directory.is_dir() else ()
         found = (_NAME.fullmatch(path.name) for path in paths if path.is_dir())
         return sorted({int(match[1] or match[2]) for match in found if match})
 
     def latest(self, optimizer: bool = True) -> Checkpoint | None:
-        """The newest sound checkpoint, None if there is no checkpoint at all. ``optimizer`` as in read_checkpoint.
+        """Return the newest intact checkpoint, or None if there is none at all. ``optimizer`` as in read_checkpoint.
 
-        Passes over damaged ones with a warning. Raises CheckpointError if all are damaged: to begin anew by itself
+        Skips damaged ones with a warning. Raises CheckpointError if all are damaged: to start again from the beginning
         would throw the run away.
         """
         damage = []
@@ -127,12 +126,12 @@ class CheckpointManager:
         if damage:
             raise CheckpointError(
                 "every checkpoint of the run is damaged:\n  " + "\n  ".join(damage) + "\n"
-                "put back a good copy, or begin anew with train.overwrite=true"
+                "restore a good copy, or start again with train.overwrite=true"
             )
         return None
 
     def path(self, step: int) -> Path:
-        """The directory of the checkpoint of ``step``."""
+        """Return the directory of the checkpoint of ``step``."""
         path = self._directory / f"step-{step:08d}"
         replaced = replaced_name(path)
         return replaced if replaced.is_dir() and not path.is_dir() else path

@@ -1,7 +1,7 @@
-"""One checkpoint on disk: whole or not there, read only after every byte was checked, not deleted while it is read.
+"""One checkpoint on disk: complete or absent, verified before it is read, not deleted while it is read.
 
 A directory with ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and ``manifest.json``, which has the
-SHA-256 of the others. It is written under another name, synced to the disk, then renamed.
+SHA-256 of the other files. It is written under a temporary name, synced to the disk, then renamed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Checkpoint:
-    """One checkpoint as read: the two files' tensors by name, and the state."""
+    """A checkpoint in memory: the tensors of model and optimizer by name, and the state."""
 
     path: Path
     model: Tensors
@@ -39,9 +39,9 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
-    """Write the directory ``path``, in place of what may be there, which stays whole until then.
+    """Write the directory ``path``. An existing checkpoint there stays complete until it is replaced.
 
-    Raises CheckpointError if it cannot be written; nothing of it is left then.
+    Raises CheckpointError if it cannot be written; then no part of it is left.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -74,7 +74,7 @@ def _fill(directory: Path, model: Tensors, optimizer: Tensors, state: dict[str, 
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename; what was there before is out of the way under a name of its own for a moment."""
+    """Rename ``temporary`` to ``path``; an existing checkpoint there has a temporary name meanwhile."""
     replaced = replaced_name(path)
     failpoint("save-rename")
     if path.exists():
@@ -88,7 +88,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def replaced_name(path: Path) -> Path:
-    """Where the old checkpoint of this name is while a new one takes its place; the only one, if a kill came then."""
+    """Return the name of the old checkpoint while a new one replaces it; after a kill it may be the only one."""
     return path.with_name(f".{path.name}.replaced")
 
 
@@ -98,10 +98,10 @@ def _free(path: Path) -> str:
 
 
 def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
-    """Read a checkpoint's directory after checking every file's size and SHA-256 against its manifest.
+    """Read a checkpoint after checking every file's size and SHA-256 against its manifest.
 
-    ``optimizer``: its tensors too, which are twice the model's and of use to training only. Raises CheckpointError that
-    names the first file that is missing or different.
+    ``optimizer``: read its tensors too, twice the size of the model and needed only to train. Raises CheckpointError
+    that names the first missing or different file.
     """
     with _being_read(path):
         _check(path, (MODEL, *([OPTIMIZER] if optimizer else []), STATE))
@@ -140,7 +140,7 @@ def _check(path: Path, names: tuple[str, ...]) -> None:
 
 @contextmanager
 def _being_read(path: Path) -> Iterator[None]:
-    """Keep :func:`remove_checkpoint` away, as far as the storage knows locks."""
+    """Block :func:`remove_checkpoint`, where the storage supports locks."""
     try:
         with (path / MANIFEST).open("rb") as stream:
             try:
@@ -155,9 +155,9 @@ def _being_read(path: Path) -> Iterator[None]:
 
 
 def remove_checkpoint(path: Path) -> bool:
-    """Delete a checkpoint, unless somebody reads it: then False.
+    """Delete a checkpoint. Returns False, and leaves it, if it is being read.
 
-    It is out of sight at once: a kill in the midst of it leaves no half of a checkpoint.
+    It is renamed first, so a kill during the deletion leaves no incomplete checkpoint.
     """
     with suppress(FileNotFoundError), (path / MANIFEST).open("r+b") as stream:
         try:

@@ -1,92 +1,151 @@
-"""The figures of a line of metrics, from what its steps measured."""
+"""Metrics of a run: collected from its steps, written as one record for several steps."""
 
 from __future__ import annotations
 
 import math
 import resource
+from dataclasses import dataclass, field
 
 import torch
 
 from xlmtrain.config.schema import Config
+from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
+from xlmtrain.metrics.loggers import Console, MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.train.monitor import StepMetrics
-from xlmtrain.train.state import Progress
-from xlmtrain.train.step import TrainStep
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.monitor import StepMetrics, StepMonitor
+from xlmtrain.train.state import TrainState
+from xlmtrain.train.step import StepOutput, TrainStep
 
 
-def training_metrics(steps: list[StepMetrics], progress: Progress, stepper: TrainStep) -> dict[str, float]:
-    """Loss per target, learning rate, gradient, and how far the run is.
+@dataclass
+class MetricsLog:
+    """Collects the outputs of steps and writes their metrics. ``writer``: None on all processes but the main one."""
 
-    A loss that is not a number is in no mean; its step is among the skipped.
+    config: Config
+    model: LanguageModel
+    train_step: TrainStep
+    distributed: Distributed
+    monitor: StepMonitor
+    writer: MetricsWriter | None
+    state: TrainState
+    console: Console = field(init=False, default_factory=Console)
+    timer: StepTimer = field(init=False, default_factory=StepTimer)
+    # Steps whose outputs are still on the device, and steps that are in no record yet.
+    _on_device: list[tuple[StepOutput, GlobalBatchShard]] = field(init=False, default_factory=list)
+    _unwritten: list[StepMetrics] = field(init=False, default_factory=list)
+
+    def add(self, output: StepOutput, data: GlobalBatchShard) -> None:
+        """Add a step. Raises NumericalError as :meth:`StepMonitor.collect`."""
+        self._on_device.append((output, data))
+        if self.monitor.reads_every_step:
+            self._collect()
+
+    def _collect(self) -> None:
+        on_device, self._on_device = self._on_device, []
+        self._unwritten += self.monitor.collect(on_device)
+
+    def write(self) -> None:
+        """Write a record of the steps since the last one. Collective; waits for the device."""
+        self._collect()
+        steps, self._unwritten = self._unwritten, []
+        if not steps:
+            return
+        self.timer.step_done(0, 0, 0)  # collecting waited for the device to finish the steps
+        self.state.seconds += self.timer.seconds
+        metrics = training_metrics(steps, self.state, self.train_step)
+        device, world_size = self.distributed.device, self.distributed.world_size
+        metrics |= throughput_metrics(self.timer, self.config, self.model, self.train_step, device, world_size)
+        if self.writer is not None:
+            self.writer.scalars(self.state.step, metrics)
+            self.console.progress(progress_line(metrics, self.state, self.config.train.steps))
+        self.timer.reset()
+
+    def flush(self) -> None:
+        """Hand all records to the system, before a checkpoint refers to them."""
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.console.clear()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def training_metrics(steps: list[StepMetrics], state: TrainState, train_step: TrainStep) -> dict[str, float]:
+    """Return the means over ``steps`` of loss per target and gradient norm, the learning rate, and the progress.
+
+    A loss that is not finite is in no mean; its step counts as skipped.
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     finite = [step for step in steps if math.isfinite(sum(step.losses))]
     losses = [sum(step.losses[i] for step in finite) for i in range(len(OBJECTIVES))]
     targets = [sum(step.targets[i] for step in finite) for i in range(len(OBJECTIVES))]
     if finite:
-        figures["train/loss"] = sum(losses) / max(sum(targets), 1.0)
+        metrics["train/loss"] = sum(losses) / max(sum(targets), 1.0)
     for objective, loss, count in zip(OBJECTIVES, losses, targets):
         if count:
-            figures[f"train/{objective}_loss"] = loss / count
-            figures[f"train/{objective}_ppl"] = math.exp(min(loss / count, 700.0))
+            metrics[f"train/{objective}_loss"] = loss / count
+            metrics[f"train/{objective}_ppl"] = math.exp(min(loss / count, 700.0))
     norms = [step.grad_norm for step in steps if not step.skipped]
     if norms:
-        figures["train/grad_norm"] = sum(norms) / len(norms)
-    figures |= {
+        metrics["train/grad_norm"] = sum(norms) / len(norms)
+    metrics |= {
         "train/lr": steps[-1].learning_rate,
-        "progress/tokens": progress.tokens,
-        "progress/seconds": progress.seconds,
+        "progress/tokens": state.tokens,
+        "progress/seconds": state.seconds,
     }
-    if stepper.scaler.is_enabled():
-        figures["train/loss_scale"] = stepper.scaler.get_scale()
-    if stepper.scaler.is_enabled() or progress.skipped:
-        figures["train/skipped_steps"] = progress.skipped
-    if progress.spikes:
-        figures["train/spikes"] = progress.spikes
-    return figures
+    if train_step.scaler.is_enabled():
+        metrics["train/loss_scale"] = train_step.scaler.get_scale()
+    if train_step.scaler.is_enabled() or state.skipped:
+        metrics["train/skipped_steps"] = state.skipped
+    if state.spikes:
+        metrics["train/spikes"] = state.spikes
+    return metrics
 
 
 def throughput_metrics(
-    watch: StepTimer, config: Config, model: LanguageModel, stepper: TrainStep, device: torch.device, world_size: int
+    timer: StepTimer, config: Config, model: LanguageModel, train_step: TrainStep, device: torch.device, world_size: int
 ) -> dict[str, float]:
-    """Tokens per second, the share of the time that went into waiting for data, memory, utilization.
+    """Return tokens per second, the share of time spent waiting for data, token density, memory, utilization.
 
-    A clock that stood still says nothing about speed: 0.
+    Without elapsed time the speed is 0.
     """
-    per_second = watch.tokens / watch.seconds if watch.seconds > 0 else 0.0
+    per_second = timer.tokens / timer.seconds if timer.seconds > 0 else 0.0
     speed = {
         "speed/tokens_per_second": per_second,
-        "speed/data_wait_share": watch.waiting / max(watch.seconds, 1e-9),
-        "speed/token_density": watch.tokens / max(watch.positions, 1.0),
+        "speed/data_wait_share": timer.waiting / max(timer.seconds, 1e-9),
+        "speed/token_density": timer.tokens / max(timer.positions, 1.0),
         "speed/peak_memory_gb": _peak_memory(device) / 1e9,
     }
-    peak = peak_flops(device, stepper.precision)
+    peak = peak_flops(device, train_step.precision)
     if peak is not None:
-        length, scored = config.data.sequence_length, watch.targets / max(watch.tokens, 1.0)
+        length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
         vocab = model.encoder.token_embeddings.num_embeddings
         useful = per_second * flops_per_token(config.model, vocab, length, scored)
         speed["speed/mfu"] = useful / (peak * world_size)
     return speed
 
 
-def progress_line(figures: dict[str, float], progress: Progress, steps: int) -> str:
-    """How far a run of ``steps`` steps is, for people."""
-    step = progress.step
-    losses = " ".join(f"{o} {figures[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in figures)
-    norm = f"{figures['train/grad_norm']:.2f}" if "train/grad_norm" in figures else "skipped"
-    left = progress.seconds / max(step, 1) * (steps - step)
+def progress_line(metrics: dict[str, float], state: TrainState, steps: int) -> str:
+    """Return one line for the terminal on the progress of a run of ``steps`` steps."""
+    step = state.step
+    losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
+    norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
+    left = state.seconds / max(step, 1) * (steps - step)
     return (
-        f"step {step}/{steps} | loss {losses} | lr {figures['train/lr']:.2e} | "
-        f"grad {norm} | {figures['speed/tokens_per_second']:,.0f} tokens/s | "
-        f"wait {figures['speed/data_wait_share']:.1%} | ETA {duration(left)}"
+        f"step {step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
+        f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
+        f"wait {metrics['speed/data_wait_share']:.1%} | ETA {duration(left)}"
     )
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Bytes: the most that torch had allocated on a GPU, or that this process had resident."""
+    """Return the peak of the memory that torch allocated on a GPU, or of this process's resident memory, in bytes."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -1,36 +1,36 @@
 """The run directory: everything that a run leaves behind, and enough of the data to use the model without it.
 
 config.json         the settings, complete          status.json     running, done, preempted or failed: why, who, when
-environment.json    versions, device, processes      log.txt         what was printed
-metrics.jsonl       every figure, a record a line    tensorboard/    the same as curves
+environment.json    versions, device, processes      log.txt         the log
+metrics.jsonl       all metrics, one record per line   tensorboard/    the same as curves
 dataset.json codes vocab   copies from the prepared data
 checkpoints/        see train/checkpoint.py
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import math
 import os
 import platform
 import shutil
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from xlmtrain import __version__
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import Config, flatten
+from xlmtrain.config.schema import Config, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, UserError
-from xlmtrain.runtime.atomic_io import read_json, sha256_of, sync_file, write_json
+from xlmtrain.runtime.atomic_io import read_json, sync_file, write_json
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.logging import log_to_file
 from xlmtrain.runtime.output_paths import (
@@ -41,7 +41,8 @@ from xlmtrain.runtime.output_paths import (
     clear_directory,
 )
 from xlmtrain.runtime.watchdog import Watchdog
-from xlmtrain.train.state import Progress
+from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint
+from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
 
@@ -60,128 +61,141 @@ RUN = DirectoryKind(
     ),
 )
 
-# A run can go on with other values of these; any other change would make it another run.
-_MAY_CHANGE = ("run", "data.path", "optim.", "train.", "evaluate.")
-_MUST_STAY = (
-    "optim.fused",  # apex and torch keep their step counts in different places
-    "train.batch_tokens",
-    "evaluate.metric",  # and what changes its value: the best so far could not be compared
-    "evaluate.max_tokens",
-    "evaluate.pairs_per_batch",
-    "evaluate.parallel_pairs",
-    "evaluate.zero_shot_probe.",
-)
 
-
-def code_fingerprint() -> str:
-    """Of the source files of this package."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def config_as_json(config: Config) -> dict[str, Any]:
-    """The settings as plain JSON values."""
-    return json.loads(json.dumps(asdict(config)))
+def open_run(config: Config, dataset: Dataset, distributed: Distributed) -> RunDirectory:
+    """Return the directory of a pretraining run. Raises ConfigError as :class:`RunDirectory`."""
+    inputs: list[str | Path] = [dataset.path, *config.init.word_vectors]
+    if config.init.pretrained is not None:
+        inputs.append(config.init.pretrained)
+    return RunDirectory(
+        RUN,
+        RESUME_POLICY,
+        config_as_json(config),
+        distributed,
+        overwrite=config.train.overwrite,
+        inputs=inputs,
+        dataset=dataset,
+        hang_timeout=config.train.hang_timeout,
+    )
 
 
 class RunDirectory:
-    """The directory of one run. The main process writes it, the others only know where it is.
+    """The directory of one run. The main process writes it; the others only know its path.
 
-    As a context it keeps ``status.json``, ``failed`` if an exception goes through it, and lets go of the lock; and it
-    watches over the process, which is to tell ``watch`` that it gets on.
+    As a context it keeps ``status.json`` (``failed`` if an exception passes through), runs the watchdog, and releases
+    the lock at the end.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
-        """Make or reopen it; returns on no process before it is ready on disk.
+    def __init__(
+        self,
+        kind: DirectoryKind,
+        policy: ResumePolicy,
+        settings: dict[str, Any],
+        distributed: Distributed,
+        *,
+        overwrite: bool,
+        inputs: Iterable[str | Path],
+        dataset: Dataset | None = None,
+        hang_timeout: float = math.inf,
+    ) -> None:
+        """Create or reopen the directory ``settings["run"]``. Collective: returns when it is complete on the disk.
 
-        Raises ConfigError if it belongs to a run with other settings or other data, or another process holds it.
+        ``settings``: what is stored as ``config.json``. ``inputs``: paths that the run reads. ``dataset``: copied, and
+        must be the same at a resume. Raises ConfigError if the directory belongs to a run with other settings or other
+        data, or another process holds it.
         """
-        self.path = Path(config.run)
+        failpoint("open")
+        self.path, self._kind, self._policy, self._dataset = Path(settings["run"]), kind, policy, dataset
         self.is_main, self._rank = distributed.is_main, distributed.rank
-        self.progress: Progress | None = None
-        """How far the run is, once it is known."""
-        self._mute = False
-        self.watch = Watchdog(config.train.hang_timeout, self._beat, self._failed)
+        self.state: SelectionState | None = None
+        """Progress of the run, once it is known."""
+        self._warned = False
+        self._lock: TextIO | None = None
+        self.watchdog = Watchdog(hang_timeout, self._heartbeat, self._failed)
         problem: UserError | None = None
         if self.is_main:
             try:
-                self._open(config, dataset, distributed)
+                self._open(settings, overwrite, inputs, distributed)
             except UserError as error:
                 problem = error
-            except OSError as error:  # a full disk, say
+            except OSError as error:  # a full disk, for example
                 problem = ConfigError(f"run={self.path}: cannot be used ({error})")
-        failed = distributed.all_reduce_sum([float(problem is not None)])[0] > 0
+        failed = distributed.any(problem is not None)
         if problem is not None:
             raise problem
         if failed:
             raise ConfigError(f"run={self.path}: rank 0 cannot use this directory, and says why")
 
-    def _open(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
-        inputs: list[str | Path] = [dataset.path, *config.init.word_vectors]
-        if config.init.pretrained is not None:
-            inputs.append(config.init.pretrained)
-        check_output_path("run", config.run, inputs)
-        if config.train.overwrite:
-            check_replaceable("run", self.path, RUN)
+    def _open(
+        self, settings: dict[str, Any], overwrite: bool, inputs: Iterable[str | Path], distributed: Distributed
+    ) -> None:
+        check_output_path("run", settings["run"], inputs)
+        if overwrite:
+            check_replaceable("run", self.path, self._kind)
         else:
-            check_directory("run", self.path, RUN)
+            check_directory("run", self.path, self._kind)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run={self.path}: cannot make this directory ({error.strerror})") from None
         self._lock = lock_directory(self.path)
         try:
-            self._fill(config, dataset, distributed)
+            self._fill(settings, overwrite, distributed)
         except BaseException:
             self._lock.close()
             raise
 
-    def _fill(self, config: Config, dataset: Dataset, distributed: Distributed) -> None:
+    def _fill(self, settings: dict[str, Any], overwrite: bool, distributed: Distributed) -> None:
         sync_file(self.path.absolute().parent)
-        settings = config_as_json(config)
         changes: list[str] = []
-        if config.train.overwrite:
-            clear_directory("run", self.path, RUN)
+        if overwrite:
+            clear_directory("run", self.path, self._kind)
         else:
-            changes = self._changes(settings, dataset)
-        write_json(self.path / "config.json", settings)  # first: it says whose directory this is
+            changes = self._changes(settings)
+        write_json(self.path / "config.json", settings)  # first: it identifies the directory
         log_to_file(self.path / "log.txt")
         for change in changes:
             log.info("another setting than before, %s", change)
-        for name in ("dataset.json", "codes", "vocab"):
-            if not (dataset.path / name).exists():
-                continue  # imported data may come without codes
-            copy = self.path / f".{name}.tmp"
-            shutil.copyfile(dataset.path / name, copy)
-            sync_file(copy)
-            os.replace(copy, self.path / name)
+        if self._dataset is not None:
+            self._copy_from(self._dataset.path)
         write_json(self.path / "environment.json", _environment(distributed))
-        for remark in self.path.glob(".failed-rank-*"):
-            remark.unlink(missing_ok=True)
+        for note in self.path.glob(".failed-rank-*"):
+            note.unlink(missing_ok=True)
         self.status("running")
 
+    def _copy_from(self, data: Path) -> None:
+        for name in ("dataset.json", "codes", "vocab"):
+            if not (data / name).exists():
+                continue  # imported data may come without codes
+            copy = self.path / f".{name}.tmp"
+            shutil.copyfile(data / name, copy)
+            sync_file(copy)
+            os.replace(copy, self.path / name)
+
     def __enter__(self) -> RunDirectory:
-        self.watch.start()
+        self.watchdog.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.watch.stop()
+        self.watchdog.stop()
         if error is not None:
             self._failed(f"{type(error).__name__}: {error}", alone=isinstance(error, UserError))
-        if self.is_main:
+        if self._lock is not None:
             self._lock.close()
 
+    def end(self, status: str, reason: str) -> None:
+        """Stop the watchdog and write the final status."""
+        self.watchdog.stop()
+        self.status(status, reason)
+
     def status(self, status: str, reason: str = "") -> None:
-        """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``, why, which process and when."""
+        """Write ``status.json``: ``running``, ``done``, ``preempted`` or ``failed``, the reason, process and time."""
         if not self.is_main:
             return
         content = {
             "status": status,
             "reason": reason,
-            "step": self.progress.step if self.progress else None,
+            "step": self.state.step if self.state else None,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -189,56 +203,56 @@ class RunDirectory:
         try:
             write_json(self.path / "status.json", content)
         except OSError as error:  # a full disk does not end a run for that
-            if not self._mute:
+            if not self._warned:
                 log.warning("status.json is not up to date: %s", error)
-            self._mute = True
+            self._warned = True
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         self.status("running")
 
     def _failed(self, reason: str, alone: bool = False) -> None:
-        """Leave ``reason`` in ``status.json``. Other processes leave theirs beside it, for the main one to report.
+        """Write ``reason`` to ``status.json``; other processes than the main one leave it in a file for that.
 
-        What ends the main process may be that another one is gone, whose reason is then the true one; unless it stands
-        ``alone``.
+        The main process often fails only because another one has ended, whose reason is the true one. It puts the
+        others' reasons first, unless ``alone``: its own reason stands for itself.
         """
         if not self.is_main:
             with suppress(OSError):
                 self.path.joinpath(f".failed-rank-{self._rank}").write_text(reason, encoding="utf-8")
             return
-        for remark in [] if alone else sorted(self.path.glob(".failed-rank-*")):
+        for note in [] if alone else sorted(self.path.glob(".failed-rank-*")):
             with suppress(OSError):
-                reason = f"rank {remark.name.rpartition('-')[2]}: {remark.read_text(encoding='utf-8')}\n{reason}"
+                reason = f"rank {note.name.rpartition('-')[2]}: {note.read_text(encoding='utf-8')}\n{reason}"
         self.status("failed", reason)
 
-    def _changes(self, settings: dict[str, Any], dataset: Dataset) -> list[str]:
-        """How the settings differ from those the run began with, one line a key."""
+    def _changes(self, settings: dict[str, Any]) -> list[str]:
+        """Return how ``settings`` differ from those the run began with, one line per key.
+
+        Raises ConfigError if one of them may not change, or the data is another.
+        """
         before = self.path / "config.json"
         if not before.is_file():
             return []
         old, new = flatten(current_settings(read_json(before))), flatten(settings)
         if "imported" in old:
             raise ConfigError(
-                f"run={self.path}: an imported model is in this directory; start from it with init.pretrained={self.path} "
-                "and give the run another directory"
+                f"run={self.path}: an imported model is in this directory; start from it with "
+                f"init.pretrained={self.path} and give the run another directory"
             )
-        # A setting that came with a later version and is not made use of is no change.
-        keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
-        changed = [key for key in keys if old.get(key) != new.get(key)]
-        lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed}
-        # Its best so far cannot depend on an evaluation that an earlier version did not have.
-        staying = [k for k in changed if k.startswith(_MUST_STAY) and (k in old or not k.startswith("evaluate."))]
-        refused = [lines[key] for key in changed if key in staying or not key.startswith(_MAY_CHANGE)]
-        copy = self.path / "dataset.json"  # not there yet if the first start was killed at once
-        fingerprint = read_json(copy).get("fingerprint", "none") if copy.is_file() else dataset.fingerprint
-        if fingerprint != dataset.fingerprint:
-            refused.append(f"the data: fingerprint {fingerprint[:12]} -> {dataset.fingerprint[:12]}")
+        lines, refused = self._policy.compare(old, new)
+        copy = self.path / "dataset.json"  # missing if the first start was killed early
+        if self._dataset is not None and copy.is_file():
+            fingerprint, current = read_json(copy).get("fingerprint", "none"), self._dataset.fingerprint
+            if fingerprint != current:
+                refused.append(f"the data: fingerprint {fingerprint[:12]} -> {current[:12]}")
         if refused:
             raise ConfigError(
-                f"run={self.path}: a run is in this directory that began otherwise:\n  " + "\n  ".join(refused) + "\n"
-                "give the old values to resume it, another run=... for a new run, or train.overwrite=true to replace it"
+                f"run={self.path}: a run is in this directory that began otherwise:\n  "
+                + "\n  ".join(refused)
+                + "\ngive the old values to resume it, another run=... for a new run, or train.overwrite=true to "
+                "replace it"
             )
-        return list(lines.values())
+        return lines
 
 
 def _environment(distributed: Distributed) -> dict[str, Any]:

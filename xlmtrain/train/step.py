@@ -1,13 +1,15 @@
-"""One optimizer step: micro-batches in, weights moved, figures out."""
+"""One optimizer step: from micro-batches to updated weights and step outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import Config, FusedAdam, Precision
+from xlmtrain.config.schema import Config, FusedAdam, OptimConfig, Precision
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.optim.schedule import learning_rate
@@ -20,11 +22,11 @@ from xlmtrain.train.parallel import Parallel, full_scalar
 
 @dataclass
 class StepOutput:
-    """What a step measured. Tensors are on the device, so that reading them can wait until they are logged.
+    """Step outputs, left on the device so that logging, not the step, synchronises.
 
-    ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) the global batch's targets;
-    ``grad_norm``: () before clipping; ``skipped``: () 1 if the weights did not move, as a gradient was not finite or
-    the loss above the limit.
+    ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) targets in the global batch;
+    ``grad_norm``: () before clipping; ``skipped``: () 1 if the weights were not updated, because the gradient was not
+    finite or the loss was above the limit.
     """
 
     step: int
@@ -35,11 +37,58 @@ class StepOutput:
     learning_rate: float
 
 
-class TrainStep:
-    """Computes the gradient of a global batch and steps the optimizer.
+@dataclass
+class OptimizerStep:
+    """One optimizer step: learning rate, gradient, clipping, update. The gradient comes from a given function.
 
-    The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
-    whole global batch: over all micro-batches of all processes, not a mean of their means.
+    ``steps``: length of the schedule. ``limit``: loss per target; None is no limit. A step whose loss is above it, or
+    whose gradient is not finite, leaves weights and optimizer state unchanged.
+    """
+
+    config: OptimConfig
+    steps: int
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    distributed: Distributed
+    limit: float | None = None
+
+    def __call__(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
+        """Take step ``step``, from 0. ``backward`` accumulates the scaled gradient and returns the summed losses."""
+        rate = learning_rate(self.config, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = backward()
+        self.scaler.unscale_(self.optimizer)
+        clip = self.config.clip_grad_norm
+        norm = full_scalar(nn.utils.clip_grad_norm_(self.parameters, clip if clip > 0 else float("inf")))
+        skipped = (~torch.isfinite(norm)).to(torch.float32)
+        if self.limit is not None:
+            loss = sum(self.distributed.all_reduce_sum(losses.tolist())) / max(sum(targets), 1.0)
+            skipped.fill_(max(float(skipped), float(loss > self.limit)))
+        self._update(skipped)
+        self.optimizer.zero_grad()
+        return StepOutput(step, losses, targets, norm, skipped, rate)
+
+    def _update(self, skipped: torch.Tensor) -> None:
+        """Step the optimizer unless ``skipped``; the host does not wait to know."""
+        if self.scaler.is_enabled():
+            if self.limit is None or not skipped.item():
+                self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self.config.fused is FusedAdam.torch:
+            # torch's fused kernels skip the update where this flag is set; GradScaler uses it too.
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not skipped.item():
+            self.optimizer.step()
+
+
+class TrainStep:
+    """Compute the gradient of a global batch and step the optimizer.
+
+    The loss is the sum over objectives of the objective's share of the sub-batches times its mean loss per target. The
+    mean is over the whole global batch, that is all micro-batches of all processes, not a mean of their means.
     """
 
     def __init__(
@@ -50,29 +99,21 @@ class TrainStep:
         precision: Precision,
         distributed: Distributed,
     ) -> None:
-        self._config, self._parallel, self._optimizer, self._distributed = config, parallel, optimizer, distributed
+        self._config, self._parallel, self._distributed = config, parallel, distributed
         self.precision = precision
-        self._parameters = [p for p in parallel.module.parameters() if p.requires_grad]
         self.scaler = make_scaler(config.train, precision, distributed.device)
-        self.limit: float | None = None
-        """A step with more loss per target than this leaves the weights as they are; None: none does."""
+        parameters = [p for p in parallel.module.parameters() if p.requires_grad]
+        self._optimizer_step = OptimizerStep(
+            config.optim, config.train.steps, parameters, optimizer, self.scaler, distributed
+        )
 
     def __call__(self, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
-        """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in all."""
-        rate = learning_rate(self._config.optim, data.step, self._config.train.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        losses = self._backward(data, targets)
-        self.scaler.unscale_(self._optimizer)
-        clip = self._config.optim.clip_grad_norm
-        norm = full_scalar(nn.utils.clip_grad_norm_(self._parameters, clip if clip > 0 else float("inf")))
-        skipped = (~torch.isfinite(norm)).to(torch.float32)
-        if self.limit is not None:
-            loss = sum(self._distributed.all_reduce_sum(losses.tolist())) / max(sum(targets), 1.0)
-            skipped.fill_(max(float(skipped), float(loss > self.limit)))
-        self._move_weights(skipped)
-        self._optimizer.zero_grad()
-        return StepOutput(data.step, losses, targets, norm, skipped, rate)
+        """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
+        return self._optimizer_step(data.step, targets, partial(self._backward, data, targets))
+
+    def set_loss_limit(self, limit: float | None) -> None:
+        """Set the loss per target above which a step leaves the weights unchanged; None: no limit."""
+        self._optimizer_step.limit = limit
 
     def _backward(self, data: GlobalBatchShard, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
@@ -91,16 +132,3 @@ class TrainStep:
             losses[objective] += loss.detach()
         self._parallel.run_empty(missing)
         return losses
-
-    def _move_weights(self, skipped: torch.Tensor) -> None:
-        """Step the optimizer unless ``skipped``; the host does not wait to know."""
-        if self.precision is Precision.fp16:
-            if self.limit is None or not skipped.item():
-                self.scaler.step(self._optimizer)
-            self.scaler.update()
-        elif self._config.optim.fused is FusedAdam.torch:
-            # torch's fused kernels leave weights and moments alone where this flag is set; GradScaler uses it too.
-            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
-            self._optimizer.step()
-        elif not skipped.item():
-            self._optimizer.step()

@@ -1,4 +1,4 @@
-"""What a run is about to do, in a few lines at its start."""
+"""A few lines at the start of a run: model, device, batch and data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ def summarize(
     precision: Precision,
     distributed: Distributed,
 ) -> list[str]:
-    """Model, batch, and for each task its share of the draws and how often its text will be seen."""
+    """Return lines on model and batch, and each task's share of the sub-batches and number of epochs. Collective."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     train, data = config.train, config.data
-    draws = train.batch_tokens // data.sub_batch_tokens
+    count = train.batch_tokens // data.sub_batch_tokens
     lines = [
         f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
         + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
         f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}; {_hosts(distributed)}",
-        f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.sub_batch_tokens:,}, "
-        f"{draws // distributed.world_size} a process; {train.steps:,} steps",
+        f"batch: {train.batch_tokens:,} tokens = {count} sub-batches of {data.sub_batch_tokens:,}, "
+        f"{count // distributed.world_size} per process; {train.steps:,} steps",
     ]
     sampler = loader.sampler
-    for task, share, passes in zip(sampler.tasks, sampler.probabilities, sampler.passes(train.steps)):
-        sentences = task.source.sentences
-        lines.append(f"{task.name}: {sentences:,} sentences, {share:.1%} of the sub-batches, seen {passes:.2f} times")
+    for task, probability in zip(sampler.tasks, sampler.probabilities):
+        epochs = probability * count * train.steps / task.source.draws(0)
+        lines.append(
+            f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the sub-batches, "
+            f"{epochs:.2f} epochs"
+        )
     return lines
 
 
 def _hosts(distributed: Distributed) -> str:
-    """How many processes are where; each of them has to call it."""
+    """Return the number of processes on each host. Collective."""
     hosts = Counter(distributed.all_gather_text(socket.gethostname()))
     return ", ".join(f"{count} on {host}" for host, count in hosts.items())

@@ -1,0 +1,156 @@
+"""Fine-tune a classifier with several seeds, one after the other, in one run directory.
+
+config.json  the settings, and checksums of model and data     status.json  environment.json  log.txt  as of any run
+results.json the labels, and for each seed and language the scores
+seed-0/      metrics.jsonl  tensorboard/  result.json  checkpoints/  (see train/checkpoint.py)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmtrain import __version__
+from xlmtrain.config.finetune import FinetuneConfig
+from xlmtrain.config.schema import config_as_json, flatten
+from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
+from xlmtrain.finetune.scores import Scores
+from xlmtrain.finetune.training import SeedTraining
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.output_paths import DirectoryKind
+from xlmtrain.runtime.precision import choose_precision
+from xlmtrain.runtime.process import StopRequest
+from xlmtrain.train.resume_policy import ResumePolicy
+from xlmtrain.train.run_dir import RUN, RunDirectory
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "valid", "test")
+FINETUNING = DirectoryKind(
+    name="a fine-tuning",
+    header="config.json",
+    keys=frozenset({"run", "init", "task", "seeds", "train"}),
+    files=(
+        *("config.json", "environment.json", "status.json", "log.txt", "results.json", ".*.tmp", ".failed-rank-*"),
+        *("seed-*/", "seed-*/result.json"),
+        *(f"seed-*/{file}" for file in RUN.files),
+    ),
+)
+# With any other change the results of two seeds could not be averaged.
+RESUME_POLICY = ResumePolicy(
+    ("run", "init.", "seeds", "task.train.", "task.valid.", "task.test.", "train.device", "train.overwrite")
+)
+
+
+def finetune(
+    config: FinetuneConfig, saved: PretrainedBundle, distributed: Distributed, stop: StopRequest
+) -> dict[str, list[Scores]] | None:
+    """Return language of ``task.test`` -> the scores of each seed, or None if a signal came first.
+
+    Everything is read, and so checked, before the directory is touched. Raises ConfigError if the directory belongs to
+    another fine-tuning, DataError for invalid files.
+    """
+    if config.train.batch_size < distributed.world_size:
+        raise ConfigError(f"train.batch_size={config.train.batch_size}: less than {distributed.world_size} processes")
+    precision = choose_precision(config.train.precision, distributed.device)
+    labels, splits = _read(config, saved)
+    for line in _summary(labels, splits):
+        log.info(line)
+    settings = _settings(config, saved, splits)
+    distributed.assert_same(flatten(settings), "settings, model or data")
+    files = [path for split in SPLITS for path in getattr(config.task, split).values()]
+    with RunDirectory(
+        FINETUNING,
+        RESUME_POLICY,
+        settings,
+        distributed,
+        overwrite=config.train.overwrite,
+        inputs=[config.init.pretrained, *files],
+    ) as run:
+        results = []
+        for seed in config.seeds:
+            place = run.path / f"seed-{seed}"
+            if (place / "result.json").is_file():
+                results.append(read_json(place / "result.json"))
+                continue
+            if distributed.is_main:
+                place.mkdir(exist_ok=True)
+            training = SeedTraining(
+                config=config,
+                seed=seed,
+                directory=place,
+                saved=saved,
+                labels=len(labels),
+                splits=splits,
+                distributed=distributed,
+                precision=precision,
+                stop=stop,
+                still_alive=run.watchdog.progress,
+            )
+            run.state = training.state
+            result = training.run()
+            if result is None:
+                run.end("preempted", f"signal {stop.signal}" if stop.signal else "signal to another process")
+                return None
+            if distributed.is_main:
+                write_json(place / "result.json", result)
+            results.append(result)
+        if distributed.is_main:
+            write_json(run.path / "results.json", {"labels": labels, "seeds": results})
+        run.end("done", f"{len(results)} seeds")
+    return {language: [Scores(**result["test"][language]) for result in results] for language in config.task.test}
+
+
+def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], dict[str, dict[str, Encoded]]]:
+    examples = {
+        split: {
+            language: read_examples(Path(path), language, f"task.{split}.{language}")
+            for language, path in getattr(config.task, split).items()
+        }
+        for split in SPLITS
+    }
+    labels = labels_of({f"task.{split}.{lang}": e for split, files in examples.items() for lang, e in files.items()})
+    learned = {example.label for file in examples["train"].values() for example in file}
+    if unknown := [label for label in labels if label not in learned]:
+        log.warning("these labels have no training example: %s", ", ".join(unknown))
+    text, positions, most = saved.pipeline(), saved.config.max_positions, config.task.max_tokens
+    return labels, {
+        split: encode("task", files, text, saved.languages, positions, labels, most)
+        for split, files in examples.items()
+    }
+
+
+def _summary(labels: Sequence[str], splits: Mapping[str, Mapping[str, Encoded]]) -> list[str]:
+    sizes = "; ".join(
+        f"{split} " + ", ".join(f"{language} {len(file.ids):,}" for language, file in files.items())
+        for split, files in splits.items()
+        if files
+    )
+    return [f"{len(labels)} labels", f"examples: {sizes}"]
+
+
+def _settings(
+    config: FinetuneConfig, saved: PretrainedBundle, splits: Mapping[str, Mapping[str, Encoded]]
+) -> dict[str, Any]:
+    """Return the settings as plain JSON values, with checksums of the files that they name."""
+    weights, text = hashlib.sha256(), hashlib.sha256()
+    for name in sorted(saved.weights):
+        weights.update(np.ascontiguousarray(saved.weights[name].float().cpu().numpy()).view(np.uint8).data)
+    for split, files in splits.items():
+        for language, file in files.items():
+            text.update(f"{split} {language}".encode())
+            for array in (*file.ids, file.labels):
+                text.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return {
+        **config_as_json(config),
+        "xlmtrain": __version__,
+        "model_sha256": weights.hexdigest(),
+        "data_sha256": text.hexdigest(),
+    }

@@ -1,0 +1,83 @@
+"""Evaluation during training: when it is due, what counts as the best, and sample predictions to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from xlmtrain.config.schema import Config, Precision
+from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.oom import evaluation_advice, explain_oom
+from xlmtrain.train.parallel import unsharded_copy
+from xlmtrain.train.state import TrainState
+
+
+class Evaluator(Protocol):
+    """Computes the validation metrics of a model. Collective."""
+
+    def __call__(
+        self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
+    ) -> dict[str, float]:
+        """Return the metrics by name, the same on every process.
+
+        ``stop`` is called before every batch; if it returns True on any process, all of them raise Interrupted.
+        """
+
+    def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
+        """Return masked sentences with the model's predictions: name of a validation set -> Markdown."""
+
+
+@dataclass
+class Evaluation:
+    """Runs ``evaluator`` when it is due, writes its metrics and keeps the best value in ``state``.
+
+    ``writer``: None on all processes but the main one.
+    """
+
+    config: Config
+    evaluator: Evaluator
+    model: LanguageModel
+    precision: Precision
+    distributed: Distributed
+    state: TrainState
+    writer: MetricsWriter | None
+    console: Console
+
+    def is_due(self) -> bool:
+        """Return True at the first and the last step and every ``evaluate.every`` steps, once per step."""
+        step, every = self.state.step, self.config.evaluate.every
+        due = step in (0, self.config.train.steps) or (every > 0 and step % every == 0)
+        return due and self.state.evaluated != step
+
+    @torch.compiler.set_stance("force_eager")  # its many shapes would exceed the recompilation limit of a block
+    def run(self, stop: Callable[[], bool]) -> bool:
+        """Evaluate. Returns True if the selection metric is the best so far. Collective.
+
+        Raises Interrupted if ``stop`` returned True on any process, DeviceOutOfMemory with the setting that helps.
+        """
+        with explain_oom(*evaluation_advice(self.config)):
+            model = unsharded_copy(self.model)
+            metrics = self.evaluator(model, self.precision, self.distributed, stop)
+            samples = self.distributed.run_on_all(lambda: self._samples(model))
+        name = self.config.evaluate.metric
+        improved = self.state.add_evaluation(metrics[name], rising=name.endswith("_acc"))
+        if self.writer is not None:
+            self._write(self.writer, metrics, samples, improved)
+        return improved
+
+    def _samples(self, model: LanguageModel) -> dict[str, str]:
+        return self.evaluator.samples(model, self.precision, self.distributed) if self.writer is not None else {}
+
+    def _write(self, writer: MetricsWriter, metrics: dict[str, float], samples: dict[str, str], improved: bool) -> None:
+        step = self.state.step
+        writer.scalars(step, metrics)
+        for name, text in samples.items():
+            writer.text(step, f"samples/{name}", text)
+        named = ((name.partition("/")[2], value) for name, value in metrics.items() if name.startswith("valid/"))
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in named)
+        self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")

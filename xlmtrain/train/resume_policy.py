@@ -1,0 +1,74 @@
+"""Which runs are the same run: settings, code and data, between processes and between the starts of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlmtrain import __version__
+from xlmtrain.config.schema import Config, config_as_json, flatten
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.runtime.atomic_io import sha256_of
+from xlmtrain.runtime.distributed import Distributed
+
+
+@dataclass(frozen=True)
+class ResumePolicy:
+    """The settings with which a run may be resumed although they differ from those it began with.
+
+    ``may_change``, ``must_stay``: prefixes of key paths; a key needs one of the former and none of the latter.
+    """
+
+    may_change: tuple[str, ...]
+    must_stay: tuple[str, ...] = ()
+
+    def allows(self, key: str, is_new: bool) -> bool:
+        """Return True if ``key`` may differ. ``is_new``: an earlier version wrote the run and did not have the key."""
+        # The best value so far cannot depend on an evaluation that the earlier version did not have.
+        stays = key.startswith(self.must_stay) and not (is_new and key.startswith("evaluate."))
+        return key.startswith(self.may_change) and not stays
+
+    def compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Return a line for each setting, by key path, that differs, and those of the lines that are not allowed."""
+        # A setting that a later version added, and that is not used, is no change.
+        keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
+        lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)}
+        refused = [line for key, line in lines.items() if not self.allows(key, is_new=key not in old)]
+        return list(lines.values()), refused
+
+
+# Any other change would make it another run.
+RESUME_POLICY = ResumePolicy(
+    may_change=("run", "data.path", "optim.", "train.", "evaluate."),
+    must_stay=(
+        "optim.fused",  # apex and torch keep their step counts in different places
+        "train.batch_tokens",
+        "evaluate.metric",  # and what changes its value: the best so far could not be compared
+        "evaluate.max_tokens",
+        "evaluate.pairs_per_batch",
+        "evaluate.parallel_pairs",
+        "evaluate.zero_shot_probe.",
+    ),
+)
+
+
+def code_fingerprint() -> str:
+    """Return the SHA-256 of this package's source files."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def check_same_run(config: Config, dataset: Dataset, distributed: Distributed) -> None:
+    """Raise ConfigError unless all processes have the same settings, data and versions. Collective."""
+    versions = {"xlmtrain": __version__, "torch": torch.__version__, "the code": code_fingerprint()}
+    distributed.assert_same(
+        {**versions, "the data": dataset.fingerprint, **flatten(config_as_json(config))}, "settings, data or versions"
+    )
