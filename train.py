@@ -110,7 +110,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     failpoint("open")
     with RunDirectory(config, dataset, distributed) as run:
         failpoint("resume")
-        progress = run.progress = resume(store, model, optimizer, stepper.scaler, loader.sampler.start(), distributed)
+        progress = run.progress = resume(
+            store, model, optimizer, stepper.scaler, loader.sampler.initial_state(), distributed
+        )
         for line in [*first, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
         for doubt in found:

@@ -46,7 +46,7 @@ def losses(contender: str, text: Path) -> tuple[list[float], list[float]]:
     mine, theirs = multiprocessing.Pipe()
     for message in (Order(0, 2), Order(1, STEPS - 3), End(0)):
         mine.send(message)
-    loop.train(Turns(theirs, loader.steps(0, 10**9, loader.sampler.start()), CPU))
+    loop.train(Turns(theirs, loader.steps(0, 10**9, loader.sampler.initial_state()), CPU))
     turns = [mine.recv() for _ in range(2)]
     for turn in turns:
         assert turn.forward + turn.backward + turn.optimizer + turn.other == pytest.approx(turn.cost)

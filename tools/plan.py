@@ -42,7 +42,7 @@ class PlanOptions:
     """Entries of the vocabulary; 0: those of data.path."""
 
     tokens_per_gpu: int = 0
-    """Tokens of a step on each GPU; 0: train.batch_tokens shared out, a draw at least."""
+    """Tokens of a step on each GPU; 0: train.batch_tokens shared out, a sub-batch at least."""
 
     tokens: float = 0.0
     """Tokens of the whole run; 0: train.steps * train.batch_tokens."""

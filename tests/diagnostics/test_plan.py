@@ -106,10 +106,10 @@ def test_scaling() -> None:
 
 
 def test_rows_that_are_looked_up() -> None:
-    """Draws of 8,192 tokens, and what was counted: benchmarks/plan.md. Only they are waited for, if they are tied."""
+    """Sub-batches of 8,192 tokens, against counts in benchmarks/plan.md. Tied embeddings wait for these rows only."""
     counted = {1: 0.036, 8: 0.182, 16: 0.283, 32: 0.418, 64: 0.581, 128: 0.750, 256: 0.890}
-    for draws, share in counted.items():
-        assert looked_up(8192 * draws, 60_562) == pytest.approx(share, abs=0.02)
+    for sub_batches, share in counted.items():
+        assert looked_up(8192 * sub_batches, 60_562) == pytest.approx(share, abs=0.02)
     tied, untied = (
         step_time(replace(RELEASED, tie_embeddings=tie), PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", 64))
         for tie in (True, False)

@@ -63,7 +63,7 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     model = LanguageModel(config.model, VOCAB, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     stepper = TrainStep(config, model, optimizer, Precision(config.train.precision), distributed)
-    step_data = loader.make(0, loader.sampler.start())
+    step_data = loader.make(0, loader.sampler.initial_state())
     stepper(step_data, [1.0, 1.0, 1.0])
     dist.barrier()
     before = received()

@@ -105,7 +105,7 @@ def _serve(connection: Connection, contender: Contender, shape: str, data: Path,
     del weights
     clock = clock_of(device)
     connection.send({**_introduction(loop, loader, device, clock), "imports_mb": imports})
-    turns = Turns(connection, loader.steps(0, 10**9, loader.sampler.start()), device)
+    turns = Turns(connection, loader.steps(0, 10**9, loader.sampler.initial_state()), device)
     loop.train(turns)
     saves = turns.end.saves
     connection.send({"checkpoint": loop.saving(saves)} if saves and isinstance(loop, Saves) else {})
@@ -113,12 +113,12 @@ def _serve(connection: Connection, contender: Contender, shape: str, data: Path,
 
 def _introduction(loop: Trains, loader: Loader, device: torch.device, clock: Clock) -> dict[str, Any]:
     """What must be the same for all contenders, and what a batch costs."""
-    cursors = loader.sampler.start()
+    cursors = loader.sampler.initial_state()
     begin = time.process_time()
     for step in range(_LOADS):
-        cursors = loader.make(step, cursors).cursors
+        cursors = loader.make(step, cursors).sampler_state
     load = (time.process_time() - begin) / _LOADS
-    (batch,) = loader.make(0, loader.sampler.start()).batches
+    (batch,) = loader.make(0, loader.sampler.initial_state()).batches
     loop.model.to(device).eval()
     with torch.no_grad():
         loss = loop.loss(batch.to(device))

@@ -21,9 +21,9 @@ _ABOVE_ZERO = {
     "evaluate": "batch_tokens pairs_per_batch",
 }
 _NOT_NEGATIVE = {
-    "mask": "frequency_alpha",
+    "mask": "inverse_frequency_exponent",
     "optim": "warmup_steps warmup_init_lr min_lr decay_steps weight_decay clip_grad_norm",
-    "train": "micro_batch_tokens keep_every compare_every",
+    "train": "micro_batch_tokens keep_every replica_check_every",
     "evaluate": "every max_tokens parallel_pairs patience sample_predictions",
 }
 _SHARES = {

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
-    """The random generator of one ``purpose`` at one place, e.g. ``generator(0, "mask", "mlm.en", epoch, draw)``."""
+    """The random generator of one ``purpose`` at one place, e.g. ``generator(0, "mask", "mlm.en", epoch, index)``."""
     return np.random.default_rng(_key(seed, purpose, index))
 
 

@@ -160,7 +160,7 @@ class TrainingLoop:
             self._wait_for_saver()
         self.unread.append((self.stepper(data, targets), data))
         self.progress.step = data.step + 1
-        self.progress.cursors = data.cursors
+        self.progress.cursors = data.sampler_state
         self.progress.tokens += int(tokens)
         if self.guard.at_once:
             self._read()

@@ -49,7 +49,7 @@ class StepMetrics:
 
 
 class StepMonitor:
-    """Reads the figures of steps and judges them. What it finds it names: step, draws, rank and module."""
+    """Reads the figures of steps and judges them. What it finds it names: step, sub-batches, rank and module."""
 
     def __init__(
         self, config: Config, model: LanguageModel, stepper: TrainStep, distributed: Distributed, progress: Progress
@@ -183,6 +183,6 @@ def where(data: GlobalBatchShard) -> str:
     """The step, from 1, and what its batch was made of."""
     return (
         f"step {data.step + 1}, made of "
-        + ", ".join(f"{name} epoch {epoch} draw {draw}" for name, epoch, draw in data.draws)
+        + ", ".join(f"{name} epoch {epoch} sub-batch {index}" for name, epoch, index in data.sub_batches)
         + f" (tools/show_data.py step={data.step} shows them)"
     )

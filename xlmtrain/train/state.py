@@ -42,7 +42,7 @@ class Progress:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Progress:
         """From what :meth:`to_json` gave."""
-        cursors = {name: (epoch, draw) for name, (epoch, draw) in value["cursors"].items()}
+        cursors = {name: (epoch, index) for name, (epoch, index) in value["cursors"].items()}
         return cls(**{**value, "cursors": cursors})
 
 

@@ -44,7 +44,7 @@ class StepOutput:
 class TrainStep:
     """Computes the gradient of a global batch and steps the optimizer.
 
-    The loss is, summed over objectives, the objective's share of the draws times its mean loss per target over the
+    The loss is, summed over objectives, the objective's share of the sub-batches times its mean loss per target in the
     whole global batch: over all micro-batches of all processes, not a mean of their means. Raises ConfigError if
     gradients are to be compressed and the precision is fp32.
     """

@@ -20,22 +20,23 @@ def summarize(
     precision: Precision,
     distributed: Distributed,
 ) -> list[str]:
-    """Model, batch, and for each task its share of the draws and how often its text will be seen."""
+    """Model, batch, and for each component its share of the sub-batches and how often its text will be seen."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     train, data = config.train, config.data
-    draws = train.batch_tokens // data.sub_batch_tokens
+    sub_batches = train.batch_tokens // data.sub_batch_tokens
     lines = [
         f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
         + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
         f"device: {distributed.world_size} x {distributed.device.type}, {precision.value}; {_hosts(distributed)}",
-        f"batch: {train.batch_tokens:,} tokens = {draws} draws of {data.sub_batch_tokens:,}, "
-        f"{draws // distributed.world_size} a process; {train.steps:,} steps",
+        f"batch: {train.batch_tokens:,} tokens = {sub_batches} sub-batches of {data.sub_batch_tokens:,}, "
+        f"{sub_batches // distributed.world_size} a process; {train.steps:,} steps",
     ]
     sampler = loader.sampler
-    for task, probability in zip(sampler.tasks, sampler.probabilities):
-        passes = probability * draws * train.steps / task.source.draws(0)
+    for component, probability in zip(sampler.components, sampler.probabilities):
+        passes = probability * sub_batches * train.steps / component.source.sub_batch_count(0)
         lines.append(
-            f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the draws, seen {passes:.2f} times"
+            f"{component.name}: {component.source.sentences:,} sentences, {probability:.1%} of the sub-batches, "
+            f"seen {passes:.2f} times"
         )
     return lines
 

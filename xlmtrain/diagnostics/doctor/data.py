@@ -45,13 +45,14 @@ def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[str 
     except UserError as error:
         yield Finding(str(error))
         return
-    draws = config.train.batch_tokens // config.data.sub_batch_tokens
-    for task, share in zip(sampler.tasks, sampler.probabilities):
-        passes = share * draws * config.train.steps / task.source.draws(0)
-        yield f"{task.name}: {task.source.sentences:,} sentences, {share:.0%} of the draws, seen {passes:.1f} times"
+    sub_batches = config.train.batch_tokens // config.data.sub_batch_tokens
+    for component, share in zip(sampler.components, sampler.probabilities):
+        passes = share * sub_batches * config.train.steps / component.source.sub_batch_count(0)
+        count = component.source.sentences
+        yield f"{component.name}: {count:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times"
         if passes > _PASSES:
             yield Finding(
-                f"{task.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
+                f"{component.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
                 ["more text, fewer train.steps, or a lower weight"],
                 grave=False,
             )

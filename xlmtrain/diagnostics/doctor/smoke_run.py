@@ -47,18 +47,18 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     model.to(device)
     stepper = TrainStep(trial, model, make_optimizer(trial.optim, model, device), precision, Distributed(0, 1, device))
     probe: list[Batch] = []
-    cursors = loader.sampler.start()
+    cursors = loader.sampler.initial_state()
     for step in range(_PROBES):
         data = loader.make(step, cursors)
         probe += data.batches
-        cursors = data.cursors
+        cursors = data.sampler_state
     before = _loss(model, probe, precision, device)
     entropy = unigram_entropy(dataset.vocab.counts)
     yield from judge_start(before, len(dataset.vocab), trial.model.dim, entropy, given)
 
     model.train()
     began, done, tokens, lost = time.monotonic(), 0, 0.0, 0
-    for data in loader.steps(0, steps, loader.sampler.start()):
+    for data in loader.steps(0, steps, loader.sampler.initial_state()):
         result = stepper(data, data.targets)
         done, tokens = done + 1, tokens + data.tokens
         finite = math.isfinite(float(result.grad_norm)) and math.isfinite(float(result.losses.sum()))
@@ -80,16 +80,16 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
 
 
 def shortened(config: Config, steps: int) -> Config:
-    """The same run in small: draws and batches of at most some 2,000 tokens, a short warm-up, then the peak rate."""
+    """Return a small version of the run: batches of at most some 2,000 tokens, a short warm-up, then the peak rate."""
     data, train, optim = config.data, config.train, config.optim
-    draw = data.sub_batch_tokens
-    if draw > _TOKENS:
+    sub_batch = data.sub_batch_tokens
+    if sub_batch > _TOKENS:
         room = max(_TOKENS, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
-        draw = min(-(-room // data.sequence_length) * data.sequence_length, draw)
-    batch = max(min(train.batch_tokens, _TOKENS) // draw, 1) * draw
+        sub_batch = min(-(-room // data.sequence_length) * data.sequence_length, sub_batch)
+    batch = max(min(train.batch_tokens, _TOKENS) // sub_batch, 1) * sub_batch
     return replace(
         config,
-        data=replace(data, sub_batch_tokens=draw),
+        data=replace(data, sub_batch_tokens=sub_batch),
         optim=replace(optim, warmup_steps=min(optim.warmup_steps, max(steps // 3, 1)), schedule=Schedule.constant),
         train=replace(train, batch_tokens=batch, steps=steps),
     )

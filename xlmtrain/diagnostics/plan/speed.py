@@ -73,7 +73,7 @@ def looked_up(tokens: float, vocab_size: int) -> float:
     """Share of the vocabulary's entries that so many tokens have among them, as the model sees them, masked.
 
     Counted on English and German text with a vocabulary of 60,562 and the released model's masks; this is within 0.02
-    of the counts, from one draw to 256 of them (``benchmarks/plan.md``).
+    of the counts, from one sub-batch to 256 of them (``benchmarks/plan.md``).
     """
     return 1 - math.exp(-0.2 * (tokens / vocab_size) ** 0.68)
 
