@@ -76,7 +76,7 @@ def test_a_run_to_the_originals_format_and_back(run: Path, tmp_path: Path, capsy
     assert [path.name for path in file.parent.iterdir()] == ["model.pth"]
 
 
-@pytest.mark.parametrize(("which", "step"), [([], 15), (["which=best"], 15), (["which=last"], 20)])
+@pytest.mark.parametrize(("which", "step"), [([], 15), (["checkpoint=best"], 15), (["checkpoint=last"], 20)])
 def test_which_checkpoint(run: Path, tmp_path: Path, which: list[str], step: int) -> None:
     export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *which])
     assert read_model(tmp_path / "model.pth").history.step == step
@@ -224,8 +224,8 @@ def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> No
 
 REFUSED = [
     (["format=onnx"], ConfigError, r"Invalid value 'onnx', expected one of \[run, hf, xlm, vectors, projector\]"),
-    (["which=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
-    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are codes, data, format, "),
+    (["checkpoint=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last\]"),
+    (["outptu=x"], ConfigError, "no such settings: outptu=x; there are checkpoint, codes, data, format, "),
     (["more"], ConfigError, "not understood: more"),
     (["--format"], ConfigError, "not understood: --format"),
     (["model=???"], ConfigError, r"these settings have no value yet: model=\.\.\."),

@@ -147,7 +147,7 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Too
     german = guesses(call(*given, "lang=de").splitlines()[1])
     english = guesses(call(*given, "lang=en").splitlines()[1])
     both = guesses(call(*given, "lang=de", f"translation={translation}", "translation_lang=en").splitlines()[1])
-    last = guesses(call(*given, "lang=de", "which=last").splitlines()[1])
+    last = guesses(call(*given, "lang=de", "checkpoint=last").splitlines()[1])
     model = load(run, CheckpointChoice.best)
     for found, expected in (
         (german, model.fill_mask(sentence, "de", 40)),
@@ -160,10 +160,10 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Too
 
 
 REFUSED_BY_FILL_MASK = [
-    (["kk=1"], 2, "no such settings: kk=1; there are codes, k, lang, model, translation, translation_lang, which"),
+    (["kk=1"], 2, "no such settings: kk=1; there are checkpoint, codes, k, lang, model, translation, translation_lang"),
     (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
     (["k=0"], 2, "k: 0 is less than 1"),
-    (["which=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: which"),
+    (["checkpoint=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: checkpoint"),
     (["lang=fr"], 2, "lang=fr: the model knows de, en"),
     (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
     (["translation=The cow."], 2, "translation and translation_lang go together"),
@@ -399,7 +399,15 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
     [
         (
             "fill_mask",
-            ["model=???", "lang=???", "k=5", "which=best", "translation=null", "translation_lang=null", "codes=null"],
+            [
+                "model=???",
+                "lang=???",
+                "k=5",
+                "checkpoint=best",
+                "translation=null",
+                "translation_lang=null",
+                "codes=null",
+            ],
         ),
         ("report", ["run=[]", "output=null", "images=null", "reference=null", "hidden=de", "words=200"]),
         ("show_data", ["step=0", "rows=2", "words=30", "data=null"]),

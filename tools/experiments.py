@@ -107,12 +107,12 @@ def _run(options: Experiments, variant: str, seed: int, others: list[str]) -> Fi
         _program("train.py", *given, *VARIANTS[variant], f"seed={seed}", f"run={run}")
     output = run / f"evaluation-{options.split}.json"
     if not output.is_file():
-        tasks = {"retrieval": options.retrieval, "dictionary": options.dictionary}
+        tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.dictionary}
         asked = [f"{name}={value}" for name, value in tasks.items() if value]
         _program(
             "tools/evaluate.py",
             f"model={run}",
-            "which=last",
+            "checkpoint=last",
             f"data={options.data}",
             f"split={options.split}",
             f"output={output}",
@@ -151,8 +151,8 @@ def figures_of(evaluation: dict[str, Any]) -> Figures:
         rows = [row for row in found if (row["layer"], row["scoring"]) == (layer, scoring)]
         figures[f"sentences, layer {layer}, {scoring}: top-1"] = mean(row["top1"] for row in rows)
         figures[f"sentences, layer {layer}, {scoring}: MRR"] = mean(row["mrr"] for row in rows)
-    if "dictionary" in evaluation:
-        words = evaluation["dictionary"]
+    if "bilingual_lexicon" in evaluation:
+        words = evaluation["bilingual_lexicon"]
         figures |= {"cosine of translations": words["cosine"], "of other words": words["random_cosine"]}
         for among, scoring in dict.fromkeys((row["among"], row["scoring"]) for row in words["precision"]):
             rows = [row for row in words["precision"] if (row["among"], row["scoring"]) == (among, scoring)]

@@ -56,7 +56,7 @@ class Export:
     output: str = "???"
     """Where to; it must not exist yet."""
 
-    which: CheckpointChoice = CheckpointChoice.best
+    checkpoint: CheckpointChoice = CheckpointChoice.best
     """Which of a run's checkpoints."""
 
     codes: str | None = None
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     text = None
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
-    model = read_model(options.model, options.which, options.codes, text)
+    model = read_model(options.model, options.checkpoint, options.codes, text)
     output = Path(options.output)
     if options.format in (Format.xlm, Format.vectors):
         with new_file(output) as path:

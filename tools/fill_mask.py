@@ -31,7 +31,7 @@ class FillMask:
     k: int = 5
     """How many words to show for each <mask>."""
 
-    which: CheckpointChoice = CheckpointChoice.best
+    checkpoint: CheckpointChoice = CheckpointChoice.best
     """Which of a run's checkpoints."""
 
     codes: str | None = None
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     options, sentences = parse_args(FillMask, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
-    model = load(options.model, options.which, codes=options.codes)
+    model = load(options.model, options.checkpoint, codes=options.codes)
     other = None
     if options.translation is not None and options.translation_lang is not None:
         other = (options.translation, options.translation_lang)

@@ -86,7 +86,12 @@ def test_curves_of_languages_that_meet(run: Path) -> None:
     record = RunRecord(run)
     drawn = {re.findall('aria-label="(.*?)"', chart)[0]: chart for chart in curves.charts([record])}
     hidden = drawn["Hidden words found, alone and aided by the translation (%)"]
-    assert [name for name, _ in legend(hidden)] == ["de-en alone", "en-de alone", "de-en aided", "en-de aided"]
+    assert [name for name, _ in legend(hidden)] == [
+        "de-en cloze mono",
+        "en-de cloze mono",
+        "de-en cloze parallel",
+        "en-de cloze parallel",
+    ]
     last = record.records[-1]
     means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
     assert legend(drawn["Translations found first, both ways (%)"]) == [
@@ -97,12 +102,12 @@ def test_curves_of_languages_that_meet(run: Path) -> None:
         "de layer 1",
     ]
     assert [name for name, _ in legend(drawn["Words translated by the embeddings (CSLS, %)"])] == [
-        "forward P@1",
-        "backward P@1",
-        "forward P@10",
-        "backward P@10",
+        "en-de P@1",
+        "de-en P@1",
+        "en-de P@10",
+        "de-en P@10",
     ]
-    assert "alone" not in drawn["Validation perplexity"]
+    assert "cloze" not in drawn["Validation perplexity"]
     page = report([(record, Views(step=10))])
     check_page(page)
     assert f"<b>{last['valid/cloze_parallel_acc']:.2f}</b>hidden words found aided, %" in page

@@ -17,7 +17,7 @@ _SINGLE = {
     "speed/tokens_per_second": "Tokens per second",
 }
 # Figures of languages that meet or do not: charts of their own.
-_MEETING = ("_alone", "_aided", "_retrieval", "_zeroshot")
+_MEETING = ("cloze_mono", "cloze_parallel", "retrieval", "zero_shot")
 # What the reference curves hold.
 _KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
 
@@ -43,7 +43,9 @@ def _of_one(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[s
         lines.append(Line("frequencies alone", [0.0, end[-1]], [run.adviser.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats a token)", lines, _TOKENS)
     for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
-        names = [name for name in run.names("valid/", suffix) if name.count("_") > 1 and not _is_meeting(name, suffix)]
+        names = [
+            name for name in run.names("valid/", suffix) if not _is_mean(name, suffix) and not _is_meeting(name, suffix)
+        ]
         drawn = [_line(run, name, _short(name, suffix)) for name in names]
         drawn += [_past(past, name, _short(name, suffix)) for name in names if name in past]
         yield line_chart(title, drawn, _TOKENS, log)
@@ -52,7 +54,7 @@ def _of_one(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[s
 
 def _meeting(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[str]:
     """Words found with and without the translation in view, sentences found by each layer, words found by vectors."""
-    names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"{kind}_acc") if name.count("_") > 1]
+    names = [name for kind in _MEETING[:2] for name in run.names("valid/", f"_{kind}_acc")]
     lines = [_line(run, name, _short(name, "_acc")) for name in names]
     lines += [_past(past, name, _short(name, "_acc")) for name in names if name in past]
     yield line_chart("Hidden words found, alone and aided by the translation (%)", lines, _TOKENS, floor=0.0)
@@ -61,13 +63,21 @@ def _meeting(run: RunRecord, past: Mapping[str, list[list[float]]]) -> Iterator[
         layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
     lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
     yield line_chart("Translations found first, both ways (%)", lines, _TOKENS, floor=0.0)
-    lines = [_line(run, name, _layer_label(name)) for name in run.names("zeroshot/", "_centred")]
+    lines = [
+        _line(run, name, _layer_label(name))
+        for name in run.names("zero_shot/", "_centered")
+        if not name.endswith("_source_centered")
+    ]
     yield line_chart("Labels told in a language they were not learned in (%)", lines, _TOKENS, floor=0.0)
     lines = [
-        _line(run, name, _word_label(name))
-        for name in run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
+        _line(run, name, _word_label(name)) for name in run.names("bli/", "_csls_p1") + run.names("bli/", "_csls_p10")
     ]
     yield line_chart("Words translated by the embeddings (CSLS, %)", lines, _TOKENS, floor=0.0)
+
+
+def _is_mean(name: str, suffix: str) -> bool:
+    """Return True for a mean over languages or pairs, like ``valid/mlm_ppl``."""
+    return name.partition("/")[2].removesuffix(suffix) in (*OBJECTIVES, *_MEETING)
 
 
 def _is_meeting(name: str, suffix: str) -> bool:
@@ -81,7 +91,7 @@ def _compared(runs: Sequence[RunRecord]) -> Iterator[str]:
             what = {"_loss": "training loss", "_ppl": "validation perplexity", "_acc": "validation accuracy (%)"}[
                 suffix
             ]
-            if prefix == "train/" or name.count("_") > 1:
+            if prefix == "train/" or not _is_mean(name, suffix):
                 lines = [_line(run, name, run.name) for run in runs]
                 yield line_chart(f"{_short(name, suffix)}: {what}", lines, _TOKENS, log)
 
@@ -130,12 +140,12 @@ def _mean(run: RunRecord, names: Sequence[str], label: str) -> Line:
 
 
 def _layer_label(name: str) -> str:
-    """``zero_shot/de_layer2_centred`` -> ``de layer 2``."""
+    """``zero_shot/de_layer2_centered`` -> ``de layer 2``."""
     return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
 
 
 def _word_label(name: str) -> str:
-    """``words/forward_csls_p1`` -> ``forward P@1``."""
+    """``bli/en-de_csls_p1`` -> ``en-de P@1``."""
     direction, _, most = name.partition("/")[2].split("_")
     return f"{direction} P@{most[1:]}"
 
@@ -147,6 +157,6 @@ def _past(past: Mapping[str, list[list[float]]], name: str, label: str) -> Line:
 
 
 def _short(name: str, suffix: str) -> str:
-    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en aided``."""
-    *key, objective = name.partition("/")[2].removesuffix(suffix).split("_")
-    return " ".join(["_".join(key), objective.upper() if objective in OBJECTIVES else objective]).strip()
+    """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en cloze parallel``."""
+    words = name.partition("/")[2].removesuffix(suffix).split("_")
+    return " ".join(word.upper() if word in OBJECTIVES else word for word in words)

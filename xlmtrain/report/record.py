@@ -99,7 +99,7 @@ class RunRecord:
 
 
 def pieces(markdown: str) -> list[list[Piece]]:
-    """What :mod:`xlmtrain.evaluate.predictions` wrote: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
+    """Parse what :func:`xlmtrain.evaluate.cloze.sample_predictions` returns: ``[gold > predicted]``, ``**[gold]**``."""
     sentences = []
     for line in markdown.splitlines():
         text = unescape(line.partition(". ")[2])

@@ -63,12 +63,12 @@ def recovery(recovered: Sequence[ClozeExample]) -> str:
     if not recovered:
         return ""
     total = len(recovered)
-    alone = sum(item.alone == item.truth for item in recovered) / total
-    together = sum(item.with_translation == item.truth for item in recovered) / total
-    given_away = [item for item in recovered if item.with_translation == item.truth != item.alone]
+    alone = sum(item.mono == item.gold for item in recovered) / total
+    together = sum(item.parallel == item.gold for item in recovered) / total
+    given_away = [item for item in recovered if item.parallel == item.gold != item.mono]
     others = [item for item in recovered if item not in given_away]
     shown = [*given_away[: _WORDS_SHOWN // 2], *others][:_WORDS_SHOWN]
-    rows = [(i.sentence, i.translation, i.truth, i.alone, i.with_translation) for i in shown]
+    rows = [(i.sentence, i.translation, i.gold, i.mono, i.parallel) for i in shown]
     return section(
         "Does a translation help?",
         paragraph(
@@ -219,8 +219,8 @@ def comparison(runs: Sequence[tuple[RunRecord, Views]], differing: Iterable[Sequ
         figures = dict(_best_figures(run, views.step))
         last = run.last
         total = len(views.recovered) or 1
-        words = sum(i.with_translation == i.truth for i in views.recovered) / total
-        alone = sum(i.alone == i.truth for i in views.recovered) / total
+        words = sum(i.parallel == i.gold for i in views.recovered) / total
+        alone = sum(i.mono == i.gold for i in views.recovered) / total
         rows.append(
             (
                 run.name,

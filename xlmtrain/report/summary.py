@@ -50,7 +50,7 @@ def _validation(records: list[dict[str, Any]]) -> Iterator[str]:
     if not evaluations:
         return
     names = [key.removesuffix("_ppl") for key in evaluations[0] if key.startswith("valid/") and key.endswith("_ppl")]
-    names = [name for name in names if not name.endswith(("_alone", "_aided"))]  # their means are enough
+    names = [name for name in names if not name.endswith(("_cloze_mono", "_cloze_parallel"))]  # their means are enough
     yield "## Validation: perplexity (accuracy in %)"
     yield ""
     yield "| step | " + " | ".join(name.removeprefix("valid/") for name in names) + " |"
@@ -62,8 +62,8 @@ def _validation(records: list[dict[str, Any]]) -> Iterator[str]:
 
 def _recovery(recovered: list[ClozeExample], shown: int) -> Iterator[str]:
     total = len(recovered)
-    alone = sum(item.alone == item.truth for item in recovered)
-    together = sum(item.with_translation == item.truth for item in recovered)
+    alone = sum(item.mono == item.gold for item in recovered)
+    together = sum(item.parallel == item.gold for item in recovered)
     yield "## A hidden word and its translation"
     yield ""
     yield (
@@ -74,8 +74,8 @@ def _recovery(recovered: list[ClozeExample], shown: int) -> Iterator[str]:
     yield ""
     yield "| sentence | translation | hidden | guess without | guess with |"
     yield "| --- | --- | --- | --- | --- |"
-    given_away = [item for item in recovered if item.with_translation == item.truth != item.alone]
+    given_away = [item for item in recovered if item.parallel == item.gold != item.mono]
     others = [item for item in recovered if item not in given_away]
     for item in [*given_away[: shown // 2], *others][:shown]:
-        cells = (item.sentence, item.translation, item.truth, item.alone, item.with_translation)
+        cells = (item.sentence, item.translation, item.gold, item.mono, item.parallel)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
