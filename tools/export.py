@@ -57,7 +57,7 @@ class Export:
     """Where to; it must not exist yet."""
 
     checkpoint: CheckpointChoice = CheckpointChoice.best
-    """Which of a run's checkpoints."""
+    """The checkpoint of a run to use."""
 
     codes: str | None = None
     """For a .pth file: the BPE codes of its data, in fastBPE's format."""

@@ -29,10 +29,10 @@ class FillMask:
     """Language of the sentences."""
 
     k: int = 5
-    """How many words to show for each <mask>."""
+    """Number of words to show for each <mask>."""
 
     checkpoint: CheckpointChoice = CheckpointChoice.best
-    """Which of a run's checkpoints."""
+    """The checkpoint of a run to use."""
 
     codes: str | None = None
     """For a .pth file: the BPE codes of its data, in fastBPE's format."""

@@ -113,7 +113,7 @@ class Loader:
 
     def _masked(self, sub_batch: SubBatch) -> MaskedBatch:
         """Read and mask a sub-batch as a whole, so that the masks do not depend on the micro-batch size."""
-        component, epoch, index, _ = sub_batch
+        component, epoch, index = sub_batch.component, sub_batch.epoch, sub_batch.index
         sequences = component.source.sequences(epoch, index)
         check_ids(sequences.tokens, self._vocab_size, sub_batch.name)
         if component.objective == "clm":

@@ -6,7 +6,6 @@ Every process computes the same plan, from the seed and the step alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,7 +33,8 @@ class MixtureComponent:
         return f"{self.objective}.{self.key}"
 
 
-class SubBatch(NamedTuple):
+@dataclass(frozen=True)
+class SubBatch:
     """One sub-batch of a global batch: number ``index`` of the component's ``epoch``, at ``slot`` of the batch."""
 
     component: MixtureComponent

@@ -123,7 +123,8 @@ class PairSource:
         )
         order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
         bounds = cut_by_tokens(self._row_lengths[order], self._sub_batch_tokens)
-        # The sub-batches are shuffled too; otherwise an epoch would go from short to long pairs.
+        # The sub-batches are shuffled too; otherwise an epoch would go from short to long pairs. The purpose "draws"
+        # keys the random numbers, so it stays: another word would change the order of the batches.
         self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", name, epoch))
         self._epoch, self._order, self._bounds = epoch, order, bounds
 
@@ -143,7 +144,7 @@ def _usable_pairs(first: Corpus, second: Corpus, max_length: int) -> tuple[np.nd
 def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
     """Cut ascending ``lengths`` (n,) into runs with count * longest <= ``budget``; return the runs' bounds, int64.
 
-    A run has at least one item, even if that item alone exceeds the budget.
+    A run has at least one item, even if it exceeds the budget.
     """
     bounds, start = [np.zeros(1, dtype=np.int64)], 0
     while start < len(lengths):

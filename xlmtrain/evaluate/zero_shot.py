@@ -113,7 +113,7 @@ class ZeroShotProbe:
         result = {}
         for lang, way in self.columns():
             x = tensors[f"test.{lang}"]
-            mean = {"in_language": means.get(lang), "centered": x.mean(dim=0), "source_centered": source_mean}[way]
+            mean = means[lang] if way == "in_language" else x.mean(dim=0) if way == "centered" else source_mean
             predicted = probe((x - mean) / scale).numpy()
             result[lang, way] = 100.0 * float((predicted == self.test[lang].labels).mean())
         return result
