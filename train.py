@@ -96,7 +96,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
 
     with open_run(config, dataset, distributed) as run:
         saved = resume(store, model, optimizer, train_step.scaler, distributed)
-        run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.start())
+        run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
         for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
         for finding in findings:

@@ -27,7 +27,7 @@ def main(config: Config) -> None:
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
     opened = time.monotonic()
-    step = loader.make(0, loader.sampler.start())
+    step = loader.make(0, loader.sampler.initial_state())
     made = time.monotonic()
     tokens = sum(corpus.tokens for name, corpus in dataset.header.corpora.items() if name.startswith("train."))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -37,7 +37,7 @@ def main(config: Config) -> None:
     )
     begin, unpadded, positions = time.process_time(), 0.0, 0.0
     while time.process_time() - begin < CPU_SECONDS:
-        step = loader.make(step.step + 1, step.cursors)
+        step = loader.make(step.step + 1, step.sampler_state)
         unpadded, positions = unpadded + step.tokens, positions + step.positions
     rate = unpadded / (time.process_time() - begin) / 1e6
     print(f"batches: {rate:.1f} million tokens per CPU-second, {unpadded / positions:.2%} not padding")

@@ -70,12 +70,12 @@ def _serve(connection: Connection, spec: SystemSpec, workload: Workload, data: P
     system: System = importlib.import_module(spec.module).make_system(config, weights, device)
     del weights
     connection.send(system_info(system, loader, device))
-    system.train(BatchFeed(connection, loader.steps(0, 10**9, loader.sampler.start()), device))
+    system.train(BatchFeed(connection, loader.steps(0, 10**9, loader.sampler.initial_state()), device))
 
 
 def system_info(system: System, loader: Loader, device: torch.device) -> SystemInfo:
     """Return what must be equal for all systems; the model is moved to ``device``."""
-    (batch,) = loader.make(0, loader.sampler.start()).batches
+    (batch,) = loader.make(0, loader.sampler.initial_state()).batches
     system.model.to(device).eval()
     with torch.no_grad():
         loss = system.loss(batch.to(device))

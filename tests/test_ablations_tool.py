@@ -60,7 +60,7 @@ def test_each_variant_is_trained_and_evaluated_once(programs: Programs, capsys: 
     assert "train.precision=fp32" in trained[1]
     assert "seed=1" in trained[3]
     evaluated = [command for command in programs.started if command[0] == "tools/evaluate.py"]
-    assert all("which=last" in command and "retrieval=dev.{lang}" in command for command in evaluated)
+    assert all("checkpoint=last" in command and "retrieval=dev.{lang}" in command for command in evaluated)
     assert len(evaluated) == 4
     header, _, *lines = capsys.readouterr().out.splitlines()
     assert header == "| | mlm_tlm (2) | fp32 (2) |"

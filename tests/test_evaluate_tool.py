@@ -33,7 +33,7 @@ from xlmtrain.train.checkpoint import CheckpointManager
 SETTINGS = {"train.steps": 20, "mask.prob": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.parallel_pairs": 100}
 OWN = ["sequence_length=16", "pairs_per_batch=4"]
 # Words of one side hidden, which the original does not evaluate.
-HIDDEN = {"de-en_alone", "de-en_aided", "en-de_alone", "en-de_aided", "alone", "aided"}
+CLOZE = {f"{key}cloze_{kind}" for key in ("", "de-en_", "en-de_") for kind in ("mono", "parallel")}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_originals_model_on_the_originals_data(
     tool.main([f"model={shared / 'reference' / name}", f"data={imported}", f"split={split}", *OWN])
     found, expected = table(capsys.readouterr().out), reference["evaluation"]
     names = {"de_mlm": "de_mlm", "en_mlm": "en_mlm", "de-en_tlm": "de_en_mlm", "mlm": "mlm", "tlm": "de_en_mlm"}
-    assert found.keys() == {f"{split}/{ours}" for ours in names.keys() | HIDDEN}
+    assert found.keys() == {f"{split}/{ours}" for ours in names.keys() | CLOZE}
     for ours, theirs in names.items():
         perplexity, accuracy = found[f"{split}/{ours}"]
         assert perplexity == pytest.approx(expected[f"{split}_{theirs}_ppl"], rel=2e-6)
@@ -99,7 +99,7 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
     found = []
     for step, given in (
         (15, [f"model={run}"]),
-        (20, [f"model={run}", "which=last"]),
+        (20, [f"model={run}", "checkpoint=last"]),
         (15, [f"model={checkpoint(run, 15)}"]),
         (20, [f"model={checkpoint(run, 20)}"]),
     ):
@@ -107,8 +107,8 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
         found.append(table(capsys.readouterr().out))
         assert found[-1] == at(run, step)
     assert found[0] == found[2] != found[1] == found[3]
-    assert found[0].keys() >= {f"valid/{name}" for name in HIDDEN}
-    assert len(found[0]) == 5 + len(HIDDEN)
+    assert found[0].keys() >= {f"valid/{name}" for name in CLOZE}
+    assert len(found[0]) == 5 + len(CLOZE)
 
 
 def test_windows_and_pairs_can_be_given(
@@ -180,7 +180,7 @@ def test_only_the_main_process_prints(
         (
             ["spilt=test"],
             ConfigError,
-            "no such settings: spilt=test; there are classify, codes, data, device, dictionary, ",
+            "no such settings: spilt=test; there are bilingual_lexicon, checkpoint, codes, data, device, ",
         ),
         (["valid"], ConfigError, "not understood: valid"),
         (["model=nowhere"], CheckpointError, "nowhere: no such file or directory; expected a run directory"),

@@ -16,8 +16,8 @@ from tests.support.training import train_alone
 from tools import evaluate as evaluate_tool
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.inspect import describe_batch
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.show import describe_batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.model_views import Views, view
@@ -201,7 +201,7 @@ def test_report_has_every_evaluation(run: Path) -> None:
 def test_batches_as_text(tiny_dataset: Path) -> None:
     dataset = Dataset(tiny_dataset)
     loader = Loader(tiny_config("run", tiny_dataset), dataset)
-    batch = next(b for b in loader.make(0, loader.sampler.start()).batches if b.objective == "tlm")
+    batch = next(b for b in loader.make(0, loader.sampler.initial_state()).batches if b.objective == "tlm")
     shown = list(describe_batch(batch, dataset.vocab, dataset.languages, 2))
     rows, length = batch.tokens.shape
     assert shown[0].startswith(f"== {batch.name}: {rows} rows x {length} tokens, {len(batch.targets)} to predict, ")

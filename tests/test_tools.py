@@ -290,9 +290,9 @@ def test_show_data_shows_the_batches_of_training(call: Tool, prepared: Path, ste
     sizes = {"data.sub_batch_tokens": 128, "data.max_sentence_length": 30, "train.batch_tokens": 512, "mask.prob": 0.5}
     dataset = Dataset(prepared)
     loader = Loader(tiny_config("anywhere", prepared, sizes | {"model.max_positions": 48}), dataset)
-    cursors = loader.sampler.start()
+    cursors = loader.sampler.initial_state()
     for earlier in range(step):
-        cursors = loader.make(earlier, cursors).cursors
+        cursors = loader.make(earlier, cursors).sampler_state
     batches = loader.make(step, cursors).batches
     assert len(batches) == 4
     assert {batch.objective for batch in batches} == {"mlm", "tlm"}

@@ -108,7 +108,13 @@ def _pretrain(options: Ablation, variant: str, seed: int, others: list[str]) -> 
     if not output.is_file():
         tasks = {"retrieval": options.retrieval, "dictionary": options.dictionary}
         given = [f"{name}={value}" for name, value in tasks.items() if value]
-        model = [f"model={run}", "which=last", f"data={options.data}", f"split={options.split}", f"output={output}"]
+        model = [
+            f"model={run}",
+            "checkpoint=last",
+            f"data={options.data}",
+            f"split={options.split}",
+            f"output={output}",
+        ]
         _start("tools/evaluate.py", *model, *given)
     tokens = max(record.get("progress/tokens", 0) for record in read_records(run / "metrics.jsonl"))
     return {"tokens, millions": tokens / 1e6, **scores_of(read_json(output))}

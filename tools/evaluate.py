@@ -1,18 +1,20 @@
-"""How good a model is: perplexity on prepared text, translations of sentences and of words found by their vectors.
+"""Evaluate a model: perplexity, cloze on parallel text, bitext retrieval, bilingual lexicon, zero-shot classification.
 
     python tools/evaluate.py model=runs/quickstart data=prepared/sample
     python tools/evaluate.py model=mlm_ende_1024.pth data=prepared/ende split=test
-    python tools/evaluate.py model=runs/quickstart retrieval=dev.{lang}.gz dictionary=en-de.tsv output=figures.json
-    python tools/evaluate.py model=runs/quickstart 'classify={train: {en: train.en.tsv}, test: {de: test.de.tsv}}'
+    python tools/evaluate.py model=runs/quickstart retrieval=dev.{lang}.gz output=metrics.json
+    python tools/evaluate.py model=runs/quickstart bilingual_lexicon=en-de.tsv
+    python tools/evaluate.py model=runs/quickstart 'zero_shot_probe={train: {en: a.en.tsv}, test: {de: b.de.tsv}}'
 
-``data``: perplexity and accuracy per language and pair. ``de-en_alone`` and ``de-en_aided`` are words of the German
-sentences of pairs, without and with the English in view: what the translation tells the model. A model trained by CLM
-is judged by that, too. The masks are fixed, so the same model gets the same figures anywhere; a run's own windows and
-share of masked tokens are the defaults. Models compare on the same data, in windows of the same length, only.
+``data``: perplexity and accuracy per language and pair. ``de-en_cloze_mono`` masks German words of the pairs;
+``de-en_cloze_parallel`` masks the same words, and the model also reads the English translation. Models trained by CLM
+are evaluated by CLM, without cloze. The masks are fixed, so a model gets the same numbers anywhere; the window length
+and the share of masked tokens default to those of the model's run. Compare models only on the same data and window
+length.
 
-``retrieval``: every sentence is looked for among all sentences of the other language, by every layer's vectors.
-``dictionary``: every word is looked for in the embedding table. Models compare with the same vocabulary only.
-``classify``: a linear probe learns labels from every layer's states of texts in one language, and is tried on others.
+``retrieval``: bitext retrieval, P@1 and MRR, by the sentence vectors of every layer.
+``bilingual_lexicon``: word translation by the embedding table, P@k. Compare only models with the same vocabulary.
+``zero_shot_probe``: a linear probe on every layer's hidden states, trained on one language and tested on others.
 """
 
 import os
@@ -40,10 +42,11 @@ from xlmtrain.config.schema import (
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.parallel_text import aligned_sentences
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
-from xlmtrain.evaluate.word_translation import read_dictionary, translate_words, translation_table
-from xlmtrain.evaluate.zero_shot import ZeroShot, zero_shot_table
+from xlmtrain.evaluate.retrieval import Retrieval, retrieval_table, retrieve
+from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words, translation_table
+from xlmtrain.evaluate.zero_shot import ZeroShotProbe, zero_shot_table
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
@@ -57,7 +60,7 @@ from xlmtrain.runtime.precision import choose_precision
 
 @dataclass
 class Evaluate:
-    """The settings of this tool; one of data, retrieval, dictionary and classify is needed."""
+    """The settings of this tool; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
 
     model: str = "???"
     """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original program."""
@@ -66,71 +69,75 @@ class Evaluate:
     """Directory made by tools/prepare.py or tools/import_data.py, with the model's vocabulary."""
 
     retrieval: str | None = None
-    """Raw sentences, line by line translations of each other; {lang} stands for the language. Plain or compressed."""
+    """Raw text, plain or compressed; {lang} stands for the language. The files are parallel line by line."""
 
-    dictionary: str | None = None
-    """Lines of a word, a tab and its translation; or, as in MUSE's dictionaries, apart by a blank."""
+    bilingual_lexicon: str | None = None
+    """Lines of a word and its translation, separated by a tab, or by a blank as in the MUSE format. The languages of
+    the columns are taken from a file name like en-de.tsv."""
 
-    classify: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
+    zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
     """Labelled text: {train: {language: file}, test: {language: file}}, as evaluate.zero_shot_probe in training."""
 
     output: str | None = None
-    """File for all figures as JSON; it must not exist yet."""
+    """File for all metrics as JSON; it must not exist yet."""
 
     split: str = "valid"
-    """data: which of its splits."""
+    """For data: the split to evaluate on."""
 
-    which: CheckpointChoice = CheckpointChoice.best
-    """Which of a run's checkpoints."""
+    checkpoint: CheckpointChoice = CheckpointChoice.best
+    """The checkpoint of a run to evaluate."""
 
     codes: str | None = None
     """For a .pth file: the BPE codes of its data, in fastBPE's format. Retrieval needs them."""
 
     sequence_length: int | None = None
-    """data: tokens in a window of running text; null: as in the model's run, or 256."""
+    """For data: tokens in a window of running text; null: as in the model's run, else 256."""
 
     pairs_per_batch: int | None = None
-    """data: pairs that are padded to one length, and drawn masks for, together; null: as in the model's run, or 32."""
+    """For data: pairs that are padded and masked as one batch; null: as in the model's run, else 32."""
 
     device: Device = Device.auto
-    """Where to compute."""
+    """Device to compute on."""
 
     precision: Precision = Precision.fp32
-    """data: how precisely; the vectors are always fp32."""
+    """For data: number format of matrix products; vectors are always computed in fp32."""
 
 
 def main(argv: list[str]) -> None:
-    """Print a table for each of the tasks that there is something given for."""
+    """Print a table for each requested evaluation."""
     options, others = parse_args(Evaluate, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
-    if not (options.data or options.retrieval or options.dictionary or options.classify.train):
-        raise ConfigError("data=, retrieval=, dictionary= or classify=: one is needed, it says what to evaluate on")
-    saved = read_model(options.model, options.which, options.codes)
+    if not (options.data or options.retrieval or options.bilingual_lexicon or options.zero_shot_probe.train):
+        raise ConfigError(
+            "data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed, it says what to evaluate on"
+        )
+    saved = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
-    figures: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
+    metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
     with new_file(Path(options.output)) if options.output and distributed.is_main else nullcontext() as output:
-        for line in _tasks(options, saved, distributed, figures):
+        for line in _tasks(options, saved, distributed, metrics):
             if distributed.is_main:
                 print(line)
         if output is not None:
-            write_json(output, figures)
+            write_json(output, metrics)
     distributed.close()
 
 
 def _tasks(
-    options: Evaluate, saved: PretrainedBundle, distributed: Distributed, figures: dict[str, Any]
+    options: Evaluate, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
 ) -> Iterator[str]:
-    """The lines to print; what they say goes into ``figures``."""
+    """Yield the lines to print, and put the results into ``metrics``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
-    entries = read_dictionary(Path(options.dictionary)) if options.dictionary else []
-    task = _labels(options.classify, saved) if options.classify.train else None
+    lexicon = Path(options.bilingual_lexicon) if options.bilingual_lexicon else None
+    entries = read_lexicon(lexicon) if lexicon else []
+    probe = _zero_shot_probe(options.zero_shot_probe, saved) if options.zero_shot_probe.train else None
     if options.data:
-        figures["perplexity"] = _perplexity(options, options.data, saved, distributed)
-        yield from _perplexity_table(figures["perplexity"])
-    if task is not None:
-        figures["classify"] = task(saved.module(distributed.device), distributed, lambda: False)
-        yield from zero_shot_table(task, figures["classify"])
+        metrics["perplexity"] = _perplexity(options, options.data, saved, distributed)
+        yield from _perplexity_table(metrics["perplexity"])
+    if probe is not None:
+        metrics["zero_shot_probe"] = probe(saved.module(distributed.device), distributed, lambda: False)
+        yield from zero_shot_table(probe, metrics["zero_shot_probe"])
     if not distributed.is_main:
         return
     model = PretrainedModel(saved, distributed.device)
@@ -138,22 +145,23 @@ def _tasks(
         found = _retrieval(model, sentences)
         count = len(next(iter(sentences.values())))
         rows = [{"pooling": key[0], "layer": key[1], **asdict(one)} for key, some in found.items() for one in some]
-        figures["retrieval"] = {"file": options.retrieval, "sentences": count, "found": rows}
+        metrics["retrieval"] = {"file": options.retrieval, "sentences": count, "found": rows}
         yield f"{options.retrieval}: {count:,} sentences; top-1 (MRR)"
         yield retrieval_table(found)
-    if entries:
-        words = translate_words(model.model.encoder.token_embeddings.weight, saved.vocab, entries, distributed.device)
-        figures["dictionary"] = {"file": options.dictionary, **asdict(words)}
-        yield f"{options.dictionary}:"
+    if lexicon:
+        table, languages = model.model.encoder.token_embeddings.weight, lexicon_languages(lexicon, saved.languages)
+        words = translate_words(table, saved.vocab, entries, languages, distributed.device)
+        metrics["bilingual_lexicon"] = {"file": options.bilingual_lexicon, **asdict(words)}
+        yield f"{options.bilingual_lexicon}:"
         yield from translation_table(words)
 
 
-def _labels(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShot:
-    return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
+def _zero_shot_probe(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShotProbe:
+    return ZeroShotProbe(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
 def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:
-    """By pooling and layer."""
+    """Return (pooling, layer) -> results."""
     vectors = {language: model.embed_layers(lines, language) for language, lines in sentences.items()}
     return {
         (pooling.value, layer): retrieve(
@@ -178,15 +186,15 @@ def _perplexity(options: Evaluate, data: str, saved: PretrainedBundle, distribut
     return evaluate(saved.module(distributed.device), sets, precision, distributed)
 
 
-def _perplexity_table(figures: dict[str, float]) -> Iterator[str]:
-    """A line for each language and pair, and for their means."""
+def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
+    """Yield a line for each language and pair, and for their means."""
     yield f"{'':24}{'perplexity':>12}{'accuracy':>12}"
-    for name in (name.removesuffix("_ppl") for name in figures if name.endswith("_ppl")):
-        yield f"{name:24}{figures[f'{name}_ppl']:12.4f}{figures[f'{name}_acc']:11.2f}%"
+    for name in (name.removesuffix("_ppl") for name in metrics if name.endswith("_ppl")):
+        yield f"{name:24}{metrics[f'{name}_ppl']:12.4f}{metrics[f'{name}_acc']:11.2f}%"
 
 
 def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
-    """What the validation sets are made by, in settings of training."""
+    """Return the training settings that the validation sets are made from."""
     trained, positions = saved.provenance.settings, saved.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
     if length is None:
@@ -199,7 +207,7 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
         raise ConfigError(f"pairs_per_batch={pairs}: it is 1 or more")
     running = {key: 1.0 for key in keys if "-" not in key}
     if saved.causal and not running:
-        raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM alone is judged on running text")
+        raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")
     return Config(
         run="",
         model=saved.config,
@@ -209,7 +217,7 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
             tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
             clm=running if saved.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
-            sub_batch_tokens=2 * length,  # nothing is drawn: sizes that allow any length
+            sub_batch_tokens=2 * length,  # unused in evaluation, but must be valid
             max_sentence_length=1,
         ),
         mask=MaskConfig(prob=trained.get("mask", {}).get("prob", MaskConfig.prob)),

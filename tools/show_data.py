@@ -1,11 +1,11 @@
-"""Look at a prepared data set, or at the training batches of a step.
+"""Show a prepared data set, or the training batches of a step.
 
     python tools/show_data.py data=prepared/ende                      sizes, sentences, lengths, words, what was dropped
-    python tools/show_data.py experiment=quickstart                   the first global batch, two rows of each draw
+    python tools/show_data.py experiment=quickstart                   the first global batch, two rows of each sub-batch
     python tools/show_data.py experiment=quickstart step=7 rows=4     another step, more rows
 
-Batches are shown as the model sees them: masked tokens, their languages and positions. They take the settings of
-train.py; beside those, data=... is not a data set, but theirs, too.
+Batches are shown as the model reads them: masked tokens with their languages and positions. All settings of train.py
+can be given with them; data=... then selects a group of those settings, as in train.py.
 """
 
 import os
@@ -14,16 +14,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.inspect import survey
+from xlmtrain.data.inspect import corpus_sizes, describe_batch, describe_corpora
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.show import describe_batch
 from xlmtrain.diagnostics.data_quality import quality_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError
+from xlmtrain.metrics.table import format_table
+from xlmtrain.prepare.statistics import STATISTICS, Statistics
 
 
 @dataclass
@@ -31,13 +33,13 @@ class ShowData:
     """The settings of this tool; every other argument is a setting of train.py."""
 
     data: str | None = None
-    """Directory made by tools/prepare.py or tools/import_data.py to look at."""
+    """Directory made by tools/prepare.py or tools/import_data.py."""
 
     rows: int = 2
     """Rows to show of each batch, or sentences of each corpus."""
 
     words: int = 30
-    """How many of the most frequent words, and of the most frequent unknown ones, to show of each corpus."""
+    """Number of most frequent words, and of most frequent unknown words, to show of each corpus."""
 
     step: int = 0
     """Step of training, from 0."""
@@ -51,8 +53,9 @@ def main(argv: list[str]) -> None:
     """Print a data set, or one global batch."""
     options, overrides = parse_args(ShowData, argv, more=True)
     if options.data is not None and not overrides:
+        width = shutil.get_terminal_size().columns
         dataset = Dataset(options.data)
-        print("\n".join(survey(dataset, options.rows, options.words, shutil.get_terminal_size().columns)))
+        print("\n".join(describe_dataset(dataset, options.rows, options.words, width)))
         if not print_warnings(quality_warnings(dataset)):
             print("no warnings")
         return
@@ -60,11 +63,30 @@ def main(argv: list[str]) -> None:
     config = compose("config", [*overrides, *chosen])
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
-    cursors = loader.sampler.start()
+    state = loader.sampler.initial_state()
     for step in range(options.step):
-        _, cursors = loader.sampler.plan(step, cursors)
-    for batch in loader.make(options.step, cursors).batches:
+        _, state = loader.sampler.plan_batch(step, state)
+    for batch in loader.make(options.step, state).batches:
         print("\n".join(describe_batch(batch, dataset.vocab, dataset.languages, options.rows)))
+
+
+def describe_dataset(dataset: Dataset, sentences: int, words: int, width: int) -> Iterator[str]:
+    """Yield lines: sizes, the content of each corpus, and what preparation dropped."""
+    yield f"== {dataset.path}: " + ", ".join(f"{name}={i}" for i, name in enumerate(dataset.languages))
+    header = dataset.header
+    yield f"vocabulary {header.vocab_size:,}, ids {header.dtype}, fingerprint {dataset.fingerprint[:12]}"
+    columns, *rows = corpus_sizes(dataset)
+    yield from format_table(rows, columns).splitlines()
+    statistics = Statistics.read(dataset.path / STATISTICS)
+    unknown = dict(statistics.unknown_words) if statistics is not None else {}
+    yield from describe_corpora(dataset, unknown, sentences, words, width)
+    yield ""
+    if statistics is None:
+        yield "Dropped text and unknown words are not recorded: the data was not made by tools/prepare.py."
+    else:
+        yield "== the raw text, with what was dropped and why"
+        yield from statistics.table()
+        yield from (f"note: {note}" for note in statistics.notes)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def train(name: str, data: Path) -> tuple[SystemInfo, list[RunResult]]:
     mine, theirs = multiprocessing.Pipe()
     for message in (RunRequest(0, 2), RunRequest(1, 2), Shutdown()):
         mine.send(message)
-    system.train(BatchFeed(theirs, loader.steps(0, 10**9, loader.sampler.start()), CPU))
+    system.train(BatchFeed(theirs, loader.steps(0, 10**9, loader.sampler.initial_state()), CPU))
     return info, [mine.recv() for _ in range(2)]
 
 

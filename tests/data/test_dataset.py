@@ -199,7 +199,9 @@ def test_unknown_language(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize("wrong", [54, 65535, -1])
 def test_ids_outside_the_vocabulary(wrong: int) -> None:
     tokens = np.full((3, 4), 53)
-    check_ids(tokens, 54, "mlm.de, epoch 0, draw 7")
+    check_ids(tokens, 54, "mlm.de, epoch 0, sub-batch 7")
     tokens[1, 2] = wrong
-    with pytest.raises(DataError, match=f"mlm.de, epoch 0, draw 7: id {wrong} in row 1, position 2, .* has 54 entries"):
-        check_ids(tokens, 54, "mlm.de, epoch 0, draw 7")
+    with pytest.raises(
+        DataError, match=f"mlm.de, epoch 0, sub-batch 7: id {wrong} in row 1, position 2, .* has 54 entries"
+    ):
+        check_ids(tokens, 54, "mlm.de, epoch 0, sub-batch 7")

@@ -34,14 +34,14 @@ def test_indices_and_slices_are_those_of_an_array(array: DiskArray) -> None:
     for outside in (100, -101):
         with pytest.raises(IndexError):
             array[outside]
-    assert array.joined([5, 0, 0, 99], [7, 0, 1, 100]).tolist() == [1005, 1006, 1000, 1099]
+    assert array.gather_spans([5, 0, 0, 99], [7, 0, 1, 100]).tolist() == [1005, 1006, 1000, 1099]
 
 
 def test_two_errors_are_got_over_and_the_third_is_told(array: DiskArray) -> None:
     failpoints.arm("read:1-2:0:eio", 0)
     assert array[5] == 1005
     failpoints.arm("read:1-3:0:estale", 0)
-    with pytest.raises(DataError, match=r"numbers: Stale file handle, three times; mend the storage"):
+    with pytest.raises(DataError, match=r"numbers: Stale file handle, three times; fix the storage"):
         array[5:7]
     assert array[5] == 1005
 
@@ -50,7 +50,7 @@ def test_what_comes_in_parts_is_put_together(array: DiskArray, monkeypatch: pyte
     read = os.pread
     monkeypatch.setattr(os, "pread", lambda file, size, at: read(file, min(size, 7), at))
     assert np.array_equal(array[10:90], NUMBERS[10:90])
-    assert array.joined([3, 50], [9, 51]).tolist() == [*range(1003, 1009), 1050]
+    assert array.gather_spans([3, 50], [9, 51]).tolist() == [*range(1003, 1009), 1050]
 
 
 def test_a_file_that_was_cut_is_an_error_where_it_ends(array: DiskArray) -> None:

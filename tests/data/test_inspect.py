@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools.show_data import describe_dataset
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.inspect import survey
 from xlmtrain.prepare.pipeline import prepare
 
 GERMAN = [f"Der Hund Nummer {i} , sieht {'die ' * (i % 40)}Katze ." for i in range(300)]
@@ -32,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def shown(prepared: Dataset) -> str:
-    return "\n".join(survey(prepared, rows=5, words=10, width=100))
+    return "\n".join(describe_dataset(prepared, sentences=5, words=10, width=100))
 
 
 def test_sizes_are_those_of_the_data(prepared: Dataset, shown: str) -> None:
@@ -85,6 +85,6 @@ def test_dropped_lines_are_shown(shown: str) -> None:
 
 
 def test_data_from_elsewhere_is_shown_as_far_as_it_is_known(tiny_dataset: Path) -> None:
-    shown = "\n".join(survey(Dataset(tiny_dataset), rows=2, words=3, width=80))
-    assert "What was dropped and which words are unknown is not known" in shown
+    shown = "\n".join(describe_dataset(Dataset(tiny_dataset), sentences=2, words=3, width=80))
+    assert "Dropped text and unknown words are not recorded" in shown
     assert "sentences of valid.de-en.en by their tokens:" in shown

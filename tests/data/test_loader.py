@@ -26,10 +26,10 @@ def loader(data: Path, changes: dict[str, Any] | None = None, rank: int = 0, wor
 
 
 def steps(made: Loader, count: int) -> list[GlobalBatchShard]:
-    cursors, data = made.sampler.start(), []
+    cursors, data = made.sampler.initial_state(), []
     for step in range(count):
         data.append(made.make(step, cursors))
-        cursors = data[-1].cursors
+        cursors = data[-1].sampler_state
     return data
 
 
@@ -54,8 +54,8 @@ def test_processes_share_out_the_same_global_batches(tiny_dataset: Path, world_s
     parts = [steps(loader(tiny_dataset, rank=rank, world_size=world_size), 12) for rank in range(world_size)]
     for step, alone in enumerate(whole):
         mine = [part[step] for part in parts]
-        assert all(part.cursors == alone.cursors for part in mine)
-        assert all(part.draws == alone.draws for part in mine)
+        assert all(part.sampler_state == alone.sampler_state for part in mine)
+        assert all(part.sub_batches == alone.sub_batches for part in mine)
         assert all(part.shares == alone.shares for part in mine)
         dealt = [mine[i % world_size].batches[i // world_size] for i in range(4)]
         assert rows_of(dealt) == rows_of(alone.batches)
@@ -75,8 +75,8 @@ def test_micro_batches_are_the_same_rows_in_the_same_order(tiny_dataset: Path, s
 
 
 @pytest.mark.parametrize("size", [128, 150, 1000])
-def test_small_draws_are_put_together(tiny_dataset: Path, size: int) -> None:
-    """The same rows with the same masks, in fewer batches; which draw a row is from is then no longer told."""
+def test_small_sub_batches_are_put_together(tiny_dataset: Path, size: int) -> None:
+    """The same rows with the same masks, in fewer batches; which sub-batch a row is from is then no longer told."""
     whole = steps(loader(tiny_dataset), 8)
     joined = steps(loader(tiny_dataset, {"train.micro_batch_tokens": size}), 8)
     for a, b in zip(whole, joined):
@@ -84,7 +84,7 @@ def test_small_draws_are_put_together(tiny_dataset: Path, size: int) -> None:
         assert sorted(ours) == sorted(theirs)
         assert all(batch.tokens.numel() <= size for batch in b.batches)
         assert len({batch.key for batch in b.batches}) == len(b.batches)
-        assert (a.draws, a.shares, a.cursors) == (b.draws, b.shares, b.cursors)
+        assert (a.sub_batches, a.shares, a.sampler_state) == (b.sub_batches, b.shares, b.sampler_state)
     assert sum(len(data.batches) for data in joined) < 0.8 * sum(len(data.batches) for data in whole)
 
 
@@ -101,17 +101,17 @@ def test_a_global_batch_has_its_size(tiny_dataset: Path) -> None:
 def test_prefetching_gives_the_same_and_goes_on_anywhere(tiny_dataset: Path) -> None:
     made = loader(tiny_dataset)
     expected = [rows_of(data.batches) for data in steps(made, 10)]
-    ahead = list(made.steps(0, 10, made.sampler.start()))
+    ahead = list(made.steps(0, 10, made.sampler.initial_state()))
     assert [data.step for data in ahead] == list(range(10))
     assert [rows_of(data.batches) for data in ahead] == expected
-    later = list(loader(tiny_dataset).steps(6, 10, ahead[5].cursors))
+    later = list(loader(tiny_dataset).steps(6, 10, ahead[5].sampler_state))
     assert [rows_of(data.batches) for data in later] == expected[6:]
-    assert list(made.steps(10, 10, made.sampler.start())) == []
+    assert list(made.steps(10, 10, made.sampler.initial_state())) == []
 
 
 def test_prefetching_stops_when_nobody_reads_on(tiny_dataset: Path) -> None:
     data = loader(tiny_dataset)
-    reading = data.steps(0, 1000, data.sampler.start())
+    reading = data.steps(0, 1000, data.sampler.initial_state())
     next(reading)
     reading.close()  # type: ignore[attr-defined]  # would hang, or go on to step 1000, if the thread were not told
 
@@ -125,10 +125,10 @@ def test_seed_changes_everything(tiny_dataset: Path) -> None:
 def test_uneven_shares_are_refused(tiny_dataset: Path, world_size: int) -> None:
     with pytest.raises(ConfigError) as caught:
         loader(tiny_dataset, {"train.batch_tokens": 64 * 6 if world_size == 8 else 256}, 0, world_size)
-    tokens, draws, allowed = (384, 6, "1, 2, 3, 6") if world_size == 8 else (256, 4, "1, 2, 4")
+    tokens, sub_batches, allowed = (384, 6, "1, 2, 3, 6") if world_size == 8 else (256, 4, "1, 2, 4")
     assert str(caught.value) == (
-        f"train.batch_tokens={tokens} is {draws} draws of data.sub_batch_tokens=64, which {world_size} processes cannot "
-        f"share evenly; take one of {allowed} processes or another batch size"
+        f"train.batch_tokens={tokens} is {sub_batches} sub-batches of data.sub_batch_tokens=64, which {world_size} "
+        f"processes cannot share evenly; take one of {allowed} processes or another batch size"
     )
 
 
@@ -137,20 +137,20 @@ def test_a_damaged_id_is_found_before_the_model_sees_it(own_dataset: Path) -> No
     ids[np.flatnonzero(ids != 1)[5]] = 999
     ids.tofile(own_dataset / "train.de.ids")
     made = loader(own_dataset, {"data.tlm": {}, "data.mlm": {"de": 1.0}})
-    *good, last = made.steps(0, 40, made.sampler.start())
+    *good, last = made.steps(0, 40, made.sampler.initial_state())
     assert len(good) < 39
     assert all(step.batches and step.error is None for step in good)
     assert last.batches == []
-    assert re.search(r"[mc]lm\.de, epoch 0, draw \d+: id 999 in row \d, position \d+, but .* 54", str(last.error))
+    assert re.search(r"[mc]lm\.de, epoch 0, sub-batch \d+: id 999 in row \d, position \d+, but .* 54", str(last.error))
 
 
 def test_masks_are_new_in_every_epoch(tiny_dataset: Path) -> None:
     made = loader(tiny_dataset, {"data.tlm": {}, "data.clm": {}, "data.mlm": {"de": 1.0}})
-    task = made.sampler.tasks[0]
+    component = made.sampler.components[0]
     cursors: SamplerState = {"mlm.de": (3, 2)}
     first, again = made.make(7, cursors), made.make(7, cursors)
     assert rows_of(first.batches) == rows_of(again.batches)
-    assert first.draws[0] == ("mlm.de", 3, 2)
+    assert first.sub_batches[0] == ("mlm.de", 3, 2)
     other = made.make(7, {"mlm.de": (4, 2)})
     assert not torch.equal(first.batches[0].target_index, other.batches[0].target_index)
-    assert task.source.draws(0) > 4
+    assert component.source.sub_batch_count(0) > 4

@@ -142,6 +142,6 @@ def test_the_key_alone_decides() -> None:
         (0, "mlm.en", 4, 5),
         (0, "mlm.en", 3, 6),
     ]
-    for seed, task, epoch, draw in others:
-        other = masker(rows, generator(seed, "mask", task, epoch, draw))
+    for seed, task, epoch, sub_batch in others:
+        other = masker(rows, generator(seed, "mask", task, epoch, sub_batch))
         assert not np.array_equal(first[1], other[1])

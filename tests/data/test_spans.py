@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny import stored, write_corpus, write_header
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import STRETCHES, WordCounter, sample_spans, span_ids
+from xlmtrain.data.spans import SPANS, WordCounter, sample_spans, span_ids
 from xlmtrain.text.vocab import EOS, Vocab
 
 VOCAB = Vocab([(word, 1) for word in ("the", "un@@", "der@@", "stand", "der", "a")])
@@ -46,7 +46,7 @@ def test_a_short_corpus_is_taken_whole_and_a_long_one_evenly(dataset: Dataset) -
     corpus = dataset.corpus("train.de")
     assert list(sample_spans(corpus, len(corpus.ids))) == [range(3000)]
     taken = list(sample_spans(corpus, 6000))
-    assert len(taken) == STRETCHES
+    assert len(taken) == SPANS
     assert all(before.stop <= after.start for before, after in itertools.pairwise(taken))
     assert 5000 < sum(len(span_ids(corpus, some)) for some in taken) < 7500
     assert taken[-1].stop > 0.97 * 3000

@@ -36,9 +36,9 @@ def stream(tokens: int = 1000, length: int = 10, rows: int = 4, seed: int = 0) -
 
 def test_stream_visits_every_window_once_an_epoch() -> None:
     source = stream(1000, 10, 4)
-    assert source.draws(0) == 25
+    assert source.sub_batch_count(0) == 25
     for epoch in range(3):
-        tokens = np.concatenate([source.rows(epoch, draw).tokens for draw in range(25)])
+        tokens = np.concatenate([source.sequences(epoch, index).tokens for index in range(25)])
         assert tokens.shape == (100, 10)
         assert np.array_equal(np.sort(tokens.ravel()), np.arange(1000))
         assert np.array_equal(np.diff(tokens, axis=1) % 1000, np.ones((100, 9)))  # running text, around the end
@@ -49,7 +49,9 @@ def test_stream_leaves_out_less_than_a_window_and_never_the_same() -> None:
     source = stream(1003, 10, 4)
     left_out = []
     for epoch in range(6):
-        tokens = np.concatenate([source.rows(epoch, draw).tokens for draw in range(source.draws(epoch))])
+        tokens = np.concatenate(
+            [source.sequences(epoch, index).tokens for index in range(source.sub_batch_count(epoch))]
+        )
         assert len(np.unique(tokens)) == 1000
         left_out.append(tuple(sorted(set(range(1003)) - set(tokens.ravel().tolist()))))
     assert len(set(left_out)) > 1
@@ -57,20 +59,20 @@ def test_stream_leaves_out_less_than_a_window_and_never_the_same() -> None:
 
 def test_stream_is_cut_at_another_place_each_epoch() -> None:
     source = stream()
-    cuts = {int(source.rows(epoch, 0).tokens[0, 0] % 10) for epoch in range(40)}
+    cuts = {int(source.sequences(epoch, 0).tokens[0, 0] % 10) for epoch in range(40)}
     assert len(cuts) >= 9
 
 
 def test_last_draw_of_a_stream_is_filled_up_with_the_first_windows() -> None:
     source = stream(tokens=90, length=10, rows=4)
-    assert source.draws(0) == 3
-    first, last = source.rows(0, 0).tokens, source.rows(0, 2).tokens
+    assert source.sub_batch_count(0) == 3
+    first, last = source.sequences(0, 0).tokens, source.sequences(0, 2).tokens
     assert last.shape == (4, 10)
     assert np.array_equal(last[1:], first[:3])
 
 
 def test_stream_rows_say_where_and_what_they_are() -> None:
-    rows = stream().rows(0, 0)
+    rows = stream().sequences(0, 0)
     assert np.array_equal(rows.positions, np.tile(np.arange(10), (4, 1)))
     assert (rows.languages == 1).all()
     assert (rows.lengths == 10).all()
@@ -79,10 +81,10 @@ def test_stream_rows_say_where_and_what_they_are() -> None:
 
 def test_stream_is_a_pure_function() -> None:
     a, b = stream(), stream()
-    for epoch, draw in ((2, 3), (0, 0), (2, 3), (1, 24)):
-        assert same(a.rows(epoch, draw), stream().rows(epoch, draw))
-    assert same(a.rows(2, 3), b.rows(2, 3))
-    assert not same(a.rows(2, 3), stream(seed=1).rows(2, 3))
+    for epoch, index in ((2, 3), (0, 0), (2, 3), (1, 24)):
+        assert same(a.sequences(epoch, index), stream().sequences(epoch, index))
+    assert same(a.sequences(2, 3), b.sequences(2, 3))
+    assert not same(a.sequences(2, 3), stream(seed=1).sequences(2, 3))
 
 
 def test_stream_shorter_than_a_window_is_refused() -> None:
@@ -109,8 +111,8 @@ def test_every_pair_that_may_be_read_is_read_once_an_epoch() -> None:
     assert source.sentences == len(eligible)
     for epoch in range(3):
         seen = []
-        for draw in range(source.draws(epoch)):
-            rows = source.rows(epoch, draw)
+        for index in range(source.sub_batch_count(epoch)):
+            rows = source.sequences(epoch, index)
             second = np.argmax((rows.positions == 0) & (np.arange(rows.tokens.shape[1]) > 0), axis=1)
             heads = rows.tokens[:, 1]
             assert np.array_equal(heads, rows.tokens[np.arange(len(heads)), second + 1])  # translations stay together
@@ -120,32 +122,38 @@ def test_every_pair_that_may_be_read_is_read_once_an_epoch() -> None:
 
 def test_pairs_are_looked_through_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = pairs()
-    monkeypatch.setattr(xlmtrain.data.sources, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(xlmtrain.data.sources, "_CHUNK_PAIRS", 7)
     pieces, _ = pairs()
-    assert pieces.draws(0) == whole.draws(0)
-    assert all(same(pieces.rows(0, draw), whole.rows(0, draw)) for draw in range(whole.draws(0)))
+    assert pieces.sub_batch_count(0) == whole.sub_batch_count(0)
+    assert all(same(pieces.sequences(0, index), whole.sequences(0, index)) for index in range(whole.sub_batch_count(0)))
 
 
 def test_pair_draws_keep_the_budget_and_waste_little() -> None:
     source, _ = pairs(2000)
     positions = tokens = 0
-    for draw in range(source.draws(0)):
-        rows = source.rows(0, draw)
+    for index in range(source.sub_batch_count(0)):
+        rows = source.sequences(0, index)
         assert rows.tokens.size <= 256
         assert rows.tokens.shape[1] == rows.lengths.max()
         assert ((rows.tokens == PAD) == (np.arange(rows.tokens.shape[1]) >= rows.lengths[:, None])).all()
         positions += rows.tokens.size
         tokens += int(rows.lengths.sum())
     assert tokens / positions > 0.98
-    assert tokens / (source.draws(0) * 256) > 0.85
+    assert tokens / (source.sub_batch_count(0) * 256) > 0.85
 
 
 def test_pairs_change_company_and_order_each_epoch() -> None:
     source, _ = pairs()
-    lengths = [[int(source.rows(epoch, draw).lengths.max()) for draw in range(source.draws(epoch))] for epoch in (0, 1)]
+    lengths = [
+        [int(source.sequences(epoch, index).lengths.max()) for index in range(source.sub_batch_count(epoch))]
+        for epoch in (0, 1)
+    ]
     assert lengths[0] != sorted(lengths[0])  # not from short to long
     company = [
-        {frozenset(source.rows(epoch, draw).tokens[:, 1].tolist()) for draw in range(source.draws(epoch))}
+        {
+            frozenset(source.sequences(epoch, index).tokens[:, 1].tolist())
+            for index in range(source.sub_batch_count(epoch))
+        }
         for epoch in (0, 1)
     ]
     assert len(company[0] & company[1]) < len(company[0]) / 4
@@ -153,9 +161,9 @@ def test_pairs_change_company_and_order_each_epoch() -> None:
 
 def test_pairs_are_a_pure_function() -> None:
     source, _ = pairs()
-    for epoch, draw in ((1, 3), (0, 0), (1, 3), (0, 9)):
-        assert same(source.rows(epoch, draw), pairs()[0].rows(epoch, draw))
-    assert not same(source.rows(1, 3), pairs(seed=1)[0].rows(1, 3))
+    for epoch, index in ((1, 3), (0, 0), (1, 3), (0, 9)):
+        assert same(source.sequences(epoch, index), pairs()[0].sequences(epoch, index))
+    assert not same(source.sequences(1, 3), pairs(seed=1)[0].sequences(1, 3))
 
 
 def test_no_pair_within_the_limit_is_refused() -> None:

@@ -64,12 +64,6 @@ def test_duplicate_lines_are_a_cause_while_the_text_is_there(run: Path, monkeypa
     assert cause not in finding.causes
 
 
-def test_no_advice_without_the_metrics(run: Path) -> None:
-    monitor = RunMonitor(run)
-    (run / "metrics.jsonl").unlink()
-    assert monitor.new_warnings() == []
-
-
 def tab_in_a_preset(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("optim:\n\tlr: 1\n", encoding="utf-8")
 

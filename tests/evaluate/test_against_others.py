@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.support.toy import toy_model
-from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import retrieve
+from xlmtrain.evaluate.sentence_embeddings import pca_2d
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.pretrained import load
 

@@ -98,9 +98,9 @@ def test_one_whole_word_is_hidden_and_stood_there(dataset: Dataset) -> None:
     sentences = [sentence for sentence, allowed in MAY_BE_HIDDEN.items() if allowed]
     assert len(found) == len(sentences)
     for item, sentence in zip(found, sentences):
-        assert item.truth in MAY_BE_HIDDEN[sentence]
+        assert item.gold in MAY_BE_HIDDEN[sentence]
         assert item.sentence.count("<mask>") == 1
-        assert item.sentence.replace("<mask>", item.truth) == sentence.replace("@@ ", "")
+        assert item.sentence.replace("<mask>", item.gold) == sentence.replace("@@ ", "")
         assert item.translation == translate(sentence)
 
 
@@ -108,48 +108,48 @@ def test_any_word_may_be_the_one(tmp_path: Path) -> None:
     """Not always the first: over many copies of a sentence each of its words is hidden."""
     dataset = write(tmp_path / "data", ["die Katze schläft . Nacht Öfen"] * 60, ["the"] * 60)
     found = run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100)
-    assert {item.truth for item in found} == {"Katze", "schläft", "Nacht", "Öfen"}
+    assert {item.gold for item in found} == {"Katze", "schläft", "Nacht", "Öfen"}
 
 
 def test_what_the_model_is_shown(dataset: Dataset) -> None:
-    """As MLM and TLM read it: the sentence alone, then followed by the translation, whose positions start again."""
+    """As MLM and TLM read it: the sentence, then followed by the translation, whose positions start again."""
     model = Dictionary()
     (item,) = run_cloze(model, dataset, "valid", "de-en", "de", 1)
     german, english = ([VOCAB.id(word) for word in text.split()] for text in (SENTENCES[0], translate(SENTENCES[0])))
-    german[german.index(VOCAB.id(item.truth))] = MASK
-    alone, together = model.seen
-    assert alone == Seen([EOS, *german, EOS], list(range(6)), [0] * 6)
-    assert together.tokens == [*alone.tokens, EOS, *english, EOS]
-    assert together.positions == [*range(6), *range(6)]
-    assert together.languages == [0] * 6 + [1] * 6
+    german[german.index(VOCAB.id(item.gold))] = MASK
+    mono, parallel = model.seen
+    assert mono == Seen([EOS, *german, EOS], list(range(6)), [0] * 6)
+    assert parallel.tokens == [*mono.tokens, EOS, *english, EOS]
+    assert parallel.positions == [*range(6), *range(6)]
+    assert parallel.languages == [0] * 6 + [1] * 6
 
 
 def test_a_model_that_reads_the_translation_is_right_with_it(dataset: Dataset) -> None:
-    found = [item for item in run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100) if item.truth in WORDS]
+    found = [item for item in run_cloze(Dictionary(), dataset, "valid", "de-en", "de", 100) if item.gold in WORDS]
     assert len(found) == 4
-    assert [item.with_translation for item in found] == [item.truth for item in found]
-    assert [item.alone for item in found] == ["die"] * len(found)
+    assert [item.parallel for item in found] == [item.gold for item in found]
+    assert [item.mono for item in found] == ["die"] * len(found)
 
 
 def test_either_language_may_be_hidden(dataset: Dataset) -> None:
     model = Dictionary()
     found = run_cloze(model, dataset, "valid", "de-en", "en", 100)
-    assert found[0].truth in ("cats", "sleeps")
-    assert found[0].sentence.replace("<mask>", found[0].truth) == translate(SENTENCES[0])
+    assert found[0].gold in ("cats", "sleeps")
+    assert found[0].sentence.replace("<mask>", found[0].gold) == translate(SENTENCES[0])
     assert found[0].translation == SENTENCES[0]
     assert (model.seen[0].languages, model.seen[1].languages) == ([1] * 6, [1] * 6 + [0] * 6)
 
 
-def test_alone_knows_nothing_of_the_translation(dataset: Dataset, tmp_path: Path) -> None:
+def test_mono_knows_nothing_of_the_translation(dataset: Dataset, tmp_path: Path) -> None:
     """With the translations of other sentences only the guess that sees them changes."""
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(dim=16, layers=2, heads=2, max_positions=32), len(VOCAB), 2).eval()
     others = [translate(sentence) for sentence in [*SENTENCES[3:], *SENTENCES[:3]]]
     right = run_cloze(model, dataset, "valid", "de-en", "de", 100)
     wrong = run_cloze(model, write(tmp_path / "data", SENTENCES, others), "valid", "de-en", "de", 100)
-    assert [(a.sentence, a.truth, a.alone) for a in right] == [(b.sentence, b.truth, b.alone) for b in wrong]
+    assert [(a.sentence, a.gold, a.mono) for a in right] == [(b.sentence, b.gold, b.mono) for b in wrong]
     assert [a.translation for a in right] != [b.translation for b in wrong]
-    assert [a.with_translation for a in right] != [b.with_translation for b in wrong]
+    assert [a.parallel for a in right] != [b.parallel for b in wrong]
 
 
 def test_the_same_every_time_and_as_many_as_asked_for(dataset: Dataset) -> None:

@@ -20,7 +20,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.crosslingual import Alignment
+from xlmtrain.evaluate.crosslingual import CrossLingualEvaluation
 from xlmtrain.evaluate.perplexity import Interrupted, evaluate
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.validator import Validator
@@ -69,16 +69,16 @@ def test_a_model_that_reads_the_translation_is_right_with_it_alone(tiny_dataset:
     model = Reader(config.model, len(dataset.vocab), 2)
     figures = evaluate(model, parallel_cloze_sets(config, dataset), Precision.fp32, ALONE)
     sure = math.exp(5) / (math.exp(5) + len(dataset.vocab) - 1)
-    for name in ("de-en_aided", "en-de_aided", "aided"):
+    for name in ("de-en_cloze_parallel", "en-de_cloze_parallel", "cloze_parallel"):
         assert figures[f"valid/{name}_acc"] == 100
         assert figures[f"valid/{name}_ppl"] == pytest.approx(1 / sure)
-    for name in ("de-en_alone", "en-de_alone", "alone"):
+    for name in ("de-en_cloze_mono", "en-de_cloze_mono", "cloze_mono"):
         assert 0 <= figures[f"valid/{name}_acc"] < 25
         assert figures[f"valid/{name}_ppl"] > 20
 
 
-@pytest.mark.parametrize("aided", [False, True])
-def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, aided: bool) -> None:
+@pytest.mark.parametrize("parallel", [False, True])
+def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, parallel: bool) -> None:
     """The rows are made anew from the text, without batches and padding; only the choice of words is taken over."""
     config, dataset = config_on(tiny_dataset), Dataset(tiny_dataset)
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, a
     pairs = [[side.sentence(i).tolist() for side in dataset.pair("valid", "de-en")] for i in range(25)]
     for language, name in enumerate(("de-en", "en-de")):
         losses, hits = [], []
-        for batch in sets[f"valid/{name}_alone"].batches():
+        for batch in sets[f"valid/{name}_cloze_mono"].batches():
             for row, tokens in enumerate(batch.tokens.tolist()):
                 at = [place % len(tokens) for place in batch.target_index.tolist() if place // len(tokens) == row]
                 truth = batch.targets[[p // len(tokens) == row for p in batch.target_index.tolist()]].tolist()
@@ -97,7 +97,7 @@ def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, a
                     masked[place] = token
                 (pair,) = {tuple(map(tuple, p)) for p in pairs if p[language] == masked[1 : 1 + len(p[language])]}
                 mine = [EOS, *(MASK if p + 1 in at else t for p, t in enumerate(pair[language]))]
-                other = [EOS, *pair[1 - language]] if aided else []
+                other = [EOS, *pair[1 - language]] if parallel else []
                 both = [mine, other] if language == 0 else [other, mine]
                 start = len(other) if language == 1 else 0
                 ids = torch.tensor([both[0] + both[1]])
@@ -108,36 +108,36 @@ def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, a
                     logits = model.head(states, model.encoder.token_embeddings.weight).double()
                 losses += (-logits.log_softmax(dim=1)[range(len(at)), truth]).tolist()
                 hits += [int(guess) == token for guess, token in zip(logits.argmax(dim=1), truth)]
-        key = f"valid/{name}_{'aided' if aided else 'alone'}"
+        key = f"valid/{name}_{'cloze_parallel' if parallel else 'cloze_mono'}"
         assert figures[f"{key}_ppl"] == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
         assert figures[f"{key}_acc"] == pytest.approx(100 * sum(hits) / len(hits))
 
 
-def alignment_on(distributed: Distributed, data: Path, dictionary: Path, aligned: bool) -> dict[str, float]:
-    config, saved = config_on(data, {"evaluate.bilingual_lexicon": str(dictionary)}), toy_model(data, aligned)
-    alignment = Alignment(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
-    return alignment(saved.module(), distributed, go_on)
+def crosslingual_on(distributed: Distributed, data: Path, lexicon: Path, aligned: bool) -> dict[str, float]:
+    config, saved = config_on(data, {"evaluate.bilingual_lexicon": str(lexicon)}), toy_model(data, aligned)
+    evaluation = CrossLingualEvaluation(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
+    return evaluation(saved.module(), distributed, go_on)
 
 
 @pytest.fixture
-def dictionary(tmp_path: Path) -> Path:
+def lexicon(tmp_path: Path) -> Path:
     (tmp_path / "en-de.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in ENTRIES), encoding="utf-8")
     return tmp_path / "en-de.tsv"
 
 
-def test_languages_that_have_met_and_that_have_not(tiny_dataset: Path, dictionary: Path) -> None:
-    met, apart = (alignment_on(ALONE, tiny_dataset, dictionary, aligned) for aligned in (True, False))
+def test_languages_that_have_met_and_that_have_not(tiny_dataset: Path, lexicon: Path) -> None:
+    met, apart = (crosslingual_on(ALONE, tiny_dataset, lexicon, aligned) for aligned in (True, False))
     assert met["valid/retrieval_acc"] == met["valid/de-en_retrieval_acc"] == met["valid/en-de_retrieval_acc"] == 100
     assert apart["valid/retrieval_acc"] < 50
-    assert met["words/forward_cosine_p1"] == 100
-    assert met["words/cosine"] == pytest.approx(1)
-    assert apart["words/forward_cosine_p1"] < 50
-    assert abs(apart["words/cosine"]) < 0.5
+    assert met["bli/en-de_cosine_p1"] == 100
+    assert met["bli/cosine"] == pytest.approx(1)
+    assert apart["bli/en-de_cosine_p1"] < 50
+    assert abs(apart["bli/cosine"]) < 0.5
 
 
-def test_figures_are_the_tasks(tiny_dataset: Path, dictionary: Path) -> None:
+def test_figures_are_the_tasks(tiny_dataset: Path, lexicon: Path) -> None:
     """What tools/evaluate.py says of the same sentences and words; the layer that finds most counts."""
-    figures, saved = alignment_on(ALONE, tiny_dataset, dictionary, False), toy_model(tiny_dataset, False)
+    figures, saved = crosslingual_on(ALONE, tiny_dataset, lexicon, False), toy_model(tiny_dataset, False)
     dataset, model = Dataset(tiny_dataset), PretrainedModel(saved)
     sides = dict(zip(("de", "en"), dataset.pair("valid", "de-en")))
     usable = [i for i in range(25) if len(sides["de"].sentence(i)) > 1]
@@ -154,18 +154,18 @@ def test_figures_are_the_tasks(tiny_dataset: Path, dictionary: Path) -> None:
     best = max(range(3), key=lambda layer: top1["de-en", layer] + top1["en-de", layer])
     assert figures["valid/en-de_retrieval_acc"] == pytest.approx(top1["en-de", best])
     assert figures["valid/retrieval_acc"] == pytest.approx((top1["de-en", best] + top1["en-de", best]) / 2)
-    words = translate_words(saved.weights["encoder.token_embeddings.weight"], saved.vocab, ENTRIES)
-    assert figures["words/cosine"] == pytest.approx(words.cosine)
-    (csls,) = [p for p in words.precision if (p.direction, p.among, p.scoring) == ("backward", "vocabulary", "csls")]
-    found = [figures[f"words/backward_csls_p{most}"] for most in (1, 5, 10)]
+    words = translate_words(saved.weights["encoder.token_embeddings.weight"], saved.vocab, ENTRIES, ("en", "de"))
+    assert figures["bli/cosine"] == pytest.approx(words.cosine)
+    (csls,) = [p for p in words.precision if (p.direction, p.among, p.scoring) == ("de-en", "vocabulary", "csls")]
+    found = [figures[f"bli/de-en_csls_p{most}"] for most in (1, 5, 10)]
     assert found == pytest.approx([csls.p1, csls.p5, csls.p10])
 
 
 def test_two_processes_find_what_one_finds_with_half_the_work(
-    tiny_dataset: Path, dictionary: Path, tmp_path: Path
+    tiny_dataset: Path, lexicon: Path, tmp_path: Path
 ) -> None:
-    alone, whole = shared_out(ALONE, tiny_dataset, dictionary)
-    (first, one), (second, other) = run_processes(2, shared_out, tmp_path, tiny_dataset, dictionary)
+    alone, whole = shared_out(ALONE, tiny_dataset, lexicon)
+    (first, one), (second, other) = run_processes(2, shared_out, tmp_path, tiny_dataset, lexicon)
     assert first == second
     assert first.keys() == alone.keys()
     for name, value in alone.items():
@@ -174,32 +174,32 @@ def test_two_processes_find_what_one_finds_with_half_the_work(
     assert abs(one - other) <= 2
 
 
-def shared_out(distributed: Distributed, data: Path, dictionary: Path) -> tuple[dict[str, float], int]:
+def shared_out(distributed: Distributed, data: Path, lexicon: Path) -> tuple[dict[str, float], int]:
     """The figures, and how often this process was asked whether to stop: before each batch, and at the end."""
     stop = NeverStops()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xlmtrain.evaluate.sentence_embeddings.BATCH_TOKENS", 24)
-        config, saved = config_on(data, {"evaluate.bilingual_lexicon": str(dictionary)}), toy_model(data, aligned=False)
-        alignment = Alignment(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
-        figures = alignment(saved.module(), distributed, stop)
+        config, saved = config_on(data, {"evaluate.bilingual_lexicon": str(lexicon)}), toy_model(data, aligned=False)
+        evaluation = CrossLingualEvaluation(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
+        figures = evaluation(saved.module(), distributed, stop)
     return figures, stop.asked
 
 
 def test_it_stops_when_asked(tiny_dataset: Path) -> None:
     saved = toy_model(tiny_dataset)
-    alignment = Alignment(config_on(tiny_dataset).evaluate, Dataset(tiny_dataset), 32, causal=False)
+    evaluation = CrossLingualEvaluation(config_on(tiny_dataset).evaluate, Dataset(tiny_dataset), 32, causal=False)
     model = saved.module()
     model.train()
     with pytest.raises(Interrupted):
-        alignment(model, ALONE, lambda: True)
+        evaluation(model, ALONE, lambda: True)
     assert model.training
 
 
-def test_training_watches_them_meet(tiny_dataset: Path, dictionary: Path, tmp_path: Path) -> None:
+def test_training_watches_them_meet(tiny_dataset: Path, lexicon: Path, tmp_path: Path) -> None:
     changes = {
         "train.steps": 10,
         "evaluate.parallel_pairs": 10,
-        "evaluate.bilingual_lexicon": str(dictionary),
+        "evaluate.bilingual_lexicon": str(lexicon),
         "evaluate.metric": "valid/cloze_parallel_ppl",
     }
     train_alone(tiny_config(tmp_path / "run", tiny_dataset, changes))
@@ -209,8 +209,8 @@ def test_training_watches_them_meet(tiny_dataset: Path, dictionary: Path, tmp_pa
         "valid/de-en_cloze_parallel_acc",
         "valid/cloze_mono_ppl",
         "valid/mlm_ppl",
-        "words/cosine",
-        "words/forward_csls_p10",
+        "bli/cosine",
+        "bli/en-de_csls_p10",
     }
     names |= {f"retrieval/en-de_layer{layer}_margin_mrr" for layer in (0, 1)}
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -232,7 +232,7 @@ def test_training_watches_them_meet(tiny_dataset: Path, dictionary: Path, tmp_pa
             ConfigError,
             "is none of valid/de-en",
         ),
-        ({"evaluate.bilingual_lexicon": "nowhere.tsv"}, DataError, "dictionary: nowhere.tsv is not there"),
+        ({"evaluate.bilingual_lexicon": "nowhere.tsv"}, DataError, "bilingual_lexicon: nowhere.tsv is not there"),
     ],
 )
 def test_refused(tiny_dataset: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -243,8 +243,11 @@ def test_refused(tiny_dataset: Path, changes: dict[str, Any], error: type[Except
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"valid/aided", "valid/alone", "valid/retrieval"}),
-        ({"data.tlm": {}}, {"valid/aided", "valid/alone", "valid/retrieval"}),  # TLM's gain is seen beside MLM's lack
+        ({}, {"valid/cloze_parallel", "valid/cloze_mono", "valid/retrieval"}),
+        (
+            {"data.tlm": {}},
+            {"valid/cloze_parallel", "valid/cloze_mono", "valid/retrieval"},
+        ),  # TLM's gain is seen beside MLM's lack
         (
             {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0}, "evaluate.metric": "valid/clm_ppl"},
             {"valid/retrieval"},
@@ -258,5 +261,5 @@ def test_what_there_is_to_see(tiny_dataset: Path, changes: dict[str, Any], expec
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     stop: Callable[[], bool] = go_on
     figures = Validator(config, dataset)(model, Precision.fp32, ALONE, stop)
-    kinds = {name.rpartition("_")[0] for name in figures if name.count("_") == 1}
-    assert kinds & {"valid/aided", "valid/alone", "valid/retrieval"} == expected
+    kinds = {name.rpartition("_")[0] for name in figures}
+    assert kinds & {"valid/cloze_parallel", "valid/cloze_mono", "valid/retrieval"} == expected

@@ -140,7 +140,7 @@ def test_sentences_found(theirs: Any, folder: Path, sentences: dict[str, Path], 
 def test_words_found(theirs: Any, folder: Path, tmp_path: Path) -> None:
     entries = [(LETTERS[i], LETTERS[i + WORDS]) for i in range(WORDS)]
     (tmp_path / "d.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in entries), encoding="utf-8")
-    found = figures(folder, tmp_path, f"dictionary={tmp_path / 'd.tsv'}")["dictionary"]
+    found = figures(folder, tmp_path, f"bilingual_lexicon={tmp_path / 'd.tsv'}")["bilingual_lexicon"]
     table = theirs.get_input_embeddings().weight.detach().numpy()[len(SPECIALS) : len(SPECIALS) + 2 * WORDS]
     vectors = dict(zip(LETTERS, table))
     assert found["known"] == WORDS

@@ -17,8 +17,8 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet, validation_sets
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.evaluate.cloze import sample_predictions
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.evaluate.predictions import sample_predictions
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel

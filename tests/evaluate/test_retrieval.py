@@ -18,7 +18,8 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate import knn
-from xlmtrain.evaluate.retrieval import Retrieval, aligned_sentences, retrieval_table, retrieve
+from xlmtrain.evaluate.parallel_text import aligned_sentences
+from xlmtrain.evaluate.retrieval import Retrieval, retrieval_table, retrieve
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.run import write_run
@@ -267,7 +268,7 @@ def test_the_tool(run: Path, files: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_tool_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = f"model={run}", f"output={tmp_path / 'f.json'}"
-    with pytest.raises(ConfigError, match="data=, retrieval=, dictionary= or classify=: one is needed"):
+    with pytest.raises(ConfigError, match="data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed"):
         tool.main([model, output])
     with pytest.raises(ConfigError, match=r"retrieval=dev\.de: has no"):
         tool.main([model, output, "retrieval=dev.de"])

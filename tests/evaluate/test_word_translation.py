@@ -17,7 +17,7 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import DataError, NumericalError
 from xlmtrain.evaluate import knn
-from xlmtrain.evaluate.word_translation import PrecisionAtK, read_dictionary, translate_words, translation_table
+from xlmtrain.evaluate.word_translation import PrecisionAtK, read_lexicon, translate_words, translation_table
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.run import write_run
 from xlmtrain.model.language_model import LanguageModel
@@ -62,9 +62,9 @@ def by_the_formulas(vocab: Vocab, entries: list[tuple[str, str]], table: np.ndar
     vectors = {word: table[vocab.id(word)].astype(np.float64) for word in vocab.words}
     whole = [word for word in vocab.words[len(SPECIALS) :] if not word.endswith("@@")]
     shares: dict[Kind, Shares] = {}
-    for direction, pairs in (("forward", entries), ("backward", [(t, s) for s, t in entries])):
+    for direction, pairs in (("source-target", entries), ("target-source", [(t, s) for s, t in entries])):
         sources, targets = (sorted({pair[side] for pair in pairs}) for side in (0, 1))
-        for among, near, candidates in (("vocabulary", whole, whole), ("dictionary", sources, targets)):
+        for among, near, candidates in (("vocabulary", whole, whole), ("lexicon", sources, targets)):
             hubs = {word: nearest_ten(word, near, vectors) for word in candidates}
             for scoring in ("cosine", "csls"):
                 places = []
@@ -96,9 +96,11 @@ def test_the_formulas(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert shares[kind] == pytest.approx(expected[kind]), kind
     assert len(set(expected.values())) == 8
     assert (found.entries, found.known) == (len(entries), len(entries))
-    assert {(one.among, one.queries, one.candidates) for one in found.precision if one.direction == "forward"} == {
+    assert {
+        (one.among, one.queries, one.candidates) for one in found.precision if one.direction == "source-target"
+    } == {
         ("vocabulary", COUNT - 4, 2 * COUNT + 1),
-        ("dictionary", COUNT - 4, COUNT - 4),
+        ("lexicon", COUNT - 4, COUNT - 4),
     }
 
 
@@ -134,7 +136,7 @@ def test_scikit_learn_says_the_same() -> None:
     english, german = table[len(SPECIALS) :][:200], table[len(SPECIALS) :][200:]
     german += english
     found = by_kind(translate_words(table, vocab, [(f"e{i}", f"d{i}") for i in range(200)]).precision)
-    for direction, x, y in (("forward", english, german), ("backward", german, english)):
+    for direction, x, y in (("source-target", english, german), ("target-source", german, english)):
         cosines = pairwise.cosine_similarity(x, y)
         near = [
             1 - neighbors.NearestNeighbors(n_neighbors=10, metric="cosine").fit(b).kneighbors(a)[0].mean(axis=1)
@@ -143,7 +145,7 @@ def test_scikit_learn_says_the_same() -> None:
         for scoring, scores in (("cosine", cosines), ("csls", 2 * cosines - near[0][:, None] - near[1])):
             place = np.argsort(-scores, axis=1).argsort(axis=1).diagonal()
             expected = tuple(100 * (place < k).mean() for k in (1, 5, 10))
-            assert found[direction, "dictionary", scoring] == pytest.approx(expected)
+            assert found[direction, "lexicon", scoring] == pytest.approx(expected)
 
 
 CASES = Vocab(
@@ -178,8 +180,8 @@ def test_which_words_count() -> None:
 def test_an_answer_of_other_case_is_right() -> None:
     entries = [("she", "sie"), ("dog", "Hund")]
     found = by_kind(translate_words(planted(("she", "Sie"), ("dog", "Hund")), CASES, entries).precision)
-    assert found["forward", "vocabulary", "cosine"][0] == found["forward", "dictionary", "csls"][0] == 100.0
-    assert found["backward", "vocabulary", "cosine"][0] == 50.0  # the question is sie, which is near to nothing
+    assert found["source-target", "vocabulary", "cosine"][0] == found["source-target", "lexicon", "csls"][0] == 100.0
+    assert found["target-source", "vocabulary", "cosine"][0] == 50.0  # the question is sie, which is near to nothing
 
 
 def test_a_table_that_finds_everything_alike_has_found_nothing() -> None:
@@ -191,16 +193,18 @@ def test_a_table_that_finds_everything_alike_has_found_nothing() -> None:
 
 def test_nothing_to_say() -> None:
     vocab, entries, table = numbered()
-    with pytest.raises(DataError, match="dictionary: 0 of its 2 entries have two words that are whole in the vocab"):
+    with pytest.raises(
+        DataError, match="bilingual_lexicon: 0 of its 2 entries have two words that are whole in the vocab"
+    ):
         translate_words(table, vocab, [("mouse", "Maus"), ("pie@@", "d1")])
-    with pytest.raises(DataError, match="dictionary: 1 of its 2 entries"):
+    with pytest.raises(DataError, match="bilingual_lexicon: 1 of its 2 entries"):
         translate_words(table, vocab, [("e1", "d1"), ("e2", "e2")])
     table[3, 1] = math.nan
     with pytest.raises(NumericalError, match="not finite"):
         translate_words(table, vocab, entries)
 
 
-def test_dictionaries(tmp_path: Path) -> None:
+def test_lexicons(tmp_path: Path) -> None:
     expected = [("guinea pig", "Meerschweinchen"), ("Öl", "Öl")]
     for name, text in (
         ("tabs", "guinea pig\tMeerschweinchen\tnoun\r\n\nÖl \t Öl\n"),
@@ -208,9 +212,9 @@ def test_dictionaries(tmp_path: Path) -> None:
     ):
         content = text.encode()
         (tmp_path / name).write_bytes(lzma.compress(content) if name.endswith("xz") else content)
-        assert read_dictionary(tmp_path / name) == expected
+        assert read_lexicon(tmp_path / name) == expected
     (tmp_path / "muse").write_text("cat katze\ndog  hund\n", encoding="utf-8")
-    assert read_dictionary(tmp_path / "muse") == [("cat", "katze"), ("dog", "hund")]
+    assert read_lexicon(tmp_path / "muse") == [("cat", "katze"), ("dog", "hund")]
 
 
 @pytest.mark.parametrize(
@@ -224,21 +228,21 @@ def test_dictionaries(tmp_path: Path) -> None:
         (b"\n", ": no entries in it"),
     ],
 )
-def test_what_is_no_dictionary(content: bytes, message: str, tmp_path: Path) -> None:
+def test_what_is_no_lexicon(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "d.tsv"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_dictionary(path)
+        read_lexicon(path)
     assert str(caught.value).startswith(f"{path}{message}")
-    with pytest.raises(DataError, match=r"dictionary: .*none.tsv is not there"):
-        read_dictionary(tmp_path / "none.tsv")
+    with pytest.raises(DataError, match=r"bilingual_lexicon: .*none.tsv is not there"):
+        read_lexicon(tmp_path / "none.tsv")
 
 
-def test_the_dictionaries_at_hand(shared: Path) -> None:
+def test_the_lexicons_at_hand(shared: Path) -> None:
     directory = shared / "corpora" / "dict"
-    assert len(read_dictionary(directory / "wiktionary.en-de.tsv")) == 67_035
-    assert len(read_dictionary(directory / "wiktionary.en-de.single.txt")) == 51_916
-    assert read_dictionary(directory / "yacle_train5k.en-de.tsv")[:2] == [("of", "von"), ("to", "zu")]
+    assert len(read_lexicon(directory / "wiktionary.en-de.tsv")) == 67_035
+    assert len(read_lexicon(directory / "wiktionary.en-de.single.txt")) == 51_916
+    assert read_lexicon(directory / "yacle_train5k.en-de.tsv")[:2] == [("of", "von"), ("to", "zu")]
 
 
 def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +258,7 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     write_run(saved, tmp_path / "run")
     entries = [("a", "t"), ("b", "s"), ("c", "r"), ("d", "xyz")]
     (tmp_path / "d.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in entries), encoding="utf-8")
-    texts = [f"dictionary={tmp_path / 'd.tsv'}", f"data={tiny_dataset}", f"output={tmp_path / 'f.json'}"]
+    texts = [f"bilingual_lexicon={tmp_path / 'd.tsv'}", f"data={tiny_dataset}", f"output={tmp_path / 'f.json'}"]
     tool.main([f"model={tmp_path / 'run'}", *texts, "device=cpu"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["perplexity", "accuracy"]
@@ -262,8 +266,8 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     assert lines[12:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
     assert lines[13] == "3 of 4 entries are two different whole words of the vocabulary"
     figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
-    assert figures.keys() == {"model", "step", "perplexity", "dictionary"}
+    assert figures.keys() == {"model", "step", "perplexity", "bilingual_lexicon"}
     assert figures["perplexity"]["valid/mlm_ppl"] > 10
-    assert figures["dictionary"]["cosine"] == found.cosine
-    kinds = [(row["direction"], row["among"], row["scoring"]) for row in figures["dictionary"]["precision"]]
-    assert kinds == list(product(("forward", "backward"), ("vocabulary", "dictionary"), ("cosine", "csls")))
+    assert figures["bilingual_lexicon"]["cosine"] == found.cosine
+    kinds = [(row["direction"], row["among"], row["scoring"]) for row in figures["bilingual_lexicon"]["precision"]]
+    assert kinds == list(product(("source-target", "target-source"), ("vocabulary", "lexicon"), ("cosine", "csls")))

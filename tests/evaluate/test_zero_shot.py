@@ -22,7 +22,7 @@ from xlmtrain.evaluate.classification_data import read_examples
 from xlmtrain.evaluate.linear_probe import fit_probe
 from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.evaluate.zero_shot import PENALTY, ZeroShot
+from xlmtrain.evaluate.zero_shot import PENALTY, ZeroShotProbe
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.run import write_run
 from xlmtrain.pretrained import PretrainedModel
@@ -43,8 +43,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotProbeConfig:
     return ZeroShotProbeConfig({"en": train}, {"en": english, "de": german})
 
 
-def task_of(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShot:
-    return ZeroShot(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
+def task_of(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShotProbe:
+    return ZeroShotProbe(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
 
 
 def judged(
@@ -81,11 +81,11 @@ def test_the_probe_is_scikit_learns(labels: int) -> None:
 def test_languages_that_have_met_and_that_have_not(files: ZeroShotProbeConfig, tiny_dataset: Path) -> None:
     met, apart = (judged(ALONE, files, tiny_dataset, aligned) for aligned in (True, False))
     for layer in range(3):
-        assert met[f"zeroshot/en_layer{layer}_learned"] > 90
-        assert met[f"zeroshot/de_layer{layer}_centred"] > 90
-        assert met[f"zeroshot/de_layer{layer}_raw"] > 90
-        assert apart[f"zeroshot/en_layer{layer}_learned"] > 90
-    assert met["valid/zero_shot_acc"] == met["valid/de_zeroshot_acc"] > 90
+        assert met[f"zero_shot/en_layer{layer}_in_language"] > 90
+        assert met[f"zero_shot/de_layer{layer}_centered"] > 90
+        assert met[f"zero_shot/de_layer{layer}_source_centered"] > 90
+        assert apart[f"zero_shot/en_layer{layer}_in_language"] > 90
+    assert met["valid/zero_shot_acc"] == met["valid/de_zero_shot_acc"] > 90
     assert apart["valid/zero_shot_acc"] < 75
     assert len(met) == 3 * 3 + 2
 
@@ -96,8 +96,8 @@ def test_a_constant_between_the_languages_is_seen_through(files: ZeroShotProbeCo
     saved.weights["encoder.language_embeddings.weight"][1] += 3 * torch.randn(32, generator=torch.manual_seed(1))
     figures = task_of(files, saved)(saved.module(), ALONE, go_on)
     for layer in (1, 2):
-        assert figures[f"zeroshot/de_layer{layer}_raw"] < 75
-        assert figures[f"zeroshot/de_layer{layer}_centred"] > 90
+        assert figures[f"zero_shot/de_layer{layer}_source_centered"] < 75
+        assert figures[f"zero_shot/de_layer{layer}_centered"] > 90
 
 
 def test_figures_are_scikit_learns_on_the_states_of_the_api(files: ZeroShotProbeConfig, tiny_dataset: Path) -> None:
@@ -116,14 +116,14 @@ def test_figures_are_scikit_learns_on_the_states_of_the_api(files: ZeroShotProbe
         theirs = linear_model.LogisticRegression(C=2 / (160 * PENALTY), tol=1e-9, max_iter=5000)
         theirs.fit((train - mean) / scale, labels["train"])
         for name, vectors, way, own in (
-            ("en", states["en"][layer], "learned", mean),
-            ("de", german, "raw", mean),
-            ("de", german, "centred", german.mean(axis=0)),
+            ("en", states["en"][layer], "in_language", mean),
+            ("de", german, "source_centered", mean),
+            ("de", german, "centered", german.mean(axis=0)),
         ):
             expected = 100 * (theirs.predict((vectors - own) / scale) == labels[name]).mean()
-            assert figures[f"zeroshot/{name}_layer{layer}_{way}"] == pytest.approx(expected)
+            assert figures[f"zero_shot/{name}_layer{layer}_{way}"] == pytest.approx(expected)
         if layer > 0:
-            best = max(best, figures[f"zeroshot/de_layer{layer}_centred"])
+            best = max(best, figures[f"zero_shot/de_layer{layer}_centered"])
     assert figures["valid/zero_shot_acc"] == best
 
 
@@ -134,7 +134,7 @@ def test_pairs_of_texts(tiny_dataset: Path, tmp_path: Path) -> None:
     )
     figures = judged(ALONE, ZeroShotProbeConfig({"en": english}, {"de": german}), tiny_dataset, aligned=True)
     assert figures["valid/zero_shot_acc"] > 85
-    assert set(figures) >= {"zeroshot/de_layer2_raw", "valid/de_zeroshot_acc"}
+    assert set(figures) >= {"zero_shot/de_layer2_source_centered", "valid/de_zero_shot_acc"}
 
 
 def test_two_processes_find_what_one_finds_with_half_the_work(
@@ -181,12 +181,12 @@ def test_training_chooses_its_best_by_it(files: ZeroShotProbeConfig, tiny_datase
     train_alone(config)
     found = [record for record in records(tmp_path / "run") if "valid/zero_shot_acc" in record]
     assert [record["step"] for record in found] == [0, 5, 10]
-    assert all("zeroshot/de_layer1_centred" in record for record in found)
+    assert all("zero_shot/de_layer1_centered" in record for record in found)
     best = state(tmp_path / "run", 10)["progress"]["best"]
     assert best == max(record["valid/zero_shot_acc"] for record in found)
     other = ZeroShotProbeConfig(files.train, {"de": files.test["de"]})
-    with pytest.raises(ConfigError, match=r"evaluate\.classify\.test\.en: .* -> None"):
-        train_alone(replace(config, evaluate=replace(config.evaluate, classify=other)))
+    with pytest.raises(ConfigError, match=r"evaluate\.zero_shot_probe\.test\.en: .* -> None"):
+        train_alone(replace(config, evaluate=replace(config.evaluate, zero_shot_probe=other)))
 
 
 def test_the_tool_prints_it(
@@ -194,14 +194,17 @@ def test_the_tool_prints_it(
 ) -> None:
     (tmp_path / "run").mkdir()
     write_run(toy_model(tiny_dataset), tmp_path / "run")
-    given = f"classify={{train: {{en: {files.train['en']}}}, test: {{en: {files.test['en']}, de: {files.test['de']}}}}}"
+    given = (
+        "zero_shot_probe="
+        f"{{train: {{en: {files.train['en']}}}, test: {{en: {files.test['en']}, de: {files.test['de']}}}}}"
+    )
     tool.main([f"model={tmp_path / 'run'}", given, f"output={tmp_path / 'figures.json'}"])
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["classify"]
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["zero_shot_probe"]
     assert figures == judged(ALONE, files, tiny_dataset, True)
-    header, *lines, frequent = capsys.readouterr().out.splitlines()
-    assert header.split() == ["layer", "en", "learned", "de", "raw", "de", "centred"]
+    header, _, *lines, frequent = capsys.readouterr().out.splitlines()
+    assert header.split() == ["layer", "en", "in_language", "de", "source_centered", "de", "centered"]
     for layer, line in enumerate(lines):
-        names = (f"zeroshot/{name}" for name in (f"en_layer{layer}_learned", f"de_layer{layer}_raw"))
+        names = (f"zero_shot/{name}" for name in (f"en_layer{layer}_in_language", f"de_layer{layer}_source_centered"))
         assert line.split()[:3] == [str(layer), *(f"{figures[name]:.1f}%" for name in names)]
     assert frequent.startswith("most frequent label: en 5")
 
@@ -209,9 +212,14 @@ def test_the_tool_prints_it(
 @pytest.mark.parametrize(
     ("train", "test", "error", "message"),
     [
-        ({"en": "train"}, {"en": "test"}, ConfigError, "classify.test: has the languages of classify.train only"),
-        ({"en": "train"}, {"de": "nowhere.tsv"}, DataError, "classify.test.de: nowhere.tsv is not there"),
-        ({"en": "train"}, {"fr": "test"}, ConfigError, "classify: fr is none of the model's languages, de, en"),
+        (
+            {"en": "train"},
+            {"en": "test"},
+            ConfigError,
+            "zero_shot_probe.test: has the languages of zero_shot_probe.train only",
+        ),
+        ({"en": "train"}, {"de": "nowhere.tsv"}, DataError, "zero_shot_probe.test.de: nowhere.tsv is not there"),
+        ({"en": "train"}, {"fr": "test"}, ConfigError, "zero_shot_probe: fr is none of the model's languages, de, en"),
     ],
 )
 def test_refused(
@@ -230,5 +238,5 @@ def test_refused(
 
 
 def test_one_without_the_other() -> None:
-    with pytest.raises(ConfigError, match="one is of no use without the other"):
+    with pytest.raises(ConfigError, match="train and test are needed together"):
         ZeroShotProbeConfig({"en": "train.tsv"})

@@ -54,11 +54,11 @@ def test_nan_on_one_rank(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> No
             after = OnNonFinite.skip if skip else OnNonFinite.stop
             changes = {"train__on_non_finite": after, "evaluate__every": 0, "train__save_every": 100}
             config = settings(tmp_path / f"run{number}", tiny_dataset, 16, **changes)
-            place = 2 * (step - 1) + 1 + number % 2  # two draws of the global batch are this rank's
+            place = 2 * (step - 1) + 1 + number % 2  # two sub-batches of the global batch are this rank's
             with Forked(config, 2, fault=f"loss:{place}:{rank}:nan") as start:
                 codes = start.wait()
-            draws = ids(config.run)[step - 1][0]
-            named = ", ".join(f"{name} epoch {epoch} draw {draw}" for name, epoch, draw in draws)
+            sub_batches = ids(config.run)[step - 1][0]
+            named = ", ".join(f"{name} epoch {epoch} sub-batch {index}" for name, epoch, index in sub_batches)
             assert f"not finite in step {step}, made of {named}" in start.printed(0)
             assert re.search(rf"rank {rank}: the loss was nan", start.printed(0))
             losses = {record["step"]: record["train/loss"] for record in records(config.run) if "train/loss" in record}
@@ -119,12 +119,12 @@ def test_loss_spikes(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_
         faults = ",".join(f"loss:{4 * step + 1}-{4 * step + 4}:0:large" for step in at)
         with Forked(config, 1, fault=faults) as start:
             assert start.wait() == [0]
-        flagged = re.findall(r"loss spike: .* in step (\d+), made of (\S+ epoch \d+ draw \d+)", start.printed())
-        found = {int(step): draw for step, draw in flagged}
+        flagged = re.findall(r"loss spike: .* in step (\d+), made of (\S+ epoch \d+ sub-batch \d+)", start.printed())
+        found = {int(step): sub_batch for step, sub_batch in flagged}
         for step in at:
             with tries.attempt(f"step {step + 1}"):
-                name, epoch, draw = ids(config.run)[step][0][0]
-                assert found[step + 1] == f"{name} epoch {epoch} draw {draw}"
+                name, epoch, index = ids(config.run)[step][0][0]
+                assert found[step + 1] == f"{name} epoch {epoch} sub-batch {index}"
         assert found.keys() == {step + 1 for step in at}, "a false alarm"
     noise, window, alarms = np.random.default_rng(28), [], 0
     detector = SpikeDetector(window)
@@ -223,7 +223,7 @@ class Keeper(torch.optim.SGD):
 
 
 def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list[torch.Tensor]:
-    """What the optimizer is given for one global batch of eight draws, computed ``size`` tokens at a time."""
+    """What the optimizer is given for one global batch of eight sub-batches, computed ``size`` tokens at a time."""
     still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "optim.clip_grad_norm": 0.0}
     config = tiny_config("run", data, {**still, "train.batch_tokens": 512, "train.micro_batch_tokens": size})
     dataset = Dataset(data)
@@ -233,19 +233,19 @@ def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list
     optimizer = Keeper(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
-    batch = loader.make(step, loader.sampler.start())
+    batch = loader.make(step, loader.sampler.initial_state())
     stepper(batch, distributed.all_reduce_sum(batch.targets))
     return optimizer.seen
 
 
 def stated(data: Path, step: int) -> list[torch.Tensor]:
-    """The same from the definition: of each objective the mean over all its targets, times its share of the draws."""
+    """The same from the definition: each objective's mean over all its targets, times its share of the sub-batches."""
     still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.batch_tokens": 512}
     config, dataset = tiny_config("run", data, still), Dataset(data)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     loader = Loader(config, dataset)
-    batches = loader.make(step, loader.sampler.start()).batches
+    batches = loader.make(step, loader.sampler.initial_state()).batches
     total = torch.zeros(())
     for objective in OBJECTIVES:
         mine = [batch for batch in batches if batch.objective == objective]

@@ -40,9 +40,9 @@ def test_an_exception_on_one_rank(tries: Tries, tiny_dataset: Path, tmp_path: Pa
             with Forked(config, 2, fault=f"step:{step}:{rank}:raise") as start:
                 assert start.wait() == [1, 1]
             assert time.monotonic() - begun <= 30
-            draws = r"(\S+ epoch \d+ draw \d+(, )?){4}"
+            made_of = r"(\S+ epoch \d+ sub-batch \d+(, )?){4}"
             said = (
-                rf"rank {rank} of run={re.escape(config.run)} failed in step {step}, made of {draws} .*: RuntimeError"
+                rf"rank {rank} of run={re.escape(config.run)} failed in step {step}, made of {made_of} .*: RuntimeError"
             )
             assert re.search(said, start.printed(rank)), start.printed(rank)
             assert status(config.run)["status"] == "failed"

@@ -76,16 +76,17 @@ def test_other_micro_batches_and_processes(tries: Tries, tiny_dataset: Path, tmp
 def test_a_batch_that_the_processes_cannot_share(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     """One to fifteen processes and four batch sizes: refused before anything is written, or shared evenly."""
     dataset = Dataset(tiny_dataset)
-    for ranks, draws in product(range(1, 16), (1, 4, 6, 12)):
-        with tries.attempt(f"{draws} draws, {ranks} processes"):
-            config = settings(tmp_path / "run", tiny_dataset, 1, train__batch_tokens=64 * draws)
-            if draws % ranks == 0:
+    for ranks, sub_batches in product(range(1, 16), (1, 4, 6, 12)):
+        with tries.attempt(f"{sub_batches} sub-batches, {ranks} processes"):
+            config = settings(tmp_path / "run", tiny_dataset, 1, train__batch_tokens=64 * sub_batches)
+            if sub_batches % ranks == 0:
                 assert Loader(config, dataset, 0, ranks).sampler is not None
                 continue
-            allowed = ", ".join(str(n) for n in range(1, draws + 1) if draws % n == 0)
+            allowed = ", ".join(str(n) for n in range(1, sub_batches + 1) if sub_batches % n == 0)
             message = (
-                f"train.batch_tokens={64 * draws} is {draws} draws of data.sub_batch_tokens=64, "
-                f"which {ranks} processes cannot share evenly; take one of {allowed} processes or another batch size"
+                f"train.batch_tokens={64 * sub_batches} is {sub_batches} sub-batches of data.sub_batch_tokens=64, "
+                f"which {ranks} processes "
+                f"cannot share evenly; take one of {allowed} processes or another batch size"
             )
             with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
                 Loader(config, dataset, 0, ranks)

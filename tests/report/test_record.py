@@ -97,10 +97,10 @@ def test_cross_lingual_curves(run: Path) -> None:
     ]
     assert entries("Zero-shot accuracy (%)") == ["de layer 0", "de layer 1"]
     assert entries("Bilingual lexicon induction from embeddings, CSLS (%)") == [
-        "forward P@1",
-        "backward P@1",
-        "forward P@10",
-        "backward P@10",
+        "en-de P@1",
+        "de-en P@1",
+        "en-de P@10",
+        "de-en P@10",
     ]
     assert not any("alone" in entry for entry in legend(drawn["Validation perplexity"]))
     page = report_page([(record, Views(step=10))])

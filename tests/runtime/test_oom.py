@@ -22,7 +22,7 @@ SAME_DROPOUT: dict[str, Any] = {"model.dropout": 0.0, "model.attention_dropout":
 @pytest.mark.parametrize(
     ("at_once", "pair", "advice"),
     [
-        (0, 10, "train.micro_batch_tokens=32 computes"),  # of a draw of 64
+        (0, 10, "train.micro_batch_tokens=32 computes"),  # of a sub-batch of 64
         (4096, 10, "train.micro_batch_tokens=2048 computes"),
         (40, 10, "train.micro_batch_tokens=24 computes"),
         (24, 10, "train.sharding=full splits"),

@@ -53,7 +53,7 @@ def test_keys_are_the_same_in_every_process_and_release() -> None:
 
 
 def test_neighbouring_keys_are_independent() -> None:
-    drawn = np.stack([generator(0, "mask", draw).random(2000) for draw in range(20)])
+    drawn = np.stack([generator(0, "mask", index).random(2000) for index in range(20)])
     correlations = np.corrcoef(drawn) - np.eye(20)
     assert np.abs(correlations).max() < 5 / np.sqrt(2000)
 

@@ -157,7 +157,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     12: (
         "Processes",
         "other micro-batches and processes: the same global batches",
-        "words were hidden micro-batch by micro-batch, not draw by draw",
+        "words were hidden micro-batch by micro-batch, not sub-batch by sub-batch",
     ),
     13: (
         "Processes",

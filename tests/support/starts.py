@@ -188,7 +188,7 @@ def _rank(config: Config, environment: dict[str, str], before: Callable[[int], N
 
 
 def _record_ids(path: Path) -> None:
-    """Note of every step what it is made of: the draws of the global batch, a sum over this rank's tokens."""
+    """Note of every step what it is made of: the sub-batches of the global batch, a sum over this rank's tokens."""
     stream = path.open("a", encoding="utf-8")
     original = TrainingLoop._step
 
@@ -197,7 +197,7 @@ def _record_ids(path: Path) -> None:
         for batch in data.batches:
             tokens = zlib.crc32(batch.tokens.numpy().tobytes(), tokens)
         if data.error is None:
-            stream.write(json.dumps([data.step, data.draws, tokens]) + "\n")
+            stream.write(json.dumps([data.step, data.sub_batches, tokens]) + "\n")
             stream.flush()
         return original(loop, data)
 
@@ -210,8 +210,8 @@ def ids(run: Path | str, rank: int = 0, tokens: bool = True) -> dict[int, Any]:
     for line in run.with_name(f"{run.name}.{rank}.ids").read_text(encoding="utf-8").splitlines():
         if not line.endswith("]"):
             continue  # cut by a kill
-        step, draws, summed = json.loads(line)
-        value = [draws, summed] if tokens else draws
+        step, sub_batches, summed = json.loads(line)
+        value = [sub_batches, summed] if tokens else sub_batches
         assert found.setdefault(step, value) == value, f"step {step} was made of other batches after a resume"
     return found
 

@@ -65,7 +65,7 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     optimizer = make_optimizer(config.optim, model, distributed.device)
     parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
-    step_data = loader.make(0, loader.sampler.start())
+    step_data = loader.make(0, loader.sampler.initial_state())
     stepper(step_data, [1.0, 1.0, 1.0])
     dist.barrier()
     before = received()

@@ -41,7 +41,7 @@ class Recorder(torch.optim.SGD):
 
 
 def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The gradient that the optimizer is given for one global batch of eight draws, and the losses."""
+    """The gradient that the optimizer is given for one global batch of eight sub-batches, and the losses."""
     config = tiny_config("run", data, {**CHANGES, **changes})
     dataset = Dataset(data)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
@@ -50,7 +50,7 @@ def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> d
     optimizer = Recorder(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
-    step_data = loader.make(STEP, loader.sampler.start())
+    step_data = loader.make(STEP, loader.sampler.initial_state())
     counts = [float(sum(len(b.targets) for b in step_data.batches if b.objective == o)) for o in OBJECTIVES]
     result = stepper(step_data, distributed.all_reduce_sum(counts))
     found = dict(zip([name for name, _ in model.named_parameters()], optimizer.seen))
@@ -75,12 +75,12 @@ def whole(tiny_dataset: Path) -> dict[str, torch.Tensor]:
 
 
 def test_gradient_is_that_of_the_stated_loss(tiny_dataset: Path, whole: dict[str, torch.Tensor]) -> None:
-    """Objectives by their share of the draws; within one, the mean over all targets, not a mean of means."""
+    """Objectives by their share of the sub-batches; within one, the mean over all targets, not a mean of means."""
     config, dataset = tiny_config("run", tiny_dataset, CHANGES), Dataset(tiny_dataset)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     loader = Loader(config, dataset)
-    batches = loader.make(STEP, loader.sampler.start()).batches
+    batches = loader.make(STEP, loader.sampler.initial_state()).batches
     assert {batch.objective for batch in batches} == set(OBJECTIVES)
     total = torch.zeros(())
     for objective in OBJECTIVES:
@@ -123,19 +123,19 @@ def test_an_output_layer_of_its_own_over_processes(tiny_dataset: Path, tmp_path:
         assert_equal(alone, found)
 
 
-def test_dropout_belongs_to_the_draw_and_not_to_the_process(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_dropout_belongs_to_the_sub_batch_and_not_to_the_process(tiny_dataset: Path, tmp_path: Path) -> None:
     changes = {"model.dropout": 0.3, "model.attention_dropout": 0.2}
     alone = gradient(ALONE, tiny_dataset, changes)
     assert_equal(alone, run_processes(2, gradient, tmp_path, tiny_dataset, changes)[1])
     assert_equal(alone, gradient(ALONE, tiny_dataset, changes), 0.0)
 
 
-def test_dropout_differs_between_draws_and_parts_of_a_draw(tiny_dataset: Path) -> None:
+def test_dropout_differs_between_sub_batches_and_parts_of_a_sub_batch(tiny_dataset: Path) -> None:
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     stepper = TrainStep(config, Parallel(model), Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
-    data = loader.make(0, loader.sampler.start())
+    data = loader.make(0, loader.sampler.initial_state())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
         same_batch = replace(data.batches[0], key=key)
@@ -163,13 +163,13 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
-    data = loader.make(0, loader.sampler.start())
-    monitor = StepMonitor(config, model, stepper, ALONE, TrainState(data.cursors))
+    data = loader.make(0, loader.sampler.initial_state())
+    monitor = StepMonitor(config, model, stepper, ALONE, TrainState(data.sampler_state))
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
     moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
     hook = model.head.bias.register_hook(lambda grad: grad * float("nan"))
-    following = loader.make(1, data.cursors)
+    following = loader.make(1, data.sampler_state)
     result = stepper(following, [100.0, 100.0, 100.0])
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     assert all(torch.equal(a, optimizer.state[p]["exp_avg"]) for a, p in zip(moments, model.parameters()))
@@ -177,8 +177,8 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
         monitor.collect([(result, following)])
     hook.remove()
     assert caught.value.exit_code == 5
-    name, epoch, draw = following.draws[0]
-    assert f"not finite in step 2, made of {name} epoch {epoch} draw {draw}, " in str(caught.value)
+    name, epoch, index = following.sub_batches[0]
+    assert f"not finite in step 2, made of {name} epoch {epoch} sub-batch {index}, " in str(caught.value)
     assert "(tools/show_data.py step=1 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

@@ -31,7 +31,7 @@ def weights(config: Config, step: int) -> bytes:
     return (checkpoint(config.run, step) / "model.safetensors").read_bytes()
 
 
-def test_nan_ends_the_run_with_its_step_rank_and_draws(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_nan_ends_the_run_with_its_step_rank_and_sub_batches(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset)
     failpoints.arm(f"loss:{6 * MICRO_BATCHES + 2}:0:nan", rank=0)
     with pytest.raises(NumericalError) as caught:
@@ -39,7 +39,7 @@ def test_nan_ends_the_run_with_its_step_rank_and_draws(tiny_dataset: Path, tmp_p
     message = str(caught.value)
     assert caught.value.exit_code == 5
     assert message.startswith("the gradient is not finite in step 7, made of ")
-    assert message.count(" draw ") == MICRO_BATCHES
+    assert message.count(" sub-batch ") == MICRO_BATCHES
     assert "(tools/show_data.py step=6 shows them): rank 0: the loss was nan, but is finite when computed" in message
     assert status(config.run) == {"status": "failed", "reason": f"NumericalError: {message}"}
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: py
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
 
 
-def test_a_spike_is_flagged_with_its_draws_and_counted(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_a_spike_is_flagged_with_its_sub_batches_and_counted(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, LONG)
     failpoints.arm(f"loss:{49 * MICRO_BATCHES + 1}:0:large", rank=0)
     train_alone(config)

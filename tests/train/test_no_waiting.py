@@ -112,8 +112,10 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
         stepper = TrainStep(config, Parallel(model), make_optimizer(config.optim, model, device), precision, alone)
-        assert not StepMonitor(config, model, stepper, alone, TrainState(loader.sampler.start())).reads_every_step
-        for data in loader.steps(0, 2, loader.sampler.start()):
+        assert not StepMonitor(
+            config, model, stepper, alone, TrainState(loader.sampler.initial_state())
+        ).reads_every_step
+        for data in loader.steps(0, 2, loader.sampler.initial_state()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
                 ("mlm", True),
                 ("tlm", False),
@@ -142,5 +144,5 @@ def test_a_step_does_not_wait(tiny_dataset: Path, tmp_path: Path, precision: Pre
     scaled = {"aten._amp_foreach_non_finite_check_and_unscale_.default"} if precision is Precision.fp16 else set()
     assert seen == {dtype, "aten._fused_adamw_.default", *scaled}
     loader = Loader(config, Dataset(tiny_dataset))
-    batches = [batch for data in loader.steps(0, 2, loader.sampler.start()) for batch in data.batches]
+    batches = [batch for data in loader.steps(0, 2, loader.sampler.initial_state()) for batch in data.batches]
     assert copies == sum(5 + (batch.lengths is not None) for batch in batches)

@@ -50,7 +50,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_straight_run_is_in_the_midst_of_epochs(straight: Path) -> None:
     cursors = state(straight, 20)["progress"]["cursors"]
     assert set(cursors) == {"mlm.de", "mlm.en", "tlm.de-en", "clm.de"}
-    assert all(draw > 0 for _, draw in cursors.values())
+    assert all(index > 0 for _, index in cursors.values())
     assert any(epoch > 0 for epoch, _ in cursors.values())
     assert [record["step"] for record in records(straight) if "train/loss" in record] == list(range(1, 21))
     assert [record["step"] for record in records(straight) if "valid/mlm_ppl" in record] == [0, 5, 10, 15, 20]
@@ -155,7 +155,7 @@ def assert_close(a: list[dict[str, Any]], b: list[dict[str, Any]], tolerance: fl
 
 
 def test_other_numbers_of_processes_train_the_same(straight: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    """1, then 2, then 1 again: the same draws in the same batches, with the same dropout."""
+    """1, then 2, then 1 again: the same sub-batches in the same batches, with the same dropout."""
     config = tiny_config(tmp_path / "run", tiny_dataset, CLM)
     assert train_alone(config, stop_after=7).status == "preempted"
     outcomes = run_processes(2, train_on, tmp_path, config, 7)

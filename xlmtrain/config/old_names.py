@@ -30,7 +30,14 @@ _METRICS = (
     (re.compile(r"^speed/unpadded$"), "speed/token_density"),
     (re.compile(r"^speed/memory_gb$"), "speed/peak_memory_gb"),
     (re.compile(r"^train/skipped$"), "train/skipped_steps"),
-    (re.compile(r"(?<=[/_])zeroshot_"), "zero_shot_"),
+    (re.compile(r"(?<=[/_])zeroshot_(?=acc$)"), "zero_shot_"),
+    (re.compile(r"^zeroshot/(.*)_centred$"), r"zero_shot/\1_centered"),
+    (re.compile(r"^zeroshot/(.*)_raw$"), r"zero_shot/\1_source_centered"),
+    (re.compile(r"^zeroshot/(.*)_learned$"), r"zero_shot/\1_in_language"),
+    # 0.1.0 did not name the languages of a lexicon.
+    (re.compile(r"^words/forward_"), "bli/source-target_"),
+    (re.compile(r"^words/backward_"), "bli/target-source_"),
+    (re.compile(r"^words/"), "bli/"),
 )
 
 

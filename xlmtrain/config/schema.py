@@ -45,7 +45,7 @@ class Precision(str, Enum):
 
 
 class Pooling(str, Enum):
-    """Sentence vector from hidden states: their mean, delimiters included, or the first one."""
+    """Sentence vector from hidden states: their mean over all tokens, delimiters included, or the first token's."""
 
     mean = "mean"
     first = "first"
@@ -61,98 +61,100 @@ class Device(str, Enum):
 
 @dataclass
 class ModelConfig:
-    """The Transformer encoder; defaults are xlm-mlm-ende-1024's."""
+    """Transformer encoder; the defaults are those of xlm-mlm-ende-1024."""
 
     dim: int = 1024
-    """Width of the hidden states; the feed-forward layers are four times as wide."""
+    """Width of the hidden states. The feed-forward layers are four times as wide."""
 
     layers: int = 6
-    """Number of blocks."""
+    """Number of Transformer blocks."""
 
     heads: int = 8
-    """Attention heads; must divide ``dim``."""
+    """Number of attention heads; must divide ``dim``."""
 
     max_positions: int = 512
-    """Longest sequence, the size of the position table."""
+    """Longest sequence in tokens; the size of the position table."""
 
     dropout: float = 0.1
-    """Dropout after the embeddings, the attention and the feed-forward layer."""
+    """Dropout probability after the embeddings, the attention and the feed-forward layers."""
 
     attention_dropout: float = 0.1
-    """Dropout on the attention weights."""
+    """Dropout probability of the attention weights."""
 
     activation: Activation = Activation.gelu
     """Non-linearity of the feed-forward layers."""
 
     sinusoidal_positions: bool = False
-    """Fixed sines instead of learned positions."""
+    """Use fixed sinusoidal position embeddings instead of learned ones."""
 
     language_embeddings: bool = True
-    """Add a learned vector per language to every token."""
+    """Add a learned embedding of the token's language to every token."""
 
     tie_embeddings: bool = True
-    """The output layer shares the token embeddings' matrix."""
+    """Share one matrix between the token embeddings and the output layer."""
 
 
 @dataclass
 class InitConfig:
-    """Initial weights, if not random. Read when a run begins, not when it is resumed."""
+    """Initial weights; random by default. Used when a run begins, not when it resumes."""
 
     pretrained: str | None = None
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program. The
-    data must have its vocabulary and no other languages."""
+    """Model to start from: a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the
+    original XLM. The data must have the model's vocabulary, and only languages that the model knows."""
 
     word_vectors: list[str] = field(default_factory=list)
-    """Files of word vectors in the word2vec text format, ``model.dim`` numbers each, for the token embeddings. Of a
-    word in several files the last one's vector counts."""
+    """Files of word vectors for the token embeddings, in word2vec text format with ``model.dim`` numbers per word. For
+    a word in several files, the last file is used."""
 
 
 @dataclass
 class MaskConfig:
-    """Masking: which tokens MLM and TLM predict, and what replaces them."""
+    """Masking for MLM and TLM."""
 
     prob: float = 0.15
-    """Share of the tokens to predict."""
+    """Share of tokens that are selected as prediction targets."""
 
     mask_token_prob: float = 0.8
-    """Of those, the share replaced by ``<mask>``."""
+    """Share of the selected tokens that are replaced by ``<mask>``."""
 
     random_token_prob: float = 0.1
-    """Of those, the share replaced by a random token; the rest stays as it is."""
+    """Share of the selected tokens that are replaced by a random token. The others are left unchanged."""
 
     inverse_frequency_exponent: float = 0.0
-    """Tokens are chosen with weight count^-alpha. 0 is uniform; the paper's runs used 0.5."""
+    """Tokens are selected with weight count^-exponent, so frequent tokens are selected less often. 0: all tokens alike;
+    the paper used 0.5."""
 
 
 @dataclass
 class DataConfig:
-    """Training data, its mixture, and the lengths of sequences and sub-batches."""
+    """Training data: the mixture of objectives and languages, and the sizes of sequences and sub-batches."""
 
     path: str = "???"
-    """Directory made by ``tools/prepare.py``."""
+    """Directory of a prepared data set, made by ``tools/prepare.py`` or ``tools/import_data.py``."""
 
     mlm: dict[str, float] = field(default_factory=dict)
-    """Masked-LM weight per language, e.g. ``{en: 1, de: 1}``."""
+    """Weight of masked language modelling per language, e.g. ``{en: 1, de: 1}``."""
 
     tlm: dict[str, float] = field(default_factory=dict)
-    """Translation-LM weight per pair, e.g. ``{de-en: 1}``."""
+    """Weight of translation language modelling per pair, e.g. ``{de-en: 1}``."""
 
     clm: dict[str, float] = field(default_factory=dict)
-    """Causal-LM weight per language."""
+    """Weight of causal language modelling per language, e.g. ``{en: 1}``."""
 
     sampling_alpha: float = 0.7
-    """Within an objective a language is drawn with probability weight x sentences^alpha (normalized); an objective as
-    a whole is drawn with the sum of its weights. 1 follows the corpus sizes, 0 the weights alone."""
+    """Each sub-batch is sampled from one objective and one language or pair. An objective's probability is proportional
+    to the sum of its weights; within it, a language's to weight x sentences^alpha. 1: corpus sizes count fully; 0: only
+    the weights count."""
 
     sequence_length: int = 256
-    """Tokens in a row of MLM or CLM: a window of the running text of one language."""
+    """Tokens in a sequence of MLM or CLM, which is a window of the running text of one language."""
 
     sub_batch_tokens: int = 8192
-    """Size of one draw in tokens, padding included: the rows that come from one objective and one language or pair.
-    A global batch is a whole number of draws; they are what the processes share out."""
+    """Tokens in a sub-batch, padding included. All its sequences have one objective and one language or pair. A global
+    batch consists of a whole number of sub-batches, which are distributed over the processes."""
 
     max_sentence_length: int = 100
-    """TLM leaves out pairs with a longer side, in tokens without delimiters."""
+    """TLM leaves out pairs with a side of more tokens than this, delimiters not counted."""
 
 
 @dataclass
@@ -319,15 +321,15 @@ class TrainConfig:
 
 @dataclass
 class ZeroShotProbeConfig:
-    """Labelled text, as ``tools/finetune.py`` reads it: ``label, text`` or ``label, text, text`` between tabs, or the
-    tables of XNLI and PAWS-X."""
+    """Labelled text in the formats of ``tools/finetune.py``: lines of a label and one or two texts, separated by tabs,
+    or the tables of XNLI and PAWS-X."""
 
     train: dict[str, str] = field(default_factory=dict)
-    """Language -> file to learn from, e.g. ``{en: train.en.tsv}``."""
+    """Language -> file to train the probe on, e.g. ``{en: train.en.tsv}``."""
 
     test: dict[str, str] = field(default_factory=dict)
-    """Language -> file to be tried on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``; at least one of a language that is
-    not learned from."""
+    """Language -> file to test the probe on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``. At least one language must
+    not be in ``train``."""
 
     def __post_init__(self) -> None:
         if bool(self.train) != bool(self.test):
@@ -336,41 +338,46 @@ class ZeroShotProbeConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Validation during training."""
+    """Evaluation during training."""
 
     every: int = 1000
-    """Steps between evaluations; 0: only before the first and after the last step."""
+    """Steps between evaluations. 0: only before the first and after the last step."""
 
     batch_tokens: int = 8192
-    """Tokens in a forward pass of evaluation, padding included."""
+    """Tokens in a forward pass on running text (MLM, CLM)."""
 
     pairs_per_batch: int = 32
-    """TLM pairs that are padded to one length, and drawn masks for, together."""
+    """Sentence pairs in a forward pass (TLM, cloze on parallel text). They are padded to the same length, and their
+    masks are drawn together, so the metrics depend on this number."""
 
     max_tokens: int = 0
-    """Read at most this much of each validation set; 0 reads all."""
+    """Tokens to read of each validation set. 0: all."""
 
     parallel_pairs: int = 0
-    """Number of validation pairs for cross-lingual metrics: accuracy on masked words with the translation in view
-    (``valid/cloze_parallel_acc``) and without (``valid/cloze_mono_acc``), and bitext retrieval with the vectors of
-    every layer (``valid/retrieval_acc``). 0: none; 1,000 are enough."""
+    """Validation pairs on which to measure cross-lingual transfer; 1,000 suffice, 0 measures none. Cloze on parallel
+    text: words of one side are masked, and predicted without (``valid/cloze_mono_acc``) and with the translation
+    (``valid/cloze_parallel_acc``). Bitext retrieval, P@1: each sentence's translation is searched among all of them, by
+    the sentence vectors of every layer (``valid/retrieval_acc``; the best layer is chosen on these pairs, so it is
+    optimistic)."""
 
     bilingual_lexicon: str | None = None
-    """Words and their translations, as ``tools/evaluate.py`` reads them, to look for in the embedding table."""
+    """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``tools/evaluate.py``. They are
+    searched in the embedding table: bilingual lexicon induction, ``bli/en-de_csls_p1``."""
 
     zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)
-    """Labels that a linear probe learns from the states of some languages' texts and tells of others'
-    (``valid/zero_shot_acc``), e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``. The model learns nothing
-    from it. The value before the first step is due to shared surface forms."""
+    """Zero-shot classification, e.g. ``{train: {en: train.en.tsv}, test: {de: test.de.tsv}}``: a linear probe is
+    trained on the hidden states of some languages and tested on others (``valid/zero_shot_acc``). The model's weights
+    are not changed. Compare with the accuracy before the first step, which comes from shared surface forms."""
 
     metric: str = "valid/mlm_ppl"
-    """Metric that selects the best checkpoint and stops early; lower ``..._ppl``, higher ``..._acc`` is better."""
+    """Metric that selects the best checkpoint and decides on early stopping. ``..._ppl``: lower is better;
+    ``..._acc``: higher is better."""
 
     patience: int = 0
-    """Stop after this many evaluations in a row without a new best; 0: never."""
+    """Stop training after this many evaluations in a row without a new best. 0: never."""
 
     sample_predictions: int = 4
-    """Masked sentences per validation set that TensorBoard shows with predictions."""
+    """Masked sequences per validation set to show in TensorBoard, with the model's predictions."""
 
 
 @dataclass

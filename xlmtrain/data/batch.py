@@ -1,11 +1,11 @@
-"""What the model is given: one micro-batch as tensors.
+"""A micro-batch: what the model reads and predicts, as tensors.
 
-Letters: B rows, T positions, N targets.
+Letters: B sequences, T positions, N targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ from xlmtrain.data.sequences import Sequences, concat_sequences
 
 @dataclass
 class Batch:
-    """Rows of one objective.
+    """Sequences of one objective.
 
-    ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None if no row is padded.
-    ``target_index``: (N,) int64, places in the flattened (B * T) whose prediction is scored, row by row.
-    ``targets``: (N,) int64, the tokens to predict there. ``name``: task and place of the draw, for messages.
-    ``key``: (draw in the global batch, part of the draw), which keys the dropout.
+    ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
+    ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.
+    ``targets``: (N,) int64, the tokens to predict there. ``name``: component and sub-batch, for messages.
+    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
     """
 
     objective: str
@@ -37,16 +37,16 @@ class Batch:
 
     @property
     def causal(self) -> bool:
-        """Whether a position sees only itself and what is before it."""
+        """True if a position attends only to itself and the positions before it."""
         return self.objective == "clm"
 
     @property
     def unpadded(self) -> int:
-        """Positions that are not padding."""
+        """Number of positions that are not padding."""
         return self.tokens.numel() if self.lengths is None else int(self.lengths.sum())
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``; copied without waiting if it is a GPU."""
+        """Return the batch on ``device``; the copy to a GPU is asynchronous."""
         return replace(
             self,
             tokens=to_device(self.tokens, device),
@@ -59,60 +59,61 @@ class Batch:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the host on ``device``; copied without waiting if it is a GPU."""
+    """Return a host tensor on ``device``; the copy to a GPU is asynchronous."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class MaskedBatch(NamedTuple):
-    """Rows with what is to be predicted: ``rows.tokens`` where ``selected`` (B, T) bool, from ``inputs`` (B, T)."""
+    """Model ``inputs`` (B, T) int64; ``sequences.tokens`` are to be predicted where ``selected`` (B, T) bool."""
 
-    rows: Sequences
+    sequences: Sequences
     inputs: np.ndarray
     selected: np.ndarray
 
 
-def next_token_targets(rows: Sequences) -> MaskedBatch:
-    """What CLM predicts: at every position but the last of a row, the token after it."""
-    after = replace(rows, tokens=np.roll(rows.tokens, -1, axis=1))
-    return MaskedBatch(after, rows.tokens, np.arange(rows.tokens.shape[1]) < rows.lengths[:, None] - 1)
+def next_token_targets(sequences: Sequences) -> MaskedBatch:
+    """Return the CLM targets: at every position but the last of a sequence, the token after it."""
+    shifted = replace(sequences, tokens=np.roll(sequences.tokens, -1, axis=1))
+    selected = np.arange(sequences.tokens.shape[1]) < sequences.lengths[:, None] - 1
+    return MaskedBatch(shifted, sequences.tokens, selected)
 
 
-def concat(exercises: Sequence[MaskedBatch]) -> MaskedBatch:
-    """One of several whose rows have the same T."""
-    rows, inputs, selected = zip(*exercises)
-    return MaskedBatch(concat_sequences(rows), np.concatenate(inputs), np.concatenate(selected))
+def concat(batches: Iterable[MaskedBatch]) -> MaskedBatch:
+    """Concatenate batches of the same T along B."""
+    sequences, inputs, selected = zip(*batches)
+    return MaskedBatch(concat_sequences(sequences), np.concatenate(inputs), np.concatenate(selected))
 
 
-def split(exercise: MaskedBatch, at_once: int) -> Iterator[MaskedBatch]:
-    """Several of one, ``at_once`` rows each, or what is left of them in the last."""
-    for start in range(0, len(exercise.inputs), at_once):
-        place = slice(start, start + at_once)
-        yield MaskedBatch(exercise.rows[place], exercise.inputs[place], exercise.selected[place])
+def split(batch: MaskedBatch, size: int) -> Iterator[MaskedBatch]:
+    """Split a batch into parts of ``size`` sequences; the last part may be smaller."""
+    for start in range(0, len(batch.inputs), size):
+        part = slice(start, start + size)
+        yield MaskedBatch(batch.sequences[part], batch.inputs[part], batch.selected[part])
 
 
 def make_batch(
     objective: str,
-    rows: Sequences,
+    sequences: Sequences,
     inputs: np.ndarray,
     selected: np.ndarray,
     name: str = "",
     key: tuple[int, int] = (0, 0),
 ) -> Batch:
-    """A batch that predicts ``rows.tokens`` where ``selected`` (B, T) from the masked ``inputs`` (B, T)."""
+    """Return the batch that predicts ``sequences.tokens`` where ``selected`` (B, T) from ``inputs`` (B, T)."""
     index = np.flatnonzero(selected)
     return Batch(
         objective,
         torch.from_numpy(inputs),
-        torch.from_numpy(np.array(rows.positions)),  # copies: rows of a stream have these in common
-        torch.from_numpy(np.array(rows.languages)),
-        torch.from_numpy(rows.lengths) if rows.padded else None,
+        torch.from_numpy(np.array(sequences.positions)),  # copies, because windows of a stream share these arrays
+        torch.from_numpy(np.array(sequences.languages)),
+        torch.from_numpy(sequences.lengths) if sequences.padded else None,
         torch.from_numpy(index),
-        torch.from_numpy(rows.tokens.ravel()[index]),
+        torch.from_numpy(sequences.tokens.ravel()[index]),
         name,
         key,
     )
 
 
-def make_causal_batch(rows: Sequences, name: str = "", key: tuple[int, int] = (0, 0)) -> Batch:
-    """A CLM batch of ``rows``."""
-    return make_batch("clm", *next_token_targets(rows), name, key)
+def make_causal_batch(sequences: Sequences, name: str = "") -> Batch:
+    """Return the CLM batch of ``sequences``."""
+    return make_batch("clm", *next_token_targets(sequences), name)

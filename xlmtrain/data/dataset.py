@@ -1,6 +1,6 @@
-"""Prepared text, read where it lies: every process shares the page cache, and start-up does not read the text.
+"""A prepared data set, read from disk on demand: processes share the page cache, and opening it reads no text.
 
-The directory is written by ``tools/prepare.py``; ``dataset.json`` describes it.
+The format is described in :mod:`xlmtrain.data.format`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from xlmtrain.data.format import HEADER, OFFSET_DTYPE, Header, Shard, StoredFile
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.text.vocab import EOS, Vocab
 
-_AT_ONCE = 1 << 20
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The sentences of one language, or of one side of a pair, one after the other.
+    """The sentences of one language, or of one side of a pair.
 
-    ``ids``: (tokens,) uint16 or int32, each sentence ending with EOS. ``offsets``: (sentences + 1,) int64, where each
-    sentence starts.
+    ``ids``: (tokens,) uint16 or int32, all sentences concatenated, each ending with EOS. ``offsets``: (sentences + 1,)
+    int64, the start of each sentence.
     """
 
     name: str
@@ -37,26 +37,26 @@ class Corpus:
         return len(self.offsets) - 1
 
     def sentence(self, index: int) -> np.ndarray:
-        """The ids of one sentence with its EOS."""
+        """Return the ids of one sentence, EOS included."""
         return self.sentences([index])[0]
 
     def sentences(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """The ids of several."""
+        """Return the ids of several sentences, EOS included."""
         starts = list(indices)
-        bounds = self.offsets.joined(starts, [index + 2 for index in starts]).reshape(-1, 2)
-        text = self.ids.joined(bounds[:, 0].tolist(), bounds[:, 1].tolist())
+        bounds = self.offsets.gather_spans(starts, [index + 2 for index in starts]).reshape(-1, 2)
+        text = self.ids.gather_spans(bounds[:, 0].tolist(), bounds[:, 1].tolist())
         places = [0, *np.cumsum(bounds[:, 1] - bounds[:, 0]).tolist()]
         return [text[begin:end] for begin, end in pairwise(places)]
 
     def lengths(self) -> np.ndarray:
-        """Tokens of every sentence without its EOS, (sentences,) int64."""
+        """Return the tokens of each sentence without EOS, (sentences,) int64."""
         return np.diff(self.offsets[:]) - 1
 
 
 class Dataset:
     """A prepared directory: vocabulary, languages and corpora.
 
-    Raises DataError if it is missing, unfinished, of another format, or does not fit its own description.
+    Raises DataError if it is missing, incomplete, of another format, or contradicts its ``dataset.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -71,25 +71,25 @@ class Dataset:
             )
 
     def language_id(self, language: str) -> int:
-        """The index of a language; raises ConfigError if the data has no such language."""
+        """Return the index of a language; raises ConfigError if the data lacks it."""
         if language not in self.languages:
             raise ConfigError(f"language {language!r}: the data in {self.path} has {', '.join(self.languages)}")
         return self.languages.index(language)
 
     def has(self, name: str) -> bool:
-        """Whether there is a corpus of that name, like ``valid.en``."""
+        """Return True if there is a corpus of that name, like ``valid.en``."""
         return name in self.header.corpora
 
     def pairs(self, split: str) -> list[str]:
-        """The pairs that ``split`` has text of, like ``de-en``."""
+        """Return the pairs in ``split``, like ``de-en``."""
         names = (name.split(".") for name in self.header.corpora)
         return list(dict.fromkeys(name[1] for name in names if name[0] == split and len(name) == 3))
 
     def corpus(self, name: str) -> Corpus:
-        """The corpus ``{split}.{language}`` or ``{split}.{pair}.{language}``."""
+        """Open the corpus ``{split}.{language}`` or ``{split}.{pair}.{language}``; raises DataError if that fails."""
         if not self.has(name):
-            there = ", ".join(sorted(self.header.corpora))
-            raise DataError(f"data.path={self.path}: no corpus {name}; there are {there}")
+            available = ", ".join(sorted(self.header.corpora))
+            raise DataError(f"data.path={self.path}: no corpus {name}; there are {available}")
         header = self.header.corpora[name]
         ids = self._open(header.ids, np.dtype(self.header.dtype))
         offsets = self._open(header.offsets, OFFSET_DTYPE)
@@ -100,7 +100,7 @@ class Dataset:
         return Corpus(name, ids, offsets)
 
     def pair(self, split: str, pair: str) -> tuple[Corpus, Corpus]:
-        """Both sides of ``{split}.{pair}``, aligned sentence by sentence."""
+        """Open both sides of ``{split}.{pair}``, which are aligned sentence by sentence."""
         first, second = (self.corpus(f"{split}.{pair}.{language}") for language in pair.split("-"))
         if len(first) != len(second):
             raise DataError(
@@ -109,7 +109,7 @@ class Dataset:
         return first, second
 
     def verify(self, name: str) -> None:
-        """Read a corpus from end to end and compare it with its checksums, which opening it does not.
+        """Read a whole corpus and compare it with its checksums.
 
         Raises DataError with the file, and the bytes of the damaged shard.
         """
@@ -132,7 +132,7 @@ class Dataset:
             )
 
     def verify_training(self) -> None:
-        """The same for all that training and its evaluations read."""
+        """Verify every corpus that training and its evaluations read."""
         for name in self.header.corpora:
             if not name.startswith("test."):
                 self.verify(name)
@@ -150,19 +150,19 @@ class Dataset:
 
 def _sha256(numbers: DiskArray, begin: int, end: int) -> str:
     digest = hashlib.sha256()
-    for start in range(begin, end, _AT_ONCE):
-        digest.update(numbers[start : min(start + _AT_ONCE, end)].data)
+    for start in range(begin, end, _CHUNK):
+        digest.update(numbers[start : min(start + _CHUNK, end)].data)
     return digest.hexdigest()
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:
-    """The corpora that an objective reads for a language, or for a pair in TLM."""
+    """Return the corpora that an objective reads for ``key``, a language, or a pair in TLM."""
     return [f"{split}.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"{split}.{key}"]
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:
-    """Raise DataError if an id is outside the vocabulary: better here than as a crash in an embedding kernel."""
-    if tokens.view(np.uint64).max() < vocab_size:  # a negative id is a large one then
+    """Raise DataError if an id is outside the vocabulary, before an embedding kernel fails on it."""
+    if tokens.view(np.uint64).max() < vocab_size:  # negative ids become large ones
         return
     row, column = np.argwhere((tokens < 0) | (tokens >= vocab_size))[0]
     raise DataError(

@@ -1,8 +1,7 @@
-"""The numbers of a file, read when they are asked for: what is read of it, the system's page cache keeps for every
-process.
+"""Arrays that stay on disk and are read on demand.
 
-The file is read, not mapped. What the storage cannot give is an exception then, and the run can try again, or save
-itself; on a mapped page it would be a bus error, which ends the process.
+Files are read with ``pread``, not memory-mapped: a storage error then raises an exception, which can be retried or
+handled, where a mapped page would end the process with a bus error. All processes of a host share the page cache.
 """
 
 from __future__ import annotations
@@ -24,19 +23,22 @@ from xlmtrain.runtime.failpoints import failpoint
 log = logging.getLogger(__name__)
 
 PAUSES = (0.2, 1.0)
-"""Seconds before the second and the third try of a read."""
+"""Seconds before the second and the third attempt of a read."""
 
 
 def data_error(error: DataError | None) -> DataError:
-    """What each process raises once all of them know that one cannot have its data: its own ``error``, if any."""
-    return error or DataError("another process cannot have its data, and says why")
+    """Return the error that a process raises when the data of any process is lost: its own ``error``, if it has one."""
+    return error or DataError("another process cannot read its data; its message says why")
 
 
 class DiskArray:
-    """The numbers of a file, (n,). An index gives a number, a slice an array; negative ones count from the end."""
+    """One-dimensional array in a file. An index returns a number, a slice an array; negative ones count from the end.
+
+    Reads raise DataError after three failed attempts.
+    """
 
     def __init__(self, path: Path, dtype: np.dtype) -> None:
-        """Raises DataError if the file cannot be opened."""
+        """Open the file; raises DataError if that fails."""
         self.path, self.dtype = path, dtype
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -55,46 +57,41 @@ class DiskArray:
     def __getitem__(self, index: slice) -> np.ndarray: ...
 
     def __getitem__(self, index: int | slice) -> int | np.ndarray:
-        """Raises DataError, after three tries, if the storage does not give what is there."""
         if isinstance(index, slice):
             begin, end, step = index.indices(self._length)
-            assert step == 1, "numbers are read as they stand"
-            return self.joined([begin], [max(end, begin)])
+            assert step == 1, "slices have step 1"
+            return self.gather_spans([begin], [max(end, begin)])
         place = index if index >= 0 else index + self._length
         if not 0 <= place < self._length:
             raise IndexError(index)
-        return int(self.joined([place], [place + 1])[0])
+        return int(self.gather_spans([place], [place + 1])[0])
 
-    def joined(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
-        """Several stretches, the numbers ``begin`` to ``end - 1`` of each, one after the other in one array.
-
-        Raises DataError like an index.
-        """
+    def gather_spans(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
+        """Return the concatenation of several spans; a span is ``begin`` to ``end - 1``."""
         for pause in (*PAUSES, None):
             try:
                 failpoint("read")
-                return np.frombuffer(self._content(begins, ends), self.dtype)
+                return np.frombuffer(self._read(begins, ends), self.dtype)
             except OSError as error:
                 if pause is None:
                     raise DataError(
-                        f"{self.path}: {error.strerror}, three times; mend the storage, or put the file back, and give "
+                        f"{self.path}: {error.strerror}, three times; fix the storage, or put the file back, and give "
                         "the same command again"
                     ) from error
                 log.warning("%s: %s; tried again in %.1f s", self.path, error.strerror, pause)
                 time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
-    def _content(self, begins: Sequence[int], ends: Sequence[int]) -> bytes:
+    def _read(self, begins: Sequence[int], ends: Sequence[int]) -> bytes:
         size = self.dtype.itemsize
-        content = b"".join(
-            [os.pread(self._file, (end - begin) * size, begin * size) for begin, end in zip(begins, ends)]
-        )
+        spans = [(begin * size, end * size) for begin, end in zip(begins, ends)]
+        content = b"".join([os.pread(self._file, end - begin, begin) for begin, end in spans])
         if len(content) == (sum(ends) - sum(begins)) * size:
             return content
-        return b"".join([self._stretch(begin * size, end * size) for begin, end in zip(begins, ends)])
+        return b"".join([self._read_fully(begin, end) for begin, end in spans])
 
-    def _stretch(self, begin: int, end: int) -> bytes:
-        """The bytes ``begin`` to ``end - 1``, which come in parts if they are gigabytes."""
+    def _read_fully(self, begin: int, end: int) -> bytes:
+        """Return the bytes ``begin`` to ``end - 1``, for which the system may need several reads."""
         content = b""
         while begin + len(content) < end:
             if not (more := os.pread(self._file, end - begin - len(content), begin + len(content))):

@@ -1,9 +1,8 @@
-"""The prepared data set on disk: a directory of plain arrays of ids and one JSON header.
+"""The format of a prepared data set: a directory of plain arrays and a JSON header.
 
-``<corpus>.ids``      the sentences one after the other, little-endian uint16 or int32, each ending with EOS
-``<corpus>.offsets``  little-endian int64, sentences + 1 entries: where each sentence starts, counted in ids; the last
-                      is the total
-``dataset.json``      what there is (:class:`Header`), with size and SHA-256 of each file
+``<corpus>.ids``      ids of all sentences, concatenated, little-endian uint16 or int32, each sentence ending with EOS
+``<corpus>.offsets``  start of each sentence in ids, little-endian int64, sentences + 1 entries; the last is the total
+``dataset.json``      :class:`Header`: languages, vocabulary, corpora, with size and SHA-256 of each file
 
 A corpus is named ``{split}.{language}``, or ``{split}.{pair}.{language}`` for one side of a pair: sentence i of one
 side translates sentence i of the other.
@@ -37,7 +36,7 @@ PREPARED = DirectoryKind(
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the data set: name within the directory, size, SHA-256 in hex."""
+    """A file of the data set: its name in the directory, size, and SHA-256 in hex."""
 
     file: str
     bytes: int
@@ -46,7 +45,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """A stretch of a corpus that was made as one piece of work: its tokens, and SHA-256 of its ids in hex."""
+    """A part of a corpus that was prepared as one unit: its number of tokens, and SHA-256 of its ids in hex."""
 
     tokens: int
     sha256: str
@@ -54,7 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class CorpusHeader:
-    """One corpus. ``tokens`` counts EOS; ``sources``: the raw files' names; ``shards``: in order, or none known."""
+    """One corpus. ``tokens`` includes EOS; ``sources``: names of the raw files; ``shards``: in order, or empty."""
 
     sentences: int
     tokens: int
@@ -66,8 +65,8 @@ class CorpusHeader:
 
 @dataclass(frozen=True)
 class Header:
-    """The whole data set. A language's id is its index in ``languages`` (sorted). ``text`` holds the settings that
-    turned raw text into tokens; ``fingerprint`` changes with any id, setting, code or word."""
+    """The data set. A language's id is its index in ``languages`` (sorted). ``text``: settings of the text pipeline.
+    ``fingerprint`` changes with any id, setting, BPE code or vocabulary entry."""
 
     languages: list[str]
     dtype: str
@@ -78,7 +77,7 @@ class Header:
     corpora: dict[str, CorpusHeader]
 
     def fingerprint_of(self, split: str) -> str:
-        """SHA-256 in hex over the vocabulary and a split's ids: where it is the same, losses on them compare."""
+        """Return SHA-256 in hex of the vocabulary and a split's ids; losses on equal ones are comparable."""
         ids = {name: corpus.ids.sha256 for name, corpus in sorted(self.corpora.items()) if name.startswith(f"{split}.")}
         return hashlib.sha256(json.dumps([self.vocab_fingerprint, ids]).encode()).hexdigest()
 
@@ -88,7 +87,7 @@ class Header:
 
     @classmethod
     def read(cls, directory: str | Path) -> Header:
-        """Raises DataError if the directory is not a prepared data set of this format."""
+        """Read ``dataset.json``; raises DataError if the directory is no prepared data set of this format."""
         path = Path(directory) / HEADER
         try:
             content = json.loads(path.read_bytes())
@@ -104,24 +103,26 @@ class Header:
 
 
 def corpus_name(split: str, language: str, pair: str | None = None) -> str:
-    """The key of a corpus in ``Header.corpora`` and the stem of its files."""
+    """Return the key of a corpus in ``Header.corpora``, which is also the stem of its files."""
     return f"{split}.{pair}.{language}" if pair else f"{split}.{language}"
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The ids' type: as small as the vocabulary allows."""
+    """Return the smallest dtype that holds the ids."""
     return np.dtype("<u2" if vocab_size < 65536 else "<i4")
 
 
-def fingerprint(vocab_fingerprint: str, codes_sha256: str, text: dict, corpora: dict[str, CorpusHeader]) -> str:
-    """SHA-256 in hex over everything that determines the ids and their meaning."""
+def fingerprint(
+    vocab_fingerprint: str, codes_sha256: str, text: dict[str, Any], corpora: dict[str, CorpusHeader]
+) -> str:
+    """Return SHA-256 in hex of everything that determines the ids and their meaning."""
     checksums = {name: (corpus.ids.sha256, corpus.offsets.sha256) for name, corpus in sorted(corpora.items())}
     parts = [vocab_fingerprint, codes_sha256, text, checksums]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class CorpusWriter:
-    """Writes one corpus, chunk by chunk. Used as a context manager; :meth:`finish` gives its header."""
+    """Context manager that writes one corpus chunk by chunk; :meth:`finish` returns its header."""
 
     def __init__(self, directory: Path, name: str, dtype: np.dtype) -> None:
         self._dtype = dtype
@@ -140,7 +141,7 @@ class CorpusWriter:
         self._offsets.close()
 
     def append(self, ids: np.ndarray, lengths: np.ndarray) -> None:
-        """``ids``: sentences one after the other, shape (sum of lengths,); ``lengths``: ids in each, EOS included."""
+        """Append sentences: concatenated ``ids``, (sum of lengths,), and ``lengths`` of each with EOS, (sentences,)."""
         assert len(ids) == lengths.sum(), "ids and lengths disagree"
         content = ids.astype(self._dtype, copy=False).tobytes()
         self._ids.write(content)
@@ -150,18 +151,18 @@ class CorpusWriter:
         self._tokens += len(ids)
 
     def end_shard(self) -> None:
-        """What was appended since the last call is a shard."""
+        """Record what was appended since the last call as a shard."""
         self._shards.append(Shard(self._tokens - self._shard_begin, self._shard_hash.hexdigest()))
         self._shard_begin, self._shard_hash = self._tokens, hashlib.sha256()
 
     def finish(self, sources: Sequence[str]) -> CorpusHeader:
-        """Close the files and describe them; ``sources`` are the names of the raw files."""
+        """Close the files and return the header; ``sources``: names of the raw files."""
         files = self._ids.close(), self._offsets.close()
         return CorpusHeader(self._sentences, self._tokens, *files, list(sources), self._shards)
 
 
 class _HashingFile:
-    """A new file that knows its size and checksum."""
+    """A new file that keeps track of its size and checksum."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -180,7 +181,7 @@ class _HashingFile:
 
 
 def corpus_header(content: dict[str, Any]) -> CorpusHeader:
-    """A header from its JSON; raises KeyError or TypeError if it is none."""
+    """Parse a corpus header from JSON; raises KeyError or TypeError if it is invalid."""
     files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
     shards = [Shard(**shard) for shard in content.get("shards", [])]
     if not all(isinstance(shard.tokens, int) for shard in shards):

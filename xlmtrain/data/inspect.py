@@ -1,106 +1,120 @@
-"""A prepared data set as text, to look at: what there is, how long sentences are, which words, what was left out."""
+"""Prepared data and training batches as text, for people to read."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Corpus, Dataset
 from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
-from xlmtrain.metrics.table import format_table
-from xlmtrain.prepare.statistics import STATISTICS, Statistics, listed
 from xlmtrain.runtime.rng import generator
+from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
-_TOKENS = 1 << 22
-_AT_ONCE = 1 << 22
-_LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513)
-"""Where the histogram's rows begin, in tokens without EOS; sentences of none come before."""
+_SAMPLE_TOKENS = 1 << 22
+_CHUNK_SENTENCES = 1 << 22
+_LENGTH_BINS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513)
+"""Lower bounds of the histogram's bins, in tokens without EOS; a bin for empty sentences comes first."""
+_BAR_WIDTH = 50
 
-_BAR = 50
+
+def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: int) -> Iterator[str]:
+    """Yield the batch's sizes, then its first ``count`` sequences: text as the model reads it, and token by token.
+
+    A token is shown as ``word language:position``, or ``input(target) language:position`` where it is predicted.
+    """
+    sequences, length = batch.tokens.shape
+    padding = batch.tokens.numel() - batch.unpadded
+    yield (
+        f"== {batch.name}: {sequences} rows x {length} tokens, {len(batch.targets)} to predict, "
+        f"{padding / batch.tokens.numel():.1%} padding"
+    )
+    targets = dict(zip(batch.target_index.tolist(), batch.targets.tolist()))
+    for row in range(min(count, sequences)):
+        used = length if batch.lengths is None else int(batch.lengths[row])
+        text = vocab.decode(batch.tokens[row, :used].tolist())
+        yield f"-- row {row}, {used} tokens: {text.replace(SPECIALS[MASK], '<mask>')}"
+        shown = []
+        for column in range(used):
+            token = int(batch.tokens[row, column])
+            word = "<mask>" if token == MASK else vocab.word(token)
+            if (place := row * length + column) in targets:
+                word = f"{word}({vocab.word(targets[place])})"
+            language = languages[int(batch.languages[row, column])]
+            shown.append(f"{word} {language}:{int(batch.positions[row, column])}")
+        yield "   " + " | ".join(shown)
 
 
-def survey(dataset: Dataset, rows: int, words: int, width: int) -> Iterator[str]:
-    """The lines: the data set; for each language and pair ``rows`` sentences, a histogram, the ``words`` most frequent
-    words; what was dropped. ``width``: columns of the terminal."""
-    header = dataset.header
-    yield f"== {dataset.path}: " + ", ".join(f"{name}={i}" for i, name in enumerate(dataset.languages))
-    yield f"vocabulary {header.vocab_size:,}, ids {header.dtype}, fingerprint {dataset.fingerprint[:12]}"
-    yield from format_table([_sizes(dataset, name) for name in header.corpora], _COLUMNS).splitlines()
-    statistics = Statistics.read(dataset.path / STATISTICS)
-    unknown = dict(statistics.unknown_words) if statistics is not None else {}
-    for sides in _together(header.corpora):
+def corpus_sizes(dataset: Dataset) -> list[Sequence[str]]:
+    """Return the rows of a table of the corpora's sizes, header first."""
+    rows: list[Sequence[str]] = [("corpus", "sentences", "tokens", "MB", "shards", "mean", "files")]
+    for name, corpus in dataset.header.corpora.items():
+        size = (corpus.ids.bytes + corpus.offsets.bytes) / 1e6
+        mean = (corpus.tokens - corpus.sentences) / max(corpus.sentences, 1)
+        counts = f"{corpus.sentences:,}", f"{corpus.tokens:,}", f"{size:,.1f}", f"{len(corpus.shards) or 1:,}"
+        rows.append((name, *counts, f"{mean:.1f}", f"{len(corpus.sources):,}"))
+    return rows
+
+
+def describe_corpora(
+    dataset: Dataset, unknown: Mapping[str, Sequence[tuple[str, int]]], sentences: int, words: int, width: int
+) -> Iterator[str]:
+    """Yield, for each corpus, sample sentences, a histogram of lengths, and the most frequent words.
+
+    ``unknown``: corpus -> its unknown words with their counts, most frequent first. ``sentences``, ``words``: how many
+    to show. ``width``: columns of the terminal. The sides of a pair are shown side by side.
+    """
+    for sides in _group_sides(dataset.header.corpora):
         corpora = [dataset.corpus(name) for name in sides]
         yield ""
         yield f"== {' | '.join(sides)}"
-        yield from _samples(dataset, corpora, rows, width)
+        yield from _sample_sentences(dataset.vocab, corpora, sentences, width)
         for corpus in corpora:
-            yield from _lengths(corpus)
-            yield from _words(dataset, corpus, words)
+            yield from _length_histogram(corpus)
+            counter = WordCounter(dataset.vocab)
+            for span in sample_spans(corpus, _SAMPLE_TOKENS):
+                counter.count(span_ids(corpus, span))
+            yield from _word_list(f"most frequent of {counter.total:,} words", counter.most_frequent(words))
             if corpus.name in unknown:
-                yield from _filled("most frequent unknown words", listed(unknown[corpus.name][:words]) or "none")
-    yield ""
-    if statistics is None:
-        yield "What was dropped and which words are unknown is not known: the data was not made by tools/prepare.py."
-    else:
-        yield "== the raw text, with what was dropped and why"
-        yield from statistics.table()
-        yield from (f"note: {note}" for note in statistics.notes)
+                yield from _word_list("most frequent unknown words", unknown[corpus.name][:words])
 
 
-_COLUMNS = ("corpus", "sentences", "tokens", "MB", "shards", "mean", "files")
-
-
-def _sizes(dataset: Dataset, name: str) -> Sequence[str]:
-    corpus = dataset.header.corpora[name]
-    size = (corpus.ids.bytes + corpus.offsets.bytes) / 1e6
-    mean = (corpus.tokens - corpus.sentences) / max(corpus.sentences, 1)
-    counts = f"{corpus.sentences:,}", f"{corpus.tokens:,}", f"{size:,.1f}", f"{len(corpus.shards) or 1:,}"
-    return (name, *counts, f"{mean:.1f}", f"{len(corpus.sources):,}")
-
-
-def _together(names: Iterable[str]) -> list[list[str]]:
-    """The corpora, the sides of a pair together."""
+def _group_sides(names: Iterable[str]) -> list[list[str]]:
+    """Group the names of corpora so that the sides of a pair are together."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.rpartition(".")[0] if name.count(".") == 2 else name, []).append(name)
     return list(groups.values())
 
 
-def _samples(dataset: Dataset, corpora: list[Corpus], rows: int, width: int) -> Iterator[str]:
-    """The same sentences at every call, from anywhere in the text; the sides of a pair beside each other."""
-    count = min(map(len, corpora))
-    chosen = generator(0, "survey", corpora[0].name).choice(count, size=min(rows, count), replace=False)
+def _sample_sentences(vocab: Vocab, corpora: list[Corpus], count: int, width: int) -> Iterator[str]:
+    """Yield random sentences, the same at every call."""
+    total = min(map(len, corpora))
+    chosen = generator(0, "inspect", corpora[0].name).choice(total, size=min(count, total), replace=False)
     column = max((width - 10) // len(corpora) - 3, 20)
     for index in sorted(chosen.tolist()):
-        sides = [textwrap.wrap(dataset.vocab.decode(c.sentence(index)[:-1].tolist()), column) for c in corpora]
+        sides = [textwrap.wrap(vocab.decode(c.sentence(index)[:-1].tolist()), column) for c in corpora]
         for line in range(max(1, *map(len, sides))):
             cells = [(side[line] if line < len(side) else "").ljust(column) for side in sides]
             yield f"{index if line == 0 else '':>9} {' | '.join(cells)}".rstrip()
 
 
-def _lengths(corpus: Corpus) -> Iterator[str]:
-    """How many sentences there are of which length."""
-    counts = np.zeros(len(_LENGTHS) + 1, np.int64)
-    for start in range(0, len(corpus), _AT_ONCE):
-        lengths = np.diff(corpus.offsets[start : start + _AT_ONCE + 1]) - 1
-        counts += np.bincount(np.searchsorted(_LENGTHS, lengths, side="right"), minlength=len(counts))
+def _length_histogram(corpus: Corpus) -> Iterator[str]:
+    counts = np.zeros(len(_LENGTH_BINS) + 1, np.int64)
+    for start in range(0, len(corpus), _CHUNK_SENTENCES):
+        lengths = np.diff(corpus.offsets[start : start + _CHUNK_SENTENCES + 1]) - 1
+        counts += np.bincount(np.searchsorted(_LENGTH_BINS, lengths, side="right"), minlength=len(counts))
     yield f"sentences of {corpus.name} by their tokens:"
-    bounds = [f"{first}-{after - 1}" if after > first + 1 else str(first) for first, after in pairwise(_LENGTHS)]
-    for name, count in zip(["0", *bounds, f"{_LENGTHS[-1]}-"], counts.tolist()):
+    bins = [f"{first}-{after - 1}" if after > first + 1 else str(first) for first, after in pairwise(_LENGTH_BINS)]
+    for name, count in zip(["0", *bins, f"{_LENGTH_BINS[-1]}-"], counts.tolist()):
         if count:
             share = count / len(corpus)
-            yield f"{name:>9} {count:>12,} {share:>6.1%} {'#' * round(_BAR * share)}".rstrip()
+            yield f"{name:>9} {count:>12,} {share:>6.1%} {'#' * round(_BAR_WIDTH * share)}".rstrip()
 
 
-def _words(dataset: Dataset, corpus: Corpus, count: int) -> Iterator[str]:
-    words = WordCounter(dataset.vocab)
-    for sentences in sample_spans(corpus, _TOKENS):
-        words.count(span_ids(corpus, sentences))
-    yield from _filled(f"most frequent of {words.total:,} words", listed(words.most_frequent(count)))
-
-
-def _filled(title: str, text: str) -> list[str]:
+def _word_list(title: str, words: Sequence[tuple[str, int]]) -> list[str]:
+    text = " | ".join(f"{word} {count:,}" for word, count in words) or "none"
     return textwrap.wrap(f"{title}: {text}", 120, subsequent_indent="    ", break_long_words=False)

@@ -1,4 +1,4 @@
-"""The training data of this process, step by step, made ahead in a thread."""
+"""The training data of one process, prepared ahead in a thread."""
 
 from __future__ import annotations
 
@@ -10,130 +10,133 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker
-from xlmtrain.data.sampling import OBJECTIVES, Sampler, SamplerState, SubBatch, make_tasks
+from xlmtrain.data.sampling import OBJECTIVES, Sampler, SamplerState, SubBatch, make_mixture
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
 
 @dataclass
 class GlobalBatchShard:
-    """This process's part of one global batch.
+    """One process's part of the global batch of a ``step``.
 
-    ``shares``: objective -> share of the global batch's draws. ``draws``: all of the batch, as (task, epoch, draw).
-    ``cursors``: where the data stands after this step. ``error``: why there is no data, all else being empty.
+    ``batches``: this process's micro-batches. ``shares``: objective -> share of the global batch's sub-batches.
+    ``sub_batches``: those of the whole global batch, as (component, epoch, index). ``sampler_state``: after this step.
+    ``error``: why the data could not be read; the other fields are empty then.
     """
 
     step: int
     batches: list[Batch]
     shares: dict[str, float]
-    draws: list[tuple[str, int, int]]
-    cursors: SamplerState
+    sub_batches: list[tuple[str, int, int]]
+    sampler_state: SamplerState
     error: DataError | None = None
 
     @property
     def targets(self) -> list[float]:
-        """Tokens to predict, per objective."""
+        """Number of targets per objective."""
         return [float(sum(len(b.targets) for b in self.batches if b.objective == o)) for o in OBJECTIVES]
 
     @property
     def positions(self) -> float:
-        """Positions to compute, with padding."""
+        """Number of positions, padding included."""
         return float(sum(batch.tokens.numel() for batch in self.batches))
 
     @property
     def tokens(self) -> float:
-        """Positions that are not padding."""
+        """Number of positions that are not padding."""
         return float(sum(batch.unpadded for batch in self.batches))
 
 
-_AT_ONCE = 8192
-_Made = tuple[SubBatch, MaskedBatch]
+_CHUNK_TOKENS = 8192
+_Masked = tuple[SubBatch, MaskedBatch]
 
 
 class Loader:
-    """Makes the global batches and takes this process's share of them: draw i goes to process i modulo ``world_size``.
+    """Builds this process's shard of each global batch: sub-batch i goes to process i modulo ``world_size``.
 
-    What is in a global batch depends on the settings and the step alone: not on the number of processes, nor on how
-    draws are cut into micro-batches. Raises ConfigError if the draws cannot be shared out evenly.
+    A global batch depends on the settings and the step only, not on the number of processes or the micro-batch size.
+    Raises ConfigError if the number of processes does not divide the number of sub-batches.
     """
 
     def __init__(self, config: Config, dataset: Dataset, rank: int = 0, world_size: int = 1) -> None:
-        draws = config.train.batch_tokens // config.data.sub_batch_tokens
-        if draws % world_size:
-            allowed = ", ".join(str(n) for n in range(1, draws + 1) if draws % n == 0)
+        count = config.train.batch_tokens // config.data.sub_batch_tokens
+        if count % world_size:
+            allowed = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
             raise ConfigError(
-                f"train.batch_tokens={config.train.batch_tokens} is {draws} draws of data.sub_batch_tokens="
+                f"train.batch_tokens={config.train.batch_tokens} is {count} sub-batches of data.sub_batch_tokens="
                 f"{config.data.sub_batch_tokens}, which {world_size} processes cannot share evenly; "
                 f"take one of {allowed} processes or another batch size"
             )
-        self.sampler = Sampler(
-            make_tasks(config.data, dataset, config.seed), config.data.sampling_alpha, draws, config.seed
-        )
+        mixture = make_mixture(config.data, dataset, config.seed)
+        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
         self._sub_batch_tokens = config.data.sub_batch_tokens
-        self._share_tokens = config.train.batch_tokens // world_size
+        self._step_tokens = config.train.batch_tokens // world_size
         self._micro_batch_tokens = config.train.micro_batch_tokens or config.data.sub_batch_tokens
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab.counts)
 
-    def make(self, step: int, cursors: SamplerState) -> GlobalBatchShard:
-        """The data of ``step`` (from 0) from where ``cursors`` stand."""
-        draws, after = self.sampler.plan(step, cursors)
-        made = [(draw, self._exercise(draw)) for draw in draws[self._rank :: self._world_size]]
-        batches = [batch for group in self._groups(made) for batch in self._batches(group)]
-        shares = {o: sum(draw.task.objective == o for draw in draws) / len(draws) for o in OBJECTIVES}
-        return GlobalBatchShard(step, batches, shares, [(d.task.name, d.epoch, d.draw) for d in draws], after)
+    def make(self, step: int, state: SamplerState) -> GlobalBatchShard:
+        """Return the data of ``step`` (from 0); ``state``: of the sampler, before the step."""
+        plan, after = self.sampler.plan_batch(step, state)
+        masked = [(sub_batch, self._masked(sub_batch)) for sub_batch in plan[self._rank :: self._world_size]]
+        batches = [batch for group in self._groups(masked) for batch in self._micro_batches(group)]
+        shares = {o: sum(s.component.objective == o for s in plan) / len(plan) for o in OBJECTIVES}
+        return GlobalBatchShard(step, batches, shares, [(s.component.name, s.epoch, s.index) for s in plan], after)
 
-    def steps(self, first: int, last: int, cursors: SamplerState) -> Iterator[GlobalBatchShard]:
-        """The steps ``first`` to ``last - 1``, made while those before them are computed with. The last one is without
-        data, but with the error, if it cannot be made."""
+    def steps(self, first: int, last: int, state: SamplerState) -> Iterator[GlobalBatchShard]:
+        """Yield the data of steps ``first`` to ``last - 1``; later steps are prepared during the computation.
+
+        If data cannot be read, the last item has the error in place of data.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
-            ahead = thread.submit(self._some, first, last, cursors) if first < last else None
+            ahead = thread.submit(self._chunk, first, last, state) if first < last else None
             while ahead is not None:
-                some = ahead.result()
-                end, ahead = some[-1], None
+                chunk = ahead.result()
+                end, ahead = chunk[-1], None
                 if end.step + 1 < last and end.error is None:
-                    ahead = thread.submit(self._some, end.step + 1, last, end.cursors)
-                yield from some
+                    ahead = thread.submit(self._chunk, end.step + 1, last, end.sampler_state)
+                yield from chunk
 
-    def _some(self, first: int, last: int, cursors: SamplerState) -> list[GlobalBatchShard]:
-        """As many steps from ``first`` on as have about ``_AT_ONCE`` tokens: small ones one by one find nothing of
-        theirs in the processor's caches."""
-        some: list[GlobalBatchShard] = []
-        for step in range(first, min(last, first + max(1, _AT_ONCE // self._share_tokens))):
+    def _chunk(self, first: int, last: int, state: SamplerState) -> list[GlobalBatchShard]:
+        """Return steps from ``first`` on with about ``_CHUNK_TOKENS`` tokens, which uses the CPU's caches better than
+        small steps one by one."""
+        chunk: list[GlobalBatchShard] = []
+        for step in range(first, min(last, first + max(1, _CHUNK_TOKENS // self._step_tokens))):
             try:
-                some.append(self.make(step, cursors))
+                chunk.append(self.make(step, state))
             except DataError as error:
-                some.append(GlobalBatchShard(step, [], {}, [], cursors, error))
+                chunk.append(GlobalBatchShard(step, [], {}, [], state, error))
                 break
-            cursors = some[-1].cursors
-        return some
+            state = chunk[-1].sampler_state
+        return chunk
 
-    def _exercise(self, draw: SubBatch) -> MaskedBatch:
-        """One draw, masked as a whole."""
-        rows = draw.task.source.rows(draw.epoch, draw.draw)
-        check_ids(rows.tokens, self._vocab_size, draw.name)
-        if draw.task.objective == "clm":
-            return next_token_targets(rows)
-        rng = generator(self._seed, "mask", draw.task.name, draw.epoch, draw.draw)
-        return MaskedBatch(rows, *self._mask(rows, rng))
+    def _masked(self, sub_batch: SubBatch) -> MaskedBatch:
+        """Read and mask a sub-batch as a whole, so that the masks do not depend on the micro-batch size."""
+        component, epoch, index = sub_batch.component, sub_batch.epoch, sub_batch.index
+        sequences = component.source.sequences(epoch, index)
+        check_ids(sequences.tokens, self._vocab_size, sub_batch.name)
+        if component.objective == "clm":
+            return next_token_targets(sequences)
+        rng = generator(self._seed, "mask", component.name, epoch, index)
+        return MaskedBatch(sequences, *self._mask(sequences, rng))
 
-    def _groups(self, made: list[_Made]) -> list[list[_Made]]:
-        """Draws smaller than a micro-batch, put together up to its size where their rows are of one kind and length."""
+    def _groups(self, masked: list[_Masked]) -> list[list[_Masked]]:
+        """Group small sub-batches of the same objective and length up to the size of a micro-batch."""
         if self._micro_batch_tokens <= self._sub_batch_tokens:
-            return [[each] for each in made]
-        groups: dict[tuple[str, int], list[list[_Made]]] = {}
-        for draw, exercise in made:
-            alike = groups.setdefault((draw.task.objective, exercise.inputs.shape[1]), [[]])
+            return [[item] for item in masked]
+        groups: dict[tuple[str, int], list[list[_Masked]]] = {}
+        for sub_batch, batch in masked:
+            alike = groups.setdefault((sub_batch.component.objective, batch.inputs.shape[1]), [[]])
             filled = sum(other.inputs.size for _, other in alike[-1])
-            if filled and filled + exercise.inputs.size > self._micro_batch_tokens:
+            if filled and filled + batch.inputs.size > self._micro_batch_tokens:
                 alike.append([])
-            alike[-1].append((draw, exercise))
+            alike[-1].append((sub_batch, batch))
         return [group for alike in groups.values() for group in alike]
 
-    def _batches(self, group: list[_Made]) -> Iterator[Batch]:
-        """The micro-batches of some draws; their name and key are the first draw's."""
-        draw, whole = group[0][0], concat([exercise for _, exercise in group])
-        at_once = max(1, self._micro_batch_tokens // whole.inputs.shape[1])
-        for part, exercise in enumerate(split(whole, at_once)):
-            yield make_batch(draw.task.objective, *exercise, draw.name, (draw.number, part))
+    def _micro_batches(self, group: list[_Masked]) -> Iterator[Batch]:
+        """Yield the micro-batches of a group, with the name and key of its first sub-batch."""
+        first, whole = group[0][0], concat(batch for _, batch in group)
+        size = max(1, self._micro_batch_tokens // whole.inputs.shape[1])
+        for part, batch in enumerate(split(whole, size)):
+            yield make_batch(first.component.objective, *batch, first.name, (first.slot, part))

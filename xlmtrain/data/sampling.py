@@ -1,9 +1,11 @@
-"""Which draws make up each global batch: a plan that every process makes alike."""
+"""Sampling from the mixture of objectives and languages: the sub-batches of each global batch.
+
+Every process computes the same plan, from the seed and the step alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +19,8 @@ OBJECTIVES = ("mlm", "tlm", "clm")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One objective on one language or pair."""
+class MixtureComponent:
+    """One objective on one language or pair (``key``), with its weight in the mixture."""
 
     objective: str
     key: str
@@ -27,109 +29,105 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Like ``mlm.en`` or ``tlm.de-en``."""
+        """Name like ``mlm.en`` or ``tlm.de-en``."""
         return f"{self.objective}.{self.key}"
 
 
-class SubBatch(NamedTuple):
-    """One draw of a global batch: its task, its place in the task's source, its number in the batch."""
+@dataclass(frozen=True)
+class SubBatch:
+    """One sub-batch of a global batch: number ``index`` of the component's ``epoch``, at ``slot`` of the batch."""
 
-    task: Task
+    component: MixtureComponent
     epoch: int
-    draw: int
-    number: int
+    index: int
+    slot: int
 
     @property
     def name(self) -> str:
-        """Task and place, for messages."""
-        return f"{self.task.name}, epoch {self.epoch}, draw {self.draw}"
+        """Component and position in it, for messages."""
+        return f"{self.component.name}, epoch {self.epoch}, sub-batch {self.index}"
 
 
 SamplerState = dict[str, tuple[int, int]]
-"""Task name -> (epoch, draw) that comes next: all the state there is."""
+"""Component name -> (epoch, index) of its next sub-batch; the complete state of the data pipeline."""
 
 
-def make_tasks(config: DataConfig, dataset: Dataset, seed: int) -> list[Task]:
-    """The tasks with a weight above 0, over the training text.
+def make_mixture(config: DataConfig, dataset: Dataset, seed: int) -> list[MixtureComponent]:
+    """Return the components with a weight above 0, over the training text.
 
-    Raises ConfigError for a language or pair that the data does not have.
+    Raises ConfigError if the data lacks a language or pair.
     """
-    tasks = []
-    for objective in OBJECTIVES:
-        for key, weight in getattr(config, objective).items():
-            if weight > 0:
-                _check_text(dataset, objective, key)
-                make = _pairs if objective == "tlm" else _stream
-                tasks.append(Task(objective, key, make(config, dataset, key, seed), weight))
-    return tasks
+    return [
+        MixtureComponent(objective, key, _make_source(config, dataset, objective, key, seed), weight)
+        for objective in OBJECTIVES
+        for key, weight in getattr(config, objective).items()
+        if weight > 0
+    ]
 
 
-def _check_text(dataset: Dataset, objective: str, key: str) -> None:
-    """Raise ConfigError if there is no training text for ``data.<objective>.<key>``."""
+def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str, seed: int) -> Source:
     names = corpus_names("train", objective, key)
     if (objective == "tlm") != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
-        there = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
+        available = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
         raise ConfigError(
-            f"data.{objective}.{key}: {dataset.path} has no such training text, it has {there}; "
+            f"data.{objective}.{key}: {dataset.path} has no such training text, it has {available}; "
             f"data.{objective}.{key}=0 leaves it out"
         )
+    ids = [dataset.language_id(language) for language in key.split("-")]
+    if objective == "tlm":
+        sides = dataset.pair("train", key)
+        return PairSource(*sides, (ids[0], ids[1]), config.sub_batch_tokens, config.max_sentence_length, seed)
+    count = config.sub_batch_tokens // config.sequence_length
+    return StreamSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
 
 
-def _stream(config: DataConfig, dataset: Dataset, language: str, seed: int) -> Source:
-    rows = config.sub_batch_tokens // config.sequence_length
-    index = dataset.language_id(language)
-    return StreamSource(dataset.corpus(f"train.{language}"), index, config.sequence_length, rows, seed)
-
-
-def _pairs(config: DataConfig, dataset: Dataset, pair: str, seed: int) -> Source:
-    first, second = (dataset.language_id(language) for language in pair.split("-"))
-    corpora = dataset.pair("train", pair)
-    return PairSource(*corpora, (first, second), config.sub_batch_tokens, config.max_sentence_length, seed)
-
-
-def probabilities(tasks: list[Task], alpha: float) -> np.ndarray:
-    """The chance of each task at a draw, (len(tasks),).
+def probabilities(components: list[MixtureComponent], alpha: float) -> np.ndarray:
+    """Return the probability of each component, (len(components),).
 
     An objective's share is the sum of its weights; within it, p ~ weight * sentences^alpha (Lample & Conneau 2019,
     section 3.1, whose q_i = p_i^alpha / sum p_j^alpha is the same after normalization).
     """
-    result = np.empty(len(tasks))
+    result = np.empty(len(components))
     for objective in OBJECTIVES:
-        chosen = [i for i, task in enumerate(tasks) if task.objective == objective]
+        chosen = [i for i, component in enumerate(components) if component.objective == objective]
         if chosen:
-            sizes = np.array([tasks[i].weight * tasks[i].source.sentences ** alpha for i in chosen])
-            result[chosen] = sizes / sizes.sum() * sum(tasks[i].weight for i in chosen)
+            sizes = np.array([components[i].weight * components[i].source.sentences ** alpha for i in chosen])
+            result[chosen] = sizes / sizes.sum() * sum(components[i].weight for i in chosen)
     return result / result.sum()
 
 
 class Sampler:
-    """Plans global batches: ``draws_per_step`` times a task is drawn at random, then the task's next draw taken."""
+    """Plans global batches: for each slot, draws a component at random and takes its next sub-batch."""
 
-    def __init__(self, tasks: list[Task], alpha: float, draws_per_step: int, seed: int) -> None:
-        self.tasks = tasks
-        self.probabilities = probabilities(tasks, alpha)
-        cumulated = np.cumsum(self.probabilities)
-        self._cumulated = cumulated / cumulated[-1]
-        self._draws_per_step, self._seed = draws_per_step, seed
+    def __init__(self, components: list[MixtureComponent], alpha: float, sub_batches_per_step: int, seed: int) -> None:
+        self.components = components
+        self.probabilities = probabilities(components, alpha)
+        cumulative = np.cumsum(self.probabilities)
+        self._cumulative = cumulative / cumulative[-1]
+        self._sub_batches_per_step, self._seed = sub_batches_per_step, seed
 
-    def start(self) -> SamplerState:
-        """The cursors of a run that begins."""
-        return {task.name: (0, 0) for task in self.tasks}
+    def initial_state(self) -> SamplerState:
+        """Return the state of a new run."""
+        return {component.name: (0, 0) for component in self.components}
 
-    def plan(self, step: int, cursors: SamplerState) -> tuple[list[SubBatch], SamplerState]:
-        """The draws of the global batch of ``step`` (from 0), and the cursors after it."""
-        chances = generator(self._seed, "tasks", step).random(self._draws_per_step)
-        # What Generator.choice does with probabilities, without the half of its time that it checks them.
-        chosen = self._cumulated.searchsorted(chances, side="right").tolist()
-        after, draws = dict(cursors), []
-        for number, index in enumerate(chosen):
-            task = self.tasks[index]
-            epoch, draw = after[task.name]
-            draws.append(SubBatch(task, epoch, draw, number))
-            after[task.name] = (epoch, draw + 1) if draw + 1 < task.source.draws(epoch) else (epoch + 1, 0)
-        return draws, after
+    def plan_batch(self, step: int, state: SamplerState) -> tuple[list[SubBatch], SamplerState]:
+        """Return the sub-batches of the global batch of ``step`` (from 0), and the state after it."""
+        uniform = generator(self._seed, "tasks", step).random(self._sub_batches_per_step)
+        # Generator.choice(p=...) draws the same, but spends half of its time on checking p.
+        chosen = self._cumulative.searchsorted(uniform, side="right").tolist()
+        after, sub_batches = dict(state), []
+        for slot, number in enumerate(chosen):
+            component = self.components[number]
+            epoch, index = after[component.name]
+            sub_batches.append(SubBatch(component, epoch, index, slot))
+            last = index + 1 == component.source.sub_batch_count(epoch)
+            after[component.name] = (epoch + 1, 0) if last else (epoch, index + 1)
+        return sub_batches, after
 
     def passes(self, steps: int) -> list[float]:
-        """Return how often ``steps`` steps read the text of each task."""
-        count = steps * self._draws_per_step
-        return [float(count * share / task.source.draws(0)) for task, share in zip(self.tasks, self.probabilities)]
+        """Return how often ``steps`` steps read the text of each component."""
+        count = steps * self._sub_batches_per_step
+        return [
+            float(count * share / component.source.sub_batch_count(0))
+            for component, share in zip(self.components, self.probabilities)
+        ]

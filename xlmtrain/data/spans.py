@@ -1,4 +1,4 @@
-"""Some of a corpus, taken evenly from all of it: enough to judge it by, at the same cost whatever its size."""
+"""Statistics of a corpus from spans spread evenly over it, at the same cost whatever its size."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ import numpy as np
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.text.vocab import CONTINUATION, EOS, Vocab
 
-STRETCHES = 64
-_TOKENS = 1 << 20
+SPANS = 64
+_SAMPLE_TOKENS = 1 << 20
 
 
 def sample_spans(corpus: Corpus, tokens: int) -> Iterator[range]:
-    """Runs of sentences that hold about ``tokens`` tokens together: all of them in one run if there are no more, else
-    :data:`STRETCHES` runs."""
+    """Yield :data:`SPANS` ranges of sentences with about ``tokens`` tokens in all; one range for a smaller corpus."""
     if len(corpus.ids) <= tokens:
         yield range(len(corpus))
         return
-    for number in range(STRETCHES):
-        begin = number * len(corpus.ids) // STRETCHES
-        first, last = (bisect_left(corpus.offsets, place) for place in (begin, begin + tokens // STRETCHES))
+    for number in range(SPANS):
+        begin = number * len(corpus.ids) // SPANS
+        first, last = (bisect_left(corpus.offsets, place) for place in (begin, begin + tokens // SPANS))
         yield range(first, min(last, len(corpus)))
 
 
 def span_ids(corpus: Corpus, sentences: range) -> np.ndarray:
-    """The ids of a run of sentences, one after the other, EOS after each."""
+    """Return the concatenated ids of a range of sentences, each ending with EOS."""
     return corpus.ids[corpus.offsets[sentences.start] : corpus.offsets[sentences.stop]]
 
 
 def duplicate_rate(corpus: Corpus) -> float:
-    """The share of the sentences that occurred before, in the part of the text that is looked at; empty ones aside."""
+    """Return the share of non-empty sentences that repeat an earlier one, in the sampled spans."""
     seen: set[bytes] = set()
     count = 0
-    for sentences in sample_spans(corpus, _TOKENS):
+    for sentences in sample_spans(corpus, _SAMPLE_TOKENS):
         bounds = np.asarray(corpus.offsets[sentences.start : sentences.stop + 1]).tolist()
         for begin, end in pairwise(bounds):
             if end - begin > 1:
@@ -47,7 +46,7 @@ def duplicate_rate(corpus: Corpus) -> float:
 
 
 class WordCounter:
-    """Whole words among ids: a run of subwords, of which the last does not end with ``@@``."""
+    """Counts whole words in ids. A word is a run of subwords that all but the last end with ``@@``."""
 
     def __init__(self, vocab: Vocab) -> None:
         self._vocab = vocab
@@ -58,16 +57,16 @@ class WordCounter:
 
     @property
     def parts(self) -> int:
-        """How many entries of the vocabulary do not end a word."""
+        """Number of vocabulary entries that do not end a word."""
         return int(self._continued.sum())
 
     def whole(self, ids: np.ndarray) -> np.ndarray:
-        """Where a word of one subword is, EOS not among them, (len(ids),) bool."""
-        inside = np.concatenate([[False], self._continued[ids[:-1]]])
-        return ~inside & ~self._continued[ids] & (ids != EOS)
+        """Return (len(ids),) bool: the ids that are a word of one subword; EOS is none."""
+        continuing = np.concatenate([[False], self._continued[ids[:-1]]])
+        return ~continuing & ~self._continued[ids] & (ids != EOS)
 
     def count(self, ids: np.ndarray) -> None:
-        """Add the words of some sentences."""
+        """Add the words of whole sentences."""
         if not len(ids):
             return
         whole = self.whole(ids)
@@ -81,7 +80,7 @@ class WordCounter:
         self._dtype = ids.dtype
 
     def most_frequent(self, count: int) -> list[tuple[str, int]]:
-        """The most frequent words, with their counts."""
+        """Return the most frequent words and their counts."""
         single = np.argsort(-self._counts, kind="stable")[:count]
         words = [(self._vocab.word(id), int(self._counts[id])) for id in single.tolist() if self._counts[id]]
         for ids, times in self._longer.most_common(count):

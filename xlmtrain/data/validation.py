@@ -1,6 +1,7 @@
-"""Validation batches: the same windows, pairs and masks at every evaluation, as the ancestor makes them.
+"""Validation batches: the same windows, pairs and masks at every evaluation, made as in the original XLM.
 
-All of a set's masks come from one generator in one order, so every process walks all of them and keeps its own share.
+All masks of a set come from one random generator, in order. So every process generates all of them, and uses its own
+share.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from xlmtrain.text.vocab import EOS, MASK
 
 
 class ValidationSet:
-    """One objective on one language or pair of a split, as batches.
+    """Batches of one objective on one language or pair (``key``) of a split.
 
     MLM and CLM read the whole text in windows; TLM reads the pairs that fit into the position table. Raises DataError
-    if that is nothing: its perplexity would be the best there is.
+    for an empty set, whose perplexity would be perfect.
     """
 
     def __init__(self, config: Config, dataset: Dataset, split: str, objective: str, key: str) -> None:
@@ -42,52 +43,56 @@ class ValidationSet:
             )
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """This process's share of the batches: every ``world_size``-th."""
-        made = self._pair_rows() if self.objective == "tlm" else self._stream_rows()
-        masks = np.random.RandomState(0)  # the ancestor's generator and seed: the masks are part of the metric
-        for number, rows in enumerate(made):
-            selected = None if self.objective == "clm" else self._select(rows, masks)
+        """Yield this process's share of the batches: every ``world_size``-th."""
+        masks = np.random.RandomState(0)  # generator and seed of the original XLM: the masks are part of the metric
+        for number, (sequences, selected) in enumerate(self._masked_sequences(masks)):
             if number % world_size != rank:
                 continue
-            check_ids(rows.tokens, len(self._dataset.vocab), self.name)
+            check_ids(sequences.tokens, len(self._dataset.vocab), self.name)
             if selected is None:
-                yield make_causal_batch(rows, self.name)
+                yield make_causal_batch(sequences, self.name)
             else:
-                yield make_batch(self.objective, rows, np.where(selected, MASK, rows.tokens), selected, self.name)
+                inputs = np.where(selected, MASK, sequences.tokens)
+                yield make_batch(self.objective, sequences, inputs, selected, self.name)
 
-    def _select(self, rows: Sequences, masks: np.random.RandomState) -> np.ndarray:
-        """(B, T) bool: ``mask.prob`` of the tokens between the first and the last of a row, at least one a row."""
-        count, length = rows.tokens.shape
-        # The ancestor draws time-first, for a stream window by window.
-        at_once = count if self.objective == "tlm" else 1
+    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[tuple[Sequences, np.ndarray | None]]:
+        """Yield (sequences, positions to predict (B, T) bool), the latter None for CLM."""
+        for sequences in self._pair_sequences() if self.objective == "tlm" else self._windows():
+            yield sequences, None if self.objective == "clm" else self._select(sequences, masks)
+
+    def _select(self, sequences: Sequences, masks: np.random.RandomState) -> np.ndarray:
+        """Return (B, T) bool: a share ``mask.prob`` of the tokens between first and last, at least one a sequence."""
+        count, length = sequences.tokens.shape
+        # The original XLM draws time-first: TLM batch by batch, running text window by window.
+        size = count if self.objective == "tlm" else 1
         selected = np.empty((count, length), dtype=bool)
-        for start in range(0, count, at_once):
-            selected[start : start + at_once] = (masks.rand(length, at_once) <= self._config.mask.prob).T
-            for row in range(start, start + at_once):
+        for start in range(0, count, size):
+            selected[start : start + size] = (masks.rand(length, size) <= self._config.mask.prob).T
+            for row in range(start, start + size):
                 selected[row, 0] = False
-                selected[row, rows.lengths[row] - 1 :] = False
+                selected[row, sequences.lengths[row] - 1 :] = False
                 if not selected[row].any():
-                    selected[row, masks.randint(1, rows.lengths[row] - 1)] = True
+                    selected[row, masks.randint(1, sequences.lengths[row] - 1)] = True
         return selected
 
-    def _stream_rows(self) -> Iterator[Sequences]:
-        """Windows of the running text, in order, the text at the far end of a run of EOS that fills the first."""
+    def _windows(self) -> Iterator[Sequences]:
+        """Yield windows of the running text, in order; EOS in front fill up the first window."""
         length = self._config.data.sequence_length
         ids = self._corpus.ids[: self._config.evaluate.max_tokens or None]
         count = -(-len(ids) // length)
-        filler = count * length - len(ids) + 1  # and one more, so that the first window begins with EOS
-        at_once = max(1, self._config.evaluate.batch_tokens // length)
-        for start in range(0, count, at_once):
-            place = np.arange(start * length, min(start + at_once, count) * length) - filler
+        fill = count * length - len(ids) + 1  # one more, so that the first window always begins with EOS
+        size = max(1, self._config.evaluate.batch_tokens // length)
+        for start in range(0, count, size):
+            place = np.arange(start * length, min(start + size, count) * length) - fill
             tokens = np.where(place < 0, EOS, ids[np.maximum(place, 0)]).astype(np.int64)
             yield stream_sequences(tokens.reshape(-1, length), self._languages[0])
 
-    def _pair_rows(self) -> Iterator[Sequences]:
-        for first, second in self._sides():
+    def _pair_sequences(self) -> Iterator[Sequences]:
+        for first, second in self._pair_batches():
             yield pair_sequences(first, second, (self._languages[0], self._languages[1]))
 
-    def _sides(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
-        """Both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer to a batch."""
+    def _pair_batches(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+        """Yield both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer at a time."""
         first, second = self._pair
         pairs = self._usable_pairs(first, second)
         row_lengths = first.lengths()[pairs] + second.lengths()[pairs] + 4
@@ -98,6 +103,7 @@ class ValidationSet:
                 yield first.sentences(chosen.tolist()), second.sentences(chosen.tolist())
 
     def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
+        """Return the indices of the pairs to evaluate on."""
         lengths = np.stack([first.lengths(), second.lengths()])
         usable = (lengths.max(axis=0) + 2 <= self._config.model.max_positions) & (lengths.min(axis=0) > 0)
         if self._config.evaluate.max_tokens:
@@ -106,60 +112,59 @@ class ValidationSet:
 
 
 class ParallelClozeSet(ValidationSet):
-    """The pairs of a split with words of one side hidden, the translation in view (``aided``) or not (``alone``).
+    """Cloze on parallel text: one side of each pair is masked, and the model also reads the other side, or does not.
 
-    Both objectives hide the same words, in batches of the same pairs, so that all they differ in is what the model
-    sees. ``hidden``: the language of that side; the key is like ``en-de`` for English words and German in view.
-    ``most``: take the first so many pairs; 0 takes all.
+    ``parallel``: the model reads the translation (objective ``cloze_parallel``) or the masked side only
+    (``cloze_mono``). Both have the same masks in batches of the same pairs, so the translation is the only difference.
+    ``masked``: the language to predict; the key is like ``en-de`` for English words. ``max_pairs``: use the first so
+    many pairs; 0 uses all.
     """
 
     def __init__(
-        self, config: Config, dataset: Dataset, split: str, pair: str, hidden: str, aided: bool, most: int = 0
+        self, config: Config, dataset: Dataset, split: str, pair: str, masked: str, parallel: bool, max_pairs: int = 0
     ) -> None:
-        self._most = most
+        self._max_pairs = max_pairs
         super().__init__(config, dataset, split, "tlm", pair)
         languages = pair.split("-")
-        self._side = languages.index(hidden)
-        self.objective, self.key = "aided" if aided else "alone", f"{hidden}-{languages[1 - self._side]}"
+        self._side = languages.index(masked)
+        self.objective = "cloze_parallel" if parallel else "cloze_mono"
+        self.key = f"{masked}-{languages[1 - self._side]}"
         self.name = f"{split}/{self.key}_{self.objective}"
 
-    def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """As of any set."""
-        masks = np.random.RandomState(0)
-        for number, sides in enumerate(self._sides()):
-            rows = sentence_sequences(sides[self._side], self._languages[self._side])
-            selected = self._select(rows, masks)
-            if number % world_size != rank:
-                continue
-            if self.objective == "aided":
-                # In the pair's row the second sentence begins where the first ends.
+    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[tuple[Sequences, np.ndarray | None]]:
+        for sides in self._pair_batches():
+            sequences = sentence_sequences(sides[self._side], self._languages[self._side])
+            selected = self._select(sequences, masks)
+            if self.objective == "cloze_parallel":
+                # Move the masks to where the side begins in the sequence of the pair.
                 starts = np.array([self._side * (len(sentence) + 1) for sentence in sides[0]])
                 row, column = np.nonzero(selected)
-                rows = pair_sequences(*sides, (self._languages[0], self._languages[1]))
-                selected = np.zeros(rows.tokens.shape, dtype=bool)
+                sequences = pair_sequences(*sides, (self._languages[0], self._languages[1]))
+                selected = np.zeros(sequences.tokens.shape, dtype=bool)
                 selected[row, starts[row] + column] = True
-            check_ids(rows.tokens, len(self._dataset.vocab), self.name)
-            yield make_batch(self.objective, rows, np.where(selected, MASK, rows.tokens), selected, self.name)
+            yield sequences, selected
 
     def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
-        return super()._usable_pairs(first, second)[: self._most or None]
+        return super()._usable_pairs(first, second)[: self._max_pairs or None]
 
 
-def parallel_cloze_sets(config: Config, dataset: Dataset, split: str = "valid", most: int = 0) -> list[ValidationSet]:
-    """Every side of every pair of ``split``, alone and aided; ``most`` as in :class:`ParallelClozeSet`."""
+def parallel_cloze_sets(
+    config: Config, dataset: Dataset, split: str = "valid", max_pairs: int = 0
+) -> list[ValidationSet]:
+    """Return the cloze sets of every side of every pair of ``split``, without and with the translation."""
     return [
-        ParallelClozeSet(config, dataset, split, pair, hidden, aided, most)
+        ParallelClozeSet(config, dataset, split, pair, masked, parallel, max_pairs)
         for pair in dataset.pairs(split)
-        for hidden in pair.split("-")
-        for aided in (False, True)
+        for masked in pair.split("-")
+        for parallel in (False, True)
     ]
 
 
 def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> list[ValidationSet]:
-    """The sets of ``split`` for everything the settings train on, as far as the data has them."""
-    sets = []
-    for objective in OBJECTIVES:
-        for key, weight in getattr(config.data, objective).items():
-            if weight > 0 and all(dataset.has(name) for name in corpus_names(split, objective, key)):
-                sets.append(ValidationSet(config, dataset, split, objective, key))
-    return sets
+    """Return the sets of ``split`` for all objectives and keys of the training mixture that the data has."""
+    return [
+        ValidationSet(config, dataset, split, objective, key)
+        for objective in OBJECTIVES
+        for key, weight in getattr(config.data, objective).items()
+        if weight > 0 and all(dataset.has(name) for name in corpus_names(split, objective, key))
+    ]

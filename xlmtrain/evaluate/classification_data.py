@@ -1,7 +1,7 @@
-"""Labelled text as it is published, lines of label and text, or the tables of XNLI and PAWS-X; and as ids.
+"""Labelled text for classification: lines of label and text, or the tables of XNLI and PAWS-X.
 
-A text is read as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with positions that run on, as the ancestor
-reads XNLI's. All of a row is in one language.
+A text is encoded as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with continuous positions and in one
+language, as the original XLM reads XNLI.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from xlmtrain.text.vocab import EOS
 
 log = logging.getLogger(__name__)
 
-# Columns of tables with a header: XNLI 1.0, XNLI-MT 1.0, PAWS-X, MultiNLI.
+# Column names in the headers of XNLI 1.0, XNLI-MT 1.0, PAWS-X and MultiNLI.
 _LABEL, _FIRST, _SECOND = ("gold_label", "label"), ("sentence1", "premise"), ("sentence2", "hypo", "hypothesis")
 _LANGUAGE = "language"
-# XNLI-MT's training text spells this label otherwise than XNLI's dev and test.
+# XNLI-MT's training text spells this label differently from XNLI's dev and test.
 _SAME_LABEL = {"contradictory": "contradiction"}
 _NO_LABEL = "-"  # MultiNLI: the annotators did not agree
 _NO_TEXT = ("", "NS")  # PAWS-X: could not be translated
@@ -31,7 +31,7 @@ _NO_TEXT = ("", "NS")  # PAWS-X: could not be translated
 
 @dataclass(frozen=True)
 class Example:
-    """A text, or two, and what it is labelled."""
+    """One text or a pair of texts, with its label."""
 
     label: str
     texts: tuple[str, ...]
@@ -39,7 +39,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One file's examples: ``ids``, each ending with EOS; ``labels`` (N,) int64; the language's id."""
+    """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (N,) int64; the language's id."""
 
     ids: list[np.ndarray]
     labels: np.ndarray
@@ -48,7 +48,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the fields of a line are."""
+    """Number of columns, and the indices of those that are used."""
 
     count: int
     label: int
@@ -57,10 +57,10 @@ class _Columns:
 
 
 def read_examples(path: Path, language: str, setting: str) -> list[Example]:
-    """The examples of a language in a file; ``setting``: who asked for it, for messages.
+    """Return the examples of a language in a file; ``setting``: the option that named it, for messages.
 
-    Lines without text or label, which the published files have, are left out with a warning. Raises DataError for a
-    file that is missing or empty, a line of another number of fields, or one text here and two there.
+    Lines without text or label, which published files contain, are left out with a warning. Raises DataError for a
+    file that is missing or without examples, or a line with another number of fields than the first.
     """
     found: list[Example] = []
     left_out: list[int] = []
@@ -71,7 +71,7 @@ def read_examples(path: Path, language: str, setting: str) -> list[Example]:
             columns = _header(fields)
             if columns is not None:
                 continue
-            columns = _plain(fields, path)
+            columns = _without_header(fields, path)
         if len(fields) != columns.count:
             raise DataError(f"{path}:{number}: {len(fields)} fields between tabs, not {columns.count} as in line 1")
         if columns.language is not None and fields[columns.language] != language:
@@ -89,7 +89,7 @@ def read_examples(path: Path, language: str, setting: str) -> list[Example]:
 
 
 def labels_of(files: Mapping[str, list[Example]]) -> list[str]:
-    """All labels of ``files``, sorted; raises DataError if there is one alone, or if texts and pairs are mixed."""
+    """Return the labels of all files, sorted; raises DataError for a single label, or a mix of texts and pairs."""
     labels = sorted({example.label for examples in files.values() for example in examples})
     if len(labels) < 2:
         raise DataError(f"the only label in {', '.join(files)} is {labels[0]!r}; there is nothing to tell apart")
@@ -111,10 +111,10 @@ def encode(
     labels: Sequence[str],
     max_tokens: int,
 ) -> dict[str, Encoded]:
-    """Every language's examples as a model of these ``languages`` reads them, each text cut to ``max_tokens`` subwords,
-    and a pair's two so that both fit into its ``positions``.
+    """Return language -> its examples as ids of a model with these ``languages``.
 
-    ``setting``: who asked for them, for messages. Raises ConfigError for a language that the model does not know.
+    Each text is truncated to ``max_tokens`` subwords, and so that an example fits into the model's ``positions``.
+    ``setting``: the option that named the files, for messages. Raises ConfigError for a language unknown to the model.
     """
     number = {label: i for i, label in enumerate(labels)}
     encoded = {}
@@ -133,7 +133,7 @@ def encode(
 
 
 def _header(fields: list[str]) -> _Columns | None:
-    """The columns that a table's first line names; None if it is no header."""
+    """Return the columns of a table from its header; None if the line is not a header."""
     label, first = (next(_places(fields, names), None) for names in (_LABEL, _FIRST))
     if label is None or first is None:
         return None
@@ -146,7 +146,7 @@ def _places(fields: list[str], names: tuple[str, ...]) -> Iterator[int]:
     return (fields.index(name) for name in names if name in fields)
 
 
-def _plain(fields: list[str], path: Path) -> _Columns:
+def _without_header(fields: list[str], path: Path) -> _Columns:
     if len(fields) not in (2, 3):
         raise DataError(
             f"{path}:1: {len(fields)} fields between tabs; expected label and text, or label and two texts, or a "

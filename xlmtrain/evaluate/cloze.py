@@ -1,4 +1,4 @@
-"""Does a translation help? Hide a word of a sentence, and let the model find it with and without the other language."""
+"""Masked words with the model's predictions, as text for people to read."""
 
 from __future__ import annotations
 
@@ -8,52 +8,59 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xlmtrain.data.batch import make_batch
+from xlmtrain.config.schema import Precision
+from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
+from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import CONTINUATION, MASK, SPECIALS, Vocab
+from xlmtrain.text.vocab import CONTINUATION, MASK, PAD, SPECIALS, Vocab
+
+_SHOWN_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class ClozeExample:
-    """One hidden word: the sentence with ``<mask>``, its translation, and what the model put there."""
+    """One masked word: the sentence with ``<mask>``, its translation, the word, and the model's two predictions.
+
+    ``mono``: predicted from the sentence only. ``parallel``: predicted from the sentence and its translation.
+    """
 
     sentence: str
     translation: str
-    truth: str
-    alone: str
-    with_translation: str
+    gold: str
+    mono: str
+    parallel: str
 
 
 def run_cloze(
-    model: LanguageModel, dataset: Dataset, split: str, pair: str, hidden: str, count: int
+    model: LanguageModel, dataset: Dataset, split: str, pair: str, masked: str, count: int
 ) -> list[ClozeExample]:
-    """Hide a word of the language ``hidden`` in each of the first ``count`` pairs that have one and fit the model.
+    """Mask a word of the language ``masked`` in each of the first ``count`` pairs that have one and fit the model.
 
-    A word is a whole one: a token that neither continues nor is continued, of letters only, and longer than three,
-    which leaves out most articles and pronouns. The choice is fixed.
+    A word is a token of more than three letters that is a whole word, which leaves out most articles and pronouns.
+    The choice is the same at every call.
     """
     languages = pair.split("-")
     sides = dict(zip(languages, dataset.pair(split, pair)))
-    other = languages[1 - languages.index(hidden)]
+    other = languages[1 - languages.index(masked)]
+    ids = (dataset.language_id(masked), dataset.language_id(other))
     vocab, longest = dataset.vocab, model.encoder.position_embeddings.num_embeddings
     found: list[ClozeExample] = []
-    for number in range(len(sides[hidden])):
-        corpora = sides[hidden], sides[other]
-        sentence, translation = (corpus.sentence(number).astype(np.int64) for corpus in corpora)
+    for number in range(len(sides[masked])):
+        if len(found) == count:
+            break
+        sentence, translation = (sides[language].sentence(number).astype(np.int64) for language in (masked, other))
         words = list(whole_word_positions(sentence, vocab))
         if words and max(len(sentence), len(translation)) < longest:
             place = words[generator(0, "recovery", number).integers(len(words))]
-            ids = (dataset.language_id(hidden), dataset.language_id(other))
-            found.append(_recover(model, vocab, sentence, translation, place, ids))
-        if len(found) == count:
-            break
+            found.append(_predict_word(model, vocab, sentence, translation, place, ids))
     return found
 
 
-def _recover(
+def _predict_word(
     model: LanguageModel,
     vocab: Vocab,
     sentence: np.ndarray,
@@ -63,25 +70,57 @@ def _recover(
 ) -> ClozeExample:
     masked = sentence.copy()
     masked[place] = MASK
-    alone = _best(model, sentence_sequences([masked], languages[0]))
-    together = _best(model, pair_sequences([masked], [translation], languages))
     return ClozeExample(
         vocab.decode(masked[:-1]).replace(SPECIALS[MASK], "<mask>"),
         vocab.decode(translation[:-1]),
         vocab.word(sentence[place]),
-        vocab.word(alone),
-        vocab.word(together),
+        vocab.word(_best(model, sentence_sequences([masked], languages[0]))),
+        vocab.word(_best(model, pair_sequences([masked], [translation], languages))),
     )
 
 
 @torch.no_grad()
-def _best(model: LanguageModel, rows: Sequences) -> int:
-    return int(model.logits(make_batch("mlm", rows, rows.tokens, rows.tokens == MASK)).argmax())
+def _best(model: LanguageModel, sequences: Sequences) -> int:
+    batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
+    return int(model.logits(batch).argmax())
 
 
 def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
-    """Places of the tokens in ``sentence`` (with its EOS) that are words to hide."""
+    """Yield the positions in ``sentence`` (with its EOS) of tokens that are words to mask."""
     words = [vocab.word(token) for token in sentence]
     for place, word in enumerate(words[:-1]):
         if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):
             yield place
+
+
+@torch.no_grad()
+def sample_predictions(
+    model: LanguageModel, chosen: ValidationSet, vocab: Vocab, count: int, precision: Precision, device: torch.device
+) -> str:
+    """Return the first ``count`` sequences as Markdown, with ``[gold > predicted]``, or ``**[gold]**`` if equal."""
+    was_training = model.training
+    model.eval()
+    lines: list[str] = []
+    for batch in chosen.batches():
+        with autocast(precision, device):
+            predicted = model.logits(batch.to(device)).argmax(dim=1).cpu()
+        lines += _marked_sequences(batch, predicted, vocab)[: count - len(lines)]
+        if len(lines) >= count:
+            break
+    model.train(was_training)
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
+def _marked_sequences(batch: Batch, predicted: torch.Tensor, vocab: Vocab) -> list[str]:
+    length = batch.tokens.shape[1]
+    marks = {}
+    for place, gold, guess in zip(batch.target_index.tolist(), batch.targets.tolist(), predicted.tolist()):
+        word = vocab.word(gold)
+        marks[place] = f"**[{word}]**" if gold == guess else f"[{word} > {vocab.word(guess)}]"
+    lines = []
+    for row, tokens in enumerate(batch.tokens.tolist()):
+        used = tokens[:_SHOWN_TOKENS]
+        used = used[: used.index(PAD)] if PAD in used else used
+        words = [marks.get(row * length + column) or vocab.word(token) for column, token in enumerate(used)]
+        lines.append(" ".join(words).replace("<", "&lt;"))
+    return lines

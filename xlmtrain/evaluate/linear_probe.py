@@ -1,4 +1,4 @@
-"""A linear probe: multinomial logistic regression on vectors that stay as they are.
+"""Linear probe: multinomial logistic regression on fixed vectors.
 
 Letters: N examples, D width, C labels.
 """
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 
 _ITERATIONS = 1000
 _GRADIENT = 1e-7
-"""Largest entry of the gradient at which the minimum is found."""
+"""Largest entry of the gradient at convergence."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """``weights`` (C, D) and ``bias`` (C,), float64."""
+    """A fitted probe: ``weights`` (C, D) and ``bias`` (C,), float64."""
 
     weights: torch.Tensor
     bias: torch.Tensor
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The likeliest label (N,) of vectors (N, D)."""
+        """Return the most likely labels (N,) of ``vectors`` (N, D)."""
         return (vectors @ self.weights.T + self.bias).argmax(dim=1)
 
 
 def fit_probe(vectors: torch.Tensor, targets: torch.Tensor, labels: int, penalty: float) -> Probe:
-    """Minimizes the mean cross-entropy of ``vectors`` (N, D) float64 for ``targets`` (N,) int64 + ``penalty`` / 2 times
-    the squared weights, the bias spared: scikit-learn's LogisticRegression with C = 1 / (N penalty).
+    """Fit a probe to ``vectors`` (N, D) float64 and ``targets`` (N,) int64.
 
-    It starts at zero and draws nothing, so the same vectors give the same probe.
+    Minimizes the mean cross-entropy + ``penalty`` / 2 times the squared weights without bias: scikit-learn's
+    LogisticRegression with C = 1 / (N penalty). Starts at zero, so the result is deterministic.
     """
     weights = torch.zeros(labels, vectors.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(labels, dtype=torch.float64, requires_grad=True)

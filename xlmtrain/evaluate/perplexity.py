@@ -1,4 +1,4 @@
-"""Perplexity and accuracy on validation text, shared out over the processes."""
+"""Perplexity and accuracy on validation sets, split across processes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,21 @@ from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.process import Interrupted
 
 
-def _go_on() -> bool:
-    return False
-
-
 def evaluate(
     model: LanguageModel,
     sets: list[ValidationSet],
     precision: Precision,
     distributed: Distributed,
-    stop: Callable[[], bool] = _go_on,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """``{split}/{key}_{objective}_ppl`` and ``_acc`` of each set, and their means over the sets of an objective.
+    """Return ``{split}/{key}_{objective}_ppl`` and ``_acc`` of each set, and the means of each objective.
 
-    ppl = exp(summed negative log-likelihood / targets); acc = 100 * targets whose most likely token is the right one /
-    targets. The mean over languages is the arithmetic one, as the ancestor's. ``stop`` is asked before every batch; if
-    it says so on any process, all of them raise Interrupted at the end of the set at hand. If one fails, all of them
-    raise: see :meth:`~xlmtrain.runtime.distributed.Distributed.run_on_all`.
+    ppl = exp(summed negative log-likelihood / targets). acc = % of targets whose most likely token is right. Means over
+    keys are arithmetic, as in the original XLM. ``stop`` is called before every batch; if it returns True on any rank,
+    all ranks raise Interrupted at the end of the current set. All ranks raise if one
+    fails: see :meth:`~xlmtrain.runtime.distributed.Distributed.run_on_all`.
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
     was_training = model.training
     model.eval()
@@ -47,12 +43,12 @@ def evaluate(
             model.train(was_training)
             raise Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
-        for what, value in values.items():
-            figures[f"{chosen.name}_{what}"] = value
-            split = chosen.name.partition("/")[0]
-            groups.setdefault(f"{split}/{chosen.objective}_{what}", []).append(value)
+        split = chosen.name.partition("/")[0]
+        for kind, value in values.items():
+            metrics[f"{chosen.name}_{kind}"] = value
+            groups.setdefault(f"{split}/{chosen.objective}_{kind}", []).append(value)
     model.train(was_training)
-    return figures | {name: sum(values) / len(values) for name, values in groups.items()}
+    return metrics | {name: sum(values) / len(values) for name, values in groups.items()}
 
 
 @torch.no_grad()
@@ -63,7 +59,7 @@ def _count(
     distributed: Distributed,
     stop: Callable[[], bool],
 ) -> tuple[float, float, float]:
-    """Summed loss, hits and targets over this process's batches."""
+    """Return the summed loss, right predictions and targets of this process's batches."""
     loss = torch.zeros((), dtype=torch.float64, device=distributed.device)
     hits = torch.zeros((), dtype=torch.float64, device=distributed.device)
     targets = 0

@@ -1,30 +1,30 @@
-"""Finding a sentence's translation among all sentences of the other language by their vectors."""
+"""Bitext retrieval, P@1: for each sentence, find its translation among all sentences of the other language.
+
+Sentences are compared by the vectors of one layer. Where training reports a single number, the best layer is chosen on
+the evaluated set itself, so that number is optimistic.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
-from xlmtrain.evaluate.parallel_text import read_parallel_lines
 from xlmtrain.metrics.table import format_table
 
 NEIGHBOURS = 4
-"""The k of the margin."""
+"""Neighbours k of the margin."""
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well translations are found.
+    """Result of one direction: ``en-de`` looks for German sentences, given English ones.
 
-    ``direction``: ``en-de`` finds German sentences for English ones. ``scoring``: cosine or margin. ``top1``: % of the
-    sentences whose translation came first; ``mrr``: mean of 1 / rank.
+    ``scoring``: cosine or margin. ``top1``: % of sentences whose translation ranks first. ``mrr``: mean of 1 / rank.
     """
 
     direction: str
@@ -33,39 +33,18 @@ class Retrieval:
     mrr: float
 
 
-def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list[str]]:
-    """The sentences of each language that has a file, line by line translations of each other.
-
-    ``template``: path of the files, ``{lang}`` standing for the language. A line that is blank in one language is left
-    out in all. Raises ConfigError if fewer than two languages have a file, DataError for files that do not match.
-    """
-    if "{lang}" not in template:
-        raise ConfigError(f"retrieval={template}: has no {{lang}} in it to stand for each language")
-    paths = {language: Path(template.replace("{lang}", language)) for language in languages}
-    found = {language: path for language, path in paths.items() if path.is_file()}
-    if len(found) < 2:
-        raise ConfigError(
-            f"retrieval={template}: files of two of the model's languages are needed, there is "
-            f"{', '.join(map(str, found.values())) or 'none'} (the model knows {', '.join(languages)})"
-        )
-    lines = [line for _, line in read_parallel_lines("retrieval", found) if all(line)]
-    if not lines:
-        raise DataError(f"retrieval={template}: no sentences in {', '.join(map(str, found.values()))}")
-    return dict(zip(found, map(list, zip(*lines))))
-
-
 def retrieve(
     vectors: Mapping[str, np.ndarray], sentences: Mapping[str, Sequence[str]], device: torch.device | str = "cpu"
 ) -> list[Retrieval]:
-    """Both directions of each two languages, by cosine and by margin.
+    """Return the results of both directions of every two languages, by cosine and by margin.
 
     ``vectors``: language -> (N, D) of the aligned ``sentences``. The margin of x and y is their cosine over the mean of
-    the mean cosines of x with the 4 sentences of the other language nearest to it, and of y likewise (the ratio margin
-    of Artetxe & Schwenk 2019); it takes a sentence down that is near to everything.
+    two means: the cosines of x with its 4 nearest neighbours in the other language, and those of y likewise (ratio
+    margin of Artetxe & Schwenk 2019). It lowers the score of sentences that are near to everything.
 
-    Text often repeats a sentence. So the right answers are all sentences that read as the translation does, and the
-    translations of all sentences that read as the one in question; ties with wrong answers count as lost
-    (:func:`~xlmtrain.evaluate.knn.ranks`).
+    Texts repeat sentences, so several answers are right: all sentences that equal the translation, and the translations
+    of all sentences that equal the query. Ties with wrong answers count against the model, see
+    :func:`~xlmtrain.evaluate.knn.ranks`.
     """
     units = {language: unit_vectors(of_language, device) for language, of_language in vectors.items()}
     labels = {language: _labels(sentences[language]).to(device) for language in vectors}
@@ -75,9 +54,9 @@ def retrieve(
         found: dict[str, list[torch.Tensor]] = {"cosine": [], "margin": []}
         for block, cosines in similarities(units[source], units[target]):
             right = (labels[source][block, None] == labels[source]) | (labels[target][block, None] == labels[target])
-            usual = (near[source, target][block, None] + near[target, source]) / 2
+            mean = (near[source, target][block, None] + near[target, source]) / 2
             found["cosine"].append(ranks(cosines, right))
-            found["margin"].append(ranks(cosines / usual.clamp(min=1e-9), right))  # of zeros only, it would be 0 / 0
+            found["margin"].append(ranks(cosines / mean.clamp(min=1e-9), right))  # zero vectors have a mean of 0
         for scoring, blocks in found.items():
             rank = torch.cat(blocks).double()
             top1, mrr = 100 * (rank == 1).double().mean(), (1 / rank).mean()
@@ -86,7 +65,7 @@ def retrieve(
 
 
 def _labels(sentences: Sequence[str]) -> torch.Tensor:
-    """(N,) numbers that are the same where the sentences are."""
+    """Return (N,) int64 labels that are equal where the sentences are."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
 

@@ -1,11 +1,12 @@
-"""Sentence vectors: a layer's hidden states, pooled.
+"""Sentence vectors: the hidden states of a layer, pooled over the sentence.
 
-Letters: B rows, T positions, D width.
+Letters: N sentences, B sentences of a batch, T positions, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.distributed import Distributed
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
 
 
 def pooled(states: torch.Tensor, lengths: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
-    """(B, D) of states (B, T, D) that are zero at padding; ``lengths`` (B,), None if no row is padded."""
+    """Pool states (B, T, D), which are zero at padding, to (B, D); ``lengths`` (B,), None without padding."""
     if pooling is Pooling.first:
         return states[:, 0]
     if lengths is None:
@@ -40,11 +43,11 @@ def embed(
     share: tuple[int, int] = (0, 1),
     stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """(poolings, layers, sentences, D) float32, in the order given; layer 0 is the embeddings.
+    """Return (poolings, layers, N, D) float32 in the order of the arguments; layer 0 is the embeddings.
 
-    ``ids``: each sentence with its EOS. ``causal``: a state sees what is before it only. ``share``: (rank, processes);
-    what falls to another process is zero here. ``stop``: asked before every batch; once it says so, the rest is zero,
-    too. The model is in evaluation mode meanwhile.
+    ``ids``: each sentence with its EOS. ``causal``: attend to earlier positions only. ``share``: (rank, world size);
+    sentences of other ranks are zero in the result. ``stop``: called before every batch; once it returns True, the
+    remaining sentences are zero, too. Computed in evaluation mode; the model's mode is restored.
     """
     was_training = model.training
     model.eval()
@@ -54,8 +57,9 @@ def embed(
     for chosen in batches[share[0] :: share[1]]:
         if stop():
             break
-        rows = sentence_sequences([ids[i] for i in chosen], language)
-        batch = make_batch("mlm", rows, rows.tokens, np.zeros(rows.tokens.shape, dtype=bool)).to(weight.device)
+        sequences = sentence_sequences([ids[i] for i in chosen], language)
+        nothing = np.zeros(sequences.tokens.shape, dtype=bool)
+        batch = make_batch("mlm", sequences, sequences.tokens, nothing).to(weight.device)
         states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
         for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
             for pooling, place in zip(poolings, vectors):
@@ -64,8 +68,34 @@ def embed(
     return vectors
 
 
+def embed_distributed(
+    model: LanguageModel,
+    texts: Mapping[str, tuple[int, Sequence[np.ndarray]]],
+    causal: bool,
+    distributed: Distributed,
+    stop: Callable[[], bool],
+) -> dict[str, np.ndarray]:
+    """Return name -> (layers, N, D) mean-pooled vectors, the same on every rank; the sentences are split across ranks.
+
+    ``texts``: name -> (language id, sentences with EOS). ``stop``: called before every batch. Raises Interrupted on
+    all ranks if it returned True on any.
+    """
+    layers, share = range(len(model.encoder.blocks) + 1), (distributed.rank, distributed.world_size)
+
+    def embed_share(language: int, ids: Sequence[np.ndarray]) -> np.ndarray:
+        return embed(model, ids, language, [Pooling.mean], layers, causal, share, stop)[0]
+
+    vectors = {
+        name: distributed.all_reduce_array(distributed.run_on_all(partial(embed_share, language, ids)))
+        for name, (language, ids) in texts.items()
+    }
+    if distributed.all_reduce_sum([float(stop())])[0]:
+        raise Interrupted
+    return vectors
+
+
 def by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices, shortest first, in batches of at most BATCH_TOKENS with padding (at least one each)."""
+    """Yield batches of indices, shortest first, of at most BATCH_TOKENS with padding (at least one index each)."""
     chosen: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if chosen and lengths[index] * (len(chosen) + 1) > BATCH_TOKENS:
@@ -74,3 +104,16 @@ def by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         chosen.append(index)
     if chosen:
         yield chosen
+
+
+def pca_2d(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Project ``vectors`` (N, D) on their first two principal components; return (N, 2) and the share of variance.
+
+    Signs are chosen so that each component's entry of greatest magnitude is positive.
+    """
+    centered = vectors - vectors.mean(axis=0)
+    _, sizes, components = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+    plane = components[:2]
+    greatest = plane[np.arange(len(plane)), np.abs(plane).argmax(axis=1)]
+    share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-300))
+    return centered @ (plane * np.sign(greatest)[:, None]).T, share

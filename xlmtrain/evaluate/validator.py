@@ -1,4 +1,4 @@
-"""Evaluation as training calls it: all validation sets, figures, and masked sentences to look at."""
+"""All evaluations of a training run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.crosslingual import Alignment
+from xlmtrain.evaluate.cloze import sample_predictions
+from xlmtrain.evaluate.crosslingual import CrossLingualEvaluation
 from xlmtrain.evaluate.perplexity import evaluate
-from xlmtrain.evaluate.predictions import sample_predictions
-from xlmtrain.evaluate.zero_shot import ZeroShot
+from xlmtrain.evaluate.zero_shot import ZeroShotProbe
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
@@ -20,38 +20,40 @@ from xlmtrain.text.pipeline import TextPipeline
 
 
 class Validator:
-    """Evaluates a model on the validation sets of everything it is trained on, and on how far its languages have met.
+    """Evaluates a model on the validation sets of its training mixture, and on cross-lingual transfer.
 
-    Raises ConfigError if ``evaluate.metric`` is none of the figures that come out.
+    Raises ConfigError if ``evaluate.metric`` is not among the metrics.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
-        self.sets = validation_sets(config, dataset)
-        self._samples, self._vocab = config.evaluate.sample_predictions, dataset.vocab
+        settings, positions = config.evaluate, config.model.max_positions
         causal = not any([*config.data.mlm.values(), *config.data.tlm.values()])
-        most = 0 if causal else config.evaluate.parallel_pairs
-        self._hidden = parallel_cloze_sets(config, dataset, most=most) if most else []
-        self._alignment = Alignment(config.evaluate, dataset, config.model.max_positions, causal)
-        classify, positions = config.evaluate.zero_shot_probe, config.model.max_positions
-        self._zeroshot = (
-            ZeroShot(classify, _text(dataset), dataset.languages, positions, causal) if classify.train else None
-        )
-        names = {name for one in self.sets + self._hidden for name in (one.name, f"valid/{one.objective}")}
-        found = [f"{name}_{what}" for name in names for what in ("ppl", "acc")]
-        metrics = sorted(found + self._alignment.metrics + (self._zeroshot.metrics if self._zeroshot else []))
-        if self.sets and config.evaluate.metric not in metrics:
-            raise ConfigError(f"evaluate.metric: {config.evaluate.metric!r} is none of {', '.join(metrics)}")
+        self.sets = validation_sets(config, dataset)
+        self._cloze = []
+        if settings.parallel_pairs and not causal:
+            self._cloze = parallel_cloze_sets(config, dataset, max_pairs=settings.parallel_pairs)
+        self._crosslingual = CrossLingualEvaluation(settings, dataset, positions, causal)
+        self._zero_shot = None
+        if settings.zero_shot_probe.train:
+            text, languages = _text_pipeline(dataset), dataset.languages
+            self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, positions, causal)
+        self._samples, self._vocab = settings.sample_predictions, dataset.vocab
+        names = {name for one in self.sets + self._cloze for name in (one.name, f"valid/{one.objective}")}
+        metrics = [f"{name}_{kind}" for name in names for kind in ("ppl", "acc")] + self._crosslingual.metrics
+        metrics += self._zero_shot.metrics if self._zero_shot else []
+        if self.sets and settings.metric not in metrics:
+            raise ConfigError(f"evaluate.metric: {settings.metric!r} is none of {', '.join(sorted(metrics))}")
 
     def __call__(
         self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
     ) -> dict[str, float]:
-        """The figures, the same on every process. ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
-        figures = evaluate(model, [*self.sets, *self._hidden], precision, distributed, stop)
-        figures |= self._alignment(model, distributed, stop)
-        return figures | (self._zeroshot(model, distributed, stop) if self._zeroshot else {})
+        """Return all metrics, the same on every rank; ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
+        metrics = evaluate(model, [*self.sets, *self._cloze], precision, distributed, stop)
+        metrics |= self._crosslingual(model, distributed, stop)
+        return metrics | (self._zero_shot(model, distributed, stop) if self._zero_shot else {})
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
-        """Set -> its first sentences, masked, with the model's predictions, as Markdown."""
+        """Return, for each set, its first sequences with the model's predictions, as Markdown."""
         device, count = distributed.device, self._samples
         return {
             f"{chosen.key}_{chosen.objective}": sample_predictions(model, chosen, self._vocab, count, precision, device)
@@ -60,7 +62,7 @@ class Validator:
         }
 
 
-def _text(dataset: Dataset) -> TextPipeline:
-    """From raw text to the ids of the data."""
+def _text_pipeline(dataset: Dataset) -> TextPipeline:
+    """Return the pipeline from raw text to the data's ids."""
     codes = dataset.path / "codes"
     return TextPipeline(TextConfig(**dataset.header.text), read_codes(codes) if codes.exists() else [], dataset.vocab)

@@ -1,7 +1,11 @@
-"""Translating words by the embedding table, held against a dictionary."""
+"""Bilingual lexicon induction (BLI): translate words by nearest neighbours in the embedding table.
+
+Letters: M candidates, D width.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ from xlmtrain.metrics.table import format_table
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 NEIGHBOURS = 10
-"""The k of CSLS."""
+"""Neighbours k of CSLS."""
 
 Answers = dict[int, set[int]]
 """Id of a word -> ids of its translations."""
@@ -25,10 +29,10 @@ Answers = dict[int, set[int]]
 
 @dataclass(frozen=True)
 class PrecisionAtK:
-    """% of the ``queries`` with a right answer among the first 1, 5 and 10 of so many ``candidates``.
+    """% of the ``queries`` with a right answer among the first 1, 5 and 10 of the ``candidates``.
 
-    ``direction``: forward from the dictionary's first column to its second, or backward. ``among``: what the candidates
-    are, all whole words of the vocabulary, or the dictionary's words of the other language.
+    ``direction``: like ``en-de`` from English to German. ``among``: the candidates are all whole words of the
+    vocabulary, or the lexicon's words of the target language. ``scoring``: cosine or csls.
     """
 
     direction: str
@@ -43,11 +47,11 @@ class PrecisionAtK:
 
 @dataclass(frozen=True)
 class WordTranslation:
-    """What the table knows of a dictionary.
+    """Results of an embedding table on a lexicon.
 
-    Of its ``entries``, in ``known`` both words are in the vocabulary, and different entries of it. ``cosine`` and
-    ``distance`` (Euclidean): means over these, as in Table 5 of Lample & Conneau 2019; ``random_cosine`` and
-    ``random_distance``: the same of words that are no translations.
+    ``known``: number of the ``entries`` whose words are two different whole words of the vocabulary. ``cosine`` and
+    ``distance`` (Euclidean): means over these, as in Table 5 of Lample & Conneau 2019. ``random_cosine`` and
+    ``random_distance``: the same over pairs of words that are not translations.
     """
 
     entries: int
@@ -59,13 +63,13 @@ class WordTranslation:
     precision: list[PrecisionAtK]
 
 
-def read_dictionary(path: Path) -> list[tuple[str, str]]:
-    """The first two columns of a file with tabs; or both words of each line, apart by a blank (the MUSE format).
+def read_lexicon(path: Path) -> list[tuple[str, str]]:
+    """Return (word, translation) of each line: the first two columns between tabs, or two words (MUSE format).
 
-    Raises DataError with file and line for what is neither.
+    Raises DataError with file and line for anything else.
     """
     entries = []
-    for number, (line,) in read_parallel_lines("dictionary", {"": path}):
+    for number, (line,) in read_parallel_lines("bilingual_lexicon", {"": path}):
         columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
         if not line:
             continue
@@ -77,22 +81,36 @@ def read_dictionary(path: Path) -> list[tuple[str, str]]:
     return entries
 
 
+def lexicon_languages(path: Path, languages: Sequence[str]) -> tuple[str, str]:
+    """Return the languages of the two columns, from a file name like ``en-de.tsv`` or ``name.en-de.txt``.
+
+    They are called ``source`` and ``target`` if the name does not contain two of ``languages``.
+    """
+    for part in re.split("[._]", path.name):
+        first, _, second = part.partition("-")
+        if first != second and first in languages and second in languages:
+            return first, second
+    return "source", "target"
+
+
 def translate_words(
     table: np.ndarray | torch.Tensor,
     vocab: Vocab,
     entries: Sequence[tuple[str, str]],
+    languages: tuple[str, str] = ("source", "target"),
     device: torch.device | str = "cpu",
 ) -> WordTranslation:
-    """Both directions over both sets of candidates, by cosine and by CSLS; ``table``: (vocabulary, D).
+    """Return the results in both directions, among both sets of candidates, by cosine and by CSLS.
 
-    Only entries count whose words both are in the vocabulary as a whole (it has the last pieces of split words in the
-    same form, they cannot be told apart). Case matters only where it can: a word stands for the vocabulary's word of
-    that spelling, or else for the most frequent that differs by case; an answer that differs by case is right.
-    A word is never a candidate for itself: "in" is "in" in both languages, and nothing is learned from that.
+    ``table``: (vocabulary, D). ``languages``: of the words and of the translations in ``entries``.
 
-    CSLS of x and y is 2 cos(x, y) minus the mean cosine of y with the 10 nearest of the words that x is one of, and of
-    x likewise (Conneau et al. 2018); the latter is the same for all candidates and left out.
-    Raises DataError if no entry counts.
+    An entry counts if both words are whole words of the vocabulary. The last piece of a split word looks like a whole
+    word and cannot be told apart. A word is matched in its own case if possible, else with the most frequent other
+    case; an answer that differs by case only is right. A word is never a candidate for itself.
+
+    CSLS of x and y is 2 cos(x, y) minus the mean cosine of y with the 10 nearest words of x's kind, and minus that of x
+    likewise (Conneau et al. 2018). The last term is the same for all candidates and left out.
+    Raises DataError if fewer than two entries count.
     """
     table = torch.as_tensor(table).detach().to(device, torch.float32)
     units, words = unit_vectors(table, device), _WholeWords(vocab)
@@ -100,18 +118,20 @@ def translate_words(
     known = [(s, t) for s, t in pairs if s[0] != t[0]]
     if len(known) < 2:
         raise DataError(
-            f"dictionary: {len(known)} of its {len(entries):,} entries have two words that are whole in the vocabulary"
+            f"bilingual_lexicon: {len(known)} of its {len(entries):,} entries have two words that are whole in the "
+            "vocabulary"
         )
     left, right = (torch.tensor(side, device=device) for side in zip(*dict.fromkeys((s[0], t[0]) for s, t in known)))
-    others = right.roll(len(right) // 2)  # half a dictionary on
+    others = right.roll(len(right) // 2)  # no translations: half a lexicon away
     whole = torch.tensor(words.all, device=device)
-    common = _hubness(units, whole, whole)
+    whole_hubness = _hubness(units, whole, whole)
+    source, target = languages
     precision: list[PrecisionAtK] = []
-    for direction, there in (("forward", known), ("backward", [(t, s) for s, t in known])):
+    for direction, there in ((f"{source}-{target}", known), (f"{target}-{source}", [(t, s) for s, t in known])):
         sides = [sorted({word for pair in there for word in pair[side]}) for side in (0, 1)]
         sources, targets = (torch.tensor(side, device=device) for side in sides)
         hubness = _hubness(units, targets, sources)
-        for among, candidates, hubs in (("vocabulary", whole, common), ("dictionary", targets, hubness)):
+        for among, candidates, hubs in (("vocabulary", whole, whole_hubness), ("lexicon", targets, hubness)):
             precision += _precision(units, _answers(there), candidates, hubs, direction, among)
     return WordTranslation(
         entries=len(entries),
@@ -125,18 +145,17 @@ def translate_words(
 
 
 class _WholeWords:
-    """The vocabulary's entries that are no special symbol and do not go on; ``all``: their ids."""
+    """The vocabulary's whole words: entries that are neither special nor continued; ``all``: their ids."""
 
     def __init__(self, vocab: Vocab) -> None:
-        whole = range(len(SPECIALS), len(vocab))
-        self.all = [id for id in whole if not vocab.word(id).endswith(CONTINUATION)]
+        self.all = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
         self._vocab = vocab
         self._by_spelling: defaultdict[str, list[int]] = defaultdict(list)
         for id in self.all:
             self._by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
 
     def ids(self, word: str) -> list[int]:
-        """The word's id and those that differ by case only: the same case first, then the more frequent."""
+        """Return the ids of the word in any case: the same case first, then the most frequent."""
         same = self._by_spelling.get(word.lower(), [])
         return sorted(same, key=lambda id: self._vocab.word(id) != word)
 
@@ -150,14 +169,14 @@ def _answers(pairs: Sequence[tuple[list[int], list[int]]]) -> Answers:
 
 
 def _hubness(units: torch.Tensor, candidates: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """How near each candidate (M,) is to those of ``sources`` that it is nearest to."""
+    """Return the mean cosine (M,) of each candidate with its nearest ``sources``."""
     return mean_of_nearest(units[candidates], units[sources], NEIGHBOURS, own=(candidates, sources))
 
 
 def _precision(
     units: torch.Tensor, answers: Answers, candidates: torch.Tensor, hubness: torch.Tensor, direction: str, among: str
 ) -> Iterator[PrecisionAtK]:
-    """By cosine and by CSLS; ``candidates``: ids (M,), ``hubness``: of each (M,)."""
+    """Yield the results by cosine and by CSLS; ``candidates``: ids (M,), ``hubness``: (M,)."""
     queries = torch.tensor([*answers], device=units.device)
     place = {id: number for number, id in enumerate(candidates.tolist())}
     found: dict[str, list[torch.Tensor]] = {"cosine": [], "csls": []}
@@ -171,7 +190,7 @@ def _precision(
         found["csls"].append(ranks(2 * cosines - hubness, right))
     for scoring, blocks in found.items():
         rank = torch.cat(blocks)
-        shares = (100 * (rank <= most).double().mean().item() for most in (1, 5, 10))
+        shares = (100 * (rank <= k).double().mean().item() for k in (1, 5, 10))
         yield PrecisionAtK(direction, among, scoring, len(queries), len(candidates), *shares)
 
 

@@ -70,9 +70,13 @@ def _cross_lingual(run: RunData, past: _Curves) -> Iterator[Chart | None]:
         layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
     lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
     yield line_chart("Bitext retrieval P@1, mean of both directions (%)", lines, _TOKENS, floor=0.0)
-    lines = [Line(_layer_label(name), *run.curve(name)) for name in run.names("zeroshot/", "_centred")]
+    lines = [
+        Line(_layer_label(name), *run.curve(name))
+        for name in run.names("zero_shot/", "_centered")
+        if not name.endswith("_source_centered")
+    ]
     yield line_chart("Zero-shot accuracy (%)", lines, _TOKENS, floor=0.0)
-    names = run.names("words/", "_csls_p1") + run.names("words/", "_csls_p10")
+    names = run.names("bli/", "_csls_p1") + run.names("bli/", "_csls_p10")
     lines = [Line(_lexicon_label(name), *run.curve(name)) for name in names]
     yield line_chart("Bilingual lexicon induction from embeddings, CSLS (%)", lines, _TOKENS, floor=0.0)
 
@@ -143,12 +147,12 @@ def _mean(run: RunData, names: Sequence[str], label: str) -> Line:
 
 
 def _layer_label(name: str) -> str:
-    """``zero_shot/de_layer2_centred`` -> ``de layer 2``."""
+    """``zero_shot/de_layer2_centered`` -> ``de layer 2``."""
     return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
 
 
 def _lexicon_label(name: str) -> str:
-    """``words/forward_csls_p1`` -> ``forward P@1``."""
+    """``bli/en-de_csls_p1`` -> ``en-de P@1``."""
     direction, _, most = name.partition("/")[2].split("_")
     return f"{direction} P@{most[1:]}"
 

@@ -13,8 +13,8 @@ from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.attention import attention_weights
 from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_positions
-from xlmtrain.evaluate.pca import pca_2d
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
+from xlmtrain.evaluate.sentence_embeddings import pca_2d
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
 from xlmtrain.text.vocab import MASK, SPECIALS

@@ -107,7 +107,7 @@ class RunData:
 
 
 def pieces(markdown: str) -> list[list[Piece]]:
-    """Parse :mod:`xlmtrain.evaluate.predictions`' text: numbered lines of words, ``[truth > guess]``, ``**[right]**``."""
+    """Parse what :func:`xlmtrain.evaluate.cloze.sample_predictions` returns: ``[gold > predicted]``, ``**[gold]**``."""
     sentences = []
     for line in markdown.splitlines():
         text = unescape(line.partition(". ")[2])

@@ -105,8 +105,8 @@ def validation(run: RunData) -> list[Section]:
 def cloze_accuracy(examples: Sequence[ClozeExample]) -> tuple[float, float]:
     """Return the shares of masked words that were predicted without and with the translation in view."""
     total = max(len(examples), 1)
-    alone = sum(example.alone == example.truth for example in examples)
-    return alone / total, sum(example.with_translation == example.truth for example in examples) / total
+    alone = sum(example.mono == example.gold for example in examples)
+    return alone / total, sum(example.parallel == example.gold for example in examples) / total
 
 
 def cloze(examples: Sequence[ClozeExample], shown: int = 10) -> list[Section]:
@@ -117,10 +117,10 @@ def cloze(examples: Sequence[ClozeExample], shown: int = 10) -> list[Section]:
     if not examples:
         return []
     alone, together = cloze_accuracy(examples)
-    solved = [example for example in examples if example.with_translation == example.truth != example.alone]
+    solved = [example for example in examples if example.parallel == example.gold != example.mono]
     others = [example for example in examples if example not in solved]
     rows = [
-        (example.sentence, example.translation, example.truth, example.alone, example.with_translation)
+        (example.sentence, example.translation, example.gold, example.mono, example.parallel)
         for example in [*solved[: shown // 2], *others][:shown]
     ]
     text = (

@@ -147,7 +147,7 @@ class TrainingLoop:
             self.saver.wait()
         output = self.train_step(data, targets)
         self.state.step = data.step + 1
-        self.state.cursors = data.cursors
+        self.state.cursors = data.sampler_state
         self.state.tokens += int(tokens)
         self.metrics.add(output, data)
         self.metrics.timer.step_done(tokens, positions, sum(targets))

@@ -184,6 +184,6 @@ def where(data: GlobalBatchShard) -> str:
     """Return the step, from 1, and the sub-batches in it, for messages."""
     return (
         f"step {data.step + 1}, made of "
-        + ", ".join(f"{name} epoch {epoch} draw {draw}" for name, epoch, draw in data.draws)
+        + ", ".join(f"{name} epoch {epoch} sub-batch {index}" for name, epoch, index in data.sub_batches)
         + f" (tools/show_data.py step={data.step} shows them)"
     )

@@ -32,10 +32,9 @@ def summarize(
         f"{count // distributed.world_size} per process; {train.steps:,} steps",
     ]
     sampler = loader.sampler
-    for task, probability in zip(sampler.tasks, sampler.probabilities):
-        epochs = probability * count * train.steps / task.source.draws(0)
+    for component, probability, epochs in zip(sampler.components, sampler.probabilities, sampler.passes(train.steps)):
         lines.append(
-            f"{task.name}: {task.source.sentences:,} sentences, {probability:.1%} of the sub-batches, "
+            f"{component.name}: {component.source.sentences:,} sentences, {probability:.1%} of the sub-batches, "
             f"{epochs:.2f} epochs"
         )
     return lines

@@ -105,12 +105,14 @@ def check_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
 def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[Finding]:
     """Check that the data has what the settings ask for, and how often it is read. Raises UserError if it has not."""
     sampler = Loader(config, dataset, 0, processes).sampler
-    for task, share, passes in zip(sampler.tasks, sampler.probabilities, sampler.passes(config.train.steps)):
-        sentences = task.source.sentences
-        yield info(f"{task.name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times")
+    for component, share, passes in zip(sampler.components, sampler.probabilities, sampler.passes(config.train.steps)):
+        sentences = component.source.sentences
+        yield info(
+            f"{component.name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times"
+        )
         if passes > _MOST_PASSES:
             yield warning(
-                f"{task.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
+                f"{component.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
                 "more text, fewer train.steps, or a lower weight",
             )
     yield from no_validation(Validator(config, dataset))

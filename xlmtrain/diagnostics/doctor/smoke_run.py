@@ -48,12 +48,12 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     step = TrainStep(
         trial, Parallel(model), make_optimizer(trial.optim, model, device), precision, Distributed(0, 1, device)
     )
-    state = begin = loader.sampler.start()
+    state = begin = loader.sampler.initial_state()
     probe: list[Batch] = []
     for number in range(_PROBES):
         shard = loader.make(number, state)
         probe += shard.batches
-        state = shard.cursors
+        state = shard.sampler_state
     before = _mean_loss(model, probe, precision, device)
     entropy = unigram_entropy(dataset.vocab.counts)
     yield from check_initial_loss(before, len(dataset.vocab), trial.model.dim, entropy, pretrained)
