@@ -23,15 +23,12 @@ PAGES = sorted(
 RETIRED = {
     "adviser": "run monitor",
     "aided": "cloze_parallel",
-    "alike": "shared surface forms",
     "ancestor": "the original XLM",
-    "apart": "no cross-lingual transfer",
     "contest": "benchmark",
     "doubt": "warning, finding",
     "doubts": "warnings, findings",
     "draw_tokens": "sub_batch_tokens",
     "grave": "severity",
-    "heat": "suite",
     "mend": "fix",
     "moments": "optimizer state",
     "room": "package, memory, space",
@@ -49,8 +46,8 @@ PHRASES = (
     "no good",
     "made anew",
     "shared out",
-    "have met",
-    "have not met",
+    "languages have met",
+    "languages have not met",
     "written alike",
 )
 # Riddles begin so: "What the start before may not have come to."
@@ -122,7 +119,8 @@ def test_docstrings_say_what_is_done_or_returned(path: Path) -> None:
 def test_pages_have_no_retired_words(path: Path) -> None:
     if path.name == "CHANGELOG.md":
         pytest.skip("it names what was renamed")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    text = re.sub(r"\*[^*\n]+\*", "", path.read_text(encoding="utf-8"))  # quoted sentences are in italics
+    lines = text.splitlines()
     assert not [f"{number}: {retired_in(line)}" for number, line in enumerate(lines, 1) if retired_in(line)]
 
 

@@ -105,8 +105,8 @@ def breaks() -> list[str]:
 ROWS: dict[int, tuple[str, str, str]] = {
     1: (
         "Processes",
-        "SIGKILL of all ranks at random moments: resumes by itself, identical",
-        "Adam's moments were not put back when a run was resumed",
+        "SIGKILL of all ranks at random times: resumes by itself, identical",
+        "Adam's state was not restored when a run was resumed",
     ),
     2: (
         "Processes",
@@ -120,7 +120,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     ),
     4: (
         "Processes",
-        "SIGTERM to torchrun in five moments: saved, `preempted`, resume identical",
+        "SIGTERM to torchrun at five times: saved, `preempted`, resume identical",
         "a signal ended the run without a checkpoint",
     ),
     5: (

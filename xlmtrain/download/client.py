@@ -1,4 +1,4 @@
-"""HTTPS for downloads: no unencrypted address is opened, and errors are told apart by whether to try again."""
+"""HTTPS for downloads: no unencrypted address is opened, and errors are classified by whether to try again."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _request(client: Client, file: RemoteFile, part: _Part, offset: int, validat
             part.discard()
             raise RetryableError(f"{file.url}: the server has another file now")
         _check_total(file, total)
-        _check_room(part.path, (total or file.size or 0) - offset)
+        _check_free_space(part.path, (total or file.size or 0) - offset)
         _append(client, file, part, response, offset, total)
     return offset > 0
 
@@ -164,7 +164,7 @@ def _check_total(file: RemoteFile, total: int | None) -> None:
         raise DataError(f"{file.url}: is {total:,} bytes, more than the limit of {file.limit:,}; refused")
 
 
-def _check_room(path: Path, needed: int) -> None:
+def _check_free_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(f"{path.parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")

@@ -105,7 +105,7 @@ def translate_words(
     ``table``: (vocabulary, D). ``languages``: of the words and of the translations in ``entries``.
 
     An entry counts if both words are whole words of the vocabulary. The last piece of a split word looks like a whole
-    word and cannot be told apart. A word is matched in its own case if possible, else with the most frequent other
+    word and cannot be distinguished. A word is matched in its own case if possible, else with the most frequent other
     case; an answer that differs by case only is right. A word is never a candidate for itself.
 
     CSLS of x and y is 2 cos(x, y) minus the mean cosine of y with the 10 nearest words of x's kind, and minus that of x

@@ -59,9 +59,9 @@ class PretrainedBundle:
     """Weights, configuration, vocabulary and text processing of a model.
 
     ``languages``: in the order of their ids. ``weights``: the state dict of a
-    :class:`~xlmtrain.model.language_model.LanguageModel`. ``text`` and ``codes`` turn raw text into subwords of the vocabulary;
-    ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends only to those up
-    to it.
+    :class:`~xlmtrain.model.language_model.LanguageModel`. ``text`` and ``codes`` turn raw text into subwords of the
+    vocabulary; ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends only
+    to those up to it.
     """
 
     config: ModelConfig

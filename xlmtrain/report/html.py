@@ -74,7 +74,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Charts, and the markup ``beside`` them, in columns where there is room."""
+    """Charts, and the markup ``beside`` them, in columns where they fit."""
 
     charts: Sequence[Chart]
     beside: str = ""

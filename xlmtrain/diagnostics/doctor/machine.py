@@ -37,7 +37,7 @@ class Machine:
 
     @property
     def fast_bf16(self) -> bool:
-        """Whether the processor has instructions for bf16; others emulate it."""
+        """True if the processor has instructions for bf16; others emulate it."""
         return bool(self.flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 

@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory suffices."""
+        """True if the memory suffices."""
         return self.memory.total <= self.cluster.gpu.memory
 
 
