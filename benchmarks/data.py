@@ -32,9 +32,8 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
-from xlmtrain.prepare.token_shards import LINE_END
 from xlmtrain.text.bpe import Bpe
-from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
 
 CHUNK_BYTES = 1 << 18

@@ -94,8 +94,8 @@ def _preface() -> list[str]:
         "Written by `make test-faults`, which runs one or more tests for each row; all seeds are fixed.",
         f"This run took {minutes:.0f} minutes on {os.cpu_count()} shared cores ({platform.machine()}, Python "
         f"{platform.python_version()}); the load average was {os.getloadavg()[2]:.1f}.",
-        '"Identical" means one SHA-256 over weights, optimizer state, loss scale, progress, and the records of (step, ids of',
-        "the batch, loss): that of the run that was never disturbed.",
+        '"Identical" means one SHA-256 over weights, optimizer state, loss scale, progress, and the records of (step,',
+        "ids of the batch, loss): that of the run that was never disturbed.",
         "",
     ]
 

@@ -33,7 +33,7 @@ def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
     types = get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if dataclasses.is_dataclass(types[field.name]):
-            yield from key_paths(types[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            yield from key_paths(types[field.name], f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
 

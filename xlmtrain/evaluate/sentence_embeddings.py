@@ -15,9 +15,9 @@ import torch
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
-from xlmtrain.evaluate.perplexity import Interrupted
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.process import Interrupted
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""

@@ -31,7 +31,8 @@ from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.process import StopRequest
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
-from xlmtrain.train.checkpoint import CheckpointManager, read_checkpoint
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import read_checkpoint
 from xlmtrain.train.parallel import DdpParallel
 from xlmtrain.train.resume import resume
 from xlmtrain.train.saver import RunSaver

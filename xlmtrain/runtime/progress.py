@@ -19,7 +19,7 @@ class _LogLines(io.StringIO):
         return len(text)
 
 
-class ProgressBar(tqdm):  # type: ignore[misc,type-arg]
+class ProgressBar(tqdm):  # type: ignore[misc]
     """tqdm's bar; in a log a line every ten seconds. A stage that fails prints no last line."""
 
     monitor_interval = 0  # no thread beside the worker processes that are forked

@@ -17,7 +17,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import CONTINUATION
 
 try:
-    import fastBPE
+    import fastBPE as fastBPE
 except ImportError:
     fastBPE = None
 

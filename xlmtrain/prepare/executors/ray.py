@@ -35,7 +35,7 @@ def run_on_ray(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Ite
         ray.init(os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, log_to_driver=False)
     try:
         run = ray.remote(max_retries=2)(run_task)
-        parallel = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)  # type: ignore[no-untyped-call]
+        parallel = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
         waiting = iter(tasks)
         running = [run.remote(directory, task) for task in islice(waiting, parallel)]
         while running:
