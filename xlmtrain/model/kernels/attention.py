@@ -60,7 +60,7 @@ class _CpuAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
+    def forward(  # type: ignore[no-untyped-def]
         ctx, qkv: torch.Tensor, heads: int, hidden: torch.Tensor | None, dropout: float
     ) -> torch.Tensor:
         rows, length, width = qkv.shape
@@ -81,7 +81,7 @@ class _CpuAttention(torch.autograd.Function):
         return mixed
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[no-untyped-def]
         q, k, v, weights, mixed = ctx.saved_tensors
         (_, length, size), (rows, _, width) = q.shape, mixed.shape
         # The gradient of the softmax needs, per row, the sum of weights times their gradients. This is the sum of the

@@ -57,14 +57,14 @@ class _BitDropout(torch.autograd.Function):
     """Dropout by a bit mask: 0 for a dropped element, all ones for a kept one."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, p: float) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: torch.Tensor, p: float) -> torch.Tensor:  # type: ignore[no-untyped-def]
         kept = drop_mask(x, p).sub_(1)
         ctx.save_for_backward(kept)
         ctx.scale = 1.0 / (1.0 - quantized_rate(p))
         return _apply_mask(x, kept, ctx.scale)
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[no-untyped-def]
         (kept,) = ctx.saved_tensors
         return _apply_mask(grad, kept, ctx.scale), None
 

@@ -54,7 +54,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
+    def forward(  # type: ignore[no-untyped-def]
         ctx,
         hidden: torch.Tensor,
         weight: torch.Tensor,
@@ -80,7 +80,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         return losses.sum()
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[no-untyped-def]
         x, to_hidden, errors = ctx.saved_tensors
         x = (x.float() * grad).to(x.dtype)
         to_weight = ctx.scratch.get((errors.shape[1], x.shape[1]), torch.float32)

@@ -29,7 +29,7 @@ class _TiedEmbedding(torch.autograd.Function):
     """One node for both uses of the matrix, so that it sees both gradients at once."""
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
+    def forward(  # type: ignore[no-untyped-def]
         ctx, weight: torch.Tensor, tokens: torch.Tensor, pad: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(tokens)
@@ -37,7 +37,7 @@ class _TiedEmbedding(torch.autograd.Function):
         return weight[tokens], weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[no-untyped-def]
         (tokens,) = ctx.saved_tensors
         rows = grad * (tokens != ctx.pad)[..., None]
         return total.index_add_(0, tokens.flatten(), rows.flatten(0, -2)), None, None
