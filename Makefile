@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-# As many processes as there are GPUs (at most eight, and a number that quickstart's eight draws can be shared by), one
+# As many processes as there are GPUs (at most eight, and a number that quickstart's eight sub-batches can be shared by), one
 # on a CPU.
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')

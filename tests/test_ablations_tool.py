@@ -10,7 +10,7 @@ import pytest
 from tools import ablations as tool
 from xlmtrain.errors import ConfigError
 
-FILES = {"data": "prepared/here", "output": "", "retrieval": "dev.{lang}", "dictionary": "en-de.tsv"}
+FILES = {"data": "prepared/here", "output": "", "retrieval": "dev.{lang}", "bilingual_lexicon": "en-de.tsv"}
 
 
 class Programs:

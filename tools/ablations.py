@@ -1,7 +1,7 @@
 """Run an ablation study over several seeds: train, evaluate or fine-tune, and print means and standard deviations.
 
     python tools/ablations.py ablation=objectives data=prepared/everyday output=runs/everyday \\
-        'retrieval=dev.{lang}' dictionary=en-de.tsv data.sub_batch_tokens=512 train.steps=3000
+        'retrieval=dev.{lang}' bilingual_lexicon=en-de.tsv data.sub_batch_tokens=512 train.steps=3000
     python tools/ablations.py ablation=precision ...                             or masking, or sampling
     python tools/ablations.py ablation=objectives ... train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
 
@@ -71,7 +71,7 @@ class Ablation:
     retrieval: str | None = None
     """As for tools/evaluate.py."""
 
-    dictionary: str | None = None
+    bilingual_lexicon: str | None = None
     """As for tools/evaluate.py."""
 
     train_file: str | None = None
@@ -106,7 +106,7 @@ def _pretrain(options: Ablation, variant: str, seed: int, others: list[str]) -> 
         preset = ["experiment=quickstart", f"data.path={options.data}", "train.precision=bf16", metric]
         _start("train.py", *preset, *others, *VARIANTS[variant], f"seed={seed}", f"run={run}")
     if not output.is_file():
-        tasks = {"retrieval": options.retrieval, "dictionary": options.dictionary}
+        tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.bilingual_lexicon}
         given = [f"{name}={value}" for name, value in tasks.items() if value]
         model = [
             f"model={run}",
@@ -142,8 +142,8 @@ def scores_of(evaluation: dict[str, Any]) -> Scores:
     for (layer, scoring), rows in _grouped(found, "layer", "scoring"):
         scores[f"sentences, layer {layer}, {scoring}: top-1"] = mean(row["top1"] for row in rows)
         scores[f"sentences, layer {layer}, {scoring}: MRR"] = mean(row["mrr"] for row in rows)
-    if "dictionary" in evaluation:
-        words = evaluation["dictionary"]
+    if "bilingual_lexicon" in evaluation:
+        words = evaluation["bilingual_lexicon"]
         scores |= {"cosine of translations": words["cosine"], "of other words": words["random_cosine"]}
         for (among, scoring), rows in _grouped(words["precision"], "among", "scoring"):
             for k in (1, 5, 10):
