@@ -147,9 +147,9 @@ def test_words_found(theirs: Any, folder: Path, tmp_path: Path) -> None:
     cosines = metrics.pairwise.cosine_similarity(table[:WORDS], table[WORDS:])
     assert found["cosine"] == pytest.approx(np.diag(cosines).mean(), abs=1e-5)
     precision = {(one["direction"], one["among"], one["scoring"]): one for one in found["precision"]}
-    for direction, pairs in (("forward", entries), ("backward", [(b, a) for a, b in entries])):
+    for direction, pairs in (("source-target", entries), ("target-source", [(b, a) for a, b in entries])):
         spelled = {target.lower() for _, target in pairs}  # case is no difference between answers
-        for among, words in (("vocabulary", LETTERS), ("dictionary", [w for w in LETTERS if w.lower() in spelled])):
+        for among, words in (("vocabulary", LETTERS), ("lexicon", [w for w in LETTERS if w.lower() in spelled])):
             nearest = neighbors.NearestNeighbors(n_neighbors=len(words), metric="cosine")
             nearest.fit(np.stack([vectors[word] for word in words]))
             ranks = []

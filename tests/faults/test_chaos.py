@@ -54,7 +54,7 @@ class Chaos:
 
     def start(self, fault: str = "", timeout: float = 60.0) -> Forked:
         """The command, as a job of SLURM's."""
-        config = replace(self.config, train=replace(self.config.train, timeout=timeout))
+        config = replace(self.config, train=replace(self.config.train, hang_timeout=timeout))
         return Forked(config, 2, fault, SLURM_JOB_ID="50", PATH=f"{self.said.parent}:{os.environ['PATH']}")
 
     def some_steps(self, start: Forked) -> None:
