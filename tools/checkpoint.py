@@ -27,9 +27,10 @@ from xlmtrain.interop.run import average_checkpoints, write_run
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.lock import lock_directory
-from xlmtrain.runtime.output_paths import new_directory
+from xlmtrain.runtime.output_paths import check_directory, new_directory
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import verify_checkpoint
+from xlmtrain.train.run_dir import RUN
 
 
 @dataclass
@@ -114,6 +115,7 @@ def _chosen(options: Checkpoints, store: CheckpointManager) -> list[int]:
 
 
 def _prune(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
+    check_directory("run", run, RUN)
     settings = current_settings(read_json(run / "config.json")).get("train", {})
     keep_last = options.keep_last or settings.get("keep_last", 1)
     keep_every = options.keep_every if options.keep_every >= 0 else settings.get("keep_every", 0)

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         print(summary(run, views))
     own = loaded[0].path / "report.html"
     output = Path(options.output) if options.output is not None else own
-    replace_file("output", output, text, lambda old: output == own or is_report(old))
+    replace_file("output", output, text, is_report)
     print(f"report: {output}")
     if options.images:
         for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):

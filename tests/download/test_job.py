@@ -219,13 +219,13 @@ def test_a_file_that_was_not_downloaded_is_kept(publisher: Publisher, tmp_path: 
 
 def test_a_claim_survives_a_killed_process(tmp_path: Path) -> None:
     """Killed after the text got its name and before it was recorded: the next start may replace it."""
-    Manifest(tmp_path).claim(tmp_path / "crawl.de.gz")
+    Manifest(tmp_path).claim([tmp_path / "crawl.de.gz"])
     (tmp_path / "crawl.de.gz").write_text("half")
     again = Manifest(tmp_path)
     assert not again.has_text(tmp_path / "crawl.de.gz")
-    again.claim(tmp_path / "crawl.de.gz")
+    again.claim([tmp_path / "crawl.de.gz"])
     again.release(tmp_path / "crawl.de.gz")  # keeps the claim of a file that is there
-    Manifest(tmp_path).claim(tmp_path / "crawl.de.gz")
+    Manifest(tmp_path).claim([tmp_path / "crawl.de.gz"])
 
 
 def test_ctrl_c_keeps_what_was_downloaded(publisher: Publisher, tmp_path: Path) -> None:

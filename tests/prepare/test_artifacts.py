@@ -112,11 +112,12 @@ def test_finishing_replaces_the_output_and_removes_the_rest(tmp_path: Path, befo
     output = tmp_path / "data"
     if before:
         output.mkdir()
-        (output / "old").touch()
+        header = dict.fromkeys(("format", "languages", "vocab_size", "fingerprint", "corpora"))
+        (output / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
     with open_store(output) as work:
         (work.directory / "output").mkdir()
         (work.directory / "output" / "new").touch()
-        publish(work, work.directory / "output", output)
+        publish(work, work.directory / "output", output, overwrite=before)
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/new"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
-from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.runtime.output_paths import check_output_path, new_directory, replace_file
 
@@ -200,3 +201,52 @@ def test_a_file_is_replaced_only_by_one_of_its_kind(place: Path) -> None:
         assert path.read_text(encoding="utf-8") == text
     with pytest.raises(ConfigError, match="output="):
         replace_file("output", Path(""), "ours", lambda old: True)
+
+
+def test_files_of_others_in_a_checkpoint_are_not_pruned(place: Path, tiny_dataset: Path) -> None:
+    train_alone(tiny_config(place / "run", tiny_dataset), stop_after=6)
+    checkpoints = place / "run" / "checkpoints"
+    (oldest,) = checkpoints.glob("step-00000005")
+    (oldest / "notes.txt").write_text("mine", encoding="utf-8")
+    (checkpoints / ".step-mine").mkdir()
+    (checkpoints / ".step-mine" / "notes.txt").write_text("mine", encoding="utf-8")
+    train_alone(tiny_config(place / "run", tiny_dataset, {"train.keep_last": 1}))
+    assert (oldest / "notes.txt").exists()
+    assert (checkpoints / ".step-mine" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name", [".data.replaced/mine", ".data.partial/mine", "data/users.ids"])
+def test_names_like_those_of_preparation_are_refused(place: Path, name: str) -> None:
+    _prepare("data")
+    path = place / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine", encoding="utf-8")
+    if ".partial" in name:
+        for file in (".lock", "finished"):
+            (path.parent / file).touch()
+    with pytest.raises(UserError):
+        _prepare("data")
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_what_appears_while_a_preparation_works_is_not_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PrepareConfig(output="data", train=SplitConfig(mono={"de": ["text.de"]}), workers=1)
+
+    def appear(_: object) -> None:
+        (place / "data").mkdir()
+        (place / "data" / "precious").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(UserError, match="has appeared meanwhile"):
+        prepare(config, appear)
+    assert (place / "data" / "precious").read_text(encoding="utf-8") == "mine"
+    shutil.rmtree(place / "data")
+    prepare(config)  # goes on
+
+
+def test_paths_that_cannot_be_resolved(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "loop").symlink_to(place / "loop")
+    for value in ("loop/x", "~nobody-of-this-name/x", "~/x"):
+        with pytest.raises(ConfigError, match="output="):
+            check_output_path("output", value)
+    monkeypatch.delenv("HOME")
+    assert check_output_path("output", "new") == place / "new"

@@ -26,11 +26,18 @@ from xlmtrain.runtime.output_paths import DirectoryKind
 FORMAT = 1
 HEADER = "dataset.json"
 OFFSET_DTYPE = np.dtype("<i8")
+SPLITS = ("train", "valid", "test")
 PREPARED = DirectoryKind(
     name="a prepared data set",
     header=HEADER,
     keys=frozenset({"format", "languages", "vocab_size", "fingerprint", "corpora"}),
-    files=(HEADER, "codes", "vocab", "statistics.json", "*.ids", "*.offsets"),
+    files=(
+        HEADER,
+        "codes",
+        "vocab",
+        "statistics.json",
+        *(f"{split}.*.{kind}" for split in ("train", "valid", "test") for kind in ("ids", "offsets")),
+    ),
 )
 
 

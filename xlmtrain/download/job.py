@@ -40,10 +40,12 @@ def download(entries: Sequence[DatasetEntry], output: Path, client: Client, work
         with exclusive_lock(output):
             manifest = Manifest(output)
             missing = [e for e in entries if not all(manifest.has_text(output / name) for name in e.texts())]
-            for entry in missing:
-                for path in (entry.local_path(output), *(output / name for name in entry.texts())):
-                    if manifest.file_record(entry.file.url) is None or path.parent == output:
-                        manifest.claim(path)
+            manifest.claim(
+                path
+                for entry in missing
+                for path in (entry.local_path(output), *(output / name for name in entry.texts()))
+                if manifest.file_record(entry.file.url) is None or path.parent == output
+            )
             if any(entry.format == "wiki" for entry in missing):
                 require_wiki()
             failed = _download_all(missing, output, manifest, client, workers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -51,12 +51,17 @@ class Manifest:
         self._files.pop(url, None)
         self._write()
 
-    def claim(self, path: Path) -> None:
-        """Record that ``path`` is going to be written. Raises DataError if there is a file that was not downloaded."""
-        if self._name(path) not in self._texts:
+    def claim(self, paths: Iterable[Path]) -> None:
+        """Record that ``paths`` are going to be written.
+
+        Raises DataError, and records nothing, if one of them is there already and was not downloaded.
+        """
+        new = [path for path in paths if self._name(path) not in self._texts]
+        for path in new:
             if path.exists():
                 raise DataError(f"{path}: exists already and was not downloaded; move it away, or take another output")
-            self._texts[self._name(path)] = -1
+        if new:
+            self._texts |= {self._name(path): -1 for path in new}
             self._write()
 
     def add_text(self, path: Path) -> None:

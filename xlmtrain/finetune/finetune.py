@@ -38,8 +38,9 @@ FINETUNING = DirectoryKind(
     header="config.json",
     keys=frozenset({"run", "init", "task", "seeds", "train"}),
     files=(
-        *("config.json", "environment.json", "status.json", "log.txt", "results.json", ".*.tmp", ".failed-rank-*"),
-        *("seed-*/", "seed-*/result.json"),
+        *("config.json", "environment.json", "status.json", "log.txt", "results.json", ".failed-rank-*"),
+        *(f".{name}.tmp" for name in ("config.json", "environment.json", "status.json", "results.json")),
+        *("seed-*/", "seed-*/result.json", "seed-*/.result.json.tmp"),
         *(f"seed-*/{file}" for file in RUN.files),
     ),
 )

@@ -26,13 +26,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.data.format import PREPARED
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.runtime.atomic_io import sync_file
-from xlmtrain.runtime.output_paths import LOCK_FILE
+from xlmtrain.runtime.output_paths import LOCK_FILE, check_replaceable
 
 RESULT = "result.json"
 FINISHED = "finished"
 # Libraries that the tokens depend on.
+# Of a store: one for each stage, the data set that is put together, the logs of Slurm's jobs.
+_DIRECTORIES = (
+    *("shard", "held_out", "duplicates", "tokenize", "codes", "subwords", "encode", "vocab", "assemble"),
+    *("output", "logs"),
+)
 _LIBRARIES = ("sacremoses", "regex", "fastBPE", "numpy")
 
 
@@ -132,6 +138,16 @@ def _work_directory(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
+def _is_store(directory: Path) -> bool:
+    """Return whether all that is in ``directory`` was put there by a preparation, or it is empty."""
+    if directory.is_symlink() or not directory.is_dir():
+        return False
+    return all(
+        entry.name in (LOCK_FILE, FINISHED, *_DIRECTORIES) or entry.name.endswith(".tasks.json")
+        for entry in directory.iterdir()
+    )
+
+
 @contextmanager
 def open_store(output: Path) -> Iterator[ArtifactStore]:
     """Open and lock the store of ``output``, in ``.{name}.partial`` beside it.
@@ -141,7 +157,7 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
     """
     directory = _work_directory(output)
     is_new = not directory.exists()
-    if not is_new and any(directory.iterdir()) and not (directory / LOCK_FILE).exists():
+    if not is_new and not _is_store(directory):
         raise DataError(f"{directory}: is in the way of preparing {output} and was not left by a preparation; move it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -163,10 +179,18 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
         ) from error
 
 
-def publish(store: ArtifactStore, prepared: Path, output: Path) -> None:
-    """Rename ``prepared``, a directory in the store, to ``output``, and remove the store."""
-    (store.directory / FINISHED).touch()
+def publish(store: ArtifactStore, prepared: Path, output: Path, overwrite: bool) -> None:
+    """Rename ``prepared``, a directory in the store, to ``output``, and remove the store.
+
+    Raises UserError, and leaves the store, if something that must not be replaced has appeared there meanwhile.
+    """
     replaced = output.with_name(f".{output.name}.replaced")
+    check_replaceable("output", replaced, PREPARED)
+    if os.path.lexists(output):
+        if not overwrite:
+            raise InterruptedWork(f"{output}: has appeared meanwhile; move it away, and the same command goes on")
+        check_replaceable("output", output, PREPARED)
+    (store.directory / FINISHED).touch()
     shutil.rmtree(replaced, ignore_errors=True)
     if output.exists():
         output.rename(replaced)
@@ -177,7 +201,7 @@ def publish(store: ArtifactStore, prepared: Path, output: Path) -> None:
 
 def remove_finished(output: Path) -> None:
     """Remove the store of a complete output, left by a process that was killed while removing it."""
-    if (_work_directory(output) / FINISHED).exists():
+    if (_work_directory(output) / FINISHED).exists() and _is_store(_work_directory(output)):
         shutil.rmtree(_work_directory(output), ignore_errors=True)
 
 

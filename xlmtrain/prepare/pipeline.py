@@ -97,7 +97,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
         vocab = pipeline.make_vocab(encoded, subwords)
         corpora = pipeline.assemble(encoded, codes, subwords, vocab)
         statistics = pipeline.write_output(codes, vocab, corpora)
-        publish(store, pipeline.output, output)
+        publish(store, pipeline.output, output, config.overwrite)
     return statistics
 
 

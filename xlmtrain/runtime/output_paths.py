@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -63,6 +63,11 @@ def _leaves(directory: Path) -> Iterator[str]:
             yield f"{PurePosixPath(place)}/"
 
 
+def holds_only(directory: Path, files: Sequence[str]) -> bool:
+    """Return whether every file in ``directory`` matches one of the patterns ``files``; then it may be deleted."""
+    return not DirectoryKind("", "", frozenset(), tuple(files)).foreign_files(directory)
+
+
 def check_output_path(setting: str, value: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
     """Return ``value`` as an absolute path without links.
 
@@ -74,9 +79,15 @@ def check_output_path(setting: str, value: str | Path, inputs: Iterable[str | Pa
             f"{setting}={value}: {'empty' if not str(value).strip() else 'names no directory of its own'}; give the "
             "path of a new file or directory"
         )
-    path = Path(value).expanduser().resolve()
-    for place, what in ((Path("/"), "the root directory"), (Path.home(), "the home directory")):
-        if path == place.resolve():
+    if str(value).startswith("~"):
+        raise ConfigError(f"{setting}={value}: the shell has not expanded the ~; give the whole path")
+    try:
+        path = Path(value).resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ConfigError(f"{setting}={value}: not a usable path ({error})") from None
+    places = {"/": "the root directory", os.environ.get("HOME", "/"): "the home directory"}
+    for place, what in places.items():
+        if path == Path(place).resolve():
             raise ConfigError(f"{setting}={value}: this is {what}; give the path of a new file or directory")
     if Path.cwd().resolve().is_relative_to(path):
         raise ConfigError(f"{setting}={value}: this is the current directory or above it; give another path")
@@ -139,7 +150,7 @@ def replace_file(setting: str, path: Path, content: str | bytes, is_ours: Callab
     Raises ConfigError if there is a file that ``is_ours`` says this package did not write, or it cannot be written.
     """
     check_output_path(setting, path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         if os.path.lexists(path) and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
             raise ConfigError(f"{setting}={path}: exists already and is something else; choose another name")

@@ -15,7 +15,9 @@ from typing import Any
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.runtime.output_paths import holds_only
 from xlmtrain.train.checkpoint_io import (
+    FILES,
     Checkpoint,
     Tensors,
     read_checkpoint,
@@ -26,6 +28,7 @@ from xlmtrain.train.checkpoint_io import (
 )
 
 log = logging.getLogger(__name__)
+_UNFINISHED = re.compile(r"\.step-\d{8,}\.(partial|replaced|deleted)")
 _NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
 
 
@@ -51,6 +54,8 @@ class CheckpointManager:
     def _clear_remains(self) -> None:
         """Finish or delete the unfinished checkpoints of a killed process."""
         for remains in self._directory.glob(".step-*"):
+            if not _UNFINISHED.fullmatch(remains.name) or not holds_only(remains, FILES):
+                continue  # not left by a save
             final = self._directory / remains.name.split(".")[1]
             if remains == replaced_name(final) and not final.exists():
                 os.replace(remains, final)

@@ -7,6 +7,7 @@ SHA-256 of the other files. It is written under a temporary name, synced to the 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,9 +23,13 @@ from safetensors.torch import load_file, save_file
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime.atomic_io import read_json, sha256_of, sync_file, write_json
 from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.runtime.output_paths import holds_only
 
+log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+FILES = (MODEL, OPTIMIZER, STATE, MANIFEST, f".{STATE}.tmp", f".{MANIFEST}.tmp")
+"""All that may be in the directory of a checkpoint."""
 Tensors = dict[str, torch.Tensor]
 
 
@@ -171,6 +176,9 @@ def remove_checkpoint(path: Path) -> bool:
 
 
 def _delete(path: Path) -> bool:
+    if not holds_only(path, FILES):
+        log.warning("%s: not deleted, as there are files in it that no checkpoint has", path)
+        return False
     doomed = path.with_name(f".{path.name}.deleted")
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(path, doomed)

@@ -41,23 +41,28 @@ from xlmtrain.runtime.output_paths import (
     clear_directory,
 )
 from xlmtrain.runtime.watchdog import Watchdog
+from xlmtrain.train.checkpoint_io import FILES
 from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint
 from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json", ".*.tmp")
 RUN = DirectoryKind(
     name="a training run",
     header="config.json",
     keys=frozenset({"run", "model", "data", "optim", "train"}),
     files=(
         *("config.json", "environment.json", "status.json", "metrics.jsonl", "log.txt", "report.html"),
-        *("dataset.json", "codes", "vocab", ".*.tmp", ".failed-rank-*"),
+        *("dataset.json", "codes", "vocab", ".failed-rank-*"),
+        *(
+            f".{name}.tmp"
+            for name in ("config.json", "environment.json", "status.json", "metrics.jsonl", "dataset.json")
+        ),
+        *(".codes.tmp", ".vocab.tmp"),
         *("tensorboard/", "tensorboard/events.out.tfevents.*", "tensorboard/projector/*", "tensorboard/projector/*/*"),
         *("checkpoints/", "checkpoints/best.json", "checkpoints/.best.json.tmp"),
-        *("checkpoints/step-*/", "checkpoints/.step-*/"),
-        *(f"checkpoints/{step}/{name}" for step in ("step-*", ".step-*") for name in _CHECKPOINT_FILES),
+        *("checkpoints/step-[0-9]*/", "checkpoints/.step-[0-9]*/"),
+        *(f"checkpoints/{step}/{name}" for step in ("step-[0-9]*", ".step-[0-9]*") for name in FILES),
     ),
 )
 
