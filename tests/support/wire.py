@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from tests.support.tiny import run_processes, tiny_config
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.schema import Precision, ReduceDtype
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.model.language_model import LanguageModel
@@ -63,6 +63,7 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     torch.manual_seed(0)
     model = LanguageModel(config.model, VOCAB, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
+    config.train.reduce_dtype = ReduceDtype(config.train.reduce_dtype)  # the settings came as JSON
     parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
     step_data = loader.make(0, loader.sampler.initial_state())
