@@ -1,7 +1,7 @@
 """Try what xlmtrain/download promises on mtdata, with the servers and archives of our own tests.
 
-python3 -m venv /tmp/mtdata && /tmp/mtdata/bin/pip install mtdata==0.5.1 pytest tqdm
-MTDATA=/tmp/mtdata/cache PYTHONPATH=.:tests/download /tmp/mtdata/bin/python docs/decisions/downloader_mtdata.py
+python3 -m venv build/mtdata && build/mtdata/bin/pip install mtdata==0.5.1 pytest tqdm
+MTDATA=build/mtdata/cache PYTHONPATH=. build/mtdata/bin/python docs/decisions/downloader_mtdata.py
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import evil_archives
 import mtdata.cache
 import mtdata.parser
 import mtdata.sgm
 import mtdata.tmx
 import requests
-import samples
 import urllib3
 from mtdata.entry import Entry
-from publisher import Publisher, make_certificate, publishing
+
+from tests.support import evil_archives, samples
+from tests.support.publisher import Publisher, make_certificate, publishing
 
 logging.disable(logging.CRITICAL)
 urllib3.disable_warnings()
