@@ -18,7 +18,7 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 try:
     from xlmtrain.config.load import compose, parse_args, user_errors
     from xlmtrain.diagnostics.doctor.checks import run_checks
-    from xlmtrain.diagnostics.doctor.machine import this_machine
+    from xlmtrain.diagnostics.doctor.environment import this_machine
     from xlmtrain.diagnostics.finding import print_checks
     from xlmtrain.errors import ConfigError
 except ImportError as error:  # a package is missing: only its name can be reported

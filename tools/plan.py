@@ -14,8 +14,7 @@ from pathlib import Path
 from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.config.schema import Config
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.diagnostics.plan.plan import Plan, describe, make_plan, table
-from xlmtrain.diagnostics.plan.speed import Cluster
+from xlmtrain.diagnostics.plan import Cluster, Plan, describe, make_plan, table
 from xlmtrain.errors import ConfigError
 from xlmtrain.metrics.flops import GPUS, gpu_named
 

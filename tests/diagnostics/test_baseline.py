@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlmtrain.data.format import Header
-from xlmtrain.diagnostics.baseline import Reference, compare_to_baseline, settings_that_matter
+from xlmtrain.diagnostics.baseline import ReferenceCurve, compare_to_baseline, settings_that_matter
 from xlmtrain.diagnostics.finding import Finding, Severity
 
 TOKENS = 20_000  # of a record
@@ -30,13 +30,13 @@ def text(tiny_dataset: Path) -> Header:
 
 
 @pytest.fixture
-def past(text: Header) -> Reference:
+def past(text: Header) -> ReferenceCurve:
     xs = range(0, 2_000_001, 50_000)
     curves = {
         "train/mlm_loss": [[x, learning(x)] for x in xs],
         "valid/mlm_ppl": [[x, math.exp(learning(x))] for x in xs],
     }
-    return Reference(
+    return ReferenceCurve(
         "small_cpu", "", "short lines", text.fingerprint_of("train"), text.fingerprint_of("valid"), {}, curves
     )
 
@@ -58,7 +58,11 @@ def run(
 
 
 def compared(
-    records: list[dict[str, Any]], past: Reference, changed: list[Changed], header: Header, causes: Sequence[str] = ()
+    records: list[dict[str, Any]],
+    past: ReferenceCurve,
+    changed: list[Changed],
+    header: Header,
+    causes: Sequence[str] = (),
 ) -> list[Finding]:
     past = replace(past, settings=settings_that_matter({key: old for key, old, _ in changed}))
     settings = {key: new for key, _, new in changed if new is not None}
@@ -66,7 +70,7 @@ def compared(
 
 
 @pytest.mark.parametrize("what", ["train", "valid"])
-def test_as_good_as_the_preset_or_better_at_any_time(text: Header, past: Reference, what: str) -> None:
+def test_as_good_as_the_preset_or_better_at_any_time(text: Header, past: ReferenceCurve, what: str) -> None:
     for seed in range(3):
         for loss in (learning, lambda tokens: learning(1.3 * tokens), lambda tokens: learning(tokens / 1.3)):
             records = run(loss, what=what, seed=seed)
@@ -74,7 +78,7 @@ def test_as_good_as_the_preset_or_better_at_any_time(text: Header, past: Referen
 
 
 @pytest.mark.parametrize(("what", "kind"), [("train", "training"), ("valid", "validation")])
-def test_far_behind(text: Header, past: Reference, what: str, kind: str) -> None:
+def test_far_behind(text: Header, past: ReferenceCurve, what: str, kind: str) -> None:
     (finding,) = compared(run(lambda tokens: learning(tokens / 4), what=what), past, [], text)
     assert finding.severity is Severity.error
     assert finding.what.startswith(f"Far behind the preset small_cpu: the MLM {kind} loss is 4.")
@@ -86,20 +90,20 @@ def test_far_behind(text: Header, past: Reference, what: str, kind: str) -> None
     ]
 
 
-def test_never_as_low_as_the_preset_at_its_start(text: Header, past: Reference) -> None:
+def test_never_as_low_as_the_preset_at_its_start(text: Header, past: ReferenceCurve) -> None:
     for first in (0, 1):  # the reference may begin later
         late = replace(past, curves={"train/mlm_loss": past.curves["train/mlm_loss"][first:]})
         (finding,) = compared(run(lambda tokens: 9.0), late, [], text)
         assert finding.what.endswith(f"the preset's own run had {learning(1e6):.2f}.")
 
 
-def test_still_above_the_end_of_a_short_reference(text: Header, past: Reference) -> None:
+def test_still_above_the_end_of_a_short_reference(text: Header, past: ReferenceCurve) -> None:
     short = replace(past, curves={"train/mlm_loss": past.curves["train/mlm_loss"][:8]})
     assert compared(run(lambda tokens: 6.5), short, [], text)
     assert compared(run(lambda tokens: 4.0), short, [], text) == []
 
 
-def test_the_settings_that_differ_are_causes(text: Header, past: Reference) -> None:
+def test_the_settings_that_differ_are_causes(text: Header, past: ReferenceCurve) -> None:
     changed = [
         ("evaluate.every", 900, 450),
         ("model.dropout", 0.0, 0.1),
@@ -116,7 +120,7 @@ def test_the_settings_that_differ_are_causes(text: Header, past: Reference) -> N
     ]
 
 
-def test_nothing_is_said_where_losses_do_not_compare(text: Header, past: Reference) -> None:
+def test_nothing_is_said_where_losses_do_not_compare(text: Header, past: ReferenceCurve) -> None:
     stuck = run(lambda tokens: 6.5)
     assert compared(stuck, past, [], text)
     assert compared(stuck, replace(past, trained_on="x"), [], text) == []
@@ -124,7 +128,7 @@ def test_nothing_is_said_where_losses_do_not_compare(text: Header, past: Referen
     assert compared(run(lambda tokens: 6.5, objective="clm"), past, [], text) == []
 
 
-def test_other_training_text_is_judged_by_the_same_validation_text(text: Header, past: Reference) -> None:
+def test_other_training_text_is_judged_by_the_same_validation_text(text: Header, past: ReferenceCurve) -> None:
     other = replace(past, trained_on="x")
     assert compared(run(lambda tokens: 6.5, what="valid"), replace(other, judged_on="y"), [], text) == []
     (finding,) = compared(run(lambda tokens: 6.5, what="valid"), other, [], text)

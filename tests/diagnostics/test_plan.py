@@ -13,8 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.data.batch import Batch
-from xlmtrain.diagnostics.plan.plan import estimate_memory
-from xlmtrain.diagnostics.plan.speed import Cluster, estimate_step, touched_vocab_share
+from xlmtrain.diagnostics.plan import Cluster, estimate_memory, estimate_step, touched_vocab_share
 from xlmtrain.metrics.flops import gpu_named
 from xlmtrain.model.language_model import LanguageModel
 

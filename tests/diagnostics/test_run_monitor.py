@@ -14,7 +14,7 @@ import pytest
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
 from xlmtrain.config import load
-from xlmtrain.diagnostics import baseline, presets, run_monitor
+from xlmtrain.diagnostics import baseline, run_monitor
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.report.curves import reference_of
 from xlmtrain.report.run_data import RunData
@@ -94,7 +94,7 @@ def test_a_broken_file_beside_the_presets_does_not_end_a_run(
     shutil.copytree(load.CONFIG_DIR, configs)
     damage(configs)
     monkeypatch.setattr(load, "CONFIG_DIR", configs)
-    monkeypatch.setattr(presets, "PRESETS", configs / "experiment")
+    monkeypatch.setattr(baseline, "PRESETS", configs / "experiment")
     monkeypatch.setattr(baseline, "REFERENCES", configs / "reference")
     with caplog.at_level(logging.WARNING):
         outcome = train_alone(tiny_config(tmp_path / "run", tiny_dataset, CHANGES))

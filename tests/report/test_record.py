@@ -12,7 +12,7 @@ from tests.support.pages import check_page, legend
 from xlmtrain.config.load import compose
 from xlmtrain.config.schema import flatten
 from xlmtrain.diagnostics import baseline
-from xlmtrain.diagnostics.presets import nearest_preset
+from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.report.charts import number
 from xlmtrain.report.curves import curve_charts, reference_note, reference_of
@@ -181,7 +181,7 @@ def test_a_reference_is_cut_at_the_tokens_of_the_run(
 
 @pytest.mark.parametrize("path", sorted(baseline.REFERENCES.glob("*.json")), ids=lambda path: path.stem)
 def test_the_references_that_ship_are_of_presets(path: Path) -> None:
-    found = baseline.Reference.from_json(path.read_text(encoding="utf-8"))
+    found = baseline.ReferenceCurve.from_json(path.read_text(encoding="utf-8"))
     settings = flatten(compose("config", [f"experiment={found.preset}"]))
     assert found.settings == baseline.settings_that_matter(settings)
     assert baseline.find_reference(settings, found.trained_on, found.judged_on) == found

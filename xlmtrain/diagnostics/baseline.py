@@ -1,12 +1,13 @@
 """A run beside an earlier run of its preset: does it learn as much from as many tokens?
 
 ``configs/reference/*.json`` hold the curves of such runs and their settings, written by
-``tools/report.py run=... reference=...``. No preset is composed here: this is part of training.
+``tools/report.py run=... reference=...``. Training compares with these files; only a report composes presets.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,18 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from xlmtrain.config.load import CONFIG_DIR
+from xlmtrain.config.load import CONFIG_DIR, compose
+from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.finding import Finding, error
-from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, smoothed_curve
+from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, Settings, smoothed_curve
 from xlmtrain.errors import ConfigError
 
-REFERENCES = CONFIG_DIR / "reference"
+log = logging.getLogger(__name__)
+
+PRESETS, REFERENCES = CONFIG_DIR / "experiment", CONFIG_DIR / "reference"
 # Three seeds of a preset were up to 0.5 nats apart at equal tokens, and needed up to 1.7 times as many for the same.
 _TIMES_TOKENS = 2.0
 # Settings that change how much is learned from a token; those of mask also change the task.
 _MATTER = ("init.", "model.", "data.", "mask.", "optim.", "train.batch_tokens")
 _TASK = "mask."
+# Where a run is and what it reads is not a preset's choice.
+_PLACES = ("run", "data.path", "seed")
 # The presets for a CPU differ from each other in 7 of these settings, from those for GPUs in 13 or more.
 _MOST_DIFFERENCES = 12
 
@@ -34,7 +40,7 @@ Difference = tuple[str, Any, Any]
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceCurve:
     """A run of ``preset``: metric -> ``curves``, points (tokens, value) in the order of their tokens.
 
     ``command``: that ran it. ``text``: its training text, in words; ``trained_on``, ``judged_on``: fingerprints of
@@ -50,7 +56,7 @@ class Reference:
     curves: Mapping[str, list[list[float]]]
 
     @classmethod
-    def from_json(cls, text: str) -> Reference:
+    def from_json(cls, text: str) -> ReferenceCurve:
         """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
         try:
             return cls(**{"settings": {}, **json.loads(text)})
@@ -66,36 +72,52 @@ class Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Return whether a file's ``text`` is that of a :class:`Reference`."""
+    """Return whether a file's ``text`` is that of a :class:`ReferenceCurve`."""
     try:
-        Reference.from_json(text)
+        ReferenceCurve.from_json(text)
     except ConfigError:
         return False
     return True
 
 
-def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
+def settings_that_matter(settings: Settings) -> dict[str, Any]:
     """Return those of flat ``settings`` that change how much is learned from a token."""
     return {key: value for key, value in settings.items() if key.startswith(_MATTER) and key != "data.path"}
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+def differences(first: Settings, second: Settings) -> list[Difference]:
     """Return (key, first's value, second's) where two flat settings differ."""
     keys = sorted(first.keys() | second.keys())
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
 
 
-def find_reference(settings: Mapping[str, Any], trained_on: str, judged_on: str) -> Reference | None:
+def nearest_preset(settings: Settings) -> tuple[str, list[Difference]]:
+    """Return the preset with the fewest differences from flat ``settings``, and (key, its value, the run's) of each.
+
+    A preset that cannot be composed is left out. Without any, the name is empty, and there are no differences.
+    """
+    found = []
+    for path in sorted(PRESETS.glob("*.yaml")):
+        try:
+            preset = flatten(compose("config", [f"experiment={path.stem}"]))
+        except ConfigError as problem:
+            log.warning("WARNING: %s: %s", path, problem)
+        else:
+            found.append((path.stem, [one for one in differences(preset, settings) if one[0] not in _PLACES]))
+    return min(found, key=lambda entry: len(entry[1]), default=("", []))
+
+
+def find_reference(settings: Settings, trained_on: str, judged_on: str) -> ReferenceCurve | None:
     """Return the reference of the most similar flat ``settings``, on the same training or validation text if possible.
 
-    Fingerprints as in :class:`Reference`. None if the settings of all references differ much. Raises ConfigError for a
-    file that is not a reference.
+    Fingerprints as in :class:`ReferenceCurve`. None if the settings of all references differ much. Raises ConfigError
+    for a file that is not a reference.
     """
     ours = settings_that_matter(settings)
-    found: list[tuple[tuple[int, bool, bool], Reference]] = []
+    found: list[tuple[tuple[int, bool, bool], ReferenceCurve]] = []
     for path in sorted(REFERENCES.glob("*.json")):
         try:
-            known = Reference.from_json(path.read_text(encoding="utf-8"))
+            known = ReferenceCurve.from_json(path.read_text(encoding="utf-8"))
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from None
         changed = len(differences(known.settings, ours))
@@ -105,11 +127,7 @@ def find_reference(settings: Mapping[str, Any], trained_on: str, judged_on: str)
 
 
 def compare_to_baseline(
-    records: Sequence[Record],
-    reference: Reference,
-    settings: Mapping[str, Any],
-    header: Header,
-    causes: Sequence[str] = (),
+    records: Sequence[Record], reference: ReferenceCurve, settings: Settings, header: Header, causes: Sequence[str] = ()
 ) -> Iterator[Finding]:
     """Find a run that is far behind the ``reference`` of its preset, where the two can be compared.
 
@@ -119,23 +137,33 @@ def compare_to_baseline(
     changed = differences(reference.settings, settings_that_matter(settings))
     if any(key.startswith(_TASK) for key, _, _ in changed):
         return
+    same_text = {
+        "train": reference.trained_on == header.fingerprint_of("train"),
+        "valid": reference.judged_on == header.fingerprint_of("valid"),
+    }
     for name, points in _losses(records).items():
-        valid = name.startswith("valid/")
-        split, fingerprint = ("valid", reference.judged_on) if valid else ("train", reference.trained_on)
-        if name not in reference.curves or fingerprint != header.fingerprint_of(split):
+        split, _, metric = name.partition("/")
+        if name not in reference.curves or not same_text[split]:
             continue
+        valid = split == "valid"
         tokens, loss = points[-1]
         xs, ys = zip(*((x, math.log(y) if valid else y) for x, y in reference.curves[name]))
         expected = float(np.interp(tokens, xs, ys))
         needed = _first_at(xs, ys, loss)
         if loss > expected + SIGNIFICANT and tokens > _TIMES_TOKENS * needed:
-            kind = f"{name.partition('/')[2][:3].upper()} {'validation' if valid else 'training'} loss"
+            kind = f"{metric[:3].upper()} {'validation' if valid else 'training'} loss"
             already = f", and {loss:.2f} after {needed:,.0f}" if needed > xs[0] else ""
+            other = f"the training text is not what the preset's run had ({reference.text})"
+            likely = [*causes, *([] if same_text["train"] else [other])]
+            likely += [
+                f"{key}={new} (the preset: {old})"
+                for key, old, new in changed
+                if new is not None and not any(key in cause for cause in causes)  # None: a run of an earlier version
+            ]
             yield error(
                 f"Far behind the preset {reference.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where "
                 f"the preset's own run had {expected:.2f}{already}.",
-                *[*causes, *_other_causes(changed, causes, reference, header)]
-                or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
+                *likely or ["no setting that matters differs: bad luck (try another seed), or a change of the program"],
             )
             return
 
@@ -146,17 +174,6 @@ def _first_at(xs: Sequence[float], ys: Sequence[float], level: float) -> float:
     if place is None:
         return math.inf
     return float(np.interp(-level, [-ys[place - 1], -ys[place]], xs[place - 1 : place + 1])) if place else xs[0]
-
-
-def _other_causes(
-    changed: Sequence[Difference], known: Sequence[str], reference: Reference, header: Header
-) -> Iterator[str]:
-    if reference.trained_on != header.fingerprint_of("train"):
-        yield f"the training text is not what the preset's run had ({reference.text})"
-    for key, old, new in changed:
-        absent = new is None  # in a run of an earlier version
-        if not absent and not any(key in cause for cause in known):
-            yield f"{key}={new} (the preset: {old})"
 
 
 def _losses(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:

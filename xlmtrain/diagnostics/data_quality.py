@@ -17,7 +17,7 @@ from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
 from xlmtrain.diagnostics.finding import Finding, error, warning
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
+from xlmtrain.prepare.statistics import STATISTICS, Statistics
 from xlmtrain.text.alignment_check import lines_shifted, shifted
 from xlmtrain.text.langid import MARKERS, detected_language
 from xlmtrain.text.vocab import UNK, Vocab
@@ -46,134 +46,108 @@ def check_vocabulary(size: int, model: ModelConfig) -> None:
 
 def statistics_warnings(statistics: Statistics) -> Iterator[Finding]:
     """Yield what the statistics of preparation show, complete or as far as they are counted."""
-    yield from raw_text_warnings(statistics)
+    yield from _raw_text_warnings(statistics)
     for total in statistics.totals():
-        yield from unk_warnings(total.file, total.unknown_rate)
-    yield from vocab_warnings(statistics.vocab_size, statistics.vocab_parts)
-
-
-def raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
-    """Yield what only the statistics show: the prepared ids do not."""
-    for file in statistics.files:
-        yield from _raw_file_warnings(file)
-    for total in statistics.totals():
-        if overlap := total.dropped["overlap"]:
-            yield warning(
-                f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
-            )
-    for total in statistics.totals():
-        if total.subwords > _SUBWORDS_PER_WORD * total.words:
-            yield error(
-                f"{total.file}: {total.subwords / total.words:.1f} subwords a word; were the codes learned from text "
-                "like this, and enough of them?"
-            )
-
-
-def _raw_file_warnings(file: FileStatistics) -> Iterator[Finding]:
-    corpus = ".".join((file.split, file.pair or "mono", file.language))
-    if file.reads_like:
-        yield error(f"{corpus}: {file.file} reads like {file.reads_like}, not {file.language}; were files swapped?")
-    if file.segmented > _SEGMENTED_RATE * file.lines:
-        yield error(
-            f"{corpus}: {file.segmented:,} of {file.lines:,} lines of {file.file} hold '@@ ', as after BPE; this "
-            "program wants raw text"
-        )
-
-
-def vocab_warnings(size: int, parts: int) -> Iterator[Finding]:
-    """Find a vocabulary of ``size`` entries that is large, or has few entries that do not end a word (``parts``)."""
-    if size > LARGE_VOCAB:
-        yield error(
-            f"a vocabulary of {size:,}: the embeddings of a model of {_WIDTH} dimensions alone would have "
-            f"{size * _WIDTH / 1e6:,.0f} million parameters; take fewer bpe.merges, or vocab.max_size"
-        )
-    if size > _SMALL_VOCAB and parts < _PARTS_RATE * size:
-        yield error(
-            f"of the vocabulary's {size:,} entries {parts:,} are parts of words, ending with @@: was BPE forgotten, or "
-            "bpe.merges too many? Words that are not in it all become the same unknown token"
-        )
-
-
-def unk_warnings(corpus: str, rate: float) -> Iterator[Finding]:
-    """Find a corpus of whose subwords the share ``rate`` is not in the vocabulary."""
-    if rate > _UNK_RATE:
-        yield error(
-            f"{corpus}: {rate:.1%} of the subwords are not in the vocabulary; were codes and vocabulary made from text "
-            "like this?"
-        )
+        yield from _unk_warnings(total.file, total.unknown_rate)
+    yield from _vocab_warnings(statistics.vocab_size, statistics.vocab_parts)
 
 
 def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iterator[Finding]:
     """Yield what the prepared data and its statistics show; ``model``: the one to be trained, if known."""
     words = WordCounter(dataset.vocab)
-    yield from vocab_warnings(len(dataset.vocab), words.parts)
-    if model is not None:
-        yield from _model_warnings(len(dataset.vocab), model)
+    yield from _vocab_warnings(len(dataset.vocab), words.parts, model)
     markers = _marker_ids(dataset.vocab)
-    pairs = set()
-    for name in dataset.header.corpora:
+    names = list(dataset.header.corpora)
+    for name in names:
         yield from _corpus_warnings(dataset.corpus(name), words, markers)
-        if name.count(".") == 2:
-            pairs.add(tuple(name.split(".")[:2]))
-    for split, pair in sorted(pairs):
-        yield from _pair_warnings(*dataset.pair(split, pair))
+    for split, pair in sorted({tuple(name.split(".")[:2]) for name in names if name.count(".") == 2}):
+        yield from _alignment_warnings(*dataset.pair(split, pair))
     try:
         statistics = Statistics.read(dataset.path / STATISTICS)
     except DataError as damage:
         yield error(str(damage))
-        return
-    if statistics is not None:
-        yield from raw_text_warnings(statistics)
+    else:
+        yield from _raw_text_warnings(statistics) if statistics else ()
 
 
 def no_validation(validator: Validator) -> Iterator[Finding]:
     """Find data without validation text for what is trained."""
     if not validator.sets:
-        yield warning(
-            "There is no validation text of what is trained on: no evaluation, and no best checkpoint.",
-            "prepare the data with valid.mono or valid.pairs",
-        )
+        what = "There is no validation text of what is trained on: no evaluation, and no best checkpoint."
+        yield warning(what, "prepare the data with valid.mono or valid.pairs")
 
 
-def _model_warnings(size: int, model: ModelConfig) -> Iterator[Finding]:
-    embeddings = size * model.dim
-    total = embeddings + 12 * model.dim**2 * model.layers
-    if embeddings > MOST_EMBEDDINGS * total:
-        yield error(
-            f"{embeddings / total:.0%} of the model's {total / 1e6:,.0f} million parameters are the embeddings of the "
-            f"vocabulary's {size:,} entries; a larger model, or fewer bpe.merges?"
-        )
+def _raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
+    """Yield what only the statistics show: the prepared ids do not."""
+    for file in statistics.files:
+        corpus = ".".join((file.split, file.pair or "mono", file.language))
+        if file.reads_like:
+            yield _swapped(corpus, file.file, file.reads_like, file.language)
+        if file.segmented > _SEGMENTED_RATE * file.lines:
+            count = f"{file.segmented:,} of {file.lines:,}"
+            yield error(f"{corpus}: {count} lines of {file.file} hold '@@ ', as after BPE; give raw text")
+    for total in statistics.totals():
+        if overlap := total.dropped["overlap"]:
+            what = f"{overlap:,} lines are in the validation or test text, too; they were left out"
+            yield warning(f"{total.file}: {what}")
+        if total.subwords > _SUBWORDS_PER_WORD * total.words:
+            what = f"{total.subwords / total.words:.1f} subwords a word"
+            yield error(f"{total.file}: {what}; were the codes learned from text like this, and enough of them?")
+
+
+def _vocab_warnings(size: int, parts: int, model: ModelConfig | None = None) -> Iterator[Finding]:
+    """Find a vocabulary of ``size`` entries that is large, or has few entries that do not end a word (``parts``)."""
+    if size > LARGE_VOCAB:
+        count = f"{size * _WIDTH / 1e6:,.0f} million parameters"
+        what = f"the embeddings of a model of {_WIDTH} dimensions alone would have {count}"
+        yield error(f"a vocabulary of {size:,}: {what}; take fewer bpe.merges, or vocab.max_size")
+    if size > _SMALL_VOCAB and parts < _PARTS_RATE * size:
+        what = f"of the vocabulary's {size:,} entries {parts:,} are parts of words, ending with @@"
+        yield error(f"{what}: was BPE forgotten, or bpe.merges too many? All other words become one unknown token")
+    if model is not None:
+        embeddings = size * model.dim
+        total = embeddings + 12 * model.dim**2 * model.layers
+        if embeddings > MOST_EMBEDDINGS * total:
+            what = f"{embeddings / total:.0%} of the model's {total / 1e6:,.0f} million parameters are embeddings"
+            yield error(f"{what} of the vocabulary's {size:,} entries; a larger model, or fewer bpe.merges?")
+
+
+def _unk_warnings(corpus: str, rate: float) -> Iterator[Finding]:
+    """Find a corpus of whose subwords the share ``rate`` is not in the vocabulary."""
+    if rate > _UNK_RATE:
+        what = f"{rate:.1%} of the subwords are not in the vocabulary"
+        yield error(f"{corpus}: {what}; were codes and vocabulary made from text like this?")
+
+
+def _swapped(corpus: str, text: str, other: str, language: str) -> Finding:
+    return error(f"{corpus}: {text} reads like {other}, not {language}; were files swapped?")
 
 
 def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
     language = corpus.name.rpartition(".")[2]
     tokens = unknown = spans = 0
     others: Counter[str] = Counter()
-    for sentences in sample_spans(corpus, _SAMPLE_TOKENS):
+    for sentences in filter(len, sample_spans(corpus, _SAMPLE_TOKENS)):
         ids = span_ids(corpus, sentences)
         tokens += len(ids) - len(sentences)
         unknown += int(np.count_nonzero(ids == UNK))
-        if len(ids):
-            whole = ids[words.whole(ids)]
-            counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
-            spans += 1
-            if other := detected_language(language, counts):
-                others[other] += 1
-    yield from unk_warnings(corpus.name, unknown / max(tokens, 1))
+        whole = ids[words.whole(ids)]
+        counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
+        spans += 1
+        if other := detected_language(language, counts):
+            others[other] += 1
+    yield from _unk_warnings(corpus.name, unknown / max(tokens, 1))
     for other, times in others.items():
-        where = "it" if spans == 1 else f"{times} of its {spans} sampled parts"
-        yield error(f"{corpus.name}: {where} reads like {other}, not {language}; were files swapped?")
+        yield _swapped(corpus.name, "it" if spans == 1 else f"{times} of its {spans} sampled parts", other, language)
 
 
-def _pair_warnings(one: Corpus, other: Corpus) -> Iterator[Finding]:
+def _alignment_warnings(one: Corpus, other: Corpus) -> Iterator[Finding]:
     for sentences in sample_spans(one, _SAMPLE_TOKENS):
-        sides = [np.diff(side.offsets[sentences.start : sentences.stop + 1]) for side in (one, other)]
-        if found := shifted(sides[0], sides[1]):
+        lengths = [np.diff(side.offsets[sentences.start : sentences.stop + 1]) for side in (one, other)]
+        if found := shifted(lengths[0], lengths[1]):
             index, shift = found
-            yield error(
-                f"{one.name}: from about sentence {sentences.start + index:,} on, {lines_shifted(shift)} {other.name}; "
-                "are the pairs misaligned?"
-            )
+            what = f"from about sentence {sentences.start + index:,} on, {lines_shifted(shift)} {other.name}"
+            yield error(f"{one.name}: {what}; are the pairs misaligned?")
             return
 
 

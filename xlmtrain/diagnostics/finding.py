@@ -47,15 +47,14 @@ def print_checks(findings: Iterable[tuple[str, Finding]]) -> int:
     errors = 0
     for part, finding in findings:
         errors += finding.severity is Severity.error
-        print(f"{finding.severity.value:<5} {part}: {finding.what}", flush=True)
-        for cause in finding.causes:
-            print(f"      -> {cause}", flush=True)
+        advice = [f"      -> {cause}" for cause in finding.causes]
+        print(f"{finding.severity.value:<5} {part}: {finding.what}", *advice, sep="\n", flush=True)
     print(f"{errors} error{'s' * (errors > 1)}" if errors else "all checks passed")
     return errors
 
 
 def print_warnings(findings: Iterable[Finding]) -> int:
     """Print each finding in a line of its own; return their number."""
-    lines = [f"WARNING: {finding}" for finding in findings]
-    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    lines = [f"WARNING: {finding}\n" for finding in findings]
+    print("".join(lines), end="", flush=True)
     return len(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,29 +13,27 @@ from xlmtrain.config.schema import Config, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.spans import duplicate_rate
-from xlmtrain.diagnostics.baseline import Reference, compare_to_baseline, find_reference
+from xlmtrain.diagnostics.baseline import ReferenceCurve, compare_to_baseline, find_reference
 from xlmtrain.diagnostics.data_quality import no_validation, quality_warnings
 from xlmtrain.diagnostics.finding import Finding, Severity
-from xlmtrain.diagnostics.rules import Record, config_warnings, diagnose, duplicate_lines, messages, unigram_entropy
+from xlmtrain.diagnostics.rules import Record, Settings, config_warnings, diagnose, duplicate_lines, unigram_entropy
 from xlmtrain.errors import UserError
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.vocab import Vocab
 
-log = logging.getLogger(__name__)
-
 
 def start_warnings(config: Config, dataset: Dataset, validator: Validator) -> Iterator[Finding]:
     """Yield what a run should be warned of at its start: data quality, missing validation text, errors of settings."""
     yield from quality_warnings(dataset, config.model)
     yield from no_validation(validator)
-    tokens = config.train.steps * config.train.batch_tokens
-    yield from _errors(flatten(config), tokens)
+    yield from _errors(flatten(config), config.train.steps * config.train.batch_tokens)
 
 
-def _errors(settings: dict[str, Any], tokens: float) -> list[Finding]:
-    return [finding for finding in config_warnings(settings, tokens) if finding.severity is Severity.error]
+def _errors(settings: Settings, tokens: float) -> list[Finding]:
+    found = config_warnings(settings, tokens).values()
+    return [finding for finding in found if finding.severity is Severity.error]
 
 
 class RunMonitor:
@@ -48,11 +45,11 @@ class RunMonitor:
 
     def diagnose(self, records: Sequence[Record]) -> list[Finding]:
         """Return the findings on ``records`` of the run's ``metrics.jsonl``."""
-        found = diagnose(records, self._settings, self.entropy, self._duplicates)
+        found = diagnose(records, self.settings, self.entropy, self._duplicates)
         if self.reference is not None:
             tokens = next((r["progress/tokens"] for r in reversed(records) if "progress/tokens" in r), 0)
-            causes = messages(duplicate_lines(self._duplicates), _errors(self._settings, tokens))
-            found += compare_to_baseline(records, self.reference, self._settings, self._header, causes)
+            causes = [one.what for one in [*duplicate_lines(self._duplicates), *_errors(self.settings, tokens)]]
+            found += compare_to_baseline(records, self.reference, self.settings, self.header, causes)
         return found
 
     def new_warnings(self) -> list[str]:
@@ -68,31 +65,36 @@ class RunMonitor:
     @cached_property
     def entropy(self) -> float:
         """Entropy of the token frequencies among the targets, in nats."""
-        counts = Vocab.read(self._run / "vocab").counts
-        return unigram_entropy(counts, self._settings.get("mask.inverse_frequency_exponent", 0.0))
+        return unigram_entropy(self.vocab.counts, self.settings.get("mask.inverse_frequency_exponent", 0.0))
 
     @cached_property
-    def reference(self) -> Reference | None:
+    def reference(self) -> ReferenceCurve | None:
         """The run of a similar preset to compare with; None if there is none."""
-        trained_on, judged_on = (self._header.fingerprint_of(split) for split in ("train", "valid"))
-        return find_reference(self._settings, trained_on, judged_on)
+        return find_reference(self.settings, *map(self.header.fingerprint_of, ("train", "valid")))
 
     @cached_property
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """The run's settings, by key path."""
         return flatten(current_settings(read_json(self._run / "config.json")))
 
     @cached_property
-    def _header(self) -> Header:
+    def header(self) -> Header:
+        """The header of its data."""
         return Header.read(self._run)
+
+    @cached_property
+    def vocab(self) -> Vocab:
+        """Its vocabulary."""
+        return Vocab.read(self._run / "vocab")
 
     @cached_property
     def _duplicates(self) -> float | None:
         """The highest share of repeated lines in a training corpus; None if the text is not there any more."""
         try:
-            dataset = Dataset(self._settings["data.path"])
+            dataset = Dataset(self.settings["data.path"])
         except UserError:
             return None
-        if dataset.fingerprint != self._header.fingerprint:
+        if dataset.fingerprint != self.header.fingerprint:
             return None
         names = [name for name in dataset.header.corpora if name.startswith("train.")]
         return max((duplicate_rate(dataset.corpus(name)) for name in names), default=None)

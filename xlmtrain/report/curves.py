@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.diagnostics.baseline import Reference, settings_that_matter
-from xlmtrain.diagnostics.presets import nearest_preset
+from xlmtrain.diagnostics.baseline import ReferenceCurve, nearest_preset, settings_that_matter
 from xlmtrain.report.charts import Chart, Line, line_chart
 from xlmtrain.report.run_data import RunData
 
@@ -101,7 +100,7 @@ def reference_note(run: RunData) -> str:
     return f"Dashed: the preset {past.preset} on other text ({past.text}), to be compared by shape, not by level."
 
 
-def reference_of(run: RunData, points: int = 24) -> Reference:
+def reference_of(run: RunData, points: int = 24) -> ReferenceCurve:
     """Return a run as ``configs/reference`` holds it, with about ``points`` points of each curve."""
     curves = {}
     for name in run.names("", ""):
@@ -116,7 +115,7 @@ def reference_of(run: RunData, points: int = 24) -> Reference:
     sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
     text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"
     trained_on, judged_on = (run.header.fingerprint_of(split) for split in ("train", "valid"))
-    return Reference(preset, command, text, trained_on, judged_on, settings_that_matter(run.settings), curves)
+    return ReferenceCurve(preset, command, text, trained_on, judged_on, settings_that_matter(run.settings), curves)
 
 
 def _lines(run: RunData, past: _Curves, names: Sequence[str], suffix: str) -> list[Line]:

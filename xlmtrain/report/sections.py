@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
-from xlmtrain.diagnostics.presets import nearest_preset
 from xlmtrain.evaluate.cloze import ClozeExample
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (

@@ -14,7 +14,7 @@ from tests.support.tiny import tiny_config
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.diagnostics.doctor import checks
 from xlmtrain.diagnostics.doctor.checks import run_checks
-from xlmtrain.diagnostics.doctor.machine import Machine
+from xlmtrain.diagnostics.doctor.environment import Machine
 from xlmtrain.diagnostics.finding import Severity
 
 MACHINE = Machine(cores=4, threads=1, flags=frozenset(), memory=10**11, shared_memory=10**10)

@@ -12,13 +12,15 @@ import pytest
 from tests.support.tiny import tiny_config
 from xlmtrain.diagnostics.doctor import environment
 from xlmtrain.diagnostics.doctor.environment import (
+    InstalledGpu,
+    Machine,
     check_device,
     check_disk,
     check_memory,
     check_packages,
     check_threads,
+    this_machine,
 )
-from xlmtrain.diagnostics.doctor.machine import InstalledGpu, Machine, this_machine
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, Severity, info
 

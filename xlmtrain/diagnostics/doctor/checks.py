@@ -6,19 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from xlmtrain.config.schema import Config, Device, flatten
+from xlmtrain.config.schema import Config, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.spans import duplicate_rate
 from xlmtrain.diagnostics.data_quality import check_vocabulary, no_validation, quality_warnings
-from xlmtrain.diagnostics.doctor.environment import (
-    check_device,
-    check_disk,
-    check_memory,
-    check_packages,
-    check_threads,
-)
-from xlmtrain.diagnostics.doctor.machine import Machine
+from xlmtrain.diagnostics.doctor import environment
+from xlmtrain.diagnostics.doctor.environment import Machine
 from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps
 from xlmtrain.diagnostics.finding import Finding, Severity, error, info, warning
 from xlmtrain.diagnostics.rules import config_warnings, duplicate_lines
@@ -41,9 +35,9 @@ def run_checks(config: Config, machine: Machine, processes: int, steps: int) -> 
             has_error = has_error or finding.severity is Severity.error
             yield part, finding
 
-    yield from check("environment", check_packages(config))
-    yield from check("environment", check_device(config, machine))
-    yield from check("environment", check_threads(machine, processes))
+    yield from check("environment", environment.check_packages(config))
+    yield from check("environment", environment.check_device(config, machine))
+    yield from check("environment", environment.check_threads(machine, processes))
     yield from check("settings", check_settings(config))
     try:
         dataset = Dataset(config.data.path)
@@ -53,14 +47,13 @@ def run_checks(config: Config, machine: Machine, processes: int, steps: int) -> 
     yield from check("data", check_data(config, dataset))
     yield from check("data", check_use(config, dataset, processes))
     size = len(dataset.vocab), len(dataset.languages)
-    yield from check("environment", check_memory(config, *size, machine, processes))
-    yield from check("environment", check_disk(config, *size))
+    yield from check("environment", environment.check_memory(config, *size, machine, processes))
+    yield from check("environment", environment.check_disk(config, *size))
     if steps == 0 or has_error:
         reason = "the errors above come first" if has_error else "steps=0"
         yield "first steps", warning(f"None were tried: {reason}.")
         return
-    on_gpu = bool(machine.gpus) and config.train.device is not Device.cpu
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = torch.device("cuda" if machine.runs_on_gpu(config.train.device) else "cpu")
     yield from check("first steps", check_first_steps(config, dataset, steps, device))
 
 
@@ -76,24 +69,18 @@ def check_settings(config: Config) -> Iterator[Finding]:
     """Check the learning rate and warm-up against what is known to work, and numbers of steps against each other."""
     train, optim = config.train, config.optim
     tokens = train.steps * train.batch_tokens
-    yield info(
-        f"{train.steps:,} steps of {train.batch_tokens:,} tokens, {tokens:.1e} in all; the rate rises to {optim.lr:g} "
-        f"in {optim.warmup_steps:,} steps"
-    )
-    yield from config_warnings(flatten(config), tokens)
+    rate = f"the rate rises to {optim.lr:g} in {optim.warmup_steps:,} steps"
+    yield info(f"{train.steps:,} steps of {train.batch_tokens:,} tokens, {tokens:.1e} in all; {rate}")
+    yield from config_warnings(flatten(config), tokens).values()
     if train.save_every > train.steps:
-        yield warning(
-            f"train.save_every={train.save_every}: no checkpoint before the last step; an interrupted run is lost.",
-            f"train.save_every={max(train.steps // 10, 1)}",
-        )
+        what = f"train.save_every={train.save_every}: no checkpoint before the last step; an interrupted run is lost."
+        yield warning(what, f"train.save_every={max(train.steps // 10, 1)}")
 
 
 def check_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
     """Check the files that training reads, the size of the vocabulary, and the text. Raises DataError for damage."""
-    yield info(
-        f"{dataset.path}: {', '.join(dataset.languages)}, vocabulary {len(dataset.vocab):,}, "
-        f"fingerprint {dataset.fingerprint[:12]}"
-    )
+    size = f"{', '.join(dataset.languages)}, vocabulary {len(dataset.vocab):,}"
+    yield info(f"{dataset.path}: {size}, fingerprint {dataset.fingerprint[:12]}")
     dataset.verify_training()
     check_vocabulary(len(dataset.vocab), config.model)
     yield from quality_warnings(dataset, config.model)
@@ -107,12 +94,9 @@ def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[Find
     sampler = Loader(config, dataset, 0, processes).sampler
     for component, share, passes in zip(sampler.components, sampler.probabilities, sampler.passes(config.train.steps)):
         sentences = component.source.sentences
-        yield info(
-            f"{component.name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times"
-        )
+        name = component.name
+        yield info(f"{name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times")
         if passes > _MOST_PASSES:
-            yield warning(
-                f"{component.name}: its text will be seen {passes:,.0f} times, and learned by heart.",
-                "more text, fewer train.steps, or a lower weight",
-            )
+            what = f"{name}: its text will be seen {passes:,.0f} times, and learned by heart."
+            yield warning(what, "more text, fewer train.steps, or a lower weight")
     yield from no_validation(Validator(config, dataset))

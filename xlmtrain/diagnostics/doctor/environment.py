@@ -1,20 +1,21 @@
-"""Checks of the machine: does it have what the settings ask for?"""
+"""The machine, as far as training depends on it, and checks: does it have what the settings ask for?"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Sharding
-from xlmtrain.diagnostics.doctor.machine import Machine
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan.plan import estimate_memory, parameter_count
+from xlmtrain.diagnostics.plan import estimate_memory, parameter_count
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 
@@ -23,65 +24,117 @@ _TRAINING_BYTES = 16  # of a parameter, its gradient and Adam's state, in fp32
 _CHECKPOINT_BYTES = 12
 
 
+@dataclass(frozen=True)
+class InstalledGpu:
+    """``capability``: CUDA's, (8, 0) for an A100; ``memory``: bytes."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``cores``: available to this process; ``threads``: of torch. ``flags``: features of the processor. ``memory``,
+    ``shared_memory``: bytes in all. ``load``: processes ready to run, mean of the last minute. ``kernels``: GPU
+    architectures that this torch was built for, like ``sm_80``."""
+
+    cores: int
+    threads: int
+    flags: frozenset[str]
+    memory: int
+    shared_memory: int
+    load: float = 0.0
+    gpus: list[InstalledGpu] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+
+    def runs_on_gpu(self, device: Device) -> bool:
+        """Return whether a run with ``train.device`` would use the GPUs."""
+        return bool(self.gpus) and device is not Device.cpu
+
+
+def this_machine() -> Machine:
+    """Return the machine that this process runs on; a container's limits count as its size."""
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if quota := re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max")):
+        cores = max(min(cores, int(quota[1]) // int(quota[2])), 1)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit := re.match(r"\d+", _read("/sys/fs/cgroup/memory.max")):
+        memory = min(memory, int(limit[0]))
+    shared = Path("/dev/shm")
+    return Machine(
+        cores=cores,
+        threads=torch.get_num_threads(),
+        flags=frozenset(flags[1].split() if flags else ()),
+        memory=memory,
+        shared_memory=shutil.disk_usage(shared).total if shared.is_dir() else 0,
+        load=os.getloadavg()[0],
+        gpus=[InstalledGpu(gpu.name, (gpu.major, gpu.minor), gpu.total_memory) for gpu in gpus],
+        kernels=torch.cuda.get_arch_list() if gpus else [],
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def check_packages(config: Config) -> Iterator[Finding]:
     """Check what ``setup.cfg`` asks for, and packages whose names others have, too."""
     yield info(f"Python {platform.python_version()}, torch {torch.__version__}")
     yield from map(error, package_problems())
     if is_pypi_apex():
-        make = error if config.optim.fused is FusedAdam.apex else warning
-        yield make(
+        severity = error if config.optim.fused is FusedAdam.apex else warning
+        yield severity(
             "The installed package `apex` is a web toolkit of that name, not NVIDIA's.",
-            f"pip uninstall apex; NVIDIA's is built from {APEX_SOURCE}, and only optim.fused=apex uses it",
+            f"pip uninstall apex; only optim.fused=apex needs NVIDIA's, built from {APEX_SOURCE}",
         )
     if bpe.fastBPE is None:
-        yield warning(
-            "fastBPE is not installed: text cannot be prepared, nor sentences given to a model.",
-            "make builds it; training on data that is prepared does not need it",
-        )
+        yield warning("fastBPE is not installed: only training on prepared data works without it.", "make builds it")
     elif not hasattr(bpe.fastBPE, "fastBPE"):
-        yield error(
-            f"The installed module fastBPE ({bpe.fastBPE.__file__}) is something else: it has no class fastBPE.",
-            "pip uninstall the package that it belongs to, then make",
-        )
+        what = f"The module fastBPE ({bpe.fastBPE.__file__}) is something else: it has no class fastBPE."
+        yield error(what, "pip uninstall its package, then make")
 
 
 def check_device(config: Config, machine: Machine) -> Iterator[Finding]:
     """Check that there are GPUs, or a CPU, which this torch supports and which can compute as asked."""
-    train, gpus = config.train, machine.gpus
-    if train.device is Device.cuda and not gpus:
+    device, precision = config.train.device, config.train.precision
+    if device is Device.cuda and not machine.gpus:
         why = "this torch is built without CUDA" if torch.version.cuda is None else "no driver, or none is visible"
         yield error(f"train.device=cuda, but there is no GPU: {why}.", "nvidia-smi; CUDA_VISIBLE_DEVICES; or cpu")
-        return
-    if train.device is Device.cpu or not gpus:
+    elif machine.runs_on_gpu(device):
+        for gpu in machine.gpus:
+            yield from _check_gpu(gpu, machine.kernels, precision)
+    else:
         yield info(f"device: CPU, {machine.cores} cores")
-        yield from _check_cpu_precision(train.precision, machine)
-        return
-    for gpu in gpus:
-        major, minor = gpu.capability
-        yield info(f"device: {gpu.name}, sm_{major}{minor}, {gpu.memory / 1e9:.0f} GB")
-        if machine.kernels and not any(name in (f"sm_{major}{minor}", f"sm_{major}0") for name in machine.kernels):
-            yield error(
-                f"This torch has no kernels for {gpu.name} (sm_{major}{minor}), but for {', '.join(machine.kernels)}.",
-                "install the wheels for another CUDA, like --index-url https://download.pytorch.org/whl/cu126",
-            )
-        if train.precision is Precision.bf16 and gpu.capability < (8, 0):
-            yield error(f"train.precision=bf16: {gpu.name} has no bf16.", "train.precision=auto takes fp16 there")
-        if train.precision is Precision.fp16 and gpu.capability >= (8, 0):
-            yield warning(f"{gpu.name} has bf16, which needs no loss scale.", "train.precision=auto")
+        yield from _check_cpu_precision(precision, bool(machine.flags & {"avx512_bf16", "amx_bf16", "bf16"}))
 
 
-def _check_cpu_precision(precision: Precision, machine: Machine) -> Iterator[Finding]:
+def _check_gpu(gpu: InstalledGpu, kernels: list[str], precision: Precision) -> Iterator[Finding]:
+    major, minor = gpu.capability
+    yield info(f"device: {gpu.name}, sm_{major}{minor}, {gpu.memory / 1e9:.0f} GB")
+    if kernels and not {f"sm_{major}{minor}", f"sm_{major}0"} & set(kernels):
+        what = f"This torch has no kernels for {gpu.name} (sm_{major}{minor}), but for {', '.join(kernels)}."
+        yield error(what, "wheels for another CUDA, like pip --index-url https://download.pytorch.org/whl/cu126")
+    if precision is Precision.bf16 and major < 8:
+        yield error(f"train.precision=bf16: {gpu.name} has no bf16.", "train.precision=auto takes fp16 there")
+    if precision is Precision.fp16 and major >= 8:
+        yield warning(f"{gpu.name} has bf16, which needs no loss scale.", "train.precision=auto")
+
+
+def _check_cpu_precision(precision: Precision, fast_bf16: bool) -> Iterator[Finding]:
+    """Check the precision; ``fast_bf16``: the processor has instructions for bf16, which others emulate."""
     if precision is Precision.fp16:
         yield error("train.precision=fp16 is for GPUs; CPUs compute it slowly.", "train.precision=auto")
-    if precision is Precision.bf16 and not machine.fast_bf16:
-        yield error(
-            "train.precision=bf16, but this processor has neither avx512_bf16 nor amx_bf16: it is slower than fp32.",
-            "train.precision=fp32",
-        )
-    if precision in (Precision.fp32, Precision.auto) and machine.fast_bf16:
-        yield warning(
-            "This processor has bf16, which computes models like small_cpu's twice as fast.", "train.precision=bf16"
-        )
+    elif precision is Precision.bf16 and not fast_bf16:
+        what = "train.precision=bf16, but this processor has neither avx512_bf16 nor amx_bf16: fp32 is faster."
+        yield error(what, "train.precision=fp32")
+    elif precision is not Precision.bf16 and fast_bf16:
+        yield warning("This processor has bf16, twice as fast for models like small_cpu's.", "train.precision=bf16")
 
 
 def check_threads(machine: Machine, processes: int, environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
@@ -89,64 +142,54 @@ def check_threads(machine: Machine, processes: int, environment: Mapping[str, st
     # By default, torchrun gives each of several processes one thread.
     threads = machine.threads if processes == 1 or "OMP_NUM_THREADS" in environment else 1
     if threads * processes > machine.cores:
-        yield error(
-            f"{threads * processes} threads, of {processes} processes, would compute on {machine.cores} cores: they "
-            "will slow each other down.",
-            f"OMP_NUM_THREADS={max(machine.cores // processes, 1)}",
-        )
+        count = f"{threads * processes} threads, of {processes} processes,"
+        advice = f"OMP_NUM_THREADS={max(machine.cores // processes, 1)}"
+        yield error(f"{count} would compute on {machine.cores} cores: they will slow each other down.", advice)
     if environment.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE" and machine.load > machine.cores / 2:
-        yield error(
-            "OMP_WAIT_POLICY=ACTIVE on cores that others use, too: waiting threads keep others from working.",
-            "unset it: the programs then set PASSIVE",
-        )
+        what = "OMP_WAIT_POLICY=ACTIVE: waiting threads keep other programs from working."
+        yield error(what, "unset it: the programs then set PASSIVE")
     if machine.load > 1.5 * machine.cores:
-        yield warning(
-            f"{machine.load:.0f} processes want to compute on {machine.cores} cores already: training will be slow.",
-            "see top for who they are",
-        )
+        what = f"{machine.load:.0f} processes want to compute on {machine.cores} cores already: training will be slow."
+        yield warning(what, "see top for who they are")
 
 
 def check_memory(
     config: Config, vocab_size: int, languages: int, machine: Machine, processes: int
 ) -> Iterator[Finding]:
     """Check the memory, on a CPU for weights, gradient and optimizer state only, and the shared memory for NCCL."""
-    count = parameter_count(config.model, vocab_size, languages)
-    if not machine.gpus or config.train.device is Device.cpu:
+    model, train = config.model, config.train
+    count = parameter_count(model, vocab_size, languages)
+    if not machine.runs_on_gpu(train.device):
         needed = _TRAINING_BYTES * count * processes
         if needed > machine.memory:
-            yield error(
-                f"Weights, gradient and Adam's state need {needed / 1e9:.1f} GB, and {machine.memory / 1e9:.1f} GB "
-                "are there.",
-                "a smaller model.dim or vocabulary, or fewer processes",
-            )
+            sizes = f"{needed / 1e9:.1f} GB, and {machine.memory / 1e9:.1f} GB are there"
+            what = f"Weights, gradient and Adam's state need {sizes}."
+            yield error(what, "a smaller model.dim or vocabulary, or fewer processes")
         return
-    micro_batch = config.train.micro_batch_tokens or config.data.sub_batch_tokens
-    shards = 1 if config.train.sharding is Sharding.none else processes
-    memory = estimate_memory(config.model, count, vocab_size, micro_batch, micro_batch * config.mask.prob, shards)
+    micro_batch = train.micro_batch_tokens or config.data.sub_batch_tokens
+    shards = 1 if train.sharding is Sharding.none else processes
+    memory = estimate_memory(model, count, vocab_size, micro_batch, micro_batch * config.mask.prob, shards)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
     if memory.total <= there:
         yield info(f"memory: {need}")
     else:
+        passing = (memory.activations + memory.logits) / 1e9
+        lasting = (memory.weights + memory.gradients + memory.optimizer_state) / 1e9
         yield error(
             f"{need[0].upper()}{need[1:]}.",
-            f"train.micro_batch_tokens below {micro_batch:,}: activations and logits take "
-            f"{(memory.activations + memory.logits) / 1e9:.1f} GB",
-            "train.sharding=full, or a smaller model.dim or vocabulary: weights, gradient and optimizer state take "
-            f"{(memory.weights + memory.gradients + memory.optimizer_state) / 1e9:.1f} GB",
+            f"train.micro_batch_tokens below {micro_batch:,}: activations and logits take {passing:.1f} GB",
+            f"train.sharding=full or a smaller model: weights, gradient and optimizer state take {lasting:.1f} GB",
         )
     if processes > 1 and machine.shared_memory < _LEAST_SHARED_MEMORY:
-        yield error(
-            f"/dev/shm has {machine.shared_memory / 1e6:.0f} MB: NCCL, which connects the GPUs, may not start.",
-            "in a container: docker run --ipc=host, or --shm-size=8g",
-        )
+        what = f"/dev/shm has {machine.shared_memory / 1e6:.0f} MB: NCCL, which connects the GPUs, may not start."
+        yield error(what, "in a container: docker run --ipc=host, or --shm-size=8g")
 
 
 def check_disk(config: Config, vocab_size: int, languages: int, free: int | None = None) -> Iterator[Finding]:
     """Check the disk for the last checkpoints, the best one, and one being written. ``free``: bytes, else measured."""
-    place = Path(config.run).absolute()
-    while not place.exists():
-        place = place.parent
+    run = Path(config.run).absolute()
+    place = next(path for path in (run, *run.parents) if path.exists())
     if not os.access(place, os.W_OK):
         yield error(f"run={config.run}: {place} cannot be written.", "another run=..., or ask for access to it")
         return
@@ -154,11 +197,8 @@ def check_disk(config: Config, vocab_size: int, languages: int, free: int | None
     size = _CHECKPOINT_BYTES * parameter_count(config.model, vocab_size, languages)
     count = train.keep_last + 2 + (train.steps // train.keep_every if train.keep_every else 0)
     free = shutil.disk_usage(place).free if free is None else free
+    need = f"{count} checkpoints of {size / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free"
     if count * size > free:
-        yield error(
-            f"run={config.run}: {count} checkpoints of {size / 1e6:,.0f} MB need {count * size / 1e6:,.0f} MB, and "
-            f"{free / 1e6:,.0f} MB are free.",
-            "another disk, a smaller train.keep_last or, for checkpoints that are kept for ever, a larger keep_every",
-        )
+        yield error(f"run={config.run}: {need}.", "another disk, smaller train.keep_last, larger train.keep_every")
     else:
-        yield info(f"disk: {count} checkpoints of {size / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free")
+        yield info(f"disk: {need}")

@@ -28,28 +28,25 @@ def package_problems(
     """Yield a sentence for each package of the file ``setup``, and for Python, that is missing, too old or too new."""
     parser = configparser.ConfigParser()
     parser.read(setup, encoding="utf-8")
-    options = parser["options"]
-    spec, version = options["python_requires"].strip(), ".".join(map(str, python))
-    if not _meets(version, spec):
-        yield f"Python {version} is not {spec}: create the environment again, make PYTHON=python3.11"
-    for match in re.finditer(r"^([A-Za-z0-9_-]+)(.*)$", options["install_requires"], re.MULTILINE):
-        name, spec = match.groups()
+    options, version = parser["options"], ".".join(map(str, python))
+    bounds = options["python_requires"]
+    if not _meets(version, bounds):
+        yield f"Python {version} is not {bounds}: create the environment again, make PYTHON=python3.11"
+    for name, bounds in re.findall(r"^([A-Za-z0-9_-]+)(.*)$", options["install_requires"], re.MULTILINE):
         found = installed(name)
         if found is None:
             yield f"{name} is not installed: run the program with .venv/bin/python, which make makes"
-        elif not _meets(found, spec):
-            yield f"{name} {found} is installed, {spec} is asked for: pip install '{name}{spec}'"
+        elif not _meets(found, bounds):
+            yield f"{name} {found} is installed, {bounds} is asked for: pip install '{name}{bounds}'"
 
 
-def _meets(version: str, spec: str) -> bool:
-    """Return whether ``version`` is within the bounds ``spec``, like ``>=1.3.7,<1.4``."""
+def _meets(version: str, bounds: str) -> bool:
+    """Return whether ``version`` is within ``bounds``, like ``>=1.3.7,<1.4``; of ``2.13.0+cpu``, 2.13.0 counts."""
     found = _numbers(version)
-    compare = {">=": lambda bound: found >= bound, "<": lambda bound: found < bound, "==": lambda bound: found == bound}
-    bounds = re.findall(r"(>=|<|==)([\w.]+)", spec)
-    return all(compare[operator](_numbers(bound)) for operator, bound in bounds)
+    compare = {">=": found.__ge__, "<": found.__lt__, "==": found.__eq__}
+    return all(compare[sign](_numbers(bound)) for sign, bound in re.findall(r"(>=|<|==)([\w.]+)", bounds))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return ``2.13.0+cpu`` as (2, 13, 0)."""
     match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in match[0].split(".")) if match else ()
+    return tuple(map(int, match[0].split("."))) if match else ()

@@ -44,10 +44,8 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     torch.manual_seed(torch_seed(trial.seed, "init"))
     model = LanguageModel(trial.model, len(dataset.vocab), len(dataset.languages))
     pretrained = bool(initialize_weights(trial.init, trial.model, model, dataset))
-    model.to(device)
-    step = TrainStep(
-        trial, Parallel(model), make_optimizer(trial.optim, model, device), precision, Distributed(0, 1, device)
-    )
+    optimizer = make_optimizer(trial.optim, model.to(device), device)
+    step = TrainStep(trial, Parallel(model), optimizer, precision, Distributed(0, 1, device))
     state = begin = loader.sampler.initial_state()
     probe: list[Batch] = []
     for number in range(_PROBES):
@@ -60,22 +58,17 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
 
     model.train()
     started, done, tokens, skipped = time.monotonic(), 0, 0.0, 0
+    may_skip = precision is Precision.fp16  # the loss scale may be too high at first
     for data in loader.steps(0, steps, begin):
         result = step(data, data.targets)
         done, tokens = done + 1, tokens + data.tokens
-        finite = math.isfinite(float(result.grad_norm)) and math.isfinite(float(result.losses.sum()))
-        skipped += not finite
-        if not finite and precision is not Precision.fp16:  # in fp16 the loss scale may be too high at first
-            break
-        if time.monotonic() - started > _SECONDS:
+        skipped += not math.isfinite(float(result.grad_norm)) or not math.isfinite(float(result.losses.sum()))
+        if (skipped and not may_skip) or time.monotonic() - started > _SECONDS:
             break
     speed = tokens / max(time.monotonic() - started, 1e-9)
-    if skipped == done or (skipped and precision is not Precision.fp16):
-        yield error(
-            f"The gradient of step {done} of the trial is not finite.",
-            f"a lower optim.lr than {config.optim.lr:g}",
-            "train.precision=fp32, to see if it is that",
-        )
+    if skipped == done or (skipped and not may_skip):
+        what = f"The gradient of step {done} of the trial is not finite."
+        yield error(what, f"a lower optim.lr than {config.optim.lr:g}", "train.precision=fp32, to see if it is that")
         return
     yield from check_loss_falls(before, _mean_loss(model, probe, precision, device), done, trial)
     left = config.train.steps * config.train.batch_tokens / speed
@@ -109,38 +102,27 @@ def check_initial_loss(loss: float, vocab_size: int, dim: int, entropy: float, p
     yield info(f"loss at the start {loss:.2f}; ln V = {uniform:.2f}, entropy of the token frequencies {entropy:.2f}")
     highest = max(uniform, math.sqrt(dim)) + _ABOVE
     if pretrained and not loss < entropy:
-        yield error(
-            f"The pretrained weights predict this text worse than the token frequencies do: {loss:.2f}.",
-            "another vocabulary, or other languages or tokenization, than the model was trained with",
-        )
+        what = f"The pretrained weights predict this text worse than the token frequencies do: {loss:.2f}."
+        yield error(what, "another vocabulary, or other languages or tokenization, than the model was trained with")
     elif not pretrained and not uniform - _BELOW <= loss <= highest:
-        yield error(
-            f"Random weights begin at {loss:.2f}, not between {uniform - _BELOW:.2f} and {highest:.2f}.",
-            "below: the targets can be seen in the input; above: the model's first weights are too large",
-        )
+        what = f"Random weights begin at {loss:.2f}, not between {uniform - _BELOW:.2f} and {highest:.2f}."
+        yield error(what, "below: the targets can be seen in the input; above: the first weights are too large")
 
 
 def check_loss_falls(before: float, after: float, steps: int, trial: Config) -> Iterator[Finding]:
     """Check that the loss falls on text that the trial has trained on."""
-    rate, change = trial.optim.lr, f"{before:.2f} before, {after:.2f} after"
+    rate, change = trial.optim.lr, f"{before:.2f} before, {after:.2f} after {steps} steps"
     if not after < before + _RISE:
-        yield error(
-            f"The loss rises: {change} {steps} steps at rates up to {rate:g}.",
-            f"a lower optim.lr, like {rate / 10:.0e}",
-            "clipped gradients, optim.clip_grad_norm=5",
-        )
+        lower = f"a lower optim.lr, like {rate / 10:.0e}"
+        yield error(f"The loss rises: {change} at rates up to {rate:g}.", lower, "optim.clip_grad_norm=5")
     elif steps < trial.train.steps:
-        yield warning(
-            f"In {_SECONDS:.0f} s only {steps} steps were done, too few to tell whether the loss falls ({change}).",
-            "a GPU, or a smaller model",
-        )
+        what = f"In {_SECONDS:.0f} s only {steps} steps were done, too few to tell whether the loss falls ({change})."
+        yield warning(what, "a GPU, or a smaller model")
     elif not after < before - _DECREASE:
-        yield error(
-            f"The loss does not fall: {change} {steps} steps at rates up to {rate:g}.",
-            f"a higher optim.lr, like {0.2 / trial.model.dim:.0e} for a width of {trial.model.dim}",
-        )
+        higher = f"a higher optim.lr, like {0.2 / trial.model.dim:.0e} for a width of {trial.model.dim}"
+        yield error(f"The loss does not fall: {change} at rates up to {rate:g}.", higher)
     else:
-        yield info(f"the loss falls: {change} {steps} steps")
+        yield info(f"the loss falls: {change}")
 
 
 @torch.no_grad()
