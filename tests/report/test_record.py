@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -18,25 +19,26 @@ from xlmtrain.report.charts import number
 from xlmtrain.report.curves import curve_charts, reference_note, reference_of
 from xlmtrain.report.model_views import Views, view
 from xlmtrain.report.report import report_page
-from xlmtrain.report.run_data import Piece, RunData, pieces
+from xlmtrain.report.run_data import RunData
+from xlmtrain.report.sections import marked_sentence
 
 
 def test_samples_are_read_as_they_were_written() -> None:
     text = "1. &lt;/s> ein@@ [Hund > &lt;special1>] **[bellt]** .\n2. a"
-    assert pieces(text) == [
-        [Piece("</s>"), Piece("ein@@"), Piece("Hund", "<mask>"), Piece("bellt", "bellt"), Piece(".")],
-        [Piece("a")],
+    assert [marked_sentence(line) for line in text.splitlines()] == [
+        '· ein<span class="wrong"><s>Hund</s> &lt;mask&gt;</span> <span class="right">bellt</span> .',
+        "a",
     ]
 
 
 def test_samples_of_every_evaluation(run: Path) -> None:
     samples = RunData(run).samples
     assert set(samples) == {"de_mlm", "en_mlm", "de-en_tlm"}
-    for moments in samples.values():
-        assert [step for step, _ in moments] == [0, 5, 10]
-        words = [[[piece.word for piece in s] for s in sentences] for _, sentences in moments]
-        assert words[0] == words[1] == words[2]  # the same sentences and masks each time
-        assert any(piece.guess is not None for piece in moments[0][1][0])
+    for evaluations in samples.values():
+        assert [step for step, _ in evaluations] == [0, 5, 10]
+        masked = [re.sub(r"\*\*\[(\S+)\]\*\*|\[(\S+) > \S+\]", r"[\1\2]", text) for _, text in evaluations]
+        assert masked[0] == masked[1] == masked[2]  # the same sentences and masks each time
+        assert "[" in masked[0].splitlines()[0]
 
 
 def test_evaluations_stand_at_the_tokens_seen(run: Path) -> None:

@@ -10,7 +10,6 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -30,38 +29,17 @@ try:
 except ImportError:
     matplotlib = None  # type: ignore[assignment]
 
+_STYLE = Path(__file__).with_name("charts.mplstyle")
 INSTALL = "matplotlib is not installed; install it with: pip install matplotlib"
 # Okabe & Ito (2008), distinguishable with colour-deficient vision; the last is black.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#000000")
 REFERENCE_COLOR = "#767676"
 NUMBERED = 12  # pairs of a scatter plot with a number beside them
 _MARKED = 24  # lines of so few points show them
+_LONGEST_NAME = 44  # characters of a name in a legend
 _WIDTH = 4.0  # inches
-_DPI = 300
 _CHARACTERS = 58  # of the usual size in a line of a figure
 _SOFTWARE = "xlmtrain"
-_STYLE: dict[str, Any] = {
-    "font.size": 8.5,
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "text.parse_math": False,
-    "text.color": "#333333",
-    "axes.facecolor": "none",
-    "axes.labelcolor": "#595959",
-    "axes.edgecolor": "#777777",
-    "xtick.color": "#777777",
-    "xtick.labelcolor": "#333333",
-    "ytick.labelcolor": "#333333",
-    "figure.titlesize": 9,
-    "figure.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.06,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e3e3e3",
-    "legend.frameon": False,
-    "legend.borderpad": 0,
-    "legend.handlelength": 1.6,
-    "svg.fonttype": "none",  # text stays text: smaller, in the font of the page, and can be selected
-}
 _NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -92,16 +70,14 @@ class Chart:
 
     def _save(self, kind: str, **options: Any) -> bytes:
         buffer = BytesIO()
-        style: Any = {**_STYLE, "svg.hashsalt": self.title}
-        with matplotlib.rc_context(style):
-            self.draw().savefig(buffer, format=kind, dpi=_DPI, **options)
+        with matplotlib.rc_context({"svg.hashsalt": self.title}, _STYLE):
+            self.draw().savefig(buffer, format=kind, **options)
         return buffer.getvalue()
 
 
 def _rounded(path: str) -> str:
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path).replace(
-        "\n", ""
-    )
+    short = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path)
+    return short.replace("\n", "")
 
 
 def can_draw() -> bool:
@@ -164,66 +140,55 @@ def line_chart(
     colors = dict(zip(named, COLORS * (1 + len(named) // len(COLORS))))
     last = {line.name: number(points[-1][1]) for line, points in drawn}
     past = {line.beside: last[line.name] for line, _ in drawn if line.beside in last and line.valued}
-    labels = {name: value + (f" (preset {past[name]})" if name in past else "") for name, value in last.items()}
-    curves = [
-        _Curve(
-            "" if line.beside in last else f"{_shortened(line.name)} {labels[line.name]}",
-            colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR),
-            line.reference,
-            points,
-        )
-        for line, points in drawn
-    ]
-    values = ", ".join(f"{line.name} {labels[line.name]}" for line, _ in drawn if line.beside not in last)
-    return Chart(title, f"Last values: {values}", partial(_draw_lines, title, curves, x_name, log, floor))
+    values = {name: value + (f" (preset {past[name]})" if name in past else "") for name, value in last.items()}
+    listed = [line.name for line, _ in drawn if line.beside not in last]
+
+    def draw() -> Figure:
+        labels = {name: f"{_shortened(name)} {values[name]}" for name in listed}
+        columns = max(1, min(3, _CHARACTERS // (max(map(len, labels.values())) + 6)))
+        figure = _figure(title, 2.25 + 0.165 * math.ceil(len(listed) / columns))
+        ax = figure.add_subplot(xlabel=x_name)
+        handles = []
+        for line, points in drawn:
+            style: dict[str, Any] = {"linewidth": 1.5}
+            if line.reference:
+                style = {"linestyle": (0, (4, 3)), "linewidth": 1.0}
+            elif len(points) <= _MARKED:
+                style |= {"marker": "o", "markersize": 3}
+            color = colors.get(line.beside if line.reference else line.name, REFERENCE_COLOR)
+            curves = ax.plot(*zip(*points), color=color, clip_on=False, label=labels.get(line.name), **style)
+            handles += curves if line.name in labels else []
+        _scale_axes(ax, [point for _, points in drawn for point in points], log, floor)
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+        return figure
+
+    return Chart(title, "Last values: " + ", ".join(f"{name} {values[name]}" for name in listed), draw)
 
 
-def _shortened(name: str, most: int = 44) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-@dataclass(frozen=True)
-class _Curve:
-    label: str
-    color: str
-    dashed: bool
-    points: Sequence[tuple[float, float]]
-
-
-def _draw_lines(title: str, curves: Sequence[_Curve], x_name: str, log: bool, floor: float | None) -> Figure:
-    labels = [curve.label for curve in curves if curve.label]
-    columns = max(1, min(3, _CHARACTERS // (max(map(len, labels)) + 6)))
-    figure = _figure(title, 2.25 + 0.165 * math.ceil(len(labels) / columns))
-    ax = figure.add_subplot(xlabel=x_name)
-    handles = []
-    for curve in curves:
-        style: dict[str, Any] = {"linestyle": (0, (4, 3)), "linewidth": 1.0} if curve.dashed else {"linewidth": 1.5}
-        marked = len(curve.points) <= _MARKED and not curve.dashed
-        if marked:
-            style |= {"marker": "o", "markersize": 3}
-        (drawn,) = ax.plot(*zip(*curve.points), color=curve.color, clip_on=False, **style)
-        handles.append(drawn)
-    xs, ys = zip(*(point for curve in curves for point in curve.points))
+def _scale_axes(ax: Axes, points: Sequence[tuple[float, float]], log: bool, floor: float | None) -> None:
+    """Set limits, ticks and grid for the ``points`` (x, y) of all lines."""
+    xs, ys = zip(*points)
+    low, high = min(ys), max(ys)
     ax.set_xlim(min(0.0, *xs), max(xs) or 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=all(float(x).is_integer() for x in xs)))
-    ax.xaxis.label.set_horizontalalignment("right")
-    ax.xaxis.label.set_x(1.0)
+    ax.xaxis.label.set(horizontalalignment="right", x=1.0)
     if log:
         ax.set_yscale("log")
-        ax.set_ylim(min(ys) / 1.1, max(ys) * 1.1)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if max(ys) / min(ys) > 1000 else (1, 3)))
+        ax.set_ylim(low / 1.1, high * 1.1)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 1000 else (1, 3)))
         ax.yaxis.set_minor_locator(NullLocator())
     else:
-        margin = 0.04 * (max(ys) - min(ys) or abs(max(ys)) or 1.0)
-        ax.set_ylim(min(ys) - margin if floor is None else floor, max(ys) + margin)
+        margin = 0.04 * (high - low or abs(high) or 1.0)
+        ax.set_ylim(low - margin if floor is None else floor, high + margin)
         ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.grid(axis="y", clip_on=False)
     ax.tick_params(axis="y", length=0)
-    named = [(handle, curve.label) for handle, curve in zip(handles, curves) if curve.label]
-    figure.legend(*zip(*named), loc="outside lower left", ncols=columns)
-    return figure
 
 
 def _figure(title: str, height: float) -> Figure:
@@ -239,28 +204,26 @@ def paired_scatter(title: str, first: np.ndarray, second: np.ndarray, names: tup
 
     The first pairs have their number beside them.
     """
-    links = np.linalg.norm(first - second, axis=1).mean()
+    within = np.linalg.norm(first - second, axis=1).mean()
     both = np.concatenate([first, second])
     spread = np.linalg.norm(both - both.mean(axis=0), axis=1).mean() or 1.0
-    text = (
-        f"{len(first)} pairs, {names[0]} and {names[1]}: the mean distance within a pair is {links / spread:.2f} times "
-        "that of a point from the centre"
-    )
-    return Chart(title, text, partial(_draw_pairs, title, first, second, names))
+    pairs = f"{len(first)} pairs, {names[0]} and {names[1]}"
+    text = f"{pairs}: the mean distance within a pair is {within / spread:.2f} times that of a point from the centre"
 
+    def draw() -> Figure:
+        figure = _figure(title, 4.1)
+        ax = figure.add_subplot(xticks=[], yticks=[])
+        ax.plot(*np.stack([first, second], axis=1).transpose(2, 1, 0), color="#bbbbbb", linewidth=0.8, clip_on=False)
+        for points, name, color in zip((first, second), names, COLORS):
+            ax.plot(*points.T, "o", color=color, markersize=5, label=name, clip_on=False)
+        for place, point in enumerate(first[:NUMBERED], 1):
+            ax.annotate(str(place), point, xytext=(4, 3), textcoords="offset points", fontweight="bold")
+        ax.margins(0.06)
+        ax.spines[:].set_visible(False)
+        figure.legend(loc="outside lower left", ncols=2)
+        return figure
 
-def _draw_pairs(title: str, first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> Figure:
-    figure = _figure(title, 4.1)
-    ax = figure.add_subplot(xticks=[], yticks=[])
-    ax.plot(*np.stack([first, second], axis=1).transpose(2, 1, 0), color="#bbbbbb", linewidth=0.8, clip_on=False)
-    for points, name, color in zip((first, second), names, COLORS):
-        ax.plot(*points.T, "o", color=color, markersize=5, label=name, clip_on=False)
-    for place, point in enumerate(first[:NUMBERED], 1):
-        ax.annotate(str(place), point, xytext=(4, 3), textcoords="offset points", fontweight="bold")
-    ax.margins(0.06)
-    ax.spines[:].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=2)
-    return figure
+    return Chart(title, text, draw)
 
 
 def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) -> Chart:
@@ -270,36 +233,36 @@ def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) 
     """
     row, column = divmod(int(weights.argmax()), len(names))
     text = f"Largest weight: {names[row]} to {names[column]}, {number(float(weights.max()))}"
-    return Chart(title, text, partial(_draw_heat, title, weights, names, split, text))
 
+    def draw() -> Figure:
+        figure = _figure(title, 4.3)
+        ax = figure.add_subplot(xlabel=text)
+        _draw_weights(ax, weights, split)
+        ax.set_xticks(range(len(names)), names, rotation=90)
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(length=0, labelsize=7.5, labeltop=True, labelbottom=False)
+        return figure
 
-def _draw_heat(title: str, weights: np.ndarray, names: Sequence[str], split: int, text: str) -> Figure:
-    figure = _figure(title, 4.3)
-    ax = figure.add_subplot(xlabel=text)
-    _heat(ax, weights, split)
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
-    ax.tick_params(length=0, labelsize=7.5, labeltop=True, labelbottom=False)
-    return figure
+    return Chart(title, text, draw)
 
 
 def heat_maps(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int) -> Chart:
     """Return a chart of several small heat maps, each under its own title; at most four in a row."""
-    return Chart(title, ", ".join(label for label, _ in panels), partial(_draw_heats, title, panels, columns, split))
-
-
-def _draw_heats(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int) -> Figure:
     columns = min(columns, 4)
-    rows = math.ceil(len(panels) / columns)
-    figure = _figure(title, 0.2 + rows * (_WIDTH / columns + 0.15))
-    for place, (label, weights) in enumerate(panels, 1):
-        ax = figure.add_subplot(rows, columns, place, xticks=[], yticks=[])
-        ax.set_title(label, fontsize=8, pad=3)
-        _heat(ax, weights, split)
-    return figure
+
+    def draw() -> Figure:
+        rows = math.ceil(len(panels) / columns)
+        figure = _figure(title, 0.2 + rows * (_WIDTH / columns + 0.15))
+        for place, (label, weights) in enumerate(panels, 1):
+            ax = figure.add_subplot(rows, columns, place, xticks=[], yticks=[])
+            ax.set_title(label, fontsize=8, pad=3)
+            _draw_weights(ax, weights, split)
+        return figure
+
+    return Chart(title, ", ".join(label for label, _ in panels), draw)
 
 
-def _heat(ax: Axes, weights: np.ndarray, split: int) -> None:
+def _draw_weights(ax: Axes, weights: np.ndarray, split: int) -> None:
     """Draw from white at 0 to the first colour at the maximum."""
     shades = LinearSegmentedColormap.from_list("weights", ("#ffffff", COLORS[0]))
     ax.imshow(weights, cmap=shades, vmin=0.0, vmax=float(weights.max()) or 1.0, interpolation="none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,17 +19,21 @@ _SINGLE = {
     "train/grad_norm": "Gradient norm, before clipping",
     "speed/tokens_per_second": "Tokens per second",
 }
-# Cloze metrics -> words for the legend.
-_CLOZE = {"_cloze_mono": ", sentence alone", "_cloze_parallel": ", with translation"}
-# Cross-lingual metrics have charts of their own.
-_CROSS_LINGUAL = (*_CLOZE, "_retrieval", "_zero_shot")
+# Cross-lingual metrics, which have charts of their own.
+_CROSS_LINGUAL = ("_cloze_mono", "_cloze_parallel", "_retrieval", "_zero_shot")
 _COMPARED = {
     ("train/", "_loss"): "training loss",
     ("valid/", "_ppl"): "validation perplexity",
     ("valid/", "_acc"): "validation accuracy (%)",
 }
-# What a reference holds.
-_KEPT = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
+# Metric -> name in a legend; others are language and objective.
+_LABELS = {
+    r"valid/(.+)_cloze_mono_\w+": r"\1, sentence alone",
+    r"valid/(.+)_cloze_parallel_\w+": r"\1, with translation",
+    r"zero_shot/(.+)_layer(\d+)_centered": r"\1 layer \2",
+    r"bli/(.+)_csls_p(\d+)": r"\1 P@\2",
+}
+_REFERENCE_METRICS = ("train/mlm_loss", "train/tlm_loss", "train/clm_loss", "valid/")
 _Curves = Mapping[str, list[list[float]]]
 
 
@@ -47,37 +52,28 @@ def curve_charts(runs: Sequence[RunData]) -> list[Chart]:
 
 
 def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
-    losses = run.names("train/", "_loss")
-    lines = _lines(run, past, losses, "_loss")
-    end = run.curve("train/loss")[0]
-    if end:
+    lines = _lines(run, past, run.names("train/", "_loss"))
+    if end := run.curve("train/loss")[0]:
         lines.append(Line("unigram entropy", [0.0, end[-1]], [run.monitor.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats per token)", lines, _TOKENS)
-    for suffix, title, log in (("_ppl", "Validation perplexity", True), ("_acc", "Validation accuracy (%)", False)):
+    for suffix, title in (("_ppl", "Validation perplexity"), ("_acc", "Validation accuracy (%)")):
         names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
-        yield line_chart(title, _lines(run, past, names, suffix), _TOKENS, log)
-    yield from _cross_lingual(run, past)
+        yield line_chart(title, _lines(run, past, names), _TOKENS, log=suffix == "_ppl")
 
-
-def _cross_lingual(run: RunData, past: _Curves) -> Iterator[Chart | None]:
-    """Yield charts of cloze, bitext retrieval, zero-shot classification and bilingual lexicon induction."""
-    names = [name for kind in _CLOZE for name in run.per_language(f"{kind}_acc")]
-    lines = _lines(run, past, names, "_acc")
-    yield line_chart("Masked-word accuracy (%)", lines, _TOKENS, floor=0.0)
+    cloze = run.per_language("_cloze_mono_acc") + run.per_language("_cloze_parallel_acc")
     layers: dict[str, list[str]] = {}
     for name in run.names("retrieval/", "_cosine_top1"):
-        layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_")[2], []).append(name)
-    lines = [_mean(run, some, layer.replace("layer", "layer ")) for layer, some in layers.items()]
-    yield line_chart("Bitext retrieval P@1, mean of both directions (%)", lines, _TOKENS, floor=0.0)
-    lines = [
-        Line(_layer_label(name), *run.curve(name))
-        for name in run.names("zero_shot/", "_centered")
-        if not name.endswith("_source_centered")
-    ]
-    yield line_chart("Zero-shot accuracy (%)", lines, _TOKENS, floor=0.0)
-    names = run.names("bli/", "_csls_p1") + run.names("bli/", "_csls_p10")
-    lines = [Line(_lexicon_label(name), *run.curve(name)) for name in names]
-    yield line_chart("Bilingual lexicon induction from embeddings, CSLS (%)", lines, _TOKENS, floor=0.0)
+        layers.setdefault(name.removesuffix("_cosine_top1").rpartition("_layer")[2], []).append(name)
+    retrieval = [_mean(run, names, f"layer {layer}") for layer, names in layers.items()]
+    zero_shot = [name for name in run.names("zero_shot/", "_centered") if not name.endswith("_source_centered")]
+    lexicon = run.names("bli/", "_csls_p1") + run.names("bli/", "_csls_p10")
+    for title, lines in (
+        ("Masked-word accuracy (%)", _lines(run, past, cloze)),
+        ("Bitext retrieval P@1, mean of both directions (%)", retrieval),
+        ("Zero-shot accuracy (%)", _lines(run, past, zero_shot)),
+        ("Bilingual lexicon induction from embeddings, CSLS (%)", _lines(run, past, lexicon)),
+    ):
+        yield line_chart(title, lines, _TOKENS, floor=0.0)
 
 
 def _compared(runs: Sequence[RunData]) -> Iterator[Chart | None]:
@@ -85,7 +81,7 @@ def _compared(runs: Sequence[RunData]) -> Iterator[Chart | None]:
         for name in dict.fromkeys(name for run in runs for name in run.names(prefix, suffix)):
             if prefix == "train/" or any(name in run.per_language(suffix) for run in runs):
                 lines = [Line(run.name, *run.curve(name)) for run in runs]
-                yield line_chart(f"{_label(name, suffix)}: {what}", lines, _TOKENS, suffix == "_ppl")
+                yield line_chart(f"{_label(name)}: {what}", lines, _TOKENS, log=suffix == "_ppl")
 
 
 def reference_note(run: RunData) -> str:
@@ -104,10 +100,9 @@ def reference_of(run: RunData, points: int = 24) -> ReferenceCurve:
     """Return a run as ``configs/reference`` holds it, with about ``points`` points of each curve."""
     curves = {}
     for name in run.names("", ""):
-        if name.startswith(_KEPT):
+        if name.startswith(_REFERENCE_METRICS):
             xs, ys = run.curve(name)
-            every = max(1, len(xs) // points)
-            kept = sorted({*range(0, len(xs), every), len(xs) - 1})
+            kept = sorted({*range(0, len(xs), max(1, len(xs) // points)), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
     preset, changed = nearest_preset(run.settings)
     command = " ".join(["python train.py", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
@@ -118,13 +113,11 @@ def reference_of(run: RunData, points: int = 24) -> ReferenceCurve:
     return ReferenceCurve(preset, command, text, trained_on, judged_on, settings_that_matter(run.settings), curves)
 
 
-def _lines(run: RunData, past: _Curves, names: Sequence[str], suffix: str) -> list[Line]:
+def _lines(run: RunData, past: _Curves, names: Sequence[str]) -> list[Line]:
     """Return a line for each name, and then the reference's of those that it has, as far as the run has come."""
-    lines = [Line(_label(name, suffix), *run.curve(name)) for name in names]
-    for line, name in zip(list(lines), names):
-        if name in past and line.xs:
-            lines.append(_reference_line(line, past[name]))
-    return lines
+    lines = [Line(_label(name), *run.curve(name)) for name in names]
+    references = [_reference_line(line, past[name]) for line, name in zip(lines, names) if name in past and line.xs]
+    return lines + references
 
 
 def _reference_line(line: Line, points: Sequence[Sequence[float]]) -> Line:
@@ -145,22 +138,10 @@ def _mean(run: RunData, names: Sequence[str], label: str) -> Line:
     return Line(label, curves[-1][0], [sum(values) / len(values) for values in zip(*(ys for _, ys in curves))])
 
 
-def _layer_label(name: str) -> str:
-    """``zero_shot/de_layer2_centered`` -> ``de layer 2``."""
-    return name.partition("/")[2].rpartition("_")[0].replace("_layer", " layer ")
-
-
-def _lexicon_label(name: str) -> str:
-    """``bli/en-de_csls_p1`` -> ``en-de P@1``."""
-    direction, _, most = name.partition("/")[2].split("_")
-    return f"{direction} P@{most[1:]}"
-
-
-def _label(name: str, suffix: str) -> str:
+def _label(name: str) -> str:
     """``valid/de_mlm_ppl`` -> ``de MLM``, ``valid/de-en_cloze_parallel_ppl`` -> ``de-en, with translation``."""
-    key = name.partition("/")[2].removesuffix(suffix)
-    for kind, words in _CLOZE.items():
-        if key.endswith(kind):
-            return key.removesuffix(kind) + words
-    *first, objective = key.split("_")
-    return " ".join(["_".join(first), objective.upper() if objective in OBJECTIVES else objective]).strip()
+    for pattern, label in _LABELS.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(label)
+    language, _, objective = name.partition("/")[2].rpartition("_")[0].rpartition("_")
+    return f"{language} {objective.upper() if objective in OBJECTIVES else objective}".strip()

@@ -40,7 +40,7 @@ class SentencePca:
 
 
 @dataclass(frozen=True)
-class AttentionView:
+class PairAttention:
     """``weights`` (L, H, T, T) over ``words``; the second language begins at ``split``. One word was masked."""
 
     weights: np.ndarray
@@ -58,13 +58,13 @@ class AttentionView:
 
 @dataclass
 class Views:
-    """The views of one run; what its data does not allow is empty."""
+    """The views of one run; what its data does not allow is empty. ``retrieval``: by (pooling, layer)."""
 
     step: int = 0
     cloze: list[ClozeExample] = field(default_factory=list)
     retrieval: dict[tuple[str, int], list[Retrieval]] = field(default_factory=dict)
     pca: SentencePca | None = None
-    attention: AttentionView | None = None
+    attention: PairAttention | None = None
 
 
 def view(run: RunData, cloze_lang: str, words: int) -> Views:
@@ -76,53 +76,51 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
     model = load(run.path)
     if cloze_lang not in model.languages:
         raise ConfigError(f"cloze_lang={cloze_lang}: the model knows {', '.join(model.languages)}")
-    views, data = Views(model.step), run.nested["data"]
+    views, path = Views(model.step), run.settings["data.path"]
     if not any(name.startswith("valid.") and name.count(".") == 2 for name in run.header.corpora):
         return views  # the data need not exist any more
-    dataset = Dataset(data["path"])
+    dataset = Dataset(path)
     if dataset.fingerprint != run.header.fingerprint:
-        raise DataError(f"{data['path']}: this is no longer the data that {run.path} was trained on")
+        raise DataError(f"{path}: this is no longer the data that {run.path} was trained on")
     pairs = dataset.pairs("valid")
-    for pair in pairs:
-        if cloze_lang in pair.split("-") and not model.causal:
-            views.cloze += run_cloze(model.model, dataset, "valid", pair, cloze_lang, words)
-    views.retrieval, views.pca = _of_sentences(model, dataset, pairs[0])
-    if cloze_lang in pairs[0].split("-") and not model.causal:
-        views.attention = _attention(model, dataset, pairs[0], cloze_lang)
+    cloze_pairs = [pair for pair in pairs if cloze_lang in pair.split("-") and not model.causal]
+    for pair in cloze_pairs:
+        views.cloze += run_cloze(model.model, dataset, "valid", pair, cloze_lang, words)
+    _embed_pairs(views, model, dataset, pairs[0])
+    if pairs[0] in cloze_pairs:
+        views.attention = _attention_over_pair(model, dataset, pairs[0], cloze_lang)
     return views
 
 
-def _of_sentences(
-    model: PretrainedModel, dataset: Dataset, pair: str
-) -> tuple[dict[tuple[str, int], list[Retrieval]], SentencePca | None]:
-    """Return retrieval by every pooling and layer, and the projection."""
+def _embed_pairs(views: Views, model: PretrainedModel, dataset: Dataset, pair: str) -> None:
+    """Add retrieval by every pooling and layer, and the projection, of at least three pairs."""
     first, second = pair.split("-")
     sides = dataset.pair("valid", pair)
     longest = model.model.encoder.position_embeddings.num_embeddings
-    usable = np.flatnonzero(np.stack([s.lengths() for s in sides]).max(axis=0) + 2 <= longest)[:_RETRIEVED]
+    usable = np.flatnonzero(np.stack([side.lengths() for side in sides]).max(axis=0) + 2 <= longest)[:_RETRIEVED]
     if len(usable) < 3:
-        return {}, None
+        return
     ids = {lang: [side.sentence(i).astype(np.int64) for i in usable] for lang, side in zip((first, second), sides)}
     texts = {lang: [dataset.vocab.decode(one[:-1]) for one in of] for lang, of in ids.items()}
     vectors = {lang: model.embed_ids(of, lang) for lang, of in ids.items()}
-    found = {
-        (pooling.value, layer): retrieve({lang: v[pooling][layer] for lang, v in vectors.items()}, texts, model.device)
-        for pooling in Pooling
-        for layer in range(len(vectors[first][pooling]))
-    }
-    mean = {layer: results for (pooling, layer), results in found.items() if pooling == Pooling.mean.value}
-    best = max(mean, key=lambda layer: sum(one.top1 for one in mean[layer] if one.scoring == "cosine"))
+    cosine = []
+    for pooling in Pooling:
+        for layer in range(len(vectors[first][pooling])):
+            units = {lang: of[pooling][layer] for lang, of in vectors.items()}
+            views.retrieval[pooling.value, layer] = found = retrieve(units, texts, model.device)
+            if pooling is Pooling.mean:
+                cosine.append(sum(one.top1 for one in found if one.scoring == "cosine"))
+    best = cosine.index(max(cosine))
     shown = min(_PROJECTED, len(usable))
-    both = np.concatenate([vectors[lang][Pooling.mean][best][:shown] for lang in (first, second)])
-    plane, share = pca_2d(both)
-    shown_texts = list(zip(texts[first][:shown], texts[second][:shown]))
-    return found, SentencePca((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
+    plane, share = pca_2d(np.concatenate([vectors[lang][Pooling.mean][best][:shown] for lang in (first, second)]))
+    shown_texts = list(zip(texts[first][:shown], texts[second]))
+    views.pca = SentencePca((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)
 
 
-def _attention(model: PretrainedModel, dataset: Dataset, pair: str, cloze_lang: str) -> AttentionView | None:
+def _attention_over_pair(model: PretrainedModel, dataset: Dataset, pair: str, cloze_lang: str) -> PairAttention | None:
     """Return the attention on the first pair that is short and has a word to mask."""
-    languages = [cloze_lang, *(lang for lang in pair.split("-") if lang != cloze_lang)]
     sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
+    languages = sorted(sides, key=lambda lang: lang != cloze_lang)
     vocab = dataset.vocab
     for number in range(len(sides[cloze_lang])):
         sentence, other = (sides[lang].sentence(number).astype(np.int64) for lang in languages)
@@ -130,13 +128,12 @@ def _attention(model: PretrainedModel, dataset: Dataset, pair: str, cloze_lang: 
         if not places or len(sentence) + len(other) + 2 > _LONGEST or min(len(sentence), len(other)) < 5:
             continue
         place = places[len(places) // 2]
-        masked = sentence.copy()
-        masked[place] = MASK
+        truth, sentence[place] = vocab.word(int(sentence[place])), MASK
         ids = (dataset.language_id(languages[0]), dataset.language_id(languages[1]))
-        rows = pair_sequences([masked], [other], ids)
+        rows = pair_sequences([sentence], [other], ids)
         batch = make_batch("mlm", rows, rows.tokens, rows.tokens == MASK).to(model.device)
-        guess = int(model.model.logits(batch).argmax())
+        guess = vocab.word(int(model.model.logits(batch).argmax()))
         weights = attention_weights(model.model, batch)[:, 0].cpu().numpy()
         words = [vocab.word(token).replace(SPECIALS[MASK], "<mask>") for token in rows.tokens[0].tolist()]
-        return AttentionView(weights, words, len(masked) + 1, vocab.word(int(sentence[place])), vocab.word(guess))
+        return PairAttention(weights, words, len(sentence) + 1, truth, guess)
     return None

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 # TensorBoard's own reader: it leaves out the texts that a resumed run has written again.
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import flatten
-from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.finding import Finding
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.errors import CheckpointError
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
-from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
 _SAMPLES = "samples/"
 _TEXT = "/text_summary"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A word of a masked sentence; ``guess``: the prediction, None where nothing was masked."""
-
-    word: str
-    guess: str | None = None
 
 
 class RunData:
@@ -43,17 +29,20 @@ class RunData:
             raise CheckpointError(f"{metrics}: missing; is this a run directory?")
         self.path, self.name = path, path.name
         self.records = read_records(metrics)
-        self.nested = current_settings(read_json(path / "config.json"))
-        self.settings = flatten(self.nested)
         self.environment = read_json(path / "environment.json")
         self.status = read_json(path / "status.json")
-        self.header, self.vocab = Header.read(path), Vocab.read(path / "vocab")
         self.monitor = RunMonitor(path)
+        self.settings, self.header, self.vocab = self.monitor.settings, self.monitor.header, self.monitor.vocab
 
     @property
     def last(self) -> dict[str, Any]:
-        """Return the last training metrics; empty before the first."""
+        """The last training metrics; empty before the first."""
         return next((record for record in reversed(self.records) if "train/loss" in record), {})
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The metrics of all evaluations."""
+        return [record for record in self.records if any(key.startswith("valid/") for key in record)]
 
     def names(self, prefix: str, suffix: str) -> list[str]:
         """Return the metrics that are named so, in the order of their first appearance."""
@@ -62,20 +51,18 @@ class RunData:
 
     def per_language(self, suffix: str) -> list[str]:
         """Return the validation metrics of single languages and pairs, without the means over them."""
-        return [name for name in self.names("valid/", suffix) if self._has_language(name)]
-
-    def _has_language(self, name: str) -> bool:
-        key = name.partition("/")[2].partition("_")[0]
-        return set(key.split("-")) <= set(self.header.languages)
+        first_words = {name: re.split("[/_]", name)[1] for name in self.names("valid/", suffix)}
+        return [name for name, word in first_words.items() if set(word.split("-")) <= set(self.header.languages)]
 
     def curve(self, name: str) -> tuple[list[float], list[float]]:
         """Return a metric over the tokens that the run had seen: (tokens, values)."""
-        xs, ys = [], []
-        for record in self.records:
-            if name in record:
-                xs.append(self._tokens(record["step"]))
-                ys.append(record[name])
-        return xs, ys
+        points = [(self._tokens_at.get(r["step"], float(r["step"])), r[name]) for r in self.records if name in r]
+        return [tokens for tokens, _ in points], [value for _, value in points]
+
+    @cached_property
+    def _tokens_at(self) -> dict[int, float]:
+        """Step -> tokens; every evaluation follows a record of training metrics."""
+        return {0: 0.0} | {r["step"]: r["progress/tokens"] for r in self.records if "progress/tokens" in r}
 
     def findings(self) -> list[Finding]:
         """Return the problems of the run."""
@@ -85,38 +72,14 @@ class RunData:
         return found
 
     @cached_property
-    def samples(self) -> dict[str, list[tuple[int, list[list[Piece]]]]]:
-        """Map each validation set to (step, its masked sentences with the predictions of that step), oldest first."""
+    def samples(self) -> dict[str, list[tuple[int, str]]]:
+        """Map each validation set to (step, sequences as sample_predictions of evaluate/cloze returns them)."""
         board = EventAccumulator(str(self.path / "tensorboard"), size_guidance={"tensors": 0})
         board.Reload()
-        found = {}
-        for tag in board.Tags()["tensors"]:
-            if tag.startswith(_SAMPLES):
-                events = board.Tensors(tag)
-                texts = [(event.step, event.tensor_proto.string_val[0].decode()) for event in events]
-                found[tag.removeprefix(_SAMPLES).removesuffix(_TEXT)] = [(step, pieces(text)) for step, text in texts]
-        return found
-
-    @cached_property
-    def _tokens_at(self) -> dict[int, float]:
-        return {0: 0.0} | {r["step"]: r["progress/tokens"] for r in self.records if "progress/tokens" in r}
-
-    def _tokens(self, step: int) -> float:
-        """Return the tokens at a step; every evaluation follows a record of training metrics."""
-        return self._tokens_at.get(step, float(step))
-
-
-def pieces(markdown: str) -> list[list[Piece]]:
-    """Parse what :func:`xlmtrain.evaluate.cloze.sample_predictions` returns: ``[gold > predicted]``, ``**[gold]**``."""
-    sentences = []
-    for line in markdown.splitlines():
-        text = unescape(line.partition(". ")[2])
-        sentences.append([_piece(match) for match in re.finditer(r"\*\*\[(\S+)\]\*\*|\[(\S+) > (\S+)\]|(\S+)", text)])
-    return sentences
-
-
-def _piece(match: re.Match[str]) -> Piece:
-    right, truth, guess, word = (text and text.replace(SPECIALS[MASK], "<mask>") for text in match.groups())
-    if right is not None:
-        return Piece(right, right)
-    return Piece(word) if truth is None else Piece(truth, guess)
+        return {
+            tag.removeprefix(_SAMPLES).removesuffix(_TEXT): [
+                (event.step, event.tensor_proto.string_val[0].decode()) for event in board.Tensors(tag)
+            ]
+            for tag in board.Tags()["tensors"]
+            if tag.startswith(_SAMPLES)
+        }

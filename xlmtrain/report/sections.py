@@ -1,11 +1,15 @@
-"""The sections of a report, from the first question (did it go well?) to the last (on which machine?)."""
+"""The sections of a report, from the first question (did it go well?) to the last (on which machine?).
+
+A section that the run has nothing for is an empty list.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Sequence
-from html import escape
+from dataclasses import replace
+from html import escape, unescape
 from typing import Any
 
 import numpy as np
@@ -27,14 +31,20 @@ from xlmtrain.report.charts import (
     paired_scatter,
 )
 from xlmtrain.report.curves import curve_charts, reference_note
-from xlmtrain.report.html import Block, Fold, Gallery, Html, Section, Table, tiles
-from xlmtrain.report.model_views import AttentionView, SentencePca, Views
-from xlmtrain.report.run_data import Piece, RunData
+from xlmtrain.report.html import Block, Gallery, Html, Section, Table, tiles
+from xlmtrain.report.model_views import PairAttention, SentencePca, Views
+from xlmtrain.report.run_data import RunData
+from xlmtrain.text.vocab import MASK, SPECIALS
 
 _SENTENCES, _STEPS_SHOWN = 2, 5
 _SMALL_MAPS = 16
-# Metric -> label, beside perplexity and accuracy of each objective.
+_PLACES = ("run", "data.path")  # settings that differ between all runs
+# Metric -> label, of those shown beside the run's status.
 _LABELS = {
+    f"valid/{objective}_{kind}": f"{objective.upper()} {words}"
+    for objective in OBJECTIVES
+    for kind, words in (("ppl", "perplexity"), ("acc", "accuracy, %"))
+} | {
     "valid/cloze_mono_acc": "masked-word accuracy, sentence alone, %",
     "valid/cloze_parallel_acc": "masked-word accuracy, with translation, %",
     "valid/retrieval_acc": "bitext retrieval P@1, best layer, %",
@@ -42,15 +52,19 @@ _LABELS = {
 }
 
 
+def place(run: RunData) -> str:
+    """Return how many processes ran, and where."""
+    return f"{run.environment['processes']} process(es) on {run.environment['device']}"
+
+
 def totals(run: RunData) -> list[tuple[str, str]]:
     """Return (label, value) of what the run cost; empty before the first step."""
-    last = run.last
-    if not last:
+    if not run.last:
         return []
-    seconds, tokens = last["progress/seconds"], last["progress/tokens"]
+    seconds, tokens = run.last["progress/seconds"], run.last["progress/tokens"]
     memory = max(record.get("speed/peak_memory_gb", 0) for record in run.records)
     return [
-        ("steps", f"{last['step']:,}"),
+        ("steps", f"{run.last['step']:,}"),
         ("tokens", number(tokens)),
         ("of training", duration(seconds)),
         ("tokens/s", number(tokens / max(seconds, 1e-9))),
@@ -58,45 +72,64 @@ def totals(run: RunData) -> list[tuple[str, str]]:
     ]
 
 
-def overview(run: RunData, views: Views) -> list[Block]:
-    """Return the run in a few values."""
-    values = [("status", run.status.get("status", "unknown")), *totals(run)]
-    values += [(_metric_label(name), f"{value:.2f}") for name, value in _best_metrics(run, views.step)]
-    where = f"{run.environment['processes']} process(es) on {run.environment['device']}"
-    return [tiles(values), f"{where}. The views below are of the model at step {views.step:,}."]
+def _best_metrics(run: RunData, step: int) -> dict[str, str]:
+    """Return label -> value of the mean validation metrics at the step of the model that is shown."""
+    last: dict[str, float] = next((record for record in reversed(run.evaluations) if record["step"] <= step), {})
+    return {label: f"{last[name]:.2f}" for name, label in _LABELS.items() if name in last}
 
 
-def findings(run: RunData) -> Html:
-    """Return the problems with their likely causes, or that there are none."""
+def status(run: RunData, views: Views) -> list[Block]:
+    """Return the run in a few values, and its problems with their likely causes, or that there are none."""
+    values = [("status", run.status.get("status", "unknown")), *totals(run), *_best_metrics(run, views.step).items()]
     blocks = []
     for finding in run.findings():
         causes = "".join(f"<li>{escape(cause)}</li>" for cause in finding.causes)
         kind = "finding error" if finding.severity is Severity.error else "finding"
         blocks.append(f'<div class="{kind}">{escape(finding.what)}{f"<ul>{causes}</ul>" if causes else ""}</div>')
     nothing = '<div class="finding ok">No plateau, divergence, overfitting or inefficiency found in the metrics.</div>'
-    return Html("\n".join(blocks) or nothing)
+    shown = f"{place(run)}. The views below are of the model at step {views.step:,}."
+    return [tiles(values), shown, Html("\n".join(blocks) or nothing)]
+
+
+def comparison(runs: Sequence[tuple[RunData, Views]]) -> list[Block]:
+    """Return a row of metrics for each run, and the settings in which they differ."""
+    best = [_best_metrics(run, views.step) for run, views in runs]
+    labels = list(dict.fromkeys(label for metrics in best for label in metrics))
+    rows = []
+    for (run, views), metrics in zip(runs, best):
+        alone, together = cloze_accuracy(views.cloze)
+        cloze = f"{alone:.0%} / {together:.0%}" if views.cloze else ""
+        tokens = number(run.last.get("progress/tokens", 0))
+        rows.append((run.name, tokens, *(metrics.get(label, "") for label in labels), cloze))
+    header = ("run", "tokens", *labels, "masked words below, without / with translation")
+    settings = []
+    for key in dict.fromkeys(key for run, _ in runs for key in run.settings):
+        values = [str(run.settings.get(key)) for run, _ in runs]
+        if key not in _PLACES and len(set(values)) > 1:
+            settings.append((key, *values))
+    names = ("setting", *(run.name for run, _ in runs))
+    return [Table(header, rows), *([Table(names, settings, range(len(names)))] if settings else [])]
 
 
 def curves(runs: Sequence[RunData]) -> Section:
     """Return all metrics over tokens; of a single run also its validation in numbers."""
+    gallery = Gallery(curve_charts(runs))
     if len(runs) > 1:
-        return Section("Curves", [Gallery(curve_charts(runs))])
-    note, table = reference_note(runs[0]), validation(runs[0])
-    blocks: list[Block] = [note] if note else []
-    blocks.append(Gallery(curve_charts(runs)))
-    return Section("Curves", [*blocks, *(Fold(section.title, section.blocks) for section in table)])
+        return Section("Curves", [gallery])
+    note = reference_note(runs[0])
+    numbers = [replace(section, folded=True) for section in validation(runs[0])]
+    return Section("Curves", [*([note] if note else []), gallery, *numbers])
 
 
 def validation(run: RunData) -> list[Section]:
-    """Return perplexity and accuracy of each set at every evaluation; nothing if there was none."""
-    evaluations = [record for record in run.records if any(key.startswith("valid/") for key in record)]
-    if not evaluations:
+    """Return perplexity and accuracy of each set at every evaluation."""
+    if not run.evaluations:
         return []
-    names = [key.removesuffix("_ppl") for key in evaluations[0] if key.startswith("valid/") and key.endswith("_ppl")]
+    names = [key.removesuffix("_ppl") for key in run.evaluations[0] if re.fullmatch(r"valid/.*_ppl", key)]
     names = [name for name in names if not name.endswith(("_cloze_mono", "_cloze_parallel"))]  # their means are enough
     rows = [
         (str(record["step"]), *(f"{record[f'{name}_ppl']:.2f} ({record[f'{name}_acc']:.1f})" for name in names))
-        for record in evaluations
+        for record in run.evaluations
     ]
     header = ("step", *(name.removeprefix("valid/") for name in names))
     return [Section("Validation: perplexity (accuracy in %)", [Table(header, rows, left=())])]
@@ -109,8 +142,8 @@ def cloze_accuracy(examples: Sequence[ClozeExample]) -> tuple[float, float]:
     return alone / total, sum(example.parallel == example.gold for example in examples) / total
 
 
-def cloze(examples: Sequence[ClozeExample], shown: int = 10) -> list[Section]:
-    """Return masked-word accuracy without and with the translation, and ``shown`` examples; nothing without any.
+def cloze_examples(examples: Sequence[ClozeExample], shown: int = 10) -> list[Section]:
+    """Return masked-word accuracy without and with the translation, and ``shown`` examples.
 
     Examples that only the translation solved come first, in at most half of the rows.
     """
@@ -137,56 +170,67 @@ def predictions(run: RunData) -> list[Section]:
     parts = []
     for name, evaluations in run.samples.items():
         chosen = sorted({round(i * (len(evaluations) - 1) / (_STEPS_SHOWN - 1)) for i in range(_STEPS_SHOWN)})
-        for sentence in range(min(_SENTENCES, len(evaluations[-1][1]))):
-            rows = "".join(
-                f"<tr><td class=n>{step:,}</td><td>{_sentence(sentences[sentence])}</td></tr>"
-                for step, sentences in (evaluations[place] for place in chosen)
-            )
-            head = f"<h3>{escape(name.replace('_', ' '))}</h3>" if sentence == 0 else ""
-            parts.append(
-                f'{head}<div class="wide"><table><thead><tr><th class=n>step</th><th>masked words as predicted'
-                f"</th></tr></thead><tbody>{rows}</tbody></table></div>"
-            )
+        shown = [(step, text.splitlines()[:_SENTENCES]) for step, text in (evaluations[i] for i in chosen)]
+        for i in range(len(shown[-1][1])):
+            rows = [f"<tr><td class=n>{step:,}</td><td>{marked_sentence(lines[i])}</td></tr>" for step, lines in shown]
+            title = f"<h3>{escape(name.replace('_', ' '))}</h3>" if i == 0 else ""
+            head = "<thead><tr><th class=n>step</th><th>masked words as predicted</th></tr></thead>"
+            body = f"<tbody>{''.join(rows)}</tbody>"
+            parts.append(f'{title}<div class="wide"><table>{head}{body}</table></div>')
     note = "Right predictions are green. Of a wrong one, the masked word is struck out and the prediction follows."
     return [Section("Predictions during training", [note, Html("\n".join(parts))])] if parts else []
 
 
+def marked_sentence(line: str) -> str:
+    """Return a line of evaluate/cloze's ``sample_predictions`` as HTML.
+
+    ``[gold > predicted]`` and ``**[gold]**`` are coloured, subwords joined; a masked part of a word keeps a hyphen.
+    Ends of sentences become dots.
+    """
+    text = unescape(line.partition(". ")[2]).replace(SPECIALS[MASK], "<mask>")
+    words = re.sub(r"\*\*\[(\S+)\]\*\*|\[(\S+) > (\S+)\]|(\S+)", _marked_word, text)
+    return re.sub(r"(· )+·", "·", words.replace("@@ ", "").replace("@@", "-").replace("&lt;/s&gt;", "·"))
+
+
+def _marked_word(match: re.Match[str]) -> str:
+    right, gold, predicted, word = (escape(text) if text else text for text in match.groups())
+    if right:
+        return f'<span class="right">{right}</span>'
+    return word or f'<span class="wrong"><s>{gold}</s> {predicted}</span>'
+
+
 def retrieval(runs: Sequence[tuple[RunData, Views]]) -> list[Section]:
-    """Return bitext retrieval by the sentence embeddings of each layer; nothing without validation pairs."""
-    rows = []
-    for run, views in runs:
-        for (pooling, layer), found in views.retrieval.items():
-            cells = [f"{one.top1:.1f} ({one.mrr:.3f})" for one in found]
-            rows.append((*((run.name,) if len(runs) > 1 else ()), pooling, str(layer), *cells))
+    """Return bitext retrieval by the sentence embeddings of each layer."""
+    several = len(runs) > 1
+    rows = [
+        (*([run.name] if several else []), pooling, str(layer), *(f"{one.top1:.1f} ({one.mrr:.3f})" for one in found))
+        for run, views in runs
+        for (pooling, layer), found in views.retrieval.items()
+    ]
     if not rows:
         return []
     first = next(iter(next(views.retrieval for _, views in runs if views.retrieval).values()))
-    header = ["pooling", "layer", *(f"{one.direction} {one.scoring}" for one in first)]
-    header = ["run", *header] if len(runs) > 1 else header
+    header = [*(["run"] if several else []), "pooling", "layer", *(f"{one.direction} {one.scoring}" for one in first)]
     charts = [_retrieval_chart(runs, direction) for direction in dict.fromkeys(one.direction for one in first)]
     text = (
         "Each validation sentence is searched for among all of the other language, by cosine. Layer 0 is the token "
         "embeddings: shared names and numbers are enough to find some sentences there. The best layer is chosen on "
         "these same sentences, so its value is optimistic."
     )
-    table = Fold("All values: P@1 in % (mean reciprocal rank)", [Table(header, rows)])
-    return [
-        Section("Bitext retrieval by sentence embeddings", [text, Gallery([chart for chart in charts if chart]), table])
-    ]
+    table = Section("All values: P@1 in % (mean reciprocal rank)", [Table(header, rows)], folded=True)
+    gallery = Gallery([chart for chart in charts if chart])
+    return [Section("Bitext retrieval by sentence embeddings", [text, gallery, table])]
 
 
 def _retrieval_chart(runs: Sequence[tuple[RunData, Views]], direction: str) -> Chart | None:
-    lines = []
+    points: dict[str, dict[int, float]] = {}
     for run, views in runs:
-        for pooling in dict.fromkeys(pooling for pooling, _ in views.retrieval):
-            points = [
-                (layer, one.top1)
-                for (p, layer), found in views.retrieval.items()
-                for one in found
-                if p == pooling and one.direction == direction and one.scoring == "cosine"
-            ]
+        for (pooling, layer), found in views.retrieval.items():
             label = f"{run.name}, {pooling}" if len(runs) > 1 else f"{pooling} pooling"
-            lines.append(Line(label, [x for x, _ in points], [y for _, y in points]))
+            for one in found:
+                if one.direction == direction and one.scoring == "cosine":
+                    points.setdefault(label, {})[layer] = one.top1
+    lines = [Line(label, list(values), list(values.values())) for label, values in points.items()]
     return line_chart(f"{direction}: bitext retrieval P@1 (%)", lines, "layer", floor=0.0)
 
 
@@ -194,43 +238,39 @@ def sentence_pca(name: str, pca: SentencePca | None) -> list[Section]:
     """Return translations on two principal components, with the texts of those that are numbered."""
     if pca is None:
         return []
-    title = f"{name}: sentences of layer {pca.layer}, {pca.share:.0%} of the variance"
-    items = "".join(
-        "<li>"
-        + "".join(f'<span><b style="color: {color}">●</b> {escape(text)}</span>' for text, color in zip(pair, COLORS))
-        + "</li>"
-        for pair in pca.texts[:NUMBERED]
-    )
+    items = ""
+    for pair in pca.texts[:NUMBERED]:
+        spans = (f'<span><b style="color: {color}">●</b> {escape(text)}</span>' for text, color in zip(pair, COLORS))
+        items += f"<li>{''.join(spans)}</li>"
     text = (
         "Sentence embeddings on their first two principal components, each linked with its translation. Short links "
         "and mixed colours mean that the languages share the space; two separate clouds mean that they do not."
     )
+    title = f"{name}: sentences of layer {pca.layer}, {pca.share:.0%} of the variance"
     chart = paired_scatter(title, *pca.points, pca.languages)
     return [Section("PCA of sentence embeddings", [text, Gallery([chart], f'<ol class="pairs">{items}</ol>')])]
 
 
-def attention(name: str, view: AttentionView | None) -> list[Section]:
+def attention_maps(name: str, pair: PairAttention | None) -> list[Section]:
     """Return the head with most attention to the other language, and an overview of all."""
-    if view is None:
+    if pair is None:
         return []
-    across = view.across()
+    across = pair.across()
     layer, head = (int(i) for i in np.unravel_index(across.argmax(), across.shape))
     title = f"{name}: layer {layer + 1}, head {head + 1}: {across[layer, head]:.0%} of its attention across"
-    large = heat_map(title, view.weights[layer, head], view.words, view.split)
+    large = heat_map(title, pair.weights[layer, head], pair.words, pair.split)
     layers, heads = across.shape
     if layers * heads <= _SMALL_MAPS:
-        panels = [
-            (f"{i + 1}.{j + 1}: {across[i, j]:.0%}", view.weights[i, j]) for i in range(layers) for j in range(heads)
-        ]
-        title, columns = f"{name}: each layer.head, and its share across", heads
+        each, columns = "layer.head", heads
+        panels = [(f"{i + 1}.{j + 1}: {across[i, j]:.0%}", pair.weights[i, j]) for i, j in np.ndindex(layers, heads)]
     else:
-        panels = [(f"{i + 1}: {across[i].mean():.0%}", view.weights[i].mean(axis=0)) for i in range(layers)]
-        title, columns = f"{name}: each layer, and its share across", layers
+        each, columns = "layer", layers
+        panels = [(f"{i + 1}: {across[i].mean():.0%}", pair.weights[i].mean(axis=0)) for i in range(layers)]
+    small = heat_maps(f"{name}: each {each}, and its share across", panels, columns, pair.split)
     text = (
-        f"“{view.truth}” is masked, the prediction is “{view.guess}”. A row attends to the columns. The lines separate "
+        f"“{pair.truth}” is masked, the prediction is “{pair.guess}”. A row attends to the columns. The lines separate "
         "the two languages: the upper right and the lower left are attention across them."
     )
-    small = heat_maps(title, panels, columns, view.split)
     return [Section("Attention across a sentence pair", [text, Gallery([large, small])])]
 
 
@@ -255,77 +295,29 @@ def settings(run: RunData) -> Section:
     if preset and changed:
         rows = [(key, _plain(old), _plain(new)) for key, old, new in changed]
         blocks = [f"Nearest preset: {preset}. Differences:", Table(("setting", preset, "this run"), rows, range(3))]
-    rows_of_all = [(key, _plain(value)) for key, value in run.settings.items()]
-    return Section("Settings", [*blocks, Fold("All settings", [Table(("setting", "value"), rows_of_all, range(2))])])
+    return Section("Settings", [*blocks, Section("All settings", [_listed("setting", run.settings)], folded=True)])
 
 
 def environment(run: RunData) -> Section:
     """Return versions and machine."""
     found = run.environment | {"code": run.environment.get("code", "")[:12]}
-    rows = [(key, _plain(value)) for key, value in found.items()]
-    return Section("Environment", [Table(("name", "value"), rows, range(2))])
+    return Section("Environment", [_listed("name", found)])
 
 
-def comparison(runs: Sequence[tuple[RunData, Views]], differing: Sequence[Sequence[str]]) -> list[Block]:
-    """Return a row of metrics for each run, and the settings in which they differ."""
-    names = list(dict.fromkeys(name for run, views in runs for name, _ in _best_metrics(run, views.step)))
-    rows = []
-    for run, views in runs:
-        values, last = dict(_best_metrics(run, views.step)), run.last
-        alone, together = cloze_accuracy(views.cloze)
-        rows.append(
-            (
-                run.name,
-                number(last["progress/tokens"]) if last else "0",
-                *(f"{values[name]:.2f}" if name in values else "" for name in names),
-                f"{alone:.0%} / {together:.0%}" if views.cloze else "",
-            )
-        )
-    header = ("run", "tokens", *map(_metric_label, names), "masked words below, without / with translation")
-    blocks: list[Block] = [Table(header, rows)]
-    if differing:
-        blocks.append(Table(("setting", *(run.name for run, _ in runs)), differing, range(1 + len(runs))))
-    return blocks
-
-
-def model_sections(run: RunData, views: Views) -> Iterator[Section]:
-    """Yield the sections of one run below its curves."""
-    yield from cloze(views.cloze)
-    yield from predictions(run)
-    yield from sentence_pca(run.name, views.pca)
-    yield from attention(run.name, views.attention)
-    yield data(run)
-    yield settings(run)
-    yield environment(run)
-
-
-def _best_metrics(run: RunData, step: int) -> list[tuple[str, float]]:
-    """Return the mean validation metrics at the step of the model that is shown."""
-    found = [record for record in run.records if record["step"] <= step and "valid/" in "".join(record)]
-    names = [n for o in OBJECTIVES for n in (f"valid/{o}_ppl", f"valid/{o}_acc")] + list(_LABELS)
-    return [(name, found[-1][name]) for name in names if found and name in found[-1]]
-
-
-def _metric_label(name: str) -> str:
-    if name in _LABELS:
-        return _LABELS[name]
-    objective, kind = name.partition("/")[2].split("_")
-    return f"{objective.upper()} {'perplexity' if kind == 'ppl' else 'accuracy, %'}"
-
-
-def _sentence(words: Sequence[Piece]) -> str:
-    """Join subwords; ends of sentences become dots, a masked part of a word keeps a hyphen."""
-    text = " ".join(_word(piece) for piece in words).replace("@@ ", "").replace("@@", "-").replace("&lt;/s&gt;", "·")
-    return re.sub(r"(· )+·", "·", text)
-
-
-def _word(piece: Piece) -> str:
-    if piece.guess is None:
-        return escape(piece.word)
-    if piece.guess == piece.word:
-        return f'<span class="right">{escape(piece.word)}</span>'
-    return f'<span class="wrong"><s>{escape(piece.word)}</s> {escape(piece.guess)}</span>'
+def _listed(kind: str, values: dict[str, Any]) -> Table:
+    return Table((kind, "value"), [(key, _plain(value)) for key, value in values.items()], range(2))
 
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def model_sections(run: RunData, views: Views) -> Iterator[Section]:
+    """Yield the sections of one run below its curves."""
+    yield from cloze_examples(views.cloze)
+    yield from predictions(run)
+    yield from sentence_pca(run.name, views.pca)
+    yield from attention_maps(run.name, views.attention)
+    yield data(run)
+    yield settings(run)
+    yield environment(run)
