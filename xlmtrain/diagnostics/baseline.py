@@ -141,6 +141,12 @@ def compare_to_baseline(
         "train": reference.trained_on == header.fingerprint_of("train"),
         "valid": reference.judged_on == header.fingerprint_of("valid"),
     }
+    likely = list(causes)
+    if not same_text["train"]:
+        likely.append(f"the training text is not what the preset's run had ({reference.text})")
+    for key, old, new in changed:
+        if new is not None and not any(key in cause for cause in causes):  # None: in a run of an earlier version
+            likely.append(f"{key}={new} (the preset: {old})")
     for name, points in _losses(records).items():
         split, _, metric = name.partition("/")
         if name not in reference.curves or not same_text[split]:
@@ -153,13 +159,6 @@ def compare_to_baseline(
         if loss > expected + SIGNIFICANT and tokens > _TIMES_TOKENS * needed:
             kind = f"{metric[:3].upper()} {'validation' if valid else 'training'} loss"
             already = f", and {loss:.2f} after {needed:,.0f}" if needed > xs[0] else ""
-            other = f"the training text is not what the preset's run had ({reference.text})"
-            likely = [*causes, *([] if same_text["train"] else [other])]
-            likely += [
-                f"{key}={new} (the preset: {old})"
-                for key, old, new in changed
-                if new is not None and not any(key in cause for cause in causes)  # None: a run of an earlier version
-            ]
             yield error(
                 f"Far behind the preset {reference.preset}: the {kind} is {loss:.2f} after {tokens:,.0f} tokens, where "
                 f"the preset's own run had {expected:.2f}{already}.",

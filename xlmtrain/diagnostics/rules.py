@@ -39,7 +39,7 @@ def config_warnings(settings: Settings, tokens: float) -> dict[str, Finding]:
     length = settings.get("data.sequence_length", 0)
     found = {}
     if warmup < _LEAST_WARMUP:
-        why = "full-rate steps on random weights push the model onto the plateau; 300 to 4,000 steps are usual"
+        why = "full-rate steps on random weights push the model onto the plateau; a few hundred to 4,000 are usual"
         found["no warm-up"] = error(f"no warm-up to speak of (optim.warmup_steps={warmup}): {why}")
     for kind, holds in (("high", rate * dim > _HIGH), ("low", rate * dim < _LOW)):
         if holds:
