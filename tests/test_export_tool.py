@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.repository import REPOSITORY
+from tests.support import programs
+from tests.support.programs import Call, script
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
 from tools import export
@@ -26,8 +25,6 @@ from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.pretrained import load
 from xlmtrain.train.checkpoint import CheckpointManager
 
-PROGRAM = REPOSITORY / "tools" / "export.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SENTENCE = "a <mask> k <mask> o"
 
 
@@ -207,9 +204,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_killed_it_has_not_made_the_file(run: Path, tmp_path: Path) -> None:
     arguments = [f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}"]
-    script = f"import sys; sys.argv[:] = {[str(PROGRAM), *arguments]!r}\n{KILLED}"
-    killed = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    killed = f"import sys; sys.argv[:] = {[script('export'), *arguments]!r}\n{KILLED}"
+    programs.run("-c", killed, code=-signal.SIGKILL)
     assert [re.sub(r"\d+$", "", path.name) for path in tmp_path.iterdir()] == [".model.pth.partial-"]
     export.main(arguments)
     assert_same_weights(tmp_path / "model.pth", run)
@@ -247,12 +243,11 @@ def test_what_is_refused(run: Path, tmp_path: Path, arguments: list[str], error:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refusal_of_the_program(run: Path, tmp_path: Path) -> None:
+def test_a_refusal_of_the_program(call: Call, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").touch()
-    command = [sys.executable, str(PROGRAM), f"model={run}", "format=xlm", "output=here"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    expected = "error: output=here: exists already; choose another name, or remove it first\n"
-    assert (done.returncode, done.stdout, done.stderr) == (3, "", expected)
+    monkeypatch.chdir(tmp_path)
+    printed = call("export", f"model={run}", "format=xlm", "output=here", code=3)
+    assert printed == "error: output=here: exists already; choose another name, or remove it first\n"
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
