@@ -20,10 +20,10 @@ from tests.download import test_fetch
 from tests.support import evil_pickles as evil
 from tests.support.evil_archives import TARS, TOO_MANY, ZIPS
 from tests.support.fault_table import Tries
-from tests.support.programs import run_here
+from tests.support.programs import free_port, run_here
 from tests.support.publisher import Hurried, publishing
 from tests.support.repository import REPOSITORY
-from tests.support.starts import free_port, settings
+from tests.support.starts import settings
 from tests.support.tiny import tiny_config, write_tiny_dataset
 from tests.support.training import checkpoint, train_alone
 from xlmtrain.config.load import compose, from_json

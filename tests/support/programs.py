@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -46,6 +47,13 @@ def run(*words: str, code: int | None = 0, timeout: float = 120, **options: Any)
     assert code in (None, process.returncode), f"exit code {process.returncode}: {errors}"
     assert code is None or "Traceback" not in (errors or ""), errors
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run_here(
