@@ -28,7 +28,7 @@ prepared/sample/dataset.json: $(VENV)/ready $(wildcard data/sample/*.de data/sam
 	$(BIN)/python tools/prepare.py corpus=sample overwrite=true
 
 test: $(VENV)/ready
-	$(PYTEST)
+	$(PYTEST) --numprocesses=2 --dist=loadfile
 
 test-slow: $(VENV)/ready
 	$(PYTEST) -m slow

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.support.oracle import Oracle
+from tests.support.programs import Call
 from tests.support.tiny import write_tiny_dataset
 from xlmtrain.runtime import failpoints
 
@@ -48,6 +49,12 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_dataset(tmp_path: Path) -> Path:
     """The same for one test alone, to damage."""
     return write_tiny_dataset(tmp_path / "data")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """``call(name, *arguments, code=0)``: a program's output, run in this process."""
+    return Call(monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.repository import REPOSITORY
+from tests.support.programs import Call
 from tests.support.tiny import ALONE, tiny_config, write_header
 from tests.support.training import checkpoint, records, train_alone
 from tools import evaluate as tool
@@ -216,14 +214,7 @@ def test_another_vocabulary_or_language_is_refused(run: Path, own_dataset: Path)
         tool.main([f"model={run}", f"data={own_dataset}"])
 
 
-def test_the_program(
-    run: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(REPOSITORY / "tools" / "evaluate.py")
-    monkeypatch.setattr(sys, "argv", [path, f"model={run}", f"data={tiny_dataset}", "split=dev"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(path, run_name="__main__")
-    output, errors = capsys.readouterr()
-    assert (ended.value.code, output) == (2, "")
+def test_the_program(call: Call, run: Path, tiny_dataset: Path) -> None:
+    errors = call("evaluate", f"model={run}", f"data={tiny_dataset}", "split=dev", code=2)
     assert errors.startswith("error: split=dev: ")
     assert errors.count("\n") == 1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.repository import REPOSITORY
+from tests.support import programs
+from tests.support.programs import Call, script
 from tests.support.tiny import tiny_config
-from tests.support.training import train_alone
+from tests.support.training import assert_same_weights, train_alone
 from tools import export
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model
@@ -26,8 +25,6 @@ from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.pretrained import load
 from xlmtrain.train.checkpoint import CheckpointManager
 
-PROGRAM = REPOSITORY / "tools" / "export.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SENTENCE = "a <mask> k <mask> o"
 
 
@@ -52,20 +49,13 @@ def weights_of(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best)
     return read_model(path, checkpoint).weights
 
 
-def assert_same_weights(a: Path, b: Path) -> None:
-    """To the last bit."""
-    first, second = weights_of(a), weights_of(b)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_a_run_to_the_originals_format_and_back(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, again = tmp_path / "new" / "model.pth", tmp_path / "again"
     export.main([f"model={run}", "format=xlm", f"output={file}"])
     assert capsys.readouterr().out == f"xlm: {file}\n"
     export.main([f"model={file}", f"codes={run / 'codes'}", "format=run", f"output={again}"])
     assert capsys.readouterr().out == f"run: {again}\n"
-    assert_same_weights(run, again)
+    assert_same_weights(weights_of(run), weights_of(again))
     first, second = load(run, device="cpu"), load(again, device="cpu")
     assert (first.languages, first.step) == (second.languages, second.step) == (["de", "en"], 15)
     for lang in ("de", "en"):
@@ -80,7 +70,7 @@ def test_a_run_to_the_originals_format_and_back(run: Path, tmp_path: Path, capsy
 def test_which_checkpoint(run: Path, tmp_path: Path, choice: list[str], step: int) -> None:
     export.main([f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}", *choice])
     assert read_model(tmp_path / "model.pth").provenance.step == step
-    assert_same_weights(tmp_path / "model.pth", run / "checkpoints" / f"step-{step:08d}")
+    assert_same_weights(weights_of(tmp_path / "model.pth"), weights_of(run / "checkpoints" / f"step-{step:08d}"))
     assert not torch.equal(
         weights_of(run, CheckpointChoice.last)["head.bias"], weights_of(run, CheckpointChoice.best)["head.bias"]
     )
@@ -119,7 +109,7 @@ def test_names_are_taken_as_they_are(
     export.main([f"model={name}", "format=run", f"output=run of {name}"])
     assert capsys.readouterr().out == f"xlm: {name}\nrun: run of {name}\n"
     assert {path.name for path in tmp_path.iterdir()} == {name, f"run of {name}"}
-    assert_same_weights(tmp_path / f"run of {name}", run)
+    assert_same_weights(weights_of(tmp_path / f"run of {name}"), weights_of(run))
 
 
 @pytest.mark.parametrize("form", ["run", "xlm", "vectors"])
@@ -207,12 +197,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_killed_it_has_not_made_the_file(run: Path, tmp_path: Path) -> None:
     arguments = [f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}"]
-    script = f"import sys; sys.argv[:] = {[str(PROGRAM), *arguments]!r}\n{KILLED}"
-    killed = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    killed = f"import sys; sys.argv[:] = {[script('export'), *arguments]!r}\n{KILLED}"
+    programs.run("-c", killed, code=-signal.SIGKILL)
     assert [re.sub(r"\d+$", "", path.name) for path in tmp_path.iterdir()] == [".model.pth.partial-"]
     export.main(arguments)
-    assert_same_weights(tmp_path / "model.pth", run)
+    assert_same_weights(weights_of(tmp_path / "model.pth"), weights_of(run))
 
 
 def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> None:
@@ -247,12 +236,11 @@ def test_what_is_refused(run: Path, tmp_path: Path, arguments: list[str], error:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refusal_of_the_program(run: Path, tmp_path: Path) -> None:
+def test_a_refusal_of_the_program(call: Call, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").touch()
-    command = [sys.executable, str(PROGRAM), f"model={run}", "format=xlm", "output=here"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    expected = "error: output=here: exists already; choose another name, or remove it first\n"
-    assert (done.returncode, done.stdout, done.stderr) == (3, "", expected)
+    monkeypatch.chdir(tmp_path)
+    printed = call("export", f"model={run}", "format=xlm", "output=here", code=3)
+    assert printed == "error: output=here: exists already; choose another name, or remove it first\n"
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.repository import REPOSITORY
+from tests.support.programs import Call
 from tests.support.toy import toy_config, toy_model
 from xlmtrain.interop.run import write_run
-
-Program = Callable[..., str]
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    """The program in this process: what it prints on standard output, or on standard error if it ends with ``code``."""
-
-    def start(*arguments: str, code: int = 0) -> str:
-        path = str(REPOSITORY / "tools" / "finetune.py")
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        ended: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        output, errors = capsys.readouterr()
-        assert ended == code, errors
-        return errors if code else output
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +27,10 @@ def arguments(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     return [f"init.pretrained={place / 'model'}", *files, *sizes]
 
 
-def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_path: Path) -> None:
+def test_the_table_of_a_fine_tuning(call: Call, arguments: list[str], tmp_path: Path) -> None:
     """Of two seeds; the same command again prints it again, without training."""
     run = tmp_path / "run"
-    printed = start(*arguments, f"run={run}", "seeds=[0,1]")
+    printed = call("finetune", *arguments, f"run={run}", "seeds=[0,1]")
     header, english, german = printed.splitlines()
     assert header.split()[:2] == ["language", "examples"]
     assert english.split()[:2] == ["en", "60"]
@@ -65,7 +41,7 @@ def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_pa
     assert results["labels"] == ["no", "yes"]
     assert [one["seed"] for one in results["seeds"]] == [0, 1]
     checkpoint = next((run / "seed-0" / "checkpoints").glob("step-*")).stat().st_mtime_ns
-    assert start(*arguments, f"run={run}", "seeds=[0,1]") == printed
+    assert call("finetune", *arguments, f"run={run}", "seeds=[0,1]") == printed
     assert next((run / "seed-0" / "checkpoints").glob("step-*")).stat().st_mtime_ns == checkpoint
 
 
@@ -79,13 +55,13 @@ def test_the_table_of_a_fine_tuning(start: Program, arguments: list[str], tmp_pa
         ("evaluate.patience=2", 2, "evaluate.patience: needs task.valid"),
     ],
 )
-def test_refuses(start: Program, arguments: list[str], tmp_path: Path, change: str, code: int, message: str) -> None:
+def test_refuses(call: Call, arguments: list[str], tmp_path: Path, change: str, code: int, message: str) -> None:
     kept = [argument for argument in arguments if argument.partition("=")[0] != change.partition("=")[0]]
-    assert message in start(*kept, change, f"run={tmp_path / 'run'}", code=code)
+    assert message in call("finetune", *kept, change, f"run={tmp_path / 'run'}", code=code)
     assert not (tmp_path / "run").exists()
 
 
-def test_help_explains_every_setting(start: Program) -> None:
-    printed = start("--help")
+def test_help_explains_every_setting(call: Call) -> None:
+    printed = call("finetune", "--help")
     for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.metric=accuracy", "task.test={}"):
         assert f"  {setting}   [" in printed

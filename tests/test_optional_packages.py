@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
+from tests.support import programs
 from tests.support.repository import REPOSITORY
 
 # What setup.cfg offers as extras, and what the extras bring along.
@@ -31,13 +28,5 @@ print("imported", len({modules!r}))
 
 
 def test_every_module_imports_without_them() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(missing=OPTIONAL, modules=MODULES)],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = programs.run("-c", PROGRAM.format(missing=OPTIONAL, modules=MODULES))
     assert done.stdout == f"imported {len(MODULES)}\n"

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import runpy
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -17,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support.pages import check_page
-from tests.support.repository import REPOSITORY
+from tests.support.programs import Call, script
+from tests.support.programs import run as run_program
 from tests.support.tiny import tiny_config
 from tests.support.training import records, train_alone
 from xlmtrain.data.dataset import Dataset
@@ -26,7 +22,6 @@ from xlmtrain.pretrained import CheckpointChoice, load
 from xlmtrain.text.vocab import EOS, MASK
 from xlmtrain.train.checkpoint import CheckpointManager
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SUBJECTS = {"Katze": "cat", "Kuh": "cow", "Maus": "mouse", "Ente": "duck", "Straße": "street"}
 VERBS = {"schläft": "sleeps", "wartet": "waits", "singt": "sings", "glänzt": "shines"}
 PLACES = {"im Garten": "in the garden", "am Fluss": "by the river", "heute früh": "early today"}
@@ -60,23 +55,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f'{split}.pairs={{de-en: ["{place}/{split}.{{lang}}"]}}',
         )
     ]
-    printed = start("prepare", f"output={output}", *texts, "bpe.merges=60", "workers=1")
+    printed = run_program(script("prepare"), f"output={output}", *texts, "bpe.merges=60", "workers=1").stdout
     assert f"prepared: {output}" in printed
     return output
-
-
-def start(tool: str, *arguments: str, code: int = 0) -> str:
-    """The program in a process of its own, which must end with exit code ``code``: what it prints, on either stream."""
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if code else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -86,30 +67,6 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_alone(tiny_config(path, prepared, SETTINGS))
     CheckpointManager(path / "checkpoints", keep_last=2).mark_best(15, "valid/mlm_ppl", 1.0)
     return path
-
-
-Tool = Callable[..., str]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
-    """Run a tool as the program it is, but in this process; a refusal must be one message without a traceback."""
-
-    def call(tool: str, *arguments: str, code: int = 0) -> str:
-        path = str(REPOSITORY / "tools" / f"{tool}.py")
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        ended: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        output, errors = capsys.readouterr()
-        assert ended == code, errors
-        assert errors.startswith("error: ") if code else errors == ""
-        assert errors.count("error: ") == (code != 0)
-        return errors if code else output
-
-    return call
 
 
 def guesses(line: str) -> list[tuple[str, float]]:
@@ -130,7 +87,7 @@ def test_prepared_text_is_what_was_given(prepared: Path) -> None:
             assert dataset.vocab.decode(sentence[:-1]) == line.replace(".", " .")
 
 
-def test_fill_mask_prints_the_models_guesses(call: Tool, run: Path) -> None:
+def test_fill_mask_prints_the_models_guesses(call: Call, run: Path) -> None:
     sentence, other = "Die <mask> wartet <mask> Fluss.", "<mask> singt."
     lines = call("fill_mask", f"model={run}", "lang=de", "k=3", sentence, other).splitlines()
     assert [lines[0], lines[3]] == [sentence, other]
@@ -141,7 +98,7 @@ def test_fill_mask_prints_the_models_guesses(call: Tool, run: Path) -> None:
     assert len(guesses(call("fill_mask", f"model={run}", "lang=de", other).splitlines()[1])) == 5
 
 
-def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Tool, run: Path) -> None:
+def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Call, run: Path) -> None:
     sentence, translation = "Die <mask> wartet.", "The mouse, x=1: waits."
     given = ["fill_mask", f"model={run}", "k=40", sentence]
     german = guesses(call(*given, "lang=de").splitlines()[1])
@@ -177,20 +134,21 @@ REFUSED_BY_FILL_MASK = [
 @pytest.mark.parametrize(
     ("arguments", "code", "message"), REFUSED_BY_FILL_MASK, ids=[a[0][0] for a in REFUSED_BY_FILL_MASK]
 )
-def test_fill_mask_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
+def test_fill_mask_refuses(call: Call, run: Path, arguments: list[str], code: int, message: str) -> None:
     assert message in call("fill_mask", f"model={run}", "lang=de", "Die <mask> singt.", *arguments, code=code)
 
 
-def test_fill_mask_asks_for_what_is_missing(call: Tool, run: Path) -> None:
+def test_fill_mask_asks_for_what_is_missing(call: Call, run: Path) -> None:
     assert "these settings have no value yet: lang=..., model=..." in call("fill_mask", "<mask>", code=2)
     assert "no sentence given" in call("fill_mask", f"model={run}", "lang=de", code=2)
 
 
 def test_a_refusal_of_the_program(run: Path) -> None:
-    assert start("fill_mask", f"model={run}", "lang=de", "Kein Platz.", code=3) == "error: no <mask> in 'Kein Platz.'\n"
+    done = run_program(script("fill_mask"), f"model={run}", "lang=de", "Kein Platz.", code=3)
+    assert done.stderr == "error: no <mask> in 'Kein Platz.'\n"
 
 
-def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
+def test_report_is_printed_and_kept(call: Call, run: Path) -> None:
     printed = call("report", f"run={run}", "words=6")
     assert printed.endswith(f"report: {run / 'report.html'}\n")
     check_page((run / "report.html").read_text(encoding="utf-8"))
@@ -209,7 +167,7 @@ def test_report_is_printed_and_kept(call: Tool, run: Path) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["de", "en"])
-def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: str) -> None:
+def test_report_hides_words_of_either_language(call: Call, run: Path, hidden: str) -> None:
     lines = call("report", f"run={run}", "words=6", f"cloze_lang={hidden}").splitlines()
     first = lines.index("## Masked words without and with the translation")
     assert lines[first + 2].startswith("One word was masked in each of 6 validation sentences.")
@@ -233,13 +191,13 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
         (["reference=r.json", "run=another"], 2, "reference=: of one run, and several are given"),
     ],
 )
-def test_report_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
+def test_report_refuses(call: Call, run: Path, arguments: list[str], code: int, message: str) -> None:
     (run / "report.html").unlink(missing_ok=True)
     assert message in call("report", f"run={run}", *arguments, code=code)
     assert not (run / "report.html").exists()
 
 
-def test_report_writes_pictures_and_a_reference(call: Tool, run: Path, tmp_path: Path) -> None:
+def test_report_writes_pictures_and_a_reference(call: Call, run: Path, tmp_path: Path) -> None:
     images, reference = tmp_path / "images", tmp_path / "reference.json"
     printed = call("report", f"run={run}", "words=6", f"images={images}", f"reference={reference}").splitlines()
     assert printed[-1] == f"reference: {reference}"
@@ -252,11 +210,11 @@ def test_report_writes_pictures_and_a_reference(call: Tool, run: Path, tmp_path:
     )
 
 
-def test_report_wants_a_run(call: Tool) -> None:
+def test_report_wants_a_run(call: Call) -> None:
     assert "run=: which run directory?" in call("report", code=2)
 
 
-def test_report_compares_runs(call: Tool, run: Path, tmp_path: Path) -> None:
+def test_report_compares_runs(call: Call, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
     settings = json.loads((other / "config.json").read_text(encoding="utf-8"))
@@ -283,7 +241,7 @@ def show_settings(prepared: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("step", "rows"), [(0, 2), (3, 1), (3, 1000)])
-def test_show_data_shows_the_batches_of_training(call: Tool, prepared: Path, step: int, rows: int) -> None:
+def test_show_data_shows_the_batches_of_training(call: Call, prepared: Path, step: int, rows: int) -> None:
     """Every token as it is seen, with what it hides, its language and its position."""
     defaults = [*([f"step={step}"] if step else []), *([f"rows={rows}"] if rows != 2 else [])]
     printed = call("show_data", *show_settings(prepared), *defaults).splitlines()
@@ -318,7 +276,7 @@ def test_show_data_shows_the_batches_of_training(call: Tool, prepared: Path, ste
     assert list(lines) == []
 
 
-def test_show_data_shows_masks_and_where_the_translation_begins(call: Tool, prepared: Path) -> None:
+def test_show_data_shows_masks_and_where_the_translation_begins(call: Call, prepared: Path) -> None:
     lines = call("show_data", *show_settings(prepared), "rows=1000").splitlines()
     tokens = [line.strip().split(" | ") for line in lines if line.startswith("   ")]
     hidden = [token for row in tokens for token in row if "(" in token]
@@ -336,7 +294,7 @@ def test_show_data_shows_masks_and_where_the_translation_begins(call: Tool, prep
     assert all(row == [f"{row[0][:2]}:{i}" for i in range(16)] for row in alone)
 
 
-def test_show_data_shows_a_prepared_data_set(call: Tool, prepared: Path) -> None:
+def test_show_data_shows_a_prepared_data_set(call: Call, prepared: Path) -> None:
     shown = call("show_data", f"data={prepared}", "rows=3", "words=4")
     corpora = Dataset(prepared).header.corpora
     for name, corpus in corpora.items():
@@ -347,7 +305,7 @@ def test_show_data_shows_a_prepared_data_set(call: Tool, prepared: Path) -> None
     assert "nowhere/dataset.json: No such file or directory; is nowhere made by tools/prepare.py?" in refused
 
 
-def test_beside_settings_of_training_data_is_one_of_them(call: Tool, prepared: Path) -> None:
+def test_beside_settings_of_training_data_is_one_of_them(call: Call, prepared: Path) -> None:
     settings = [setting for setting in show_settings(prepared) if not setting.startswith(("data.mlm", "data.tlm"))]
     assert "== mlm." in call("show_data", *settings, "data=mlm")
     assert "tlm" not in call("show_data", *settings, "data=mlm")
@@ -367,7 +325,7 @@ def test_beside_settings_of_training_data_is_one_of_them(call: Tool, prepared: P
         (["data.path=???"], 2, "data.path=..."),
     ],
 )
-def test_show_data_refuses(call: Tool, prepared: Path, arguments: list[str], code: int, message: str) -> None:
+def test_show_data_refuses(call: Call, prepared: Path, arguments: list[str], code: int, message: str) -> None:
     assert message in call("show_data", *show_settings(prepared), *arguments, code=code)
 
 
@@ -381,7 +339,7 @@ def test_show_data_refuses(call: Tool, prepared: Path, arguments: list[str], cod
         (["output=???"], 2, "output=..."),
     ],
 )
-def test_prepare_refuses(call: Tool, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_prepare_refuses(call: Call, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     text = tmp_path / "text.de"
     text.write_text("Die Kuh singt.\n", encoding="utf-8")
     given = [f"output={tmp_path / 'prepared'}", f"train.mono={{de: [{text}]}}"]
@@ -389,7 +347,7 @@ def test_prepare_refuses(call: Tool, tmp_path: Path, arguments: list[str], code:
     assert list(tmp_path.iterdir()) == [text]
 
 
-def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
+def test_prepare_without_text(call: Call, tmp_path: Path) -> None:
     assert "train: no text" in call("prepare", f"output={tmp_path / 'prepared'}", code=2)
     assert list(tmp_path.iterdir()) == []
 
@@ -417,7 +375,7 @@ def test_prepare_without_text(call: Tool, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_help_explains_every_setting(call: Tool, tool: str, settings: list[str]) -> None:
+def test_help_explains_every_setting(call: Call, tool: str, settings: list[str]) -> None:
     lines = call(tool, "--help").splitlines()
     for setting in settings:
         (number,) = (i for i, line in enumerate(lines) if line.startswith(f"  {setting}   ["))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks import data
+from tests.support import programs
 from tests.support.repository import REPOSITORY
 from xlmtrain.errors import ConfigError
 
@@ -25,9 +23,8 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
 @pytest.mark.slow
 def test_the_table_has_a_ratio_for_every_stage() -> None:
     settings = ["megabytes=0.1", "rounds=1", "merges=100"]
-    command = [sys.executable, "-m", "benchmarks.data", f"en={SAMPLE}/train.en", f"de={SAMPLE}/train.de", *settings]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    words = [f"en={SAMPLE}/train.en", f"de={SAMPLE}/train.de", *settings]
+    done = programs.run("-m", "benchmarks.data", *words, timeout=600)
     assert "0.2 MB of de, en, 100 codes" in done.stdout
     for step in ("normalize, tokenize", "raw text to ids", "tokens to ids"):
         row = re.search(rf"^\| {step} \|.* (\d+\.\d+) \(\1 to \1\) \|$", done.stdout, re.MULTILINE)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from benchmarks import speed
 from benchmarks.protocol import BatchFeed, RunRequest, RunResult, Shutdown, SystemInfo
 from benchmarks.worker import SYSTEMS, system_info
 from benchmarks.workloads import SUITES, settings, write_synthetic_text
-from tests.support.repository import REPOSITORY
+from tests.support import programs
 from tests.support.tiny import CPU
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
@@ -26,8 +23,6 @@ from xlmtrain.data.loader import Loader
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 
-SPEED = [sys.executable, "-m", "benchmarks.speed"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 TINY = replace(SUITES["tiny"].workload, rows=2)
 ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-bf16")
 
@@ -74,8 +69,8 @@ def test_all_count_and_learn_the_same(names: tuple[str, ...], tmp_path: Path) ->
 def test_the_program_compares_them_all(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     output = tmp_path / "speed.jsonl"
-    command = [*SPEED, "suite=tiny", *(f"system={name}" for name in ALL), "rounds=3", f"output={output}"]
-    done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    words = ["suite=tiny", *(f"system={name}" for name in ALL), "rounds=3", f"output={output}"]
+    done = programs.run("-m", "benchmarks.speed", *words, timeout=600)
     lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [line["system"] for line in lines] == list(ALL)
     assert all(f"| {name} | " in done.stdout for name in ALL)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.support.repository import REPOSITORY
+from tests.support.programs import Call
 from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.data.batch import Batch
 from xlmtrain.diagnostics.plan import Cluster, estimate_memory, estimate_step, touched_vocab_share
@@ -129,19 +127,15 @@ def test_sharded_memory() -> None:
     assert estimate_memory(RELEASED, PARAMETERS, VOCAB, 16384, 0.15 * 16384).total < 32e9
 
 
-def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/plan.py", "experiment=mlm_ende_1024", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+EXPERIMENT = "experiment=mlm_ende_1024"
 
 
-def test_tool() -> None:
-    result = plan("vocab_size=64699", "gpu=V100", "gpus=64", "price=2")
-    assert result.returncode == 0, result.stderr
-    assert "64 x V100, 142,422,203 parameters, 8,192 tokens a step on each, 8,192 per micro-batch" in result.stdout
-    hours = int(result.stdout.split(" GPU hours")[0].split()[-1].replace(",", ""))
-    assert f"{2 * hours:,}"[:-1] in result.stdout.split("GPU hours, ")[1]
-    result = plan("vocab_size=64699")
-    assert len(result.stdout.splitlines()) == 14
+def test_tool(call: Call) -> None:
+    printed = call("plan", EXPERIMENT, "vocab_size=64699", "gpu=V100", "gpus=64", "price=2")
+    assert "64 x V100, 142,422,203 parameters, 8,192 tokens a step on each, 8,192 per micro-batch" in printed
+    hours = int(printed.split(" GPU hours")[0].split()[-1].replace(",", ""))
+    assert f"{2 * hours:,}"[:-1] in printed.split("GPU hours, ")[1]
+    assert len(call("plan", EXPERIMENT, "vocab_size=64699").splitlines()) == 14
 
 
 @pytest.mark.parametrize(
@@ -152,13 +146,11 @@ def test_tool() -> None:
         (["vocab_size=100", "gpus=0"], "gpus and per_host are 1 or more"),
     ],
 )
-def test_refused(arguments: list[str], complaint: str) -> None:
-    result = plan(*arguments)
-    assert result.returncode == 2
-    assert complaint in result.stderr
+def test_refused(call: Call, arguments: list[str], complaint: str) -> None:
+    assert complaint in call("plan", EXPERIMENT, *arguments, code=2)
 
 
-def test_sharded_weights() -> None:
+def test_sharded_weights(call: Call) -> None:
     """In a host they cost little; over a slow network ``full`` pays for every micro-batch, ``hybrid`` much less."""
     seconds = {
         (gpus, how): estimate_step(
@@ -169,5 +161,5 @@ def test_sharded_weights() -> None:
     }
     assert seconds[8, Sharding.full] == seconds[8, Sharding.hybrid] == 0.0
     assert seconds[64, Sharding.full] > seconds[64, Sharding.hybrid]
-    result = plan("vocab_size=64699", "gpu=V100", "gpus=64", "train.sharding=full")
-    assert "weights 0.0, gradients 0.0, optimizer state 0.0" in result.stdout
+    printed = call("plan", EXPERIMENT, "vocab_size=64699", "gpu=V100", "gpus=64", "train.sharding=full")
+    assert "weights 0.0, gradients 0.0, optimizer state 0.0" in printed

@@ -6,15 +6,12 @@ import gzip
 import hashlib
 import json
 import re
-import runpy
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs import Call
 from tests.support.publisher import make_certificate, publishing
-from tests.support.repository import REPOSITORY
 from tests.support.samples import GERMAN, text
 from xlmtrain.download.catalogue import read_catalogue, select
 from xlmtrain.errors import ConfigError, DataError
@@ -93,32 +90,9 @@ def test_datasets_are_chosen_by_patterns() -> None:
         select(catalogue, ["europarl-v10", "europarl-v99"])
 
 
-Tool = Callable[..., str]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
-    """The tool as the program it is, in this process; what it prints, on either stream."""
-
-    def call(*arguments: str, code: int = 0) -> str:
-        path = str(REPOSITORY / "tools" / "download.py")
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        ended: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        output, errors = capsys.readouterr()
-        assert ended == code, errors
-        assert errors.count("error: ") == (code != 0)
-        return errors if code else output
-
-    return call
-
-
-def test_without_names_the_tool_lists(call: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_names_the_tool_lists(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = call().splitlines()
+    lines = call("download").splitlines()
     assert len(lines) == len(read_catalogue())
     assert any(re.fullmatch(r"europarl-v9 +de-en +train +204 MB  no known restriction .*", line) for line in lines)
     assert list(tmp_path.iterdir()) == []
@@ -132,11 +106,11 @@ def test_without_names_the_tool_lists(call: Tool, tmp_path: Path, monkeypatch: p
         (["workers=-1", "europarl-v9"], "workers: -1 is negative"),
     ],
 )
-def test_the_tool_refuses(call: Tool, arguments: list[str], message: str) -> None:
-    assert message in call(*arguments, code=2)
+def test_the_tool_refuses(call: Call, arguments: list[str], message: str) -> None:
+    assert message in call("download", *arguments, code=2)
 
 
-def test_the_tool_downloads(call: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tool_downloads(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user would, over https with a certificate that this machine trusts; only the catalogue is another."""
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -148,10 +122,10 @@ def test_the_tool_downloads(call: Tool, tmp_path: Path, monkeypatch: pytest.Monk
         path = tmp_path / "catalogue.json"
         path.write_text(json.dumps({"licences": {"free": "free as air"}, "datasets": [{**ENTRY, "file": file}]}))
         monkeypatch.setattr(read_catalogue, "__defaults__", (path,))
-        printed = call(f"output={tmp_path}/raw", "crawl").splitlines()
+        printed = call("download", f"output={tmp_path}/raw", "crawl").splitlines()
         assert printed[0].endswith("free as air")
         assert printed[-1].startswith("python tools/prepare.py output=prepared/downloaded 'train.mono={de: [")
         assert (tmp_path / "raw" / "crawl.de.gz").read_bytes() == content
         publisher.files["/crawl.gz"].content = b"x" * len(content)
         (tmp_path / "raw" / "crawl.de.gz").unlink()
-        assert "should have" in call(f"output={tmp_path}/raw", "crawl", code=3)
+        assert "should have" in call("download", f"output={tmp_path}/raw", "crawl", code=3)

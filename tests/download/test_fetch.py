@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.publisher import Hurried, Publisher, make_certificate, publishing, unused_port
+from tests.support.programs import free_port
+from tests.support.publisher import Hurried, Publisher, make_certificate, publishing
 from xlmtrain.download.catalogue import RemoteFile
 from xlmtrain.download.client import ATTEMPTS, Client
 from xlmtrain.download.fetch import DownloadRecord, fetch, published_checksum
@@ -248,7 +249,7 @@ def test_a_silent_server_is_asked_again(publisher: Publisher, tmp_path: Path) ->
 
 
 def test_nobody_there(client: Hurried, tmp_path: Path) -> None:
-    refused(client, RemoteFile(f"http://127.0.0.1:{unused_port()}/file", LIMIT), tmp_path / "file", "cannot be reached")
+    refused(client, RemoteFile(f"http://127.0.0.1:{free_port()}/file", LIMIT), tmp_path / "file", "cannot be reached")
 
 
 def test_no_network(client: Hurried, tmp_path: Path) -> None:

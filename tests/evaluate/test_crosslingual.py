@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,6 @@ def config_on(data: Path, changes: dict[str, Any] | None = None) -> Config:
     return tiny_config("run", data, {"evaluate.parallel_pairs": 100, **(changes or {})})
 
 
-def go_on() -> bool:
-    return False
-
-
 def test_a_model_that_reads_the_translation_is_right_with_it_alone(tiny_dataset: Path) -> None:
     config, dataset = config_on(tiny_dataset), Dataset(tiny_dataset)
     model = Reader(config.model, len(dataset.vocab), 2)
@@ -116,7 +111,7 @@ def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, p
 def crosslingual_on(distributed: Distributed, data: Path, lexicon: Path, aligned: bool) -> dict[str, float]:
     config, saved = config_on(data, {"evaluate.bilingual_lexicon": str(lexicon)}), toy_model(data, aligned)
     evaluation = CrossLingualEvaluation(config.evaluate, Dataset(data), saved.config.max_positions, causal=False)
-    return evaluation(saved.module(), distributed, go_on)
+    return evaluation(saved.module(), distributed, NeverStops())
 
 
 @pytest.fixture
@@ -259,7 +254,6 @@ def test_what_there_is_to_see(tiny_dataset: Path, changes: dict[str, Any], expec
     config, dataset = config_on(tiny_dataset, changes), Dataset(tiny_dataset)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stop: Callable[[], bool] = go_on
-    figures = Validator(config, dataset)(model, Precision.fp32, ALONE, stop)
+    figures = Validator(config, dataset)(model, Precision.fp32, ALONE, NeverStops())
     kinds = {name.rpartition("_")[0] for name in figures}
     assert kinds & {"valid/cloze_parallel", "valid/cloze_mono", "valid/retrieval"} == expected

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.tiny import ALONE, WORDS
-from tests.support.toy import LETTERS, NoSignals, toy_config, toy_model
+from tests.support.toy import LETTERS, toy_config, toy_model
+from tests.support.training import NoSignals
 from tools import evaluate as evaluate_tool
 from xlmtrain.finetune.finetune import finetune
 from xlmtrain.interop.formats import read_model

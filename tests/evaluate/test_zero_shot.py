@@ -29,10 +29,6 @@ from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.distributed import Distributed
 
 
-def go_on() -> bool:
-    return False
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotProbeConfig:
     directory = tmp_path_factory.mktemp("labelled")
@@ -48,7 +44,7 @@ def task_of(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShotProb
 
 
 def judged(
-    distributed: Distributed, files: ZeroShotProbeConfig, data: Path, aligned: bool, stop: Callable[[], bool] = go_on
+    distributed: Distributed, files: ZeroShotProbeConfig, data: Path, aligned: bool, stop: Callable[[], bool]
 ) -> dict[str, float]:
     saved = toy_model(data, aligned)
     return task_of(files, saved)(saved.module(), distributed, stop)
@@ -79,7 +75,7 @@ def test_the_probe_is_scikit_learns(labels: int) -> None:
 
 
 def test_languages_that_have_met_and_that_have_not(files: ZeroShotProbeConfig, tiny_dataset: Path) -> None:
-    met, apart = (judged(ALONE, files, tiny_dataset, aligned) for aligned in (True, False))
+    met, apart = (judged(ALONE, files, tiny_dataset, aligned, NeverStops()) for aligned in (True, False))
     for layer in range(3):
         assert met[f"zero_shot/en_layer{layer}_in_language"] > 90
         assert met[f"zero_shot/de_layer{layer}_centered"] > 90
@@ -94,7 +90,7 @@ def test_a_constant_between_the_languages_is_seen_through(files: ZeroShotProbeCo
     """English words have the German ones' vectors, but a large language embedding is added: mostly the means differ."""
     saved = toy_model(tiny_dataset)
     saved.weights["encoder.language_embeddings.weight"][1] += 3 * torch.randn(32, generator=torch.manual_seed(1))
-    figures = task_of(files, saved)(saved.module(), ALONE, go_on)
+    figures = task_of(files, saved)(saved.module(), ALONE, NeverStops())
     for layer in (1, 2):
         assert figures[f"zero_shot/de_layer{layer}_source_centered"] < 75
         assert figures[f"zero_shot/de_layer{layer}_centered"] > 90
@@ -103,7 +99,7 @@ def test_a_constant_between_the_languages_is_seen_through(files: ZeroShotProbeCo
 def test_figures_are_scikit_learns_on_the_states_of_the_api(files: ZeroShotProbeConfig, tiny_dataset: Path) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     saved = toy_model(tiny_dataset, aligned=False)
-    figures, model = task_of(files, saved)(saved.module(), ALONE, go_on), PretrainedModel(saved)
+    figures, model = task_of(files, saved)(saved.module(), ALONE, NeverStops()), PretrainedModel(saved)
     places = {"train": ("en", files.train["en"]), "en": ("en", files.test["en"]), "de": ("de", files.test["de"])}
     read = {name: read_examples(Path(path), language, "here") for name, (language, path) in places.items()}
     texts = {name: [example.texts[0] for example in some] for name, some in read.items()}
@@ -132,7 +128,7 @@ def test_pairs_of_texts(tiny_dataset: Path, tmp_path: Path) -> None:
         str(write_task(tmp_path / f"{language}.tsv", language, 200, number, pairs=True))
         for number, language in enumerate(("en", "de"))
     )
-    figures = judged(ALONE, ZeroShotProbeConfig({"en": english}, {"de": german}), tiny_dataset, aligned=True)
+    figures = judged(ALONE, ZeroShotProbeConfig({"en": english}, {"de": german}), tiny_dataset, True, NeverStops())
     assert figures["valid/zero_shot_acc"] > 85
     assert set(figures) >= {"zero_shot/de_layer2_source_centered", "valid/de_zero_shot_acc"}
 
@@ -164,7 +160,7 @@ def test_what_is_not_finite_is_refused(files: ZeroShotProbeConfig, tiny_dataset:
     saved = toy_model(tiny_dataset)
     saved.weights["encoder.language_embeddings.weight"][0] = torch.nan
     with pytest.raises(NumericalError, match="not finite, so nothing can be learned"):
-        task_of(files, saved)(saved.module(), ALONE, go_on)
+        task_of(files, saved)(saved.module(), ALONE, NeverStops())
 
 
 def test_of_a_long_file_a_part_is_taken(
@@ -200,7 +196,7 @@ def test_the_tool_prints_it(
     )
     tool.main([f"model={tmp_path / 'run'}", given, f"output={tmp_path / 'figures.json'}"])
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["zero_shot_probe"]
-    assert figures == judged(ALONE, files, tiny_dataset, True)
+    assert figures == judged(ALONE, files, tiny_dataset, True, NeverStops())
     header, _, *lines, frequent = capsys.readouterr().out.splitlines()
     assert header.split() == ["layer", "en", "in_language", "de", "source_centered", "de", "centered"]
     for layer, line in enumerate(lines):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, ids, settings
 from tests.support.tiny import ALONE, run_processes, tiny_config
-from tests.support.training import checkpoint, records, state, status, train_alone, train_on
+from tests.support.training import GradientRecorder, checkpoint, records, state, status, train_alone, train_on
 from xlmtrain.config.schema import OnNonFinite, OnSpike, Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
@@ -215,13 +215,6 @@ def test_ranks_that_differ(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> 
                 assert re.findall(r"\n  rank (\d+): (\S+)", said) == [(str(rank), mock.ANY)]
 
 
-class Keeper(torch.optim.SGD):
-    """Keeps the gradient it is to step with, and stays where it is."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.seen = [p.grad.clone() for group in self.param_groups for p in group["params"]]
-
-
 def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list[torch.Tensor]:
     """What the optimizer is given for one global batch of eight sub-batches, computed ``size`` tokens at a time."""
     still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "optim.clip_grad_norm": 0.0}
@@ -230,7 +223,7 @@ def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    optimizer = Keeper(model.parameters(), lr=1.0)
+    optimizer = GradientRecorder(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     batch = loader.make(step, loader.sampler.initial_state())

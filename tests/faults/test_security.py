@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -21,9 +20,10 @@ from tests.download import test_fetch
 from tests.support import evil_pickles as evil
 from tests.support.evil_archives import TARS, TOO_MANY, ZIPS
 from tests.support.fault_table import Tries
+from tests.support.programs import free_port, run_here
 from tests.support.publisher import Hurried, publishing
 from tests.support.repository import REPOSITORY
-from tests.support.starts import free_port, settings
+from tests.support.starts import settings
 from tests.support.tiny import tiny_config, write_tiny_dataset
 from tests.support.training import checkpoint, train_alone
 from xlmtrain.config.load import compose, from_json
@@ -225,16 +225,9 @@ def test_odd_names(
 
     def call(tool: str, *arguments: str) -> None:
         nonlocal worked
-        path = str(REPOSITORY / "tools" / f"{tool}.py")
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        ended: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        errors = capsys.readouterr().err
-        assert ended in (0, None) or (ended in (2, 3, 4) and errors.startswith("error: ")), f"{ended}: {errors}"
-        worked += ended in (0, None)
+        ended, _, errors = run_here(monkeypatch, capsys, tool, *arguments)
+        assert ended == 0 or (ended in (2, 3, 4) and errors.startswith("error: ")), f"{ended}: {errors}"
+        worked += ended == 0
 
     monkeypatch.chdir(tmp_path)
     names = NAMES[: tries.count // 5]

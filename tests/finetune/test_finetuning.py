@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.tiny import ALONE, run_processes
-from tests.support.toy import NoSignals, result, run_toy, toy_config, toy_model, weights, write_task
-from tests.support.training import records
+from tests.support.toy import result, run_toy, toy_config, toy_model, weights, write_task
+from tests.support.training import NoSignals, records
 from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.errors import ConfigError, NumericalError
 from xlmtrain.finetune.training import SeedTraining

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.support.repository import REPOSITORY
+from tests.support import programs
 from tests.support.xlm_model import Weights
 from xlmtrain.text.vocab import SPECIALS
 
@@ -106,14 +103,7 @@ def test_the_released_models_shape(place: Path, twice: bool, megabytes: int) -> 
     write_checkpoint(source, twice)
     size = source.stat().st_size
     assert round(size / 1e6) in range(megabytes, megabytes + 6)  # the words take some
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT, str(source), str(run), str(output)],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    done = programs.run("-c", IMPORT, str(source), str(run), str(output), timeout=600)
     metrics = json.loads(done.stdout)
     memory = {what: metrics[what] / size for what in ("imports", "read", "written")}
     print(f"{size / 1e6:.0f} MB: read in {metrics['seconds']:.1f} s, kept as a run in {metrics['all_seconds']:.1f} s")

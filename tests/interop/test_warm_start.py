@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from tests.support.tiny import WORDS, run_processes, tiny_config, write_header
-from tests.support.training import assert_same_run, checkpoint, records, status, train_alone, train_on
+from tests.support.training import (
+    assert_same_run,
+    assert_same_weights,
+    checkpoint,
+    records,
+    status,
+    train_alone,
+    train_on,
+)
 from xlmtrain.config.load import compose
 from xlmtrain.config.schema import Activation, Config, InitConfig
 from xlmtrain.data.dataset import Dataset
@@ -64,12 +72,6 @@ def first_weights(init: InitConfig, data: Path, **shape: Any) -> dict[str, torch
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
     initialize_weights(init, config.model, model, dataset)
     return model.state_dict()
-
-
-def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name, value in a.items():
-        assert torch.equal(value, b[name]), name
 
 
 @pytest.mark.parametrize("form", ["run", "checkpoint", "pth", "imported"])

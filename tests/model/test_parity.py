@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
-from tests.support.oracle import Oracle
+from tests.support.oracle import Oracle, as_batch
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
@@ -26,18 +26,6 @@ def build(state: dict[str, torch.Tensor]) -> LanguageModel:
     model = LanguageModel(config, 200, 2)
     model.load_state_dict(from_xlm_state_dict(state))
     return model
-
-
-def as_batch(case: dict[str, Any], causal: bool) -> Batch:
-    """The oracle's case, time first, as one of our batches; targets in the oracle's order."""
-    tokens = case["x"].T.contiguous()
-    rows, length = tokens.shape
-    positions = case.get("positions")
-    positions = torch.arange(length).expand(rows, length) if positions is None else positions.T.contiguous()
-    column, row = torch.nonzero(case["pred_mask"], as_tuple=True)
-    lengths = case["lengths"] if (case["lengths"] < length).any() else None
-    index = row * length + column
-    return Batch("clm" if causal else "mlm", tokens, positions, case["langs"].T.contiguous(), lengths, index, case["y"])
 
 
 def inner_states(model: LanguageModel, batch: Batch) -> dict[str, torch.Tensor]:

@@ -6,34 +6,31 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support import programs
+from tests.support.programs import script
 from tests.support.repository import REPOSITORY
 from xlmtrain.prepare.artifacts import ArtifactStore
 
 SAMPLE = REPOSITORY / "data" / "sample"
 
 
-def start(output: Path, *settings: str) -> subprocess.Popen[bytes]:
+def start(output: Path, *settings: str) -> subprocess.Popen[str]:
     """The program, in a process group of its own."""
-    command = [sys.executable, str(REPOSITORY / "tools" / "prepare.py"), f"output={output}", "shard_mb=1"]
     mono = f"train.mono={{de: [{SAMPLE}/train.de], en: [{SAMPLE}/train.en]}}"
     pairs = f"train.pairs={{de-en: ['{SAMPLE}/train.{{lang}}']}}"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command += [mono, pairs, "bpe.merges=500", *settings]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
-    )
+    words = [script("prepare"), f"output={output}", "shard_mb=1", mono, pairs, "bpe.merges=500", *settings]
+    return programs.start(*words, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def prepared(output: Path, *settings: str) -> dict[str, bytes]:
     """What the program makes when nobody disturbs it."""
     process = start(output, *settings)
-    message = process.communicate()[1].decode()
+    message = process.communicate()[1]
     assert process.returncode == 0, message
     return {path.name: path.read_bytes() for path in output.iterdir()}
 

@@ -4,18 +4,16 @@ both sides of a pair stay together, and memory stays small."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.repository import REPOSITORY
+from tests.support import programs
+from tests.support.programs import script
 from xlmtrain.data.dataset import Dataset
 
 Malform = Callable[[str], bytes]
@@ -90,11 +88,7 @@ sys.exit(done.returncode)
 
 def most_resident(*settings: str, addresses: int = 0) -> int:
     """Prepare; the most bytes that one of the processes had resident. ``addresses``: so many bytes each may have."""
-    command = [sys.executable, "-c", LAUNCHER, str(addresses), str(REPOSITORY / "tools" / "prepare.py"), *settings]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = programs.run("-c", LAUNCHER, str(addresses), script("prepare"), *settings, timeout=600)
     return int(done.stdout)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import xlmtrain.runtime.atomic_io
+from tests.support import programs
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.atomic_io import sha256_of, write_json
 from xlmtrain.runtime.lock import lock_directory
@@ -42,13 +43,7 @@ def test_keys_are_the_same_in_every_process_and_release() -> None:
     """A run must resume under another Python: numbers as measured once."""
     assert generator(0, "mask", "mlm.en", 3, 5).integers(10**6, size=3).tolist() == [952210, 765024, 166394]
     code = "from xlmtrain.runtime.rng import torch_seed; print(torch_seed(7, 'dropout', 1, 2))"
-    other = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONHASHSEED": "9"},
-    )
+    other = programs.run("-c", code, environment={"PYTHONHASHSEED": "9"})
     assert int(other.stdout) == torch_seed(7, "dropout", 1, 2)
 
 

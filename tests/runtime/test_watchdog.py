@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+from tests.support import programs
 from xlmtrain.runtime import watchdog
 from xlmtrain.runtime.watchdog import EXIT_HUNG, Watchdog
 
@@ -34,21 +32,17 @@ print("ended by itself")
 """
 
 
-def run(how: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=60)
-
-
 def test_a_hang() -> None:
-    done = run("hang")
-    assert done.returncode == EXIT_HUNG == 6
+    assert EXIT_HUNG == 6
+    done = programs.run("-c", PROGRAM, "hang", code=EXIT_HUNG)
     assert done.stdout == "beats: True\nreason: no progress for 0.4 seconds (train.hang_timeout)\n"
     assert "in waits_for_ever" in done.stderr  # where the main thread stands
     assert "most recent call first" in done.stderr
 
 
 def test_progress_and_the_end() -> None:
-    done = run("end")
-    assert (done.returncode, done.stdout) == (0, "beats: True\nended by itself\n")
+    done = programs.run("-c", PROGRAM, "end")
+    assert done.stdout == "beats: True\nended by itself\n"
     assert done.stderr == ""
 
 

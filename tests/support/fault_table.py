@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-TIERS = ("quick", "slow", "full")
-
 
 @dataclass
 class Record:

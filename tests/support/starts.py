@@ -13,7 +13,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 
+from tests.support.programs import free_port
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import forkserver, tiny_config
 from tests.support.training import records
@@ -263,13 +263,6 @@ def descendants(pid: int) -> list[int]:
 def pause(rng: random.Random, longest: float) -> None:
     """Wait for a random while: the moment of a kill."""
     time.sleep(rng.random() * longest)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _state(pid: int | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tests.support.tiny import WORDS
+from tests.support.training import NoSignals
 from xlmtrain.config.finetune import EvalConfig, FinetuneConfig, FinetuneTrainConfig, PretrainedConfig, TaskConfig
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
@@ -78,13 +79,6 @@ def toy_config(directory: Path, run: str = "run", **changes: Any) -> FinetuneCon
             (section,) = (s for s in ("task", "optim", "train", "evaluate") if hasattr(getattr(config, s), key))
             config = replace(config, **{section: replace(getattr(config, section), **{key: value})})
     return config
-
-
-class NoSignals(StopRequest):
-    """Leaves the test process's signal handlers alone."""
-
-    def __init__(self) -> None:
-        self.signal = None
 
 
 def run_toy(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import torch
 
 from tests.support.tiny import ALONE
 from train import train
@@ -45,6 +48,21 @@ def train_on(distributed: Distributed, config: Config, stop_after: int = 10**6) 
 def train_alone(config: Config, stop_after: int = 10**6) -> Outcome:
     """One start of the program."""
     return train_on(ALONE, config, stop_after)
+
+
+class GradientRecorder(torch.optim.SGD):
+    """Keeps the gradient it is to step with, and stays where it is."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.seen = [p.grad.clone() for group in self.param_groups for p in group["params"]]
+
+
+def assert_same_weights(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
+    """The same names, types and numbers, to the last bit."""
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert value.dtype == b[name].dtype, name
+        assert torch.equal(value, b[name]), name
 
 
 def records(run: Path | str, *, timed: bool = False) -> list[dict[str, Any]]:

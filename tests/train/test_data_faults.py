@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import programs
+from tests.support.programs import script
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import records, train_alone
@@ -134,9 +135,7 @@ SETTINGS = [
 
 
 def start(run: Path, data: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, str(REPOSITORY / "train.py"), f"run={run}", f"data.path={data}", *SETTINGS]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return programs.start(script("train"), f"run={run}", f"data.path={data}", *SETTINGS, stderr=subprocess.STDOUT)
 
 
 def step(run: Path) -> int:

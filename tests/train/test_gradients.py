@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.support.tiny import ALONE, run_processes, tiny_config
+from tests.support.training import GradientRecorder
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
@@ -33,13 +34,6 @@ CHANGES = {
 }
 
 
-class Recorder(torch.optim.SGD):
-    """Keeps the gradient it is to step with, and stays where it is."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.seen = [p.grad.clone() for group in self.param_groups for p in group["params"]]
-
-
 def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The gradient that the optimizer is given for one global batch of eight sub-batches, and the losses."""
     config = tiny_config("run", data, {**CHANGES, **changes})
@@ -47,7 +41,7 @@ def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> d
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    optimizer = Recorder(model.parameters(), lr=1.0)
+    optimizer = GradientRecorder(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
     stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     step_data = loader.make(STEP, loader.sampler.initial_state())
@@ -134,7 +128,7 @@ def test_dropout_differs_between_sub_batches_and_parts_of_a_sub_batch(tiny_datas
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stepper = TrainStep(config, Parallel(model), Recorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
+    stepper = TrainStep(config, Parallel(model), GradientRecorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.initial_state())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):

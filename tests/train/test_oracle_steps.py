@@ -11,11 +11,10 @@ import math
 from typing import Any
 
 import pytest
-import torch
 
+from tests.support.oracle import as_batch
 from tests.support.tiny import ALONE, CPU, tiny_config
 from xlmtrain.config.schema import Config, ModelConfig, Precision
-from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
@@ -39,17 +38,6 @@ def settings() -> Config:
     return config
 
 
-def as_batch(step: dict[str, Any]) -> Batch:
-    """The original's batch, time first, as one of ours."""
-    tokens = step["x"].T.contiguous()
-    rows, length = tokens.shape
-    positions = torch.arange(length).expand(rows, length) if step["positions"] is None else step["positions"].T
-    column, row = torch.nonzero(step["pred_mask"], as_tuple=True)
-    lengths = step["lengths"] if (step["lengths"] < length).any() else None
-    languages = step["langs"].T.contiguous()
-    return Batch("mlm", tokens, positions.contiguous(), languages, lengths, row * length + column, step["y"])
-
-
 def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[float, float, float]], LanguageModel]:
     """(loss, gradient norm, learning rate) of each step, and the model after them."""
     config = settings()
@@ -63,7 +51,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
             for group in optimizer.param_groups:
                 group["eps"] = config.optim.eps / math.sqrt(1 - config.optim.beta2 ** (number + 1))
                 group["weight_decay"] = config.optim.weight_decay
-        batch = as_batch(step)
+        batch = as_batch(step, causal=False)
         data = GlobalBatchShard(number, [batch], {"mlm": 1.0}, [], {})
         result = stepper(data, [float(len(batch.targets)), 0.0, 0.0])
         loss = result.losses.sum().item() / len(batch.targets)

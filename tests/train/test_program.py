@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.repository import REPOSITORY
+from tests.support import programs
+from tests.support.programs import Call, script
 from tests.support.tiny import tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, status, train_alone
 from xlmtrain.config.schema import Device
@@ -40,29 +38,23 @@ SETTINGS = (
     "evaluate.pairs_per_batch=8",
     "train.device=cpu",
 )
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def command(run: Path, data: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
+def settings(run: Path, data: Path, *overrides: str) -> list[str]:
     given = [f"run={run}", f"data.path={data}", "data.mlm={de: 1, en: 1}", "data.tlm={de-en: 1}"]
-    return [sys.executable, *launcher, str(REPOSITORY / "train.py"), *given, *SETTINGS, *overrides]
+    return [*given, *SETTINGS, *overrides]
 
 
 def start(run: Path, data: Path, *overrides: str, cwd: Path, code: int) -> str:
     """Run to its end, which must come with exit code ``code``; what it printed."""
-    done = subprocess.run(
-        command(run, data, *overrides), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == code, done.stderr
-    assert ("Traceback" in done.stderr) is False, done.stderr
-    return done.stderr
+    return programs.run(script("train"), *settings(run, data, *overrides), cwd=cwd, code=code).stderr
 
 
-def torchrun(count: int, run: Path, data: Path, *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run to the end on ``count`` processes."""
+def torchrun(count: int, run: Path, data: Path, *, cwd: Path) -> tuple[int, str]:
+    """Run to the end on ``count`` processes; return the exit code and what they printed."""
     launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
-    words = command(run, data, launcher=launcher)
-    return subprocess.run(words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = programs.run(*launcher, script("train"), *settings(run, data), cwd=cwd, code=None, timeout=300)
+    return done.returncode, done.stderr
 
 
 def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -111,18 +103,27 @@ def test_a_run_and_what_it_leaves(tiny_dataset: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_users_mistake_is_one_message_and_no_run(
-    tiny_dataset: Path, tmp_path: Path, overrides: list[str], code: int, message: str
+    call: Call,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    code: int,
+    message: str,
 ) -> None:
-    assert message in start(tmp_path / "run", tiny_dataset, *overrides, cwd=tmp_path, code=code)
+    monkeypatch.chdir(tmp_path)
+    assert message in call("train", *settings(tmp_path / "run", tiny_dataset, *overrides), code=code)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_unlikely_to_be_meant_is_said_before_the_first_step(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_what_is_unlikely_to_be_meant_is_said_before_the_first_step(
+    call: Call, tiny_dataset: Path, tmp_path: Path
+) -> None:
     header = json.loads((tiny_dataset / "dataset.json").read_text(encoding="utf-8"))
     bare = shutil.copytree(tiny_dataset, tmp_path / "bare")
     header["corpora"] = {name: one for name, one in header["corpora"].items() if name.startswith("train.")}
     (bare / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
-    printed = start(tmp_path / "run", bare, "optim.warmup_steps=20", cwd=tmp_path, code=0)
+    printed = call("train", *settings(tmp_path / "run", bare, "optim.warmup_steps=20"))
     before, _, _ = printed.partition("step 1/")
     assert "WARNING: There is no validation text of what is trained on" in before
     assert "WARNING: optim.warmup_steps=20: the warm-up does not end before the run, after 20 steps" in before
@@ -138,8 +139,8 @@ def test_the_runs_of_a_sweep_keep_their_logs_apart(tiny_dataset: Path, tmp_path:
         assert len(records(run)) == 20 + 5
 
 
-def test_a_loss_that_explodes(tiny_dataset: Path, tmp_path: Path) -> None:
-    printed = start(tmp_path / "run", tiny_dataset, "optim.lr=1e38", "evaluate.every=0", cwd=tmp_path, code=5)
+def test_a_loss_that_explodes(call: Call, tiny_dataset: Path, tmp_path: Path) -> None:
+    printed = call("train", *settings(tmp_path / "run", tiny_dataset, "optim.lr=1e38", "evaluate.every=0"), code=5)
     assert "error: the gradient is not finite in step" in printed
     assert status(tmp_path / "run")["status"] == "failed"
 
@@ -155,9 +156,7 @@ def test_damaged_checkpoints_end_with_code_4(tiny_dataset: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(tiny_dataset: Path, tmp_path: Path) -> None:
     long = ["train.steps=100000", "optim.decay_steps=20"]
-    with subprocess.Popen(
-        command(tmp_path / "run", tiny_dataset, *long), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with programs.start(script("train"), *settings(tmp_path / "run", tiny_dataset, *long)) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "step 7/" in line:
@@ -178,9 +177,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(tiny_dataset: Path, tmp_path
 @pytest.mark.slow
 def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
     """Two processes, one run directory, the figures of one process."""
-    done = torchrun(2, tmp_path / "run", tiny_dataset, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("done at step 20") == 1
+    code, printed = torchrun(2, tmp_path / "run", tiny_dataset, cwd=tmp_path)
+    assert code == 0, printed
+    assert printed.count("done at step 20") == 1
     assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
     train_alone(tiny_config(tmp_path / "other", tiny_dataset))
     for one, other in zip(records(tmp_path / "run"), records(tmp_path / "other"), strict=True):
@@ -192,7 +191,7 @@ def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_with_too_many_processes(tiny_dataset: Path, tmp_path: Path) -> None:
-    done = torchrun(3, tmp_path / "run", tiny_dataset, cwd=tmp_path)
-    assert done.returncode != 0
-    assert "which 3 processes cannot share evenly; take one of 1, 2, 4 processes" in done.stderr
+    code, printed = torchrun(3, tmp_path / "run", tiny_dataset, cwd=tmp_path)
+    assert code != 0
+    assert "which 3 processes cannot share evenly; take one of 1, 2, 4 processes" in printed
     assert not (tmp_path / "run").exists()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import programs
+from tests.support.programs import script
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from xlmtrain.data.dataset import Dataset
@@ -21,15 +20,10 @@ MACHINE = Machine(cores=4, threads=1, flags=frozenset(), memory=10**11, shared_m
 SENSIBLE = {"optim.warmup_steps": 100, "train.steps": 200, "train.save_every": 100}
 
 
-def run(*arguments: str, **environment: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools/doctor.py"), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stdout + done.stderr
+def doctor(*arguments: str, **environment: str) -> str:
+    """What the program prints of a setup with errors."""
+    done = programs.run(script("doctor"), *arguments, code=1, environment=environment)
+    return done.stdout + done.stderr
 
 
 def test_all_parts_are_checked(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +51,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_program_prints_errors(tmp_path: Path) -> None:
-    code, printed = run("experiment=quickstart", f"data.path={tmp_path}", f"run={tmp_path}/run", "optim.lr=5")
-    assert code == 1
+    printed = doctor("experiment=quickstart", f"data.path={tmp_path}", f"run={tmp_path}/run", "optim.lr=5")
     assert "ERROR settings: optim.lr=5 is high for a width of 128" in printed
     assert f"ERROR data: {tmp_path}/dataset.json: No such file or directory" in printed
     assert printed.endswith("\n2 errors\n")
@@ -66,7 +59,6 @@ def test_the_program_prints_errors(tmp_path: Path) -> None:
 
 def test_a_missing_package(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n", encoding="utf-8")
-    code, printed = run("experiment=quickstart", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
-    assert code == 1
+    printed = doctor("experiment=quickstart", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
     assert "no torch here" in printed
     assert "Traceback" not in printed

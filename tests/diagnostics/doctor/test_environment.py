@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support.findings import findings, only
 from tests.support.tiny import tiny_config
 from xlmtrain.diagnostics.doctor import environment
 from xlmtrain.diagnostics.doctor.environment import (
@@ -22,7 +22,7 @@ from xlmtrain.diagnostics.doctor.environment import (
     this_machine,
 )
 from xlmtrain.diagnostics.doctor.requirements import package_problems
-from xlmtrain.diagnostics.finding import Finding, Severity, info
+from xlmtrain.diagnostics.finding import Severity, info
 
 GB = 10**9
 A100, V100 = InstalledGpu("A100", (8, 0), 80 * GB), InstalledGpu("V100", (7, 0), 16 * GB)
@@ -33,15 +33,6 @@ WANTED = {"torch": "2.13.0+cpu", "hydra-core": "1.3.8"}
 def machine(**changes: Any) -> Machine:
     usual = {"cores": 4, "threads": 1, "flags": frozenset(), "memory": 16 * GB, "shared_memory": 8 * GB}
     return Machine(**{**usual, **changes})
-
-
-def findings(found: Iterable[Finding]) -> list[Finding]:
-    return [one for one in found if one.severity is not Severity.info]
-
-
-def only(found: Iterable[Finding]) -> Finding:
-    (finding,) = findings(found)
-    return finding
 
 
 @pytest.fixture

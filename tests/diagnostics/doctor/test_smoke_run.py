@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.findings import findings, only
 from tests.support.tiny import CPU, tiny_config
 from xlmtrain.config.load import compose
 from xlmtrain.config.schema import Precision
@@ -22,15 +22,6 @@ from xlmtrain.runtime import failpoints
 def tried(dataset: Path, steps: int = 30, **changes: Any) -> list[Finding]:
     given = {key.replace("__", "."): value for key, value in changes.items()}
     return list(check_first_steps(tiny_config("run", dataset, given), Dataset(dataset), steps, CPU))
-
-
-def findings(found: Iterable[Finding]) -> list[Finding]:
-    return [one for one in found if one.severity is not Severity.info]
-
-
-def only(found: Iterable[Finding]) -> Finding:
-    (finding,) = findings(found)
-    return finding
 
 
 def test_a_run_that_learns(tiny_dataset: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.model.test_parity import CASES, as_batch
-from tests.support.oracle import Oracle
-from tests.support.xlm_model import CODES, Weights, logits, oracle_content, save
+from tests.model.test_parity import CASES
+from tests.support.oracle import Oracle, as_batch
+from tests.support.training import assert_same_weights
+from tests.support.xlm_model import CODES, logits, oracle_content, save
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError, DataError
@@ -59,14 +60,6 @@ def test_names_are_all_those_of_the_full_reference(reference: dict[str, Any]) ->
 def content(oracle: Oracle) -> dict[str, Any]:
     """A checkpoint of the oracle's weights, for a test to change."""
     return oracle_content(oracle)
-
-
-def assert_same(found: Weights, expected: Weights) -> None:
-    """Bit by bit."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype, name
-        assert torch.equal(found[name], value), name
 
 
 def through_a_run(model: PretrainedBundle, directory: Path) -> PretrainedBundle:
@@ -144,7 +137,7 @@ def test_every_kind_of_file_gives_its_model(
     assert (model.provenance.source, model.provenance.step) == (str(path), 1234)
     assert (model.config.dropout, model.config.attention_dropout) == (0.1, 0.2)
     assert model.config.activation is (Activation.relu if variant == "relu" else Activation.gelu)
-    assert_same(to_xlm_state_dict(model.weights), plain)
+    assert_same_weights(to_xlm_state_dict(model.weights), plain)
     assert not any(weight.requires_grad for weight in model.weights.values())
 
     generator = torch.Generator().manual_seed(0)
@@ -159,12 +152,12 @@ def test_every_kind_of_file_gives_its_model(
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
     kept = through_a_run(model, tmp_path / "run")
-    assert_same(kept.weights, model.weights)
+    assert_same_weights(kept.weights, model.weights)
     assert (kept.config, kept.languages, kept.vocab.words) == (model.config, model.languages, model.vocab.words)
     assert kept.provenance.step == 1234
     write_xlm_checkpoint(kept, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
-    assert_same(again["model"], plain)
+    assert_same_weights(again["model"], plain)
     assert again["dico_id2word"] == content["dico_id2word"]
     for key in again["params"].keys() & params.keys() - {"lgs"}:
         assert again["params"][key] == params[key], key
@@ -292,10 +285,10 @@ def test_the_original_programs_own_files(shared: Path, reference: dict[str, Any]
     trained = reference["training"]["state_dict_after"]
     kept = through_a_run(model, tmp_path / "run")
     for weights in (model.weights, kept.weights):
-        assert_same(to_xlm_state_dict(weights), trained)
+        assert_same_weights(to_xlm_state_dict(weights), trained)
     write_xlm_checkpoint(kept, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
-    assert_same(again["model"], trained)
+    assert_same_weights(again["model"], trained)
     assert set(again) == set(reference["checkpoint"]["keys"]) - {"model_optimizer"}
     assert set(again["params"]) <= set(reference["checkpoint"]["params_keys"])
 

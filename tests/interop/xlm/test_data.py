@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import evil_pickles as evil
-from tests.support.repository import REPOSITORY
+from tests.support.programs import Call
 from tests.support.tiny import tiny_config
 from tests.support.training import records, train_alone
 from tests.support.xlm_files import COUNTS, WORDS, arrays, write_data
@@ -324,34 +321,11 @@ def test_the_originals_own_data_is_its_text(shared: Path, tmp_path: Path) -> Non
         assert ids == [dataset.vocab.encode(line.split()) for line in lines]
 
 
-Tool = Callable[..., str]
-
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
-    """Run the program in this process; what it prints, or its one error."""
-
-    def call(*arguments: str, code: int = 0) -> str:
-        path = str(REPOSITORY / "tools" / "import_data.py")
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        ended: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        output, errors = capsys.readouterr()
-        assert ended == code, errors
-        assert errors.startswith("error: ") if code else errors == ""
-        return errors if code else output
-
-    return call
-
-
-def test_the_program(tool: Tool, data: Path, tmp_path: Path) -> None:
+def test_the_program(call: Call, data: Path, tmp_path: Path) -> None:
     codes = tmp_path / "codes"
     codes.write_text("H a 3\n", encoding="utf-8")
     output = tmp_path / "new" / "prepared"
-    lines = tool(f"data={data}", f"output={output}", f"codes={codes}", "lowercase=true").splitlines()
+    lines = call("import_data", f"data={data}", f"output={output}", f"codes={codes}", "lowercase=true").splitlines()
     assert lines[0] == "train.de: 4 sentences, 11 tokens, 14.286% unknown"
     assert len(lines) == 9
     assert lines[-1] == f"imported: {output}"
@@ -372,13 +346,13 @@ def test_the_program(tool: Tool, data: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_program_refuses(
-    tool: Tool, data: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+    call: Call, data: Path, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    assert message in tool(f"data={data}", f"output={tmp_path / 'prepared'}", *arguments, code=code)
+    assert message in call("import_data", f"data={data}", f"output={tmp_path / 'prepared'}", *arguments, code=code)
     assert not (tmp_path / "prepared").exists()
 
 
-def test_the_program_explains_its_settings(tool: Tool) -> None:
-    explained = tool("--help")
+def test_the_program_explains_its_settings(call: Call) -> None:
+    explained = call("import_data", "--help")
     for setting in ("data=???", "output=???", "codes=null", "lowercase=false", "remove_accents=false"):
         assert f"  {setting}   [" in explained
