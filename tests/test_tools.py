@@ -162,7 +162,7 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Too
 REFUSED_BY_FILL_MASK = [
     (["kk=1"], 2, "no such settings: kk=1; there are checkpoint, codes, k, lang, model, translation, translation_lang"),
     (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
-    (["k=0"], 2, "k: 0 is less than 1"),
+    (["k=0"], 2, "k: 0 is not above 0"),
     (["checkpoint=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: checkpoint"),
     (["lang=fr"], 2, "lang=fr: the model knows de, en"),
     (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
@@ -230,7 +230,7 @@ def test_report_hides_words_of_either_language(call: Tool, run: Path, hidden: st
         (["run=nowhere"], 4, "nowhere"),
         (["output=nowhere/report.html"], 2, "output=nowhere/report.html: cannot be written"),
         (["cloze_lang=fr"], 2, "cloze_lang=fr: the model knows de, en"),
-        (["reference=r.json", "run=another"], 2, "reference=: of one run, and several are given"),
+        (["reference=r.json", "run=another"], 2, "reference: of one run, and several are given"),
     ],
 )
 def test_report_refuses(call: Tool, run: Path, arguments: list[str], code: int, message: str) -> None:
@@ -253,7 +253,7 @@ def test_report_writes_pictures_and_a_reference(call: Tool, run: Path, tmp_path:
 
 
 def test_report_wants_a_run(call: Tool) -> None:
-    assert "run=: which run directory?" in call("report", code=2)
+    assert "run: which run directory?" in call("report", code=2)
 
 
 def test_report_compares_runs(call: Tool, run: Path, tmp_path: Path) -> None:
@@ -356,8 +356,8 @@ def test_beside_settings_of_training_data_is_one_of_them(call: Tool, prepared: P
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["step=-1"], 2, "step is 0 or more"),
-        (["rows=0"], 2, "rows and words 1 or more"),
+        (["step=-1"], 2, "step: -1 is negative"),
+        (["rows=0"], 2, "rows: 0 is not above 0"),
         (["step=soon"], 2, "Value 'soon' of type 'str' could not be converted to Integer\n  full_key: step"),
         (["stpe=1"], 2, "stpe"),
         (["optim.rate=1"], 2, "optim.rate"),

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.schema import (
     Config,
     DataConfig,
@@ -59,7 +59,7 @@ from xlmtrain.runtime.precision import choose_precision
 
 
 @dataclass
-class Evaluate:
+class EvaluateOptions:
     """The settings of this tool; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
 
     model: str = "???"
@@ -105,13 +105,9 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     """Print a table for each requested evaluation."""
-    options, others = parse_args(Evaluate, argv)
-    if others:
-        raise ConfigError(f"not understood: {' '.join(others)}")
+    options = parse_options(EvaluateOptions, argv)
     if not (options.data or options.retrieval or options.bilingual_lexicon or options.zero_shot_probe.train):
-        raise ConfigError(
-            "data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed, it says what to evaluate on"
-        )
+        raise ConfigError("data, retrieval, bilingual_lexicon or zero_shot_probe: one is needed to evaluate on")
     saved = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
     metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
@@ -125,7 +121,7 @@ def main(argv: list[str]) -> None:
 
 
 def _tasks(
-    options: Evaluate, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
+    options: EvaluateOptions, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
 ) -> Iterator[str]:
     """Yield the lines to print, and put the results into ``metrics``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
@@ -172,7 +168,9 @@ def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[
     }
 
 
-def _perplexity(options: Evaluate, data: str, saved: PretrainedBundle, distributed: Distributed) -> dict[str, float]:
+def _perplexity(
+    options: EvaluateOptions, data: str, saved: PretrainedBundle, distributed: Distributed
+) -> dict[str, float]:
     dataset = Dataset(data)
     saved = replace(saved, weights=matching_weights(saved, saved.config, dataset), languages=dataset.languages)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
@@ -193,7 +191,7 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
         yield f"{name:24}{metrics[f'{name}_ppl']:12.4f}{metrics[f'{name}_acc']:11.2f}%"
 
 
-def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
+def _settings(options: EvaluateOptions, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
     """Return the training settings that the validation sets are made from."""
     trained, positions = saved.provenance.settings, saved.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
