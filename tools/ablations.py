@@ -83,7 +83,7 @@ class AblationOptions(CheckedSettings):
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         if self.ablation not in ABLATIONS:
-            yield f"ablation: {self.ablation} must be one of {', '.join(ABLATIONS)}"
+            yield f"ablation: {self.ablation}: must be one of {', '.join(ABLATIONS)}"
         if (self.train_file is None) != (self.test_file is None):
             yield "train_file: train_file= and test_file= need each other"
 
