@@ -25,10 +25,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.format import id_dtype
-from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
@@ -41,7 +41,7 @@ TOKENS_AT_ONCE = 1 << 17
 
 
 @dataclass
-class DataBenchmark:
+class DataOptions(CheckedSettings):
     """The settings of this program."""
 
     en: list[str] = field(default_factory=list)
@@ -50,20 +50,19 @@ class DataBenchmark:
     de: list[str] = field(default_factory=list)
     """German text, one argument for each file."""
 
-    megabytes: float = 4.0
+    megabytes: float = ranged(4.0, ABOVE_ZERO)
     """Size of the sample of each language, taken evenly from its files."""
 
-    rounds: int = 3
+    rounds: int = ranged(3, ABOVE_ZERO)
     """Number of measurements of each way."""
 
-    merges: int = 30000
+    merges: int = ranged(30000, ABOVE_ZERO)
     """Number of BPE codes to learn from the sample."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not self.en and not self.de:
-            raise ConfigError("give text with en=FILE and de=FILE")
-        if self.megabytes <= 0 or self.rounds < 1 or self.merges < 1:
-            raise ConfigError("megabytes must be positive, rounds and merges at least 1")
+            yield "en: give text with en=FILE and de=FILE"
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def learn(sample: Sample, merges: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    options, _ = parse_args(DataBenchmark, argv)
+    options = parse_options(DataOptions, argv)
     files = {language: getattr(options, language) for language in ("de", "en") if getattr(options, language)}
     rounds: list[dict[str, float]] = []
     with TemporaryDirectory() as directory:

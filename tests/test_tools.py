@@ -426,3 +426,12 @@ def test_help_explains_every_setting(call: Tool, tool: str, settings: list[str])
     if tool != "prepare":
         assert f"python tools/{tool}.py" in "\n".join(lines)
         assert len([line for line in lines if re.match(r"  [a-z_]+=.*\[", line)]) == len(settings)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("import_data", ["data=x"]), ("download", ["codes_ende"]), ("export", ["model={run}"])]
+)
+def test_an_empty_output_is_named(call: Tool, run: Path, tool: str, arguments: list[str]) -> None:
+    """As an unset shell variable gives it."""
+    given = [argument.format(run=run) for argument in arguments]
+    assert "output=: empty" in call(tool, *given, "output=", code=2)

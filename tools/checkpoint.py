@@ -96,7 +96,7 @@ def _average(options: CheckpointOptions, run: Path, store: CheckpointManager) ->
     if options.output is None:
         raise ConfigError("output: needed, the run directory to write")
     steps = _chosen(options, store)
-    with new_directory(Path(options.output)) as directory:
+    with new_directory(options.output) as directory:
         write_run(average_checkpoints([store.path(step) for step in steps]), directory)
     print(f"{options.output}: the mean of steps {', '.join(map(str, steps))}")
 

@@ -18,6 +18,7 @@ from xlmtrain.config.validate import NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.download.catalogue import DatasetEntry, read_catalogue, select
 from xlmtrain.download.client import Client
 from xlmtrain.download.job import download, prepare_command
+from xlmtrain.runtime.output_paths import check_output_path
 
 
 @dataclass
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
         return
     # SIGTERM ends the program as Ctrl-C does: what was downloaded stays, and the next call goes on from there.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    check_output_path("output", options.output)
     output = Path(options.output)
     download(entries, output, Client(), options.workers)
     if any(entry.languages for entry in entries):

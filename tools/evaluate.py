@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     saved = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
     metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
-    with new_file(Path(options.output)) if options.output and distributed.is_main else nullcontext() as output:
+    with new_file(options.output) if options.output is not None and distributed.is_main else nullcontext() as output:
         for line in _tasks(options, saved, distributed, metrics):
             if distributed.is_main:
                 print(line)

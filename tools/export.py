@@ -83,14 +83,13 @@ def main(argv: list[str]) -> None:
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
     bundle = read_model(options.model, options.checkpoint, options.codes, text)
-    output = Path(options.output)
     if options.format in (Format.xlm, Format.vectors):
-        with new_file(output) as path:
+        with new_file(options.output) as path:
             (write_xlm_checkpoint if options.format is Format.xlm else write_vectors)(bundle, path)
     else:
-        with new_directory(output) as path:
+        with new_directory(options.output) as path:
             _write_directory(options, bundle, path)
-    print(f"{options.format.value}: {output}")
+    print(f"{options.format.value}: {options.output}")
 
 
 def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory: Path) -> None:

@@ -70,15 +70,14 @@ def main(argv: list[str]) -> None:
     text = report_page(runs)
     for run, views in runs:
         print(summary(run, views))
-    own = loaded[0].path / "report.html"
-    output = Path(options.output) if options.output is not None else own
+    output = options.output if options.output is not None else loaded[0].path / "report.html"
     replace_file("output", output, text, is_report)
     print(f"report: {output}")
     if options.images:
         for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):
             print(f"picture: {path}")
     if options.reference:
-        replace_file("reference", Path(options.reference), reference_of(loaded[0]).as_json(), is_reference)
+        replace_file("reference", options.reference, reference_of(loaded[0]).as_json(), is_reference)
         print(f"reference: {options.reference}")
 
 
