@@ -353,3 +353,11 @@ def test_faulty_yaml_that_a_preset_chooses(tmp_path: Path) -> None:
     assert f"{tmp_path}/model/mine.yaml:2: not YAML" in refusal("--config-dir", str(tmp_path), "experiment=mine")
     (tmp_path / "model" / "mine.yaml").write_bytes(b"dim: 8\nheads: 2\n")
     assert train_config("--config-dir", str(tmp_path), "experiment=mine").model.dim == 8
+
+
+def test_hydras_own_runner_takes_text_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--cfg", "job", "run=größe", "data.path=1e5"])
+    hydra_main("config", print)
+    printed = capsys.readouterr().out
+    assert "run: größe\n" in printed
+    assert "path: '1e5'\n" in printed or "path: 1e5\n" in printed

@@ -135,6 +135,9 @@ def hydra_main(name: str, body: Callable[[Any], None]) -> None:
                 body(compose(name, words))
         return
     _register()
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    with user_errors():
+        sys.argv[1:] = [word for word in words if word not in overrides] + _checked_words(name, overrides)
 
     def task(config: DictConfig) -> None:
         with user_errors():
