@@ -33,7 +33,7 @@ from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
 from xlmtrain.text.bpe import Bpe
-from xlmtrain.text.tokenizer import LINE_END, Tokenizer
+from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
 
 CHUNK_BYTES = 1 << 18
@@ -162,16 +162,14 @@ def learn(sample: Sample, merges: int) -> None:
     """Learn codes and vocabulary from the sample, and write its tokens: as text, and as numbers of distinct words."""
     sample.prepare("prepared", BpeConfig(merges=merges))
     for language in sample.languages:
-        tokenizer = Tokenizer(language, TextConfig())
-        table = {"\n": LINE_END}
+        tokenizer, numbers = Tokenizer(language, TextConfig()), []
         with sample.path("tokens", language).open("w", encoding="utf-8") as file:
             for text in sample.chunks("raw", language):
-                words = [tokenizer.words[number] for number in tokenizer.numbers(text).tolist()]
+                numbers.append(tokenizer.numbers(text))
+                words = [tokenizer.words[number] for number in numbers[-1].tolist()]
                 file.writelines(line.strip(" ") + "\n" for line in " ".join(words).split("\n")[:-1])
-        tokens = sample.path("tokens", language).read_text(encoding="utf-8").replace("\n", " \n ").split(" ")
-        numbers = [table.setdefault(word, len(table)) for word in tokens if word]
-        np.array(numbers, np.int32).tofile(sample.path("numbers", language))
-        sample.path("words", language).write_text(json.dumps(list(table)), encoding="utf-8")
+        np.concatenate(numbers).astype(np.int32).tofile(sample.path("numbers", language))
+        sample.path("words", language).write_text(json.dumps(tokenizer.words), encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:

@@ -39,6 +39,7 @@ from xlmtrain.config.schema import (
     TrainConfig,
     ZeroShotProbeConfig,
 )
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
@@ -59,7 +60,7 @@ from xlmtrain.runtime.precision import choose_precision
 
 
 @dataclass
-class EvaluateOptions:
+class EvaluateOptions(CheckedSettings):
     """The settings of this tool; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
 
     model: str = "???"
@@ -93,7 +94,7 @@ class EvaluateOptions:
     sequence_length: int | None = None
     """For data: tokens in a window of running text; null: as in the model's run, else 256."""
 
-    pairs_per_batch: int | None = None
+    pairs_per_batch: int | None = ranged(None, ABOVE_ZERO)
     """For data: pairs that are padded and masked as one batch; null: as in the model's run, else 32."""
 
     device: Device = Device.auto
@@ -102,12 +103,15 @@ class EvaluateOptions:
     precision: Precision = Precision.fp32
     """For data: number format of matrix products; vectors are always computed in fp32."""
 
+    def problems(self) -> Iterator[str]:
+        """Yield what is missing."""
+        if not (self.data or self.retrieval or self.bilingual_lexicon or self.zero_shot_probe.train):
+            yield "data: data, retrieval, bilingual_lexicon or zero_shot_probe is needed to evaluate on"
+
 
 def main(argv: list[str]) -> None:
     """Print a table for each requested evaluation."""
     options = parse_options(EvaluateOptions, argv)
-    if not (options.data or options.retrieval or options.bilingual_lexicon or options.zero_shot_probe.train):
-        raise ConfigError("data, retrieval, bilingual_lexicon or zero_shot_probe: one is needed to evaluate on")
     saved = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
     metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
@@ -201,8 +205,6 @@ def _settings(options: EvaluateOptions, data: str, saved: PretrainedBundle, keys
         pairs = trained.get("evaluate", {}).get("pairs_per_batch", EvaluateConfig.pairs_per_batch)
     if not 3 <= length <= positions:
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
-    if pairs < 1:
-        raise ConfigError(f"pairs_per_batch={pairs}: it is 1 or more")
     running = {key: 1.0 for key in keys if "-" not in key}
     if saved.causal and not running:
         raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")

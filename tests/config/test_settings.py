@@ -294,7 +294,8 @@ def test_references_and_quotes_in_text_settings_are_read() -> None:
     assert train_config("run='a,b'").run == "a,b"
     assert train_config("run=größe/${seed}").run == "größe/0"
     assert "Ambiguous value" in refusal("run=a,b")
-    assert refusal("run={x}").startswith("run={x}: cannot be read; settings are key=value")
+    for value in ("{x}", "x [y]", "'x"):
+        assert refusal(f"run={value}").startswith(f"run={value}: cannot be read; settings are key=value")
 
 
 @pytest.mark.parametrize("value", ["[t.tsv]", "{a: b}"])

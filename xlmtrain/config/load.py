@@ -40,6 +40,7 @@ _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
+_STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
 _HOME = re.compile(r"~\w*(/|$)")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
@@ -110,7 +111,7 @@ def _as_text(word: str) -> str:
     try:
         needed = isinstance(OverridesParser.create().parse_override(word).value(), (bool, int, float))
     except HydraException:
-        needed = not value.startswith(("'", '"', "{", "["))
+        needed = not _STRUCTURE.search(value)
     return f"{key}={_quoted(value)}" if needed else word
 
 
