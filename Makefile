@@ -3,6 +3,7 @@
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
+# make clean   remove .venv; data and runs stay
 # All of them install what they need into .venv first.
 
 PYTHON ?= python3
@@ -76,4 +77,4 @@ $(VENV)/ready-for-docs: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) prepared/sample runs/quickstart
+	rm -rf $(VENV)

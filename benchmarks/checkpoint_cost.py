@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,7 @@ from statistics import median
 import torch
 
 from xlmtrain.config.load import compose, parse_args, user_errors
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
@@ -31,26 +32,29 @@ INTERVAL_SECONDS = 600.0
 
 
 @dataclass
-class CheckpointCost:
+class CheckpointCostOptions(CheckedSettings):
     """The settings of this program; every other argument is a setting of train.py."""
 
     directory: str | None = None
     """Where to write; null: the directory of temporary files."""
 
-    vocab_size: int = 64699
+    vocab_size: int = ranged(64699, ABOVE_ZERO)
     """Entries of the vocabulary; the default is the released model's."""
 
     saves: int = 5
     """Checkpoints to write, at least 2. The first one allocates the copies and is reported apart."""
 
-    def __post_init__(self) -> None:
-        if self.saves < 2 or self.vocab_size < 1:
-            raise ConfigError("saves must be at least 2, vocab_size at least 1")
+    def problems(self) -> Iterator[str]:
+        """Yield values that cannot be."""
+        if self.saves < 2:
+            yield f"saves: {self.saves} is less than 2"
+        if self.directory is not None and not os.access(self.directory, os.W_OK | os.X_OK):
+            yield f"directory: {self.directory} is no directory that can be written to"
 
 
 def main(argv: list[str]) -> None:
     """Write checkpoints one after the other and print the times."""
-    options, overrides = parse_args(CheckpointCost, argv, more=True)
+    options, overrides = parse_args(CheckpointCostOptions, argv, more=True)
     config = compose("config", overrides)
     model = LanguageModel(config.model, options.vocab_size, 2)
     optimizer = make_optimizer(config.optim, model, torch.device("cpu"))

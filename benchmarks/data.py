@@ -25,15 +25,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.format import id_dtype
-from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
 from xlmtrain.text.bpe import Bpe
-from xlmtrain.text.tokenizer import LINE_END, Tokenizer
+from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
 
 CHUNK_BYTES = 1 << 18
@@ -41,7 +41,7 @@ TOKENS_AT_ONCE = 1 << 17
 
 
 @dataclass
-class DataBenchmark:
+class DataOptions(CheckedSettings):
     """The settings of this program."""
 
     en: list[str] = field(default_factory=list)
@@ -50,20 +50,19 @@ class DataBenchmark:
     de: list[str] = field(default_factory=list)
     """German text, one argument for each file."""
 
-    megabytes: float = 4.0
+    megabytes: float = ranged(4.0, ABOVE_ZERO)
     """Size of the sample of each language, taken evenly from its files."""
 
-    rounds: int = 3
+    rounds: int = ranged(3, ABOVE_ZERO)
     """Number of measurements of each way."""
 
-    merges: int = 30000
+    merges: int = ranged(30000, ABOVE_ZERO)
     """Number of BPE codes to learn from the sample."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not self.en and not self.de:
-            raise ConfigError("give text with en=FILE and de=FILE")
-        if self.megabytes <= 0 or self.rounds < 1 or self.merges < 1:
-            raise ConfigError("megabytes must be positive, rounds and merges at least 1")
+            yield "en: give text with en=FILE and de=FILE"
 
 
 @dataclass(frozen=True)
@@ -163,21 +162,19 @@ def learn(sample: Sample, merges: int) -> None:
     """Learn codes and vocabulary from the sample, and write its tokens: as text, and as numbers of distinct words."""
     sample.prepare("prepared", BpeConfig(merges=merges))
     for language in sample.languages:
-        tokenizer = Tokenizer(language, TextConfig())
-        table = {"\n": LINE_END}
+        tokenizer, numbers = Tokenizer(language, TextConfig()), []
         with sample.path("tokens", language).open("w", encoding="utf-8") as file:
             for text in sample.chunks("raw", language):
-                words = [tokenizer.words[number] for number in tokenizer.numbers(text).tolist()]
+                numbers.append(tokenizer.numbers(text))
+                words = [tokenizer.words[number] for number in numbers[-1].tolist()]
                 file.writelines(line.strip(" ") + "\n" for line in " ".join(words).split("\n")[:-1])
-        tokens = sample.path("tokens", language).read_text(encoding="utf-8").replace("\n", " \n ").split(" ")
-        numbers = [table.setdefault(word, len(table)) for word in tokens if word]
-        np.array(numbers, np.int32).tofile(sample.path("numbers", language))
-        sample.path("words", language).write_text(json.dumps(list(table)), encoding="utf-8")
+        np.concatenate(numbers).astype(np.int32).tofile(sample.path("numbers", language))
+        sample.path("words", language).write_text(json.dumps(tokenizer.words), encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    options, _ = parse_args(DataBenchmark, argv)
+    options = parse_options(DataOptions, argv)
     files = {language: getattr(options, language) for language in ("de", "en") if getattr(options, language)}
     rounds: list[dict[str, float]] = []
     with TemporaryDirectory() as directory:

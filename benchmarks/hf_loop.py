@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import XLMConfig, XLMWithLMHeadModel
 
-from benchmarks.protocol import BatchFeed
+from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.checkpoint import to_xlm_state_dict
@@ -71,6 +71,3 @@ class HfLoopSystem:
             self._optimizer.step()
             self._optimizer.zero_grad()
             feed.step_done(loss.detach())
-
-
-make_system = HfLoopSystem

@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.hf_loop import make_hf_inputs, make_hf_model
-from benchmarks.protocol import BatchFeed
+from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.model.language_model import LanguageModel
@@ -88,6 +88,3 @@ class _CountSteps(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._feed.step_done(self._trainer.last_loss)
         control.should_training_stop = self._feed.finished
-
-
-make_system = HfTrainerSystem

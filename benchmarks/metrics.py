@@ -1,4 +1,4 @@
-"""Figures of a suite, and the environment in which they were measured."""
+"""Figures of a suite, their table in Markdown, and the environment in which they were measured."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
-from benchmarks.protocol import RunResult
+from benchmarks.worker import RunResult, clock
 from benchmarks.workloads import Workload
 from xlmtrain.metrics.flops import flops_per_token
+
+_COLUMNS = ("", "tokens/s", "ms per step", "ratio", "of the ceiling", "memory", "loss")
 
 
 def summarize(
@@ -69,3 +73,32 @@ def _commit() -> str:
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.partition(": ")[2] for line in lines if "model name" in line), "") or platform.processor()
+
+
+def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the FLOP per second of the fastest of several large matrix products, the ceiling for training."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    timer = Timer("torch.mm(a, b)", globals={"torch": torch, "a": a, "b": b}, timer=partial(clock, device))
+    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=1.0).times)
+
+
+def table(title: str, summaries: Mapping[str, dict[str, Any]], failures: Mapping[str, str]) -> str:
+    """Return one row per system in ``summaries``, then a line per failure."""
+    lines = [f"## {title}", "", f"| {' | '.join(_COLUMNS)} |", f"| --- {'| ---: ' * (len(_COLUMNS) - 1)}|"]
+    lines += [_row(name, summary) for name, summary in summaries.items()]
+    lines += [f"\n{name} failed: {reason}" for name, reason in failures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, summary: dict[str, Any]) -> str:
+    cells = (
+        name,
+        f"{summary['tokens_per_second']:,.0f}",
+        f"{1e3 * summary['seconds_per_step']:.1f}",
+        f"{summary['ratio']:.2f} ({summary['ratio_min']:.2f} to {summary['ratio_max']:.2f})",
+        f"{summary['flops_share']:.1%}",
+        f"{summary['peak_mb']:,.0f} MB",
+        f"{summary['loss']:.4f}",
+    )
+    return f"| {' | '.join(cells)} |"

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.protocol import Failure, RunRequest, RunResult, Shutdown, SystemInfo
-from benchmarks.worker import serve
+from benchmarks.worker import RunRequest, RunResult, SystemInfo, serve
 from benchmarks.workloads import Suite
 
 MIN_ROUNDS = 3
@@ -49,8 +48,8 @@ class SystemProcess:
             self.process.join(10)
             self.fail(f"process ended with exit code {self.process.exitcode}")
             return None
-        if isinstance(answer, Failure):
-            self.fail(answer.reason)
+        if isinstance(answer, str):  # an error
+            self.fail(answer)
             return None
         return answer
 
@@ -70,7 +69,7 @@ class SystemProcess:
     def close(self) -> None:
         """End the process; kill it if it does not stop on request."""
         with suppress(OSError):
-            self._connection.send(Shutdown())
+            self._connection.send(None)
         self._connection.close()
         self.process.join(10)
         self.process.kill()

@@ -23,29 +23,29 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' Trainer woul
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.clock import matmul_flops
-from benchmarks.metrics import environment, summarize
-from benchmarks.report import table
+from benchmarks.metrics import environment, matmul_flops, summarize, table
 from benchmarks.runner import MIN_ROUNDS, run_suite, working
-from benchmarks.worker import SYSTEMS
-from benchmarks.workloads import SUITES, Suite, write_synthetic_text
-from xlmtrain.config.load import parse_args, user_errors
+from benchmarks.workloads import SUITES, SYSTEMS, Suite, write_synthetic_text
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.schema import Device
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.output_paths import replace_file
 
 
 @dataclass
-class Speed:
+class SpeedOptions(CheckedSettings):
     """The settings of this program."""
 
     suite: list[str] = field(default_factory=list)
-    """Suites of workloads.py to run, one argument for each; cpu-256 by default."""
+    """Suites of workloads.py to run, one argument for each; none: cpu-256."""
 
     system: list[str] = field(default_factory=list)
     """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer or xlm, with -fp32,
@@ -55,9 +55,9 @@ class Speed:
     """System that the ratios are to; the first one if this one is not in the suite or fails."""
 
     rounds: int | None = None
-    """Rounds instead of the suite's."""
+    """Rounds instead of the suite's, at least 3."""
 
-    steps: int | None = None
+    steps: int | None = ranged(None, ABOVE_ZERO)
     """Measured optimizer steps per round instead of the suite's."""
 
     device: Device = Device.cpu
@@ -67,44 +67,43 @@ class Speed:
     """Directory made by tools/prepare.py, with German and English; null: synthetic text."""
 
     output: str | None = None
-    """File to which a line of JSON is added for each system."""
+    """New file for a line of JSON for each system."""
 
-    def __post_init__(self) -> None:
-        self.suite = self.suite or ["cpu-256"]
-        for key, names, known in (("suite", self.suite, SUITES), ("system", self.system, SYSTEMS)):
-            unknown = [name for name in names if name not in known]
-            if unknown:
-                raise ConfigError(f"{key}={unknown[0]}: must be one of {', '.join(known)}")
-        if (self.rounds or MIN_ROUNDS) < MIN_ROUNDS or (self.steps or 1) < 1:
-            raise ConfigError(f"rounds must be at least {MIN_ROUNDS}, steps at least 1")
+    def problems(self) -> Iterator[str]:
+        """Yield values that cannot be."""
+        for key, names, known in (("suite", self.suite, list(SUITES)), ("system", self.system, list(SYSTEMS))):
+            for unknown in set(names).difference(known):
+                yield f"{key}: {unknown} must be one of {', '.join(known)}"
+        if self.rounds is not None and self.rounds < MIN_ROUNDS:
+            yield f"rounds: {self.rounds} is less than {MIN_ROUNDS}"
         if self.device is Device.auto or (self.device is Device.cuda and not torch.cuda.is_available()):
-            raise ConfigError(f"device={self.device.value}: must be cpu, or cuda on a machine with a GPU")
+            yield f"device: {self.device.value} must be cpu, or cuda on a machine with a GPU"
 
 
 def main(argv: list[str]) -> None:
     """Run the suites one after the other and print a table for each as soon as it is there."""
-    options, others = parse_args(Speed, argv)
-    if others:
-        raise ConfigError(f"unknown arguments: {' '.join(others)}")
+    options = parse_options(SpeedOptions, argv)
+    lines = ""
+    if options.output is not None:
+        replace_file("output", options.output, lines, lambda _: False)  # refused before the long run
     facts = environment(torch.device(options.device.value))
     print(f"{', '.join(f'{key} {value}' for key, value in facts.items())}\n", flush=True)
-    for name in options.suite:
+    for name in options.suite or ["cpu-256"]:
         suite = SUITES[name]
-        suite = replace(
-            suite,
-            systems=tuple(options.system) or suite.systems,
-            rounds=options.rounds or suite.rounds,
-            steps=options.steps or suite.steps,
-        )
+        systems, rounds = tuple(options.system) or suite.systems, options.rounds or suite.rounds
+        suite = replace(suite, systems=systems, rounds=rounds, steps=options.steps or suite.steps)
         with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
             data = Path(options.data or directory, "" if options.data else "text")
             if not options.data:
                 write_synthetic_text(data, suite.workload.vocab_size, suite.sentences)
-            _run(name, suite, data, options, facts)
+            figures = _run(name, suite, data, options)
+        if options.output is not None:
+            written, lines = lines, lines + "".join(json.dumps({**line, **facts}) + "\n" for line in figures)
+            replace_file("output", options.output, lines, written.__eq__)
 
 
-def _run(name: str, suite: Suite, data: Path, options: Speed, facts: dict[str, object]) -> None:
-    """Run one suite, print its table, and add its figures to the output file."""
+def _run(name: str, suite: Suite, data: Path, options: SpeedOptions) -> list[dict[str, Any]]:
+    """Run one suite and print its table; return the figures of each system."""
     device = torch.device(options.device.value)
     workload = replace(suite.workload, vocab_size=len(Dataset(data).vocab))
     dtypes = {SYSTEMS[system].dtype for system in suite.systems}
@@ -125,10 +124,7 @@ def _run(name: str, suite: Suite, data: Path, options: Speed, facts: dict[str, o
     if able and baseline:
         title += f", {baseline.info.parameters:,} parameters"
     print(table(f"{title}; ceiling in TFLOP/s: {shown}", summaries, failures), flush=True)
-    if options.output:
-        with open(options.output, "a", encoding="utf-8") as file:
-            for system, summary in summaries.items():
-                file.write(json.dumps({"suite": name, "system": system, **summary, **asdict(workload), **facts}) + "\n")
+    return [{"suite": name, "system": system, **summary, **asdict(workload)} for system, summary in summaries.items()]
 
 
 if __name__ == "__main__":

@@ -1,76 +1,170 @@
-"""Process in which one system trains."""
+"""Process in which one system trains: its messages, its clock, and the batches between two messages."""
 
 from __future__ import annotations
 
 import importlib
+import time
 import traceback
 import zlib
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import nn
 
-from benchmarks.protocol import BatchFeed, Failure, System, SystemInfo
-from benchmarks.workloads import Workload, settings
-from xlmtrain.config.schema import Precision
+from benchmarks.workloads import SYSTEMS, Workload, settings
+from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.loader import Loader
+from xlmtrain.data.loader import GlobalBatchShard, Loader
 from xlmtrain.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class SystemSpec:
-    """Module with the training program, its precision, and use of torch.compile."""
+class RunRequest:
+    """Train ``warmup`` steps without a clock, then ``steps`` that are measured. None instead ends the process."""
 
-    module: str
-    precision: Precision
-    compiled: bool
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the type of the matrix products."""
-        return {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}.get(self.precision, torch.float32)
+    warmup: int
+    steps: int
 
 
-_PROGRAMS = {
-    "ours": "benchmarks.ours",
-    "hf-loop": "benchmarks.hf_loop",
-    "hf-trainer": "benchmarks.hf_trainer",
-    "xlm": "benchmarks.xlm_baseline",
-}
-SYSTEMS = {
-    f"{name}-{precision.value}{'-compiled' if compiled else ''}": SystemSpec(module, precision, compiled)
-    for name, module in _PROGRAMS.items()
-    for precision in (Precision.fp32, Precision.bf16, *([Precision.fp16] if name == "ours" else []))
-    for compiled in ((False,) if name == "xlm" else (False, True))
-}
+@dataclass(frozen=True)
+class SystemInfo:
+    """Facts that must be equal for all systems: parameters, checksum of the first batch, its loss without dropout."""
+
+    parameters: int
+    batch_checksum: int
+    first_loss: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Measurements of one request. ``tokens``: without padding. ``losses``: mean per target, of each step."""
+
+    seconds: float
+    tokens: float
+    targets: float
+    losses: list[float]
+    peak_mb: float
+
+
+class System(Protocol):
+    """A training program under test. Built from the settings, the initial weights and the device."""
+
+    model: nn.Module
+
+    def loss(self, batch: Batch) -> float:
+        """Return the mean loss per target of a batch on the device, in fp32."""
+        ...
+
+    def train(self, feed: BatchFeed) -> None:
+        """Take one optimizer step per batch until the feed is finished."""
+        ...
+
+
+class BatchFeed:
+    """Iterator over global batches that is also the worker's side of the messages.
+
+    A system takes one optimizer step for each batch and then calls :meth:`step_done`, which sends the result of a
+    finished request and blocks until the next one. A system may fetch one batch ahead, as transformers' Trainer does.
+    """
+
+    def __init__(self, connection: Connection, steps: Iterator[GlobalBatchShard], device: torch.device) -> None:
+        self.finished = False
+        self._connection, self._steps, self._device = connection, steps, device
+        self._pending: deque[GlobalBatchShard] = deque()
+        self._receive()
+
+    def __iter__(self) -> Iterator[GlobalBatchShard]:
+        while not self.finished:
+            self._pending.append(next(self._steps))
+            yield self._pending[-1]
+
+    def step_done(self, loss: torch.Tensor) -> None:
+        """Count a step. ``loss``: scalar on the device, mean per target; read only when the request is finished."""
+        self._trained.append((self._pending.popleft(), loss))
+        self._steps_left -= 1
+        if self._steps_left == self._request.steps:
+            self._start_clock()
+        if self._steps_left == 0:
+            self._connection.send(self._result())
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()  # the other systems need the memory
+            self._receive()
+
+    def _receive(self) -> None:
+        message: RunRequest | None = self._connection.recv()
+        if message is None:
+            self.finished = True
+            return
+        self._request = message
+        self._steps_left = message.warmup + message.steps
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._trained: list[tuple[GlobalBatchShard, torch.Tensor]] = []
+        self._start = clock(self._device)
+
+    def _result(self) -> RunResult:
+        return RunResult(
+            seconds=clock(self._device) - self._start,
+            tokens=sum(data.tokens for data, _ in self._trained),
+            targets=sum(sum(data.targets) for data, _ in self._trained),
+            losses=[float(loss) for _, loss in self._trained],
+            peak_mb=_peak_megabytes(self._device),
+        )
+
+
+def clock(device: torch.device) -> float:
+    """Return CPU-seconds of all threads of this process, or the time at which the GPU has finished its work.
+
+    On shared CPU cores the wall clock also counts the other programs.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _peak_megabytes(device: torch.device) -> float:
+    """Return the most memory this process has held: reserved by PyTorch on a GPU, resident in RAM otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 1e6
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
 
 
 def serve(connection: Connection, name: str, workload: Workload, data: Path, device: torch.device) -> None:
-    """Send the system's info, then train on request. An error is sent as a Failure, so that the others continue."""
+    """Send the system's info, then train on request. An error is sent as text, so that the others continue."""
     try:
-        _serve(connection, SYSTEMS[name], workload, data, device)
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        system, loader = make_system(name, workload, data, device)
+        connection.send(system_info(system, loader, device))
+        system.train(BatchFeed(connection, loader.steps(0, 10**9, loader.sampler.initial_state()), device))
     except Exception as error:
         traceback.print_exc()
         with suppress(OSError):  # the runner may have ended
-            connection.send(Failure(f"{type(error).__name__}: {error}"))
+            connection.send(f"{type(error).__name__}: {error}")
 
 
-def _serve(connection: Connection, spec: SystemSpec, workload: Workload, data: Path, device: torch.device) -> None:
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+def make_system(
+    name: str, workload: Workload, data: Path, device: torch.device, dropout: float = 0.1
+) -> tuple[System, Loader]:
+    """Return a system with the initial weights that all have, and the loader of its batches."""
+    spec = SYSTEMS[name]
     config = settings(workload, data, spec.precision, spec.compiled)
+    config.model.dropout = config.model.attention_dropout = dropout
     dataset = Dataset(data)
-    loader = Loader(config, dataset)
     torch.manual_seed(0)
     weights = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
     # Imported by name, so that no process holds the libraries of another system in memory.
-    system: System = importlib.import_module(spec.module).make_system(config, weights, device)
-    del weights
-    connection.send(system_info(system, loader, device))
-    system.train(BatchFeed(connection, loader.steps(0, 10**9, loader.sampler.initial_state()), device))
+    system: System = getattr(importlib.import_module(spec.module), spec.class_name)(config, weights, device)
+    return system, Loader(config, dataset)
 
 
 def system_info(system: System, loader: Loader, device: torch.device) -> SystemInfo:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
@@ -30,6 +31,35 @@ class Workload:
     def model(self) -> ModelConfig:
         """Return the settings of the model."""
         return ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, max_positions=self.length)
+
+
+@dataclass(frozen=True)
+class SystemSpec:
+    """Class of a training program and its module, its precision, and use of torch.compile."""
+
+    module: str
+    class_name: str
+    precision: Precision
+    compiled: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type of the matrix products."""
+        return {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}.get(self.precision, torch.float32)
+
+
+_PROGRAMS = {
+    "ours": ("benchmarks.ours", "OurSystem"),
+    "hf-loop": ("benchmarks.hf_loop", "HfLoopSystem"),
+    "hf-trainer": ("benchmarks.hf_trainer", "HfTrainerSystem"),
+    "xlm": ("benchmarks.xlm_baseline", "XlmSystem"),
+}
+SYSTEMS = {
+    f"{name}-{precision.value}{'-compiled' if compiled else ''}": SystemSpec(*place, precision, compiled)
+    for name, place in _PROGRAMS.items()
+    for precision in (Precision.fp32, Precision.bf16, *([Precision.fp16] if name == "ours" else []))
+    for compiled in ((False,) if name == "xlm" else (False, True))
+}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.protocol import BatchFeed
+from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.checkpoint import to_xlm_state_dict
@@ -146,6 +146,3 @@ class XlmSystem:
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
             self._optimizer.step()
             feed.step_done(loss.detach())
-
-
-make_system = XlmSystem

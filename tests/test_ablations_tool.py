@@ -89,7 +89,7 @@ def test_fine_tuning(programs: Programs, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ablation": "everything"}, "ablation=everything: must be one of objectives, masking, precision, sampling"),
+        ({"ablation": "everything"}, "ablation: everything: must be one of objectives, masking, precision, sampling"),
         ({"ablation": "masking", "train_file": "a.tsv"}, "train_file= and test_file= need each other"),
     ],
 )

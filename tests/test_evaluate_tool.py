@@ -174,7 +174,7 @@ def test_only_the_main_process_prints(
         (["split=test"], ConfigError, "train.de, train.de-en.de, train.de-en.en, train.en, valid.de, valid.de-en.de, "),
         (["sequence_length=33"], ConfigError, "sequence_length=33: it is from 3 up to the model's 32 positions"),
         (["sequence_length=2"], ConfigError, "sequence_length=2: it is from 3 up to"),
-        (["pairs_per_batch=0"], ConfigError, "pairs_per_batch=0: it is 1 or more"),
+        (["pairs_per_batch=0"], ConfigError, "pairs_per_batch: 0 is not above 0"),
         (
             ["spilt=test"],
             ConfigError,

@@ -267,3 +267,17 @@ def test_a_causal_model_is_used_and_judged_by_what_it_learned(
     assert views.attention is None
     assert len(views.retrieval) == 4
     check_page(report_page([(record, views)]))
+
+
+def test_wrong_arguments_are_refused(model: PretrainedModel, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in (0, -1, "5"):
+        with pytest.raises(ConfigError, match=rf"^k={k!r}: give a number from 1 up"):
+            model.fill_mask("a <mask>", "de", k)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^layer='1': the model has 0"):
+        model.embed(["a"], "de", layer="1")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^device=gpu: not a device of torch"):
+        load(run, device="gpu")
+    with pytest.raises(ConfigError, match=r"^path=None: give the path of a model"):
+        load(None)  # type: ignore[arg-type]
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert load(f"~/{run.name}").languages == model.languages

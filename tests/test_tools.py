@@ -119,7 +119,7 @@ def test_fill_mask_shows_the_model_language_translation_and_checkpoint(call: Cal
 REFUSED_BY_FILL_MASK = [
     (["kk=1"], 2, "no such settings: kk=1; there are checkpoint, codes, k, lang, model, translation, translation_lang"),
     (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
-    (["k=0"], 2, "k: 0 is less than 1"),
+    (["k=0"], 2, "k: 0 is not above 0"),
     (["checkpoint=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: checkpoint"),
     (["lang=fr"], 2, "lang=fr: the model knows de, en"),
     (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
@@ -188,7 +188,7 @@ def test_report_hides_words_of_either_language(call: Call, run: Path, hidden: st
         (["run=nowhere"], 4, "nowhere"),
         (["output=nowhere/report.html"], 2, "output=nowhere/report.html: cannot be written"),
         (["cloze_lang=fr"], 2, "cloze_lang=fr: the model knows de, en"),
-        (["reference=r.json", "run=another"], 2, "reference=: of one run, and several are given"),
+        (["reference=r.json", "run=another"], 2, "reference: of one run, and several are given"),
     ],
 )
 def test_report_refuses(call: Call, run: Path, arguments: list[str], code: int, message: str) -> None:
@@ -211,7 +211,7 @@ def test_report_writes_pictures_and_a_reference(call: Call, run: Path, tmp_path:
 
 
 def test_report_wants_a_run(call: Call) -> None:
-    assert "run=: which run directory?" in call("report", code=2)
+    assert "run: which run directory?" in call("report", code=2)
 
 
 def test_report_compares_runs(call: Call, run: Path, tmp_path: Path) -> None:
@@ -314,8 +314,8 @@ def test_beside_settings_of_training_data_is_one_of_them(call: Call, prepared: P
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["step=-1"], 2, "step is 0 or more"),
-        (["rows=0"], 2, "rows and words 1 or more"),
+        (["step=-1"], 2, "step: -1 is negative"),
+        (["rows=0"], 2, "rows: 0 is not above 0"),
         (["step=soon"], 2, "Value 'soon' of type 'str' could not be converted to Integer\n  full_key: step"),
         (["stpe=1"], 2, "stpe"),
         (["optim.rate=1"], 2, "optim.rate"),
@@ -384,3 +384,12 @@ def test_help_explains_every_setting(call: Call, tool: str, settings: list[str])
     if tool != "prepare":
         assert f"python tools/{tool}.py" in "\n".join(lines)
         assert len([line for line in lines if re.match(r"  [a-z_]+=.*\[", line)]) == len(settings)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("import_data", ["data=x"]), ("download", ["codes_ende"]), ("export", ["model={run}"])]
+)
+def test_an_empty_output_is_named(call: Call, run: Path, tool: str, arguments: list[str]) -> None:
+    """As an unset shell variable gives it."""
+    given = [argument.format(run=run) for argument in arguments]
+    assert "output=: empty" in call(tool, *given, "output=", code=2)

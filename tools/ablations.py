@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from xlmtrain.config.load import parse_args, user_errors
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json
 
@@ -49,7 +49,7 @@ Scores = dict[str, float]
 
 
 @dataclass
-class Ablation:
+class AblationOptions(CheckedSettings):
     """The settings of this tool."""
 
     ablation: str = "???"
@@ -62,7 +62,7 @@ class Ablation:
     output: str = "???"
     """Directory of the runs."""
 
-    seeds: int = 3
+    seeds: int = ranged(3, ABOVE_ZERO)
     """Number of seeds, from 0 up; each variant is trained with each."""
 
     split: str = "valid"
@@ -80,14 +80,17 @@ class Ablation:
     test_file: str | None = None
     """With ``train_file``: labelled text to test on, ``{lang}`` standing for en and de."""
 
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.ablation not in ABLATIONS:
+            yield f"ablation: {self.ablation}: must be one of {', '.join(ABLATIONS)}"
+        if (self.train_file is None) != (self.test_file is None):
+            yield "train_file: train_file= and test_file= need each other"
+
 
 def main(argv: list[str]) -> None:
     """Complete every run, seed by seed, and print the table."""
-    options, others = parse_args(Ablation, argv)
-    if options.ablation not in ABLATIONS:
-        raise ConfigError(f"ablation={options.ablation}: must be one of {', '.join(ABLATIONS)}")
-    if (options.train_file is None) != (options.test_file is None):
-        raise ConfigError("train_file= and test_file= need each other")
+    options, others = parse_args(AblationOptions, argv)
     variants = ABLATIONS[options.ablation]
     complete = _pretrain if options.train_file is None else _finetune
     scores: dict[str, list[Scores]] = {variant: [] for variant in variants}
@@ -97,7 +100,7 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(scores)))
 
 
-def _pretrain(options: Ablation, variant: str, seed: int, others: list[str]) -> Scores:
+def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
     """Train and evaluate one run, unless that is done."""
     run = Path(options.output) / f"{variant}-{seed}"
     status, output = run / "status.json", run / f"evaluation-{options.split}.json"
@@ -108,19 +111,13 @@ def _pretrain(options: Ablation, variant: str, seed: int, others: list[str]) -> 
     if not output.is_file():
         tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.bilingual_lexicon}
         given = [f"{name}={value}" for name, value in tasks.items() if value]
-        model = [
-            f"model={run}",
-            "checkpoint=last",
-            f"data={options.data}",
-            f"split={options.split}",
-            f"output={output}",
-        ]
-        _start("tools/evaluate.py", *model, *given)
+        data = [f"data={options.data}", f"split={options.split}"]
+        _start("tools/evaluate.py", f"model={run}", "checkpoint=last", *data, f"output={output}", *given)
     tokens = max(record.get("progress/tokens", 0) for record in read_records(run / "metrics.jsonl"))
     return {"tokens, millions": tokens / 1e6, **scores_of(read_json(output))}
 
 
-def _finetune(options: Ablation, variant: str, seed: int, others: list[str]) -> Scores:
+def _finetune(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
     """Fine-tune one run on English, unless that is done; return accuracy and macro F1 in both languages."""
     assert options.test_file is not None
     task = Path(options.test_file).name.split(".")[0]

@@ -7,7 +7,7 @@
     python tools/checkpoint.py prune run=runs/small_cpu keep_last=1         the best and keep_every= stay as well
 
 ``average`` writes the mean of the weights as a run directory, for xlmtrain.load, tools/evaluate.py, tools/export.py and
-init.pretrained=.
+the setting init.pretrained of train.py.
 """
 
 import os
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from xlmtrain.train.run_dir import RUN
 
 
 @dataclass
-class Checkpoints:
+class CheckpointOptions:
     """The settings of this tool; the first argument is the action: list, verify, average or prune."""
 
     run: str = "???"
@@ -59,7 +59,7 @@ class Checkpoints:
 def main(argv: list[str]) -> None:
     """Run one action."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options, others = parse_args(Checkpoints, argv)
+    options, others = parse_args(CheckpointOptions, argv)
     if len(others) != 1 or others[0] not in _ACTIONS:
         raise ConfigError(f"give one action of {', '.join(_ACTIONS)}: {' '.join(others) or 'none is given'}")
     run = Path(options.run)
@@ -69,18 +69,20 @@ def main(argv: list[str]) -> None:
     _ACTIONS[others[0]](options, run, store)
 
 
-def _list(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
-    print(f"{'step':>10}{'bytes':>18}  {'':8} {'':4}  {_metric(run)}")
-    values = dict(_values(run))
+def _list(options: CheckpointOptions, run: Path, store: CheckpointManager) -> None:
+    settings, metrics = run / "config.json", run / "metrics.jsonl"
+    evaluate = current_settings(read_json(settings)).get("evaluate", {}) if settings.is_file() else {}
+    metric = str(evaluate.get("metric", ""))
+    records = read_records(metrics) if metrics.is_file() else []
+    values = {record["step"]: f"{record[metric]:.4f}" for record in records if metric in record}
+    print(f"{'step':>10}{'bytes':>18}  {'':8} {'':4}  {metric}")
     for step in store.steps():
-        path, best = store.path(step), store.best_step() == step
+        path, best = store.path(step), "best" if store.best_step() == step else ""
         size = sum(file.stat().st_size for file in path.iterdir())
-        sound = "damaged" if _damage(path) else "sound"
-        value = f"{values[step]:.4f}" if step in values else "-"
-        print(f"{step:10}{size:18,}  {sound:8} {'best' if best else '':4}  {value}")
+        print(f"{step:10}{size:18,}  {'damaged' if _damage(path) else 'sound':8} {best:4}  {values.get(step, '-')}")
 
 
-def _verify(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
+def _verify(options: CheckpointOptions, run: Path, store: CheckpointManager) -> None:
     damages = []
     for step in store.steps():
         damage = _damage(store.path(step))
@@ -90,19 +92,19 @@ def _verify(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
         raise CheckpointError(f"{len(damages)} of {len(store.steps())} damaged:\n  " + "\n  ".join(damages))
 
 
-def _average(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
+def _average(options: CheckpointOptions, run: Path, store: CheckpointManager) -> None:
     if options.output is None:
-        raise ConfigError("output=...: needed, the run directory to write")
+        raise ConfigError("output: needed, the run directory to write")
     steps = _chosen(options, store)
-    with new_directory(Path(options.output)) as directory:
+    with new_directory(options.output) as directory:
         write_run(average_checkpoints([store.path(step) for step in steps]), directory)
     print(f"{options.output}: the mean of steps {', '.join(map(str, steps))}")
 
 
-def _chosen(options: Checkpoints, store: CheckpointManager) -> list[int]:
+def _chosen(options: CheckpointOptions, store: CheckpointManager) -> list[int]:
     there = store.steps()
     if (options.last > 0) == (options.steps is not None):
-        raise ConfigError("last=... or steps=...,...: one of them is needed, it says which checkpoints to average")
+        raise ConfigError("last or steps: one of them is needed, it says which checkpoints to average")
     if options.steps is None:
         if options.last > len(there):
             raise ConfigError(f"last={options.last}: there are {len(there)} checkpoints")
@@ -114,7 +116,7 @@ def _chosen(options: Checkpoints, store: CheckpointManager) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _prune(options: Checkpoints, run: Path, store: CheckpointManager) -> None:
+def _prune(options: CheckpointOptions, run: Path, store: CheckpointManager) -> None:
     check_directory("run", run, RUN)
     settings = current_settings(read_json(run / "config.json")).get("train", {})
     keep_last = options.keep_last or settings.get("keep_last", 1)
@@ -134,23 +136,7 @@ def _damage(path: Path) -> str:
     return ""
 
 
-def _metric(run: Path) -> str:
-    """Return the name of the selection metric, or an empty string."""
-    settings = run / "config.json"
-    return (
-        str(current_settings(read_json(settings)).get("evaluate", {}).get("metric", "")) if settings.is_file() else ""
-    )
-
-
-def _values(run: Path) -> Iterator[tuple[int, float]]:
-    """Yield step and selection metric of every evaluation."""
-    metrics, name = run / "metrics.jsonl", _metric(run)
-    for record in read_records(metrics) if metrics.is_file() else []:
-        if name in record:
-            yield record["step"], record[name]
-
-
-_ACTIONS: dict[str, Callable[[Checkpoints, Path, CheckpointManager], None]] = {
+_ACTIONS: dict[str, Callable[[CheckpointOptions, Path, CheckpointManager], None]] = {
     "list": _list,
     "verify": _verify,
     "average": _average,

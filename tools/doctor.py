@@ -17,27 +17,23 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 
 try:
     from xlmtrain.config.load import compose, parse_args, user_errors
+    from xlmtrain.config.validate import NOT_NEGATIVE, CheckedSettings, ranged
     from xlmtrain.diagnostics.doctor.checks import run_checks
     from xlmtrain.diagnostics.doctor.environment import this_machine
     from xlmtrain.diagnostics.finding import print_checks
-    from xlmtrain.errors import ConfigError
 except ImportError as error:  # a package is missing: only its name can be reported
     sys.exit("\n".join([f"ERROR environment: {problem}" for problem in package_problems()] or [str(error)]))
 
 
 @dataclass
-class DoctorOptions:
+class DoctorOptions(CheckedSettings):
     """The settings of this tool; every other argument is a setting of train.py."""
 
-    processes: int = 0
+    processes: int = ranged(0, NOT_NEGATIVE)
     """Processes of the run on this machine; 0: one for each GPU, or one."""
 
-    steps: int = 30
+    steps: int = ranged(30, NOT_NEGATIVE)
     """Steps to try; 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.processes < 0 or self.steps < 0:
-            raise ConfigError("processes and steps are 0 or more")
 
 
 def main(argv: list[str]) -> int:

@@ -14,25 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.validate import NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.download.catalogue import DatasetEntry, read_catalogue, select
 from xlmtrain.download.client import Client
 from xlmtrain.download.job import download, prepare_command
-from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.output_paths import check_output_path
 
 
 @dataclass
-class DownloadOptions:
+class DownloadOptions(CheckedSettings):
     """Settings of this tool; every other argument is the name of a dataset, or a pattern of names."""
 
     output: str = "data/raw"
     """Directory for the text."""
 
-    workers: int = 0
+    workers: int = ranged(0, NOT_NEGATIVE)
     """Processes that read Wikipedia; 0 takes every core."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"workers: {self.workers} is negative")
 
 
 def line(entry: DatasetEntry) -> str:
@@ -51,6 +48,7 @@ def main(argv: list[str]) -> None:
         return
     # SIGTERM ends the program as Ctrl-C does: what was downloaded stays, and the next call goes on from there.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    check_output_path("output", options.output)
     output = Path(options.output)
     download(entries, output, Client(), options.workers)
     if any(entry.languages for entry in entries):

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.schema import (
     Config,
     DataConfig,
@@ -39,6 +39,7 @@ from xlmtrain.config.schema import (
     TrainConfig,
     ZeroShotProbeConfig,
 )
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
@@ -59,7 +60,7 @@ from xlmtrain.runtime.precision import choose_precision
 
 
 @dataclass
-class Evaluate:
+class EvaluateOptions(CheckedSettings):
     """The settings of this tool; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
 
     model: str = "???"
@@ -93,7 +94,7 @@ class Evaluate:
     sequence_length: int | None = None
     """For data: tokens in a window of running text; null: as in the model's run, else 256."""
 
-    pairs_per_batch: int | None = None
+    pairs_per_batch: int | None = ranged(None, ABOVE_ZERO)
     """For data: pairs that are padded and masked as one batch; null: as in the model's run, else 32."""
 
     device: Device = Device.auto
@@ -102,20 +103,19 @@ class Evaluate:
     precision: Precision = Precision.fp32
     """For data: number format of matrix products; vectors are always computed in fp32."""
 
+    def problems(self) -> Iterator[str]:
+        """Yield what is missing."""
+        if not (self.data or self.retrieval or self.bilingual_lexicon or self.zero_shot_probe.train):
+            yield "data: data, retrieval, bilingual_lexicon or zero_shot_probe is needed to evaluate on"
+
 
 def main(argv: list[str]) -> None:
     """Print a table for each requested evaluation."""
-    options, others = parse_args(Evaluate, argv)
-    if others:
-        raise ConfigError(f"not understood: {' '.join(others)}")
-    if not (options.data or options.retrieval or options.bilingual_lexicon or options.zero_shot_probe.train):
-        raise ConfigError(
-            "data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed, it says what to evaluate on"
-        )
+    options = parse_options(EvaluateOptions, argv)
     saved = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
     metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
-    with new_file(Path(options.output)) if options.output and distributed.is_main else nullcontext() as output:
+    with new_file(options.output) if options.output is not None and distributed.is_main else nullcontext() as output:
         for line in _tasks(options, saved, distributed, metrics):
             if distributed.is_main:
                 print(line)
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
 
 
 def _tasks(
-    options: Evaluate, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
+    options: EvaluateOptions, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
 ) -> Iterator[str]:
     """Yield the lines to print, and put the results into ``metrics``."""
     sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
@@ -172,7 +172,9 @@ def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[
     }
 
 
-def _perplexity(options: Evaluate, data: str, saved: PretrainedBundle, distributed: Distributed) -> dict[str, float]:
+def _perplexity(
+    options: EvaluateOptions, data: str, saved: PretrainedBundle, distributed: Distributed
+) -> dict[str, float]:
     dataset = Dataset(data)
     saved = replace(saved, weights=matching_weights(saved, saved.config, dataset), languages=dataset.languages)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
@@ -193,7 +195,7 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
         yield f"{name:24}{metrics[f'{name}_ppl']:12.4f}{metrics[f'{name}_acc']:11.2f}%"
 
 
-def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
+def _settings(options: EvaluateOptions, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
     """Return the training settings that the validation sets are made from."""
     trained, positions = saved.provenance.settings, saved.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
@@ -203,8 +205,6 @@ def _settings(options: Evaluate, data: str, saved: PretrainedBundle, keys: list[
         pairs = trained.get("evaluate", {}).get("pairs_per_batch", EvaluateConfig.pairs_per_batch)
     if not 3 <= length <= positions:
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
-    if pairs < 1:
-        raise ConfigError(f"pairs_per_batch={pairs}: it is 1 or more")
     running = {key: 1.0 for key in keys if "-" not in key}
     if saved.causal and not running:
         raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")

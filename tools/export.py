@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
@@ -44,7 +44,7 @@ class Format(str, Enum):
 
 
 @dataclass
-class Export:
+class ExportOptions:
     """The settings of this tool."""
 
     model: str = "???"
@@ -78,30 +78,27 @@ class Export:
 def main(argv: list[str]) -> None:
     """Convert the model and print the path written."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options, others = parse_args(Export, argv)
-    if others:
-        raise ConfigError(f"not understood: {' '.join(others)}")
+    options = parse_options(ExportOptions, argv)
     text = None
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
     bundle = read_model(options.model, options.checkpoint, options.codes, text)
-    output = Path(options.output)
     if options.format in (Format.xlm, Format.vectors):
-        with new_file(output) as path:
+        with new_file(options.output) as path:
             (write_xlm_checkpoint if options.format is Format.xlm else write_vectors)(bundle, path)
     else:
-        with new_directory(output) as path:
+        with new_directory(options.output) as path:
             _write_directory(options, bundle, path)
-    print(f"{options.format.value}: {output}")
+    print(f"{options.format.value}: {options.output}")
 
 
-def _write_directory(options: Export, bundle: PretrainedBundle, directory: Path) -> None:
+def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory: Path) -> None:
     if options.format is Format.run:
         write_run(bundle, directory)
     elif options.format is Format.projector:
         data = options.data or bundle.provenance.settings.get("data", {}).get("path")
         if data is None:
-            raise ConfigError("data=...: needed, the prepared data from which words get their languages")
+            raise ConfigError("data: needed, the prepared data from which words get their languages")
         write_projector(bundle, Dataset(data), directory)
     else:
         report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)

@@ -10,16 +10,18 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.pretrained import load
 
 
 @dataclass
-class FillMask:
+class FillMaskOptions(CheckedSettings):
     """The settings of this tool; every other argument is a sentence."""
 
     model: str = "???"
@@ -28,7 +30,7 @@ class FillMask:
     lang: str = "???"
     """Language of the sentences."""
 
-    k: int = 5
+    k: int = ranged(5, ABOVE_ZERO)
     """Number of predictions for each <mask>."""
 
     checkpoint: CheckpointChoice = CheckpointChoice.best
@@ -43,16 +45,15 @@ class FillMask:
     translation_lang: str | None = None
     """Language of the translation."""
 
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k: {self.k} is less than 1")
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if (self.translation is None) != (self.translation_lang is None):
-            raise ConfigError("translation and translation_lang go together")
+            yield "translation: translation and translation_lang go together"
 
 
 def main(argv: list[str]) -> None:
     """Print the most probable subwords for each ``<mask>`` of each sentence."""
-    options, sentences = parse_args(FillMask, argv)
+    options, sentences = parse_args(FillMaskOptions, argv)
     if not sentences:
         raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
     model = load(options.model, options.checkpoint, codes=options.codes)

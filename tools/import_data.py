@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.errors import ConfigError
 from xlmtrain.interop.xlm.data import import_data
+from xlmtrain.runtime.output_paths import check_output_path
 
 
 @dataclass
-class ImportData:
+class ImportDataOptions:
     """The settings of this tool."""
 
     data: str = "???"
@@ -36,11 +36,10 @@ class ImportData:
 
 def main(argv: list[str]) -> None:
     """Import the data and print the size of each corpus."""
-    options, others = parse_args(ImportData, argv)
-    if others:
-        raise ConfigError(f"not understood: {' '.join(others)}")
+    options = parse_options(ImportDataOptions, argv)
     # SIGTERM (from a batch system) unwinds like Ctrl-C, so that no partial output is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    check_output_path("output", options.output)
     codes = Path(options.codes) if options.codes is not None else None
     text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
     for corpus in import_data(Path(options.data), Path(options.output), codes, text):

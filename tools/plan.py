@@ -8,11 +8,13 @@ Takes the settings of train.py. benchmarks/plan.md compares the estimates with p
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.config.schema import Config
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.diagnostics.plan import Cluster, Plan, describe, make_plan, table
 from xlmtrain.errors import ConfigError
@@ -22,38 +24,37 @@ TABLE = [(name, count) for name in ("V100", "A100", "H100") for count in (1, 8, 
 
 
 @dataclass
-class PlanOptions:
+class PlanOptions(CheckedSettings):
     """The settings of this tool; every other argument is a setting of train.py."""
 
     gpu: str | None = None
     """V100, A100, H100, H200 or another of xlmtrain/metrics/flops.py; null: a table of several clusters."""
 
-    gpus: int = 1
+    gpus: int = ranged(1, ABOVE_ZERO)
     """Number of GPUs."""
 
-    per_host: int = 8
+    per_host: int = ranged(8, ABOVE_ZERO)
     """GPUs of each host."""
 
-    network: float = 0.0
+    network: float = ranged(0.0, NOT_NEGATIVE)
     """Gb/s of each host's network; 0: as usual for such hosts."""
 
-    vocab_size: int = 0
+    vocab_size: int = ranged(0, NOT_NEGATIVE)
     """Entries of the vocabulary; 0: those of data.path."""
 
-    tokens_per_gpu: int = 0
+    tokens_per_gpu: int = ranged(0, NOT_NEGATIVE)
     """Tokens of a step on each GPU; 0: train.batch_tokens split across the GPUs, one sub-batch at least."""
 
-    tokens: float = 0.0
+    tokens: float = ranged(0.0, NOT_NEGATIVE)
     """Tokens of the whole run; 0: train.steps * train.batch_tokens."""
 
-    price: float = 0.0
+    price: float = ranged(0.0, NOT_NEGATIVE)
     """Price of a GPU for an hour, in any currency."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that cannot be."""
         if self.gpu is not None and gpu_named(self.gpu) is None:
-            raise ConfigError(f"gpu={self.gpu}: known are {', '.join(gpu.name for gpu in GPUS)}")
-        if min(self.gpus, self.per_host) < 1 or min(self.network, self.tokens_per_gpu, self.tokens, self.price) < 0:
-            raise ConfigError("gpus and per_host are 1 or more; network, tokens_per_gpu, tokens and price not negative")
+            yield f"gpu: {self.gpu}: known are {', '.join(gpu.name for gpu in GPUS)}"
 
 
 def main(argv: list[str]) -> None:

@@ -4,16 +4,17 @@ python tools/prepare_shards.py tasks=prepared/.ende.partial/tokenize.tasks.json 
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmtrain.config.load import parse_args, user_errors
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.validate import CheckedSettings
 from xlmtrain.prepare.executors.slurm import run_share
 
 
 @dataclass
-class Share:
+class PrepareShardsOptions(CheckedSettings):
     """The settings of this tool."""
 
     tasks: str = "???"
@@ -25,14 +26,15 @@ class Share:
     of: int = 1
     """Number of shares."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not 0 <= self.share < self.of:
-            raise ConfigError(f"share={self.share} is not between 0 and of={self.of}")
+            yield f"share: {self.share} is not from 0 to below of={self.of}"
 
 
 def main(argv: list[str]) -> None:
     """Run the tasks one after another."""
-    options, _ = parse_args(Share, argv)
+    options = parse_options(PrepareShardsOptions, argv)
     for key in run_share(Path(options.tasks), options.share, options.of):
         print(f"done: {key}", flush=True)
 

@@ -13,12 +13,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xlmtrain.config.load import parse_args, user_errors
+from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.diagnostics.baseline import is_reference
-from xlmtrain.errors import ConfigError
 from xlmtrain.report.charts import INSTALL, can_draw, write_pngs
 from xlmtrain.report.curves import reference_of
 from xlmtrain.report.html import charts_in, is_report
@@ -29,7 +30,7 @@ from xlmtrain.runtime.output_paths import replace_file
 
 
 @dataclass
-class ReportOptions:
+class ReportOptions(CheckedSettings):
     """The settings of this tool."""
 
     run: list[str] = field(default_factory=list)
@@ -48,39 +49,35 @@ class ReportOptions:
     cloze_lang: str = "de"
     """Language whose words are masked."""
 
-    words: int = 200
+    words: int = ranged(200, ABOVE_ZERO)
     """Number of words to mask."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not self.run:
-            raise ConfigError("run=: which run directory?")
-        if self.words < 1:
-            raise ConfigError(f"words: {self.words} is less than 1")
+            yield "run: which run directory?"
         if self.reference and len(self.run) > 1:
-            raise ConfigError("reference=: of one run, and several are given")
+            yield "reference: of one run, and several are given"
         if self.images and not can_draw():
-            raise ConfigError(f"images=: {INSTALL}")
+            yield f"images: {INSTALL}"
 
 
 def main(argv: list[str]) -> None:
     """Mask ``words`` words of the language ``cloze_lang`` in the validation pairs, run the other views, and report."""
-    options, others = parse_args(ReportOptions, argv)
-    if others:
-        raise ConfigError(f"not understood: {' '.join(others)}")
+    options = parse_options(ReportOptions, argv)
     loaded = [RunData(Path(run)) for run in options.run]
     runs = [(run, view(run, options.cloze_lang, options.words)) for run in loaded]
     text = report_page(runs)
     for run, views in runs:
         print(summary(run, views))
-    own = loaded[0].path / "report.html"
-    output = Path(options.output) if options.output is not None else own
+    output = options.output if options.output is not None else loaded[0].path / "report.html"
     replace_file("output", output, text, is_report)
     print(f"report: {output}")
     if options.images:
         for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):
             print(f"picture: {path}")
     if options.reference:
-        replace_file("reference", Path(options.reference), reference_of(loaded[0]).as_json(), is_reference)
+        replace_file("reference", options.reference, reference_of(loaded[0]).as_json(), is_reference)
         print(f"reference: {options.reference}")
 
 

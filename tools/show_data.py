@@ -18,40 +18,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlmtrain.config.load import compose, parse_args, user_errors
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import corpus_sizes, describe_batch, describe_corpora
 from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import quality_warnings
 from xlmtrain.diagnostics.finding import print_warnings
-from xlmtrain.errors import ConfigError
 from xlmtrain.metrics.table import format_table
 from xlmtrain.prepare.statistics import STATISTICS, Statistics
 
 
 @dataclass
-class ShowData:
+class ShowDataOptions(CheckedSettings):
     """The settings of this tool; every other argument is a setting of train.py."""
 
     data: str | None = None
     """Directory made by tools/prepare.py or tools/import_data.py."""
 
-    rows: int = 2
+    rows: int = ranged(2, ABOVE_ZERO)
     """Rows to show of each batch, or sentences of each corpus."""
 
-    words: int = 30
+    words: int = ranged(30, ABOVE_ZERO)
     """Number of most frequent words, and of most frequent unknown words, to show of each corpus."""
 
-    step: int = 0
+    step: int = ranged(0, NOT_NEGATIVE)
     """Step of training, from 0."""
-
-    def __post_init__(self) -> None:
-        if self.step < 0 or self.rows < 1 or self.words < 1:
-            raise ConfigError("step is 0 or more, rows and words 1 or more")
 
 
 def main(argv: list[str]) -> None:
     """Print a data set, or one global batch."""
-    options, overrides = parse_args(ShowData, argv, more=True)
+    options, overrides = parse_args(ShowDataOptions, argv, more=True)
     if options.data is not None and not overrides:
         width = shutil.get_terminal_size().columns
         dataset = Dataset(options.data)

@@ -84,6 +84,8 @@ class PretrainedModel:
         """
         if self.causal:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
+        if not isinstance(k, int) or k < 1:
+            raise ConfigError(f"k={k!r}: give a number from 1 up")
         ids = self._ids(sentence, lang)
         if MASK not in ids:
             other = _OTHER_MASK_SPELLING.search(sentence)
@@ -114,8 +116,8 @@ class PretrainedModel:
         ``layer``: the layer whose hidden states are pooled; 0 for the embeddings, None for the last layer.
         """
         last = len(self.model.encoder.blocks)
-        if layer is not None and not 0 <= layer <= last:
-            raise ConfigError(f"layer={layer}: the model has 0 (the embeddings) to {last}")
+        if layer is not None and not (isinstance(layer, int) and 0 <= layer <= last):
+            raise ConfigError(f"layer={layer!r}: the model has 0 (the embeddings) to {last}")
         chosen = last if layer is None else layer
         ids = self._all_ids(sentences, lang)
         return self._embed(ids, lang, [_enum_value(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
@@ -200,11 +202,17 @@ def load(
     ``checkpoint``: of a run directory, its best or its last. ``device``: None takes the GPU if there is one. ``codes``
     (a file) and ``text``: for ``.pth`` files, which hold neither. Raises CheckpointError if nothing can be read.
     """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"path={path!r}: give the path of a model")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        is_gpu = torch.device(device).type == "cuda"
+    except RuntimeError:
+        raise ConfigError(f"device={device}: not a device of torch; take cpu or cuda") from None
+    if is_gpu and not torch.cuda.is_available():
         raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
-    bundle = read_model(path, _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
+    bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
     return PretrainedModel(bundle, device)
 
 

@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.convergence import reference_kernels
-from benchmarks.metrics import summarize
-from benchmarks.protocol import RunResult
-from benchmarks.report import table
+from benchmarks.metrics import summarize, table
+from benchmarks.worker import RunResult
 from benchmarks.workloads import Workload
 from xlmtrain.metrics.flops import flops_per_token
 from xlmtrain.model.kernels.dropout import Dropout

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.protocol import RunRequest, RunResult, SystemInfo
 from benchmarks.runner import SystemProcess, reject_different_work, run_suite, take_turns, working
+from benchmarks.worker import RunRequest, RunResult, SystemInfo
 from benchmarks.workloads import Suite, Workload, write_synthetic_text
 from tests.support.tiny import CPU
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks import speed
-from benchmarks.protocol import BatchFeed, RunRequest, RunResult, Shutdown, SystemInfo
-from benchmarks.worker import SYSTEMS, system_info
-from benchmarks.workloads import SUITES, settings, write_synthetic_text
+from benchmarks import checkpoint_cost, speed
+from benchmarks.worker import BatchFeed, RunRequest, RunResult, SystemInfo, make_system, system_info
+from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
 from tests.support import programs
 from tests.support.tiny import CPU
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.loader import Loader
 from xlmtrain.errors import ConfigError
-from xlmtrain.model.language_model import LanguageModel
 
 TINY = replace(SUITES["tiny"].workload, rows=2)
 ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-bf16")
@@ -29,17 +23,10 @@ ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-b
 
 def train(name: str, data: Path) -> tuple[SystemInfo, list[RunResult]]:
     """Train a system in this process without dropout: 2 steps, then 3 of which the first does not count."""
-    spec = SYSTEMS[name]
-    config = settings(TINY, data, spec.precision)
-    config.model.dropout = config.model.attention_dropout = 0.0
-    dataset = Dataset(data)
-    loader = Loader(config, dataset)
-    torch.manual_seed(0)
-    weights = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-    system = importlib.import_module(spec.module).make_system(config, weights, CPU)
+    system, loader = make_system(name, TINY, data, CPU, dropout=0.0)
     info = system_info(system, loader, CPU)
     mine, theirs = multiprocessing.Pipe()
-    for message in (RunRequest(0, 2), RunRequest(1, 2), Shutdown()):
+    for message in (RunRequest(0, 2), RunRequest(1, 2), None):
         mine.send(message)
     system.train(BatchFeed(theirs, loader.steps(0, 10**9, loader.sampler.initial_state()), CPU))
     return info, [mine.recv() for _ in range(2)]
@@ -83,3 +70,17 @@ def test_the_program_compares_them_all(tmp_path: Path) -> None:
 def test_wrong_arguments_are_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match=argument.partition("=")[0]):
         speed.main([argument])
+
+
+def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.jsonl").write_text("thesis", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"output=.*thesis\.jsonl: exists already"):
+        speed.main([f"output={tmp_path / 'thesis.jsonl'}"])
+    with pytest.raises(ConfigError, match=r"output=: empty"):
+        speed.main(["output="])
+    assert (tmp_path / "thesis.jsonl").read_text(encoding="utf-8") == "thesis"
+
+
+def test_a_directory_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="directory: /nope is no directory that can be written to"):
+        checkpoint_cost.main(["experiment=quickstart", "directory=/nope"])

@@ -21,6 +21,7 @@ from xlmtrain.errors import ConfigError
 
 CONFIGS = REPOSITORY / "configs"
 GIVEN = ["run=somewhere", "data.path=somewhere", "data.mlm={de: 1, en: 1}"]
+FINETUNE = ["run=r", "init.pretrained=m", "task.train={en: a}", "task.test={en: b, de: c}"]
 GROUPS = sorted(
     path.relative_to(CONFIGS).with_suffix("").as_posix()
     for path in CONFIGS.glob("*/*.yaml")
@@ -140,8 +141,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data.mlm": {"de": -1.0}}, "data.mlm.de: -1.0 is no weight"),
     ({"data.mlm": {"de": float("inf")}}, "data.mlm.de: inf is no weight"),
     ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: nan is no weight"),
-    ({"data.mlm": {}, "data.tlm": {}}, "data: nothing to train on"),
-    ({"data.mlm": {"de": 0.0}, "data.tlm": {}}, "data: nothing to train on"),
+    ({"data.mlm": {}, "data.tlm": {}}, "data.mlm: nothing to train on"),
+    ({"data.mlm": {"de": 0.0}, "data.tlm": {}}, "data.mlm: nothing to train on"),
     ({"optim.lr": 0.0}, "optim.lr: 0.0 is not above 0"),
     ({"optim.lr": float("nan")}, "optim.lr: nan is not above 0"),
     ({"optim.beta1": 1.0}, "optim.beta1: 1.0"),
@@ -159,7 +160,7 @@ def test_values_out_of_range_and_impossible_combinations(changes: dict[str, Any]
     with pytest.raises(ConfigError) as caught:
         tiny_config("run", "data", changes)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "in the settings of training:"
+    assert lines[0] == "wrong settings:"
     assert any(line.startswith(f"  {complaint}") for line in lines), lines
 
 
@@ -278,3 +279,86 @@ def test_what_is_outside_the_settings_is_not_asked_for(monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match=r"^run: .* asks for something outside the settings"):
         from_json(Config, {"run": value})
     assert train_config("run=${data.path}").run == "somewhere"
+
+
+# Values of settings that are text, as a shell hands them on.
+@pytest.mark.parametrize(
+    "value", ["größe", "a=b", "x#1", "1e5", "007", "true", "a b", "it's", "(x)", "a;b", "a\\", "a\\'b", "x&y", "100"]
+)
+def test_a_text_setting_is_taken_as_it_stands(value: str) -> None:
+    assert train_config(f"run={value}").run == value
+    assert compose("finetune", [*FINETUNE, f"init.pretrained={value}"]).init.pretrained == value
+
+
+def test_references_and_quotes_in_text_settings_are_read() -> None:
+    assert train_config("run='a,b'").run == "a,b"
+    assert train_config("run=größe/${seed}").run == "größe/0"
+    assert "Ambiguous value" in refusal("run=a,b")
+    for value in ("{x}", "x [y]", "'x"):
+        assert refusal(f"run={value}").startswith(f"run={value}: cannot be read; settings are key=value")
+
+
+@pytest.mark.parametrize("value", ["[t.tsv]", "{a: b}"])
+def test_one_file_is_wanted_for_each_language(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"\n  task\.train\.en: .* is not one file; give a single path$"):
+        compose("finetune", [*FINETUNE[:2], FINETUNE[3], f"task.train={{en: {value}}}"])
+    probe = f"evaluate.zero_shot_probe={{train: {{en: {value}}}, test: {{de: b}}}}"
+    assert "evaluate.zero_shot_probe.train.en: " in refusal(probe)
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "train.hang_timeout", "optim.weight_decay", "optim.clip_grad_norm"])
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_are_finite(key: str, value: str) -> None:
+    assert f"\n  {key}: {value} is " in refusal(f"{key}={value}")
+
+
+@pytest.mark.parametrize("key", ["run", "data.path", "evaluate.bilingual_lexicon"])
+@pytest.mark.parametrize("value", ["~", "~/x", "~someone/x"])
+def test_a_home_directory_is_written_out(key: str, value: str) -> None:
+    assert refusal(f"{key}={value}") == f"{key}: {value}: the shell has not expanded the ~; give the whole path"
+    assert train_config("run=x~y").run == "x~y"
+
+
+GLOBAL = b"# @package _global_\n"
+FAULTY = {
+    "tab": (GLOBAL + b"optim:\n\tlr: 1\n", "3: not YAML: found character '\\t'"),
+    "bracket": (GLOBAL + b"data: {mlm: {de: 1\n", "3: not YAML: expected ',' or '}'"),
+    "latin-1": (GLOBAL + "# Größe\nrun: Größe\n".encode("latin-1"), "2: not UTF-8"),
+    "byte-order mark": ("\ufeff".encode() + GLOBAL + b"optim: {lr: 1}\n", "1: begins with a byte-order mark"),
+    "doubled key": (GLOBAL + b"optim: {lr: 1}\noptim: {lr: 2}\n", "3: optim is there twice"),
+    "no package": (b"# mine\noptim: {lr: 1}\n", "1: the first line must be '# @package _global_'"),
+    "empty": (b"", "1: the first line must be '# @package _global_'"),
+    "comments": (GLOBAL + b"# later\n", "1: has no settings"),
+    "a list": (GLOBAL + b"- lr\n", "1: has no settings"),
+    "Norwegian": (GLOBAL + b"data:\n  mlm: {no: 1}\n", "3: YAML does not read no as text; put it in quotes"),
+    "number": (GLOBAL + b"run: 1e5\n", "2: YAML does not read 1e5 as text; put it in quotes"),
+    "truth": (GLOBAL + b"train: {precision: off}\n", "2: YAML does not read off as text; put it in quotes"),
+    "defaults": (GLOBAL + b"defaults: model\n", "2: defaults must be a list"),
+}
+
+
+@pytest.mark.parametrize(("content", "complaint"), FAULTY.values(), ids=FAULTY)
+def test_faulty_yaml_is_named_with_its_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.write_bytes(content)
+    flags = ["--config-dir", str(tmp_path)]
+    assert refusal(*flags, "experiment=mine").startswith(f"{path}:{complaint}")
+    assert train_config(*flags, "experiment=quickstart").data.mlm  # a file that is not chosen does not matter
+
+
+def test_faulty_yaml_that_a_preset_chooses(tmp_path: Path) -> None:
+    for group, content in (("experiment", GLOBAL + b"defaults:\n  - override /model: mine\n"), ("model", b"dim: {\n")):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_bytes(content)
+    assert f"{tmp_path}/model/mine.yaml:2: not YAML" in refusal("--config-dir", str(tmp_path), "experiment=mine")
+    (tmp_path / "model" / "mine.yaml").write_bytes(b"dim: 8\nheads: 2\n")
+    assert train_config("--config-dir", str(tmp_path), "experiment=mine").model.dim == 8
+
+
+def test_hydras_own_runner_takes_text_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--cfg", "job", "run=größe", "data.path=1e5"])
+    hydra_main("config", print)
+    printed = capsys.readouterr().out
+    assert "run: größe\n" in printed
+    assert "path: '1e5'\n" in printed or "path: 1e5\n" in printed

@@ -142,8 +142,8 @@ def test_tool(call: Call) -> None:
     ("arguments", "complaint"),
     [
         (["data.path=nowhere"], "data.path=nowhere is not prepared yet"),
-        (["vocab_size=100", "gpu=TPU"], "gpu=TPU: known are H200, H100, A100, V100"),
-        (["vocab_size=100", "gpus=0"], "gpus and per_host are 1 or more"),
+        (["vocab_size=100", "gpu=TPU"], "gpu: TPU: known are H200, H100, A100, V100"),
+        (["vocab_size=100", "gpus=0"], "gpus: 0 is not above 0"),
     ],
 )
 def test_refused(call: Call, arguments: list[str], complaint: str) -> None:

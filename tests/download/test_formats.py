@@ -22,7 +22,7 @@ from tests.support.samples import (
     wiki,
     zipped,
 )
-from xlmtrain.download import xml_stream
+from xlmtrain.download import archives
 from xlmtrain.download.catalogue import DatasetEntry, RemoteFile
 from xlmtrain.download.formats import read_rows
 from xlmtrain.errors import ConfigError, DataError
@@ -117,7 +117,7 @@ def test_entities_are_refused(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_damaged_xml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str) -> None:
-    monkeypatch.setattr(xml_stream, "MAX_ELEMENT_BYTES", 100_000)
+    monkeypatch.setattr(archives, "MAX_ELEMENT_BYTES", 100_000)
     with pytest.raises(DataError, match=message):
         read(tmp_path, "tmx", "x.tmx.gz", gzip.compress(content))
 

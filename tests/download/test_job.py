@@ -20,7 +20,7 @@ from xlmtrain.download import fetch
 from xlmtrain.download.catalogue import DatasetEntry, RemoteFile
 from xlmtrain.download.job import download, prepare_command
 from xlmtrain.download.manifest import Manifest, exclusive_lock
-from xlmtrain.errors import DataError
+from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare.raw_files import find_texts
 
 LIMIT = 10_000_000
@@ -212,9 +212,24 @@ def test_a_file_that_was_not_downloaded_is_kept(publisher: Publisher, tmp_path: 
             download(entries, tmp_path, Hurried())
         assert thesis.read_text() == "thesis"
     assert publisher.requests == []
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {thesis.relative_to(tmp_path).as_posix()} | ({"downloads"} if "/" in place else set())
     thesis.unlink()
     download(entries, tmp_path, Hurried())
     assert set(texts(tmp_path)) == {"crawl.de.gz", "pairs.de.gz", "pairs.en.gz"}
+
+
+def test_a_refusal_leaves_nothing_behind(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that reads Wikipedia is missing."""
+    entry = offer(publisher, "dump", "wiki", b"", languages=("de",))
+    monkeypatch.setattr("xlmtrain.download.wiki.mwparserfromhell", None)
+    with pytest.raises(ConfigError, match="Wikipedia needs mwparserfromhell"):
+        download([entry], tmp_path / "new" / "raw", Hurried())
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "crawl.de.gz").write_text("thesis")
+    with pytest.raises(DataError, match="exists already"):
+        download([offer(publisher, "crawl", "text", b"", languages=("de",))], tmp_path / "new", Hurried())
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "crawl.de.gz"]
 
 
 def test_a_claim_survives_a_killed_process(tmp_path: Path) -> None:

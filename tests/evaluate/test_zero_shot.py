@@ -234,5 +234,6 @@ def test_refused(
 
 
 def test_one_without_the_other() -> None:
-    with pytest.raises(ConfigError, match="train and test are needed together"):
-        ZeroShotProbeConfig({"en": "train.tsv"})
+    probe = ZeroShotProbeConfig({"en": "train.tsv"})
+    with pytest.raises(ConfigError, match=r"evaluate\.zero_shot_probe\.train: train and test are needed together"):
+        tiny_config("run", "data", {"evaluate.zero_shot_probe": probe})

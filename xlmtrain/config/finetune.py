@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, CheckedSettings, ranged
 
 
 class SelectionMetric(str, Enum):
@@ -44,7 +44,7 @@ class TaskConfig:
     test: dict[str, str] = field(default_factory=dict)
     """Test files by language, e.g. ``{en: test.en.tsv, de: test.de.tsv}``."""
 
-    max_tokens: int = 256
+    max_tokens: int = ranged(256, ABOVE_ZERO)
     """Longest text in subwords, longer ones are cut; a pair's two together have at most twice as many, and never more
     than the model has positions."""
 
@@ -53,10 +53,10 @@ class TaskConfig:
 class FinetuneTrainConfig:
     """Length of the training, layers, precision."""
 
-    epochs: float = 5.0
+    epochs: float = ranged(5.0, ABOVE_ZERO)
     """Passes over the training examples."""
 
-    batch_size: int = 8
+    batch_size: int = ranged(8, ABOVE_ZERO)
     """Examples in a step, over all processes."""
 
     layers: list[int] | None = None
@@ -66,7 +66,7 @@ class FinetuneTrainConfig:
     pooling: Pooling = Pooling.first
     """Input of the head: the last hidden state of the first token, as in the paper, or the mean of all."""
 
-    dropout: float = 0.1
+    dropout: float = ranged(0.1, SHARE_BELOW_ONE)
     """Dropout in the model during training, and before the head."""
 
     precision: Precision = Precision.auto
@@ -75,7 +75,7 @@ class FinetuneTrainConfig:
     device: Device = Device.auto
     """``auto``: CUDA where there is one."""
 
-    log_every: int = 50
+    log_every: int = ranged(50, ABOVE_ZERO)
     """Steps between lines of metrics."""
 
     overwrite: bool = False
@@ -86,18 +86,18 @@ class FinetuneTrainConfig:
 class EvalConfig:
     """Validation during training."""
 
-    every: int = 0
+    every: int = ranged(0, NOT_NEGATIVE)
     """Steps between evaluations; 0: once an epoch."""
 
     metric: SelectionMetric = SelectionMetric.accuracy
     """Metric that selects the best weights and stops early, as a mean over the languages of ``task.valid``."""
 
-    patience: int = 0
+    patience: int = ranged(0, NOT_NEGATIVE)
     """Stop after this many evaluations in a row without a new best; 0: never."""
 
 
 @dataclass
-class FinetuneConfig:
+class FinetuneConfig(CheckedSettings):
     """Fine-tune a pretrained model as a classifier on some languages, and test it on any of the model's languages."""
 
     run: str = "???"
@@ -122,39 +122,8 @@ class FinetuneConfig:
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     """Validation."""
 
-    def __post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
-            raise ConfigError("in the settings of fine-tuning:\n  " + "\n  ".join(problems))
-
-    def _problems(self) -> Iterator[str]:
-        train, optim = self.train, self.optim
-        for key, value in (
-            ("task.max_tokens", self.task.max_tokens),
-            ("train.epochs", train.epochs),
-            ("train.batch_size", train.batch_size),
-            ("train.log_every", train.log_every),
-            ("optim.lr", optim.lr),
-            ("optim.eps", optim.eps),
-        ):
-            if value <= 0:
-                yield f"{key}: {value} is not above 0"
-        for key, value in (
-            ("evaluate.every", self.evaluate.every),
-            ("evaluate.patience", self.evaluate.patience),
-            ("optim.warmup_steps", optim.warmup_steps),
-            ("optim.weight_decay", optim.weight_decay),
-            ("optim.clip_grad_norm", optim.clip_grad_norm),
-        ):
-            if value < 0:
-                yield f"{key}: {value} is negative"
-        for key, value in (
-            ("optim.beta1", optim.beta1),
-            ("optim.beta2", optim.beta2),
-            ("train.dropout", train.dropout),
-        ):
-            if not 0 <= value < 1:
-                yield f"{key}: {value} is not from 0 up to 1"
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not self.task.train:
             yield "task.train: no training file; give one for a language"
         if not self.task.test:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.manual import key_paths, settings_manual
+from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.config.schema import Config
+from xlmtrain.config.yaml_files import check_yaml
 from xlmtrain.errors import ConfigError, UserError
 
 # Beside the package: the programs run from a checkout.
@@ -36,21 +37,11 @@ CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
 T = TypeVar("T")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
-_HYDRAS_FLAGS = {
-    "--cfg",
-    "-c",
-    "--resolve",
-    "--package",
-    "-p",
-    "--multirun",
-    "-m",
-    "--info",
-    "-i",
-    "--config-name",
-    "-cn",
-}
-_SYNTAX = "settings are key=value without blanks around the =, in quotes where there is a {, a [ or a blank in them"
+_HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
+_SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
+_STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
+_HOME = re.compile(r"~\w*(/|$)")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
 
@@ -59,18 +50,19 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
     """Return the settings ``configs/<name>.yaml`` with ``overrides`` (``key=value``) as a validated dataclass.
 
     ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
-    value of the wrong type, or an impossible combination.
+    value of the wrong type, an impossible combination, or a faulty YAML file.
     """
     return _to_dataclass(_composed(name, overrides))
 
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
     _register()
+    words = _checked_words(name, overrides)
     with _no_hydra_around(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            return hydra.compose(name, overrides=list(_own_directory(overrides)))
+            return hydra.compose(name, overrides=words)
         except OverrideParseException as error:
-            raise ConfigError(f"{_describe(error)}\n  {_SYNTAX}") from error
+            raise ConfigError(f"{error.override}: cannot be read; {_SYNTAX}") from error
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_describe(error) + _suggestion(error, name)) from error
 
@@ -86,21 +78,47 @@ def _no_hydra_around() -> Iterator[None]:
         GlobalHydra.instance().hydra = around
 
 
-def _own_directory(overrides: Sequence[str]) -> Iterator[str]:
-    """Yield ``overrides`` with ``--config-dir DIR`` translated into Hydra's search path."""
+def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
+    """Return ``overrides`` as Hydra reads them: text in quotes where needed, ``--config-dir DIR`` as a search path.
+
+    Raises ConfigError for a word that is not ``key=value``, and for a mistake in a YAML file that is chosen.
+    """
+    texts, groups = text_keys(SCHEMAS[name]), _groups(name)
+    sections = {field.name for field in fields(SCHEMAS[name])}
+    found, chosen, directories = [], [], [CONFIG_DIR]
     words = iter(overrides)
     for word in words:
-        flag, equals, directory = word.partition("=")
-        if flag in _CONFIG_DIR_FLAGS:
-            directory = directory if equals else next(words, "")
-            if not Path(directory).is_dir():
-                raise ConfigError(f"{flag} {directory}: there is no such directory")
-            quoted = str(Path(directory).absolute()).replace("\\", "\\\\").replace("'", "\\'")
-            yield f"hydra.searchpath=['file://{quoted}']"
-        elif word.startswith("-"):
+        key, equals, value = word.partition("=")
+        if key in _CONFIG_DIR_FLAGS:
+            directory = Path(value if equals else next(words, "")).absolute()
+            if not directory.is_dir():
+                raise ConfigError(f"{key} {directory}: there is no such directory")
+            directories.append(directory)
+            found.append(f"hydra.searchpath=[{_quoted(f'file://{directory}')}]")
+        elif word.startswith(("-", "+", "~")) or not equals:
             raise ConfigError(f"{word}: there is no such option; {_SYNTAX}")
         else:
-            yield word
+            found.append(_as_text(word) if key in texts or key in groups else word)
+            chosen += [(key, value)] if key in groups else []
+    for group, option in chosen:
+        check_yaml(group, option, directories, sections, texts)
+    return found
+
+
+def _as_text(word: str) -> str:
+    """Return an override of a text setting, in quotes if Hydra would read a number in it, or not read it."""
+    key, _, value = word.partition("=")
+    try:
+        needed = isinstance(OverridesParser.create().parse_override(word).value(), (bool, int, float))
+    except HydraException:
+        needed = not _STRUCTURE.search(value)
+    return f"{key}={_quoted(value)}" if needed else word
+
+
+def _quoted(value: str) -> str:
+    """Return a value in quotes; Hydra unescapes backslashes only before a quote."""
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", value)
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def hydra_main(name: str, body: Callable[[Any], None]) -> None:
@@ -110,21 +128,31 @@ def hydra_main(name: str, body: Callable[[Any], None]) -> None:
     error ends the process with its message and exit code, without a traceback.
     """
     words = sys.argv[1:]
-    if {"--help", "-h"} & set(words):
-        with user_errors():
-            print(_help(name, [word for word in words if word not in ("--help", "-h")]))
-        return
     if not _HYDRAS_FLAGS & set(words):  # Hydra's own runner words mistakes in its own way and hides where a bug is
         with user_errors():
-            body(compose(name, words))
+            if {"--help", "-h"} & set(words):
+                print(_help(name, [word for word in words if word not in ("--help", "-h")]))
+            else:
+                body(compose(name, words))
         return
     _register()
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    with user_errors():
+        sys.argv[1:] = [word for word in words if word not in overrides] + _checked_words(name, overrides)
 
     def task(config: DictConfig) -> None:
         with user_errors():
             body(_to_dataclass(config))
 
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(task)()
+
+
+def parse_options(schema: type[T], argv: Sequence[str]) -> T:
+    """Return the arguments of a tool that takes only its own settings, as :func:`parse_args`."""
+    options, others = parse_args(schema, argv)
+    if others:
+        raise ConfigError(f"not understood: {' '.join(others)}")
+    return options
 
 
 def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
@@ -135,7 +163,7 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
     the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
     """
     if {"--help", "-h"} & set(argv):
-        print("\n".join([(sys.modules["__main__"].__doc__ or "").strip(), "", *settings_manual(schema)]))
+        print("\n".join([_program(), "", *settings_manual(schema)]))
         raise SystemExit(0)
     keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     unknown = [argument for argument in argv if (match := re.match(r"([a-z_]+)=", argument)) and match[1] not in keys]
@@ -143,20 +171,20 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
         raise ConfigError(f"no such settings: {', '.join(unknown)}; there are {', '.join(sorted(keys))}")
     pairs = [argument for argument in argv if argument.partition("=")[0] in keys and "=" in argument]
     config = OmegaConf.structured(schema)
-    try:
-        for pair in pairs:
-            key, _, value = pair.partition("=")
-            value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
+        try:
             if OmegaConf.is_list(config._get_node(key)):
                 config[key].append(value)
             elif OmegaConf.is_dict(config._get_node(key)):
                 OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
             else:
                 config[key] = value
-    except HydraException as error:
-        raise ConfigError(f"{pair}: cannot be read: {error}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(_describe(error)) from error
+        except HydraException as error:
+            raise ConfigError(f"{pair}: cannot be read; {_SYNTAX}") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(_describe(error)) from error
     return _to_dataclass(config), [argument for argument in argv if argument not in pairs]
 
 
@@ -181,9 +209,14 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(error.exit_code) from None
 
 
+def _program() -> str:
+    """Return the docstring of the running program."""
+    return (sys.modules["__main__"].__doc__ or "").strip()
+
+
 def _help(name: str, overrides: Sequence[str]) -> str:
     """Return the program's docstring, its config groups, and every setting with its current value."""
-    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Settings are given as key=value."]
+    lines = [_program(), "", "Settings are given as key=value."]
     lines += [f"{group}=  {', '.join(options)}" for group, options in _groups(name).items()]
     values = OmegaConf.to_container(_composed(name, overrides))
     return "\n".join([*lines, "", *settings_manual(SCHEMAS[name], values=values)])  # type: ignore[arg-type]
@@ -216,30 +249,28 @@ def _open_mappings(node: DictConfig) -> None:
 
 
 def _to_dataclass(config: Any) -> Any:
-    _refuse_resolvers(OmegaConf.to_container(config, resolve=False))
+    for key, text in _texts(OmegaConf.to_container(config, resolve=False)):
+        # ${oc.env:TOKEN} would write a secret into the run: settings may refer to each other, to nothing else.
+        if _RESOLVER.search(text):
+            raise ConfigError(f"{key}: {text} asks for something outside the settings; give the value itself")
+        if _HOME.match(text):
+            raise ConfigError(f"{key}: {text}: the shell has not expanded the ~; give the whole path")
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise ConfigError("these settings have no value yet: " + ", ".join(f"{key}=..." for key in missing))
-        result = OmegaConf.to_object(config)
+        return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
-    unknown = list(_unknown(result))
-    if unknown:
-        raise ConfigError("there are no such settings: " + ", ".join(unknown))
-    return result
 
 
-def _refuse_resolvers(value: Any, key: str = "") -> None:
-    """Settings may refer to each other, to nothing else: ``${oc.env:TOKEN}`` would write a secret into the run."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_resolvers(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            _refuse_resolvers(inner, f"{key}.{number}")
-    elif isinstance(value, str) and _RESOLVER.search(value):
-        raise ConfigError(f"{key}: {value} asks for something outside the settings; give the value itself")
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (key path, value) of all text in nested mappings and lists."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
 
 
 def _suggestion(error: BaseException, name: str) -> str:
@@ -254,16 +285,6 @@ def _suggestion(error: BaseException, name: str) -> str:
     alike = [path for path in paths if path.endswith(f".{missing[1]}")]
     alike += difflib.get_close_matches(missing[1], [*paths, *sections, *_groups(name)], n=1)
     return f"\n  did you mean {alike[0]}?" if alike else ""
-
-
-def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the key paths that ``+key=value`` added although the schema does not have them."""
-    known = {field.name for field in fields(settings)}
-    for key, value in vars(settings).items():
-        if key not in known:
-            yield prefix + key
-        elif is_dataclass(value):
-            yield from _unknown(value, f"{prefix}{key}.")
 
 
 def _describe(error: BaseException) -> str:

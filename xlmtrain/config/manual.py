@@ -28,14 +28,19 @@ def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | 
             yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
 
 
-def key_paths(schema: type, prefix: str = "") -> Iterator[str]:
-    """Yield the key path of every setting of a dataclass and its nested dataclasses."""
-    types = get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(types[field.name]):
-            yield from key_paths(types[field.name], f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
+def key_paths(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Return key path -> type of every setting of a dataclass and its nested dataclasses."""
+    found: dict[str, Any] = {}
+    for name, kind in get_type_hints(schema).items():
+        is_section = dataclasses.is_dataclass(kind) and isinstance(kind, type)
+        found |= key_paths(kind, f"{prefix}{name}.") if is_section else {prefix + name: kind}
+    return found
+
+
+def text_keys(schema: type) -> set[str]:
+    """Return the key paths of the settings that are text or one of several words."""
+    choices = {key for key, kind in key_paths(schema).items() if isinstance(kind, type) and issubclass(kind, Enum)}
+    return choices | {key for key, kind in key_paths(schema).items() if kind in (str, str | None)}
 
 
 def field_docs(schema: type) -> dict[str, str]:

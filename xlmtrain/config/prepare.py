@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE, CheckedSettings, ranged
 
 _LANGUAGE = re.compile("[A-Za-z_]+")
-_NOT_NEGATIVE = [
-    "workers",
-    "text.max_tokens",
-    "vocab.max_size",
-    "vocab.min_count",
-    "bpe.train_sample",
-    "clean.max_chars",
-    "clean.max_length_ratio",
-    "clean.min_latin_fraction",
-    "clean.langid_confidence",
-]
 
 
 @dataclass
@@ -35,6 +23,16 @@ class SplitConfig:
     pairs: dict[str, list[str]] = field(default_factory=dict)
     """Pair -> aligned files, ``{lang}`` standing for either language, e.g. ``{de-en: ["wmt/*.{lang}.gz"]}``."""
 
+    def problems(self) -> Iterator[str]:
+        """Yield the names that cannot become parts of file names."""
+        for language in self.mono:
+            if not _LANGUAGE.fullmatch(language):
+                yield f"mono.{language}: a language is named by letters and underscores, like de"
+        for pair in self.pairs:
+            first, _, second = pair.partition("-")
+            if not (_LANGUAGE.fullmatch(first) and _LANGUAGE.fullmatch(second) and first < second):
+                yield f"pairs.{pair}: a pair is two languages in alphabetical order, like de-en"
+
 
 @dataclass
 class TextConfig:
@@ -46,7 +44,7 @@ class TextConfig:
     remove_accents: bool = False
     """Strip accents; in German this turns ä, ö, ü into a, o, u."""
 
-    max_tokens: int = 0
+    max_tokens: int = ranged(0, NOT_NEGATIVE)
     """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line."""
 
 
@@ -64,7 +62,7 @@ class CleanConfig:
     invalid_utf8: OnError = OnError.stop
     """A line that is not UTF-8: stop and name it, or drop it."""
 
-    max_chars: int = 1000000
+    max_chars: int = ranged(1000000, NOT_NEGATIVE)
     """Drop lines of more characters than this; 0 keeps every line, and lets memory grow with the longest."""
 
     misaligned: OnError = OnError.stop
@@ -82,14 +80,14 @@ class CleanConfig:
     drop_identical: bool = False
     """Drop pairs whose sides are the same text."""
 
-    max_length_ratio: float = 0.0
+    max_length_ratio: float = ranged(0.0, NOT_NEGATIVE)
     """Drop pairs of which one side has more than this many times the other's characters; 0 keeps every pair. 9 leaves
     out what Moses' clean-corpus does; 3 is strict."""
 
-    min_latin_fraction: float = 0.0
+    min_latin_fraction: float = ranged(0.0, SHARE)
     """Drop lines of whose letters a smaller share than this is Latin, 0.5 for example; 0 keeps every line."""
 
-    langid_confidence: float = 0.0
+    langid_confidence: float = ranged(0.0, SHARE)
     """Drop lines that py3langid (``pip install py3langid``) takes for another language with at least this confidence,
     0.9 for example; 0 keeps every line."""
 
@@ -111,17 +109,17 @@ class BpeConfig:
     merges: int = 60000
     """Number of codes to learn."""
 
-    train_sample: int = 10000000
+    train_sample: int = ranged(10000000, NOT_NEGATIVE)
     """Learn from about this much text, sampled evenly from the training text, each language's share being its size to
     the power of sampling_alpha; 0 learns from all."""
 
     train_sample_unit: Unit = Unit.sentences
     """Unit of bpe.train_sample and of the size of a language; a pair's bytes count half for each of its languages."""
 
-    max_word_types: int = 3000000
+    max_word_types: int = ranged(3000000, ABOVE_ZERO)
     """Learn from at most this many distinct words, the most frequent; about 250 bytes of memory each."""
 
-    sampling_alpha: float = 0.5
+    sampling_alpha: float = ranged(0.5, SHARE)
     """Weight of a language in learning: its share of the words to this power. 1 takes the text as it is, 0 weights all
     languages equally."""
 
@@ -133,11 +131,16 @@ class VocabConfig:
     file: str | None = None
     """A vocabulary in fastBPE's format to use as it is; null counts one over the training text."""
 
-    max_size: int = 0
+    max_size: int = ranged(0, NOT_NEGATIVE)
     """Keep at most this many entries, special symbols included, so more than 14; 0 keeps all."""
 
-    min_count: int = 0
+    min_count: int = ranged(0, NOT_NEGATIVE)
     """Drop subwords that occur less often than this."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if 0 < self.max_size <= 14:
+            yield f"max_size: {self.max_size} leaves no entry beside the 14 special symbols"
 
 
 class Executor(str, Enum):
@@ -149,7 +152,7 @@ class Executor(str, Enum):
 
 
 @dataclass
-class PrepareConfig:
+class PrepareConfig(CheckedSettings):
     """Raw text in, ids out."""
 
     output: str = "???"
@@ -176,7 +179,7 @@ class PrepareConfig:
     clean: CleanConfig = field(default_factory=CleanConfig)
     """Cleaning."""
 
-    shard_mb: int = 16
+    shard_mb: int = ranged(16, ABOVE_ZERO)
     """Megabytes of raw text in a shard, the unit of work that is repeated after an interruption."""
 
     executor: Executor = Executor.local
@@ -184,7 +187,7 @@ class PrepareConfig:
     RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same checkout, the raw text
     and the output on storage that all share."""
 
-    workers: int = 0
+    workers: int = ranged(0, NOT_NEGATIVE)
     """Shards to process in parallel: processes, or array tasks of Slurm; 0 takes every core of this machine, of the Ray
     cluster, or 100 array tasks. The output does not depend on it."""
 
@@ -194,39 +197,11 @@ class PrepareConfig:
     overwrite: bool = False
     """Replace an output directory that exists."""
 
-    def __post_init__(self) -> None:
-        problems = []
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if not self.train.mono and not self.train.pairs:
-            problems.append("train: no text; give train.mono and/or train.pairs")
-        if not 0.0 <= self.bpe.sampling_alpha <= 1.0:
-            problems.append(f"bpe.sampling_alpha: {self.bpe.sampling_alpha} is not between 0 and 1")
+            yield "train: no text; give train.mono and/or train.pairs"
         if self.bpe.codes is None and self.bpe.merges < 1:
-            problems.append(f"bpe.merges: {self.bpe.merges} is less than 1")
+            yield f"bpe.merges: {self.bpe.merges} is not above 0"
         if self.vocab.file is not None and self.bpe.codes is None:
-            problems.append("vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too")
-        for name in _NOT_NEGATIVE:
-            if (value := operator.attrgetter(name)(self)) < 0:
-                problems.append(f"{name}: {value} is negative")
-        for name in ("shard_mb", "bpe.max_word_types"):
-            if (value := operator.attrgetter(name)(self)) < 1:
-                problems.append(f"{name}: {value} is less than 1")
-        for name in ("clean.min_latin_fraction", "clean.langid_confidence"):
-            if (value := operator.attrgetter(name)(self)) > 1:
-                problems.append(f"{name}: {value} is not between 0 and 1")
-        if 0 < self.vocab.max_size <= 14:
-            problems.append(f"vocab.max_size: {self.vocab.max_size} leaves no entry beside the 14 special symbols")
-        for split in ("train", "valid", "test"):
-            problems += _key_problems(split, getattr(self, split))
-        if problems:
-            raise ConfigError("in the settings of preparation:\n  " + "\n  ".join(problems))
-
-
-def _key_problems(name: str, split: SplitConfig) -> Iterator[str]:
-    """Yield what is wrong with the language names of a split, which become parts of file names."""
-    for language in split.mono:
-        if not _LANGUAGE.fullmatch(language):
-            yield f"{name}.mono.{language}: a language is named by letters and underscores, like de"
-    for pair in split.pairs:
-        languages = pair.split("-")
-        if len(languages) != 2 or not all(map(_LANGUAGE.fullmatch, languages)) or languages != sorted(set(languages)):
-            yield f"{name}.pairs.{pair}: a pair is two languages in alphabetical order, like de-en"
+            yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"

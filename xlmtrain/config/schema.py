@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from xlmtrain.config.validate import problems_of
-from xlmtrain.errors import ConfigError
+from xlmtrain.config.validate import (
+    ABOVE_ZERO,
+    NOT_NEGATIVE,
+    SHARE,
+    SHARE_ABOVE_ZERO,
+    SHARE_BELOW_ONE,
+    CheckedSettings,
+    ranged,
+)
 
 
 class Activation(str, Enum):
@@ -63,22 +72,22 @@ class Device(str, Enum):
 class ModelConfig:
     """Transformer encoder; the defaults are those of xlm-mlm-ende-1024."""
 
-    dim: int = 1024
+    dim: int = ranged(1024, ABOVE_ZERO)
     """Width of the hidden states. The feed-forward layers are four times as wide."""
 
-    layers: int = 6
+    layers: int = ranged(6, ABOVE_ZERO)
     """Number of Transformer blocks."""
 
-    heads: int = 8
+    heads: int = ranged(8, ABOVE_ZERO)
     """Number of attention heads; must divide ``dim``."""
 
-    max_positions: int = 512
+    max_positions: int = ranged(512, ABOVE_ZERO)
     """Longest sequence in tokens; the size of the position table."""
 
-    dropout: float = 0.1
+    dropout: float = ranged(0.1, SHARE)
     """Dropout probability after the embeddings, the attention and the feed-forward layers."""
 
-    attention_dropout: float = 0.1
+    attention_dropout: float = ranged(0.1, SHARE)
     """Dropout probability of the attention weights."""
 
     activation: Activation = Activation.gelu
@@ -92,6 +101,13 @@ class ModelConfig:
 
     tie_embeddings: bool = True
     """Share one matrix between the token embeddings and the output layer."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.heads > 0 and self.dim % self.heads:
+            yield f"heads: {self.heads} does not divide model.dim={self.dim}"
+        if self.sinusoidal_positions and self.dim % 2:
+            yield f"dim: {self.dim} is odd, which model.sinusoidal_positions cannot use"
 
 
 @dataclass
@@ -111,18 +127,24 @@ class InitConfig:
 class MaskConfig:
     """Masking for MLM and TLM."""
 
-    prob: float = 0.15
+    prob: float = ranged(0.15, SHARE_ABOVE_ZERO)
     """Share of tokens that are selected as prediction targets."""
 
-    mask_token_prob: float = 0.8
+    mask_token_prob: float = ranged(0.8, SHARE)
     """Share of the selected tokens that are replaced by ``<mask>``."""
 
-    random_token_prob: float = 0.1
+    random_token_prob: float = ranged(0.1, SHARE)
     """Share of the selected tokens that are replaced by a random token. The others are left unchanged."""
 
-    inverse_frequency_exponent: float = 0.0
+    inverse_frequency_exponent: float = ranged(0.0, NOT_NEGATIVE)
     """Tokens are selected with weight count^-exponent, so frequent tokens are selected less often. 0: all tokens alike;
     the paper used 0.5."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        total = self.mask_token_prob + self.random_token_prob
+        if total > 1 + 1e-9:
+            yield f"mask_token_prob: its sum with mask.random_token_prob is {total}, more than 1"
 
 
 @dataclass
@@ -141,58 +163,75 @@ class DataConfig:
     clm: dict[str, float] = field(default_factory=dict)
     """Weight of causal language modelling per language, e.g. ``{en: 1}``."""
 
-    sampling_alpha: float = 0.7
+    sampling_alpha: float = ranged(0.7, SHARE)
     """Each sub-batch is sampled from one objective and one language or pair. An objective's probability is proportional
     to the sum of its weights; within it, a language's to weight x sentences^alpha. 1: corpus sizes count fully; 0: only
     the weights count."""
 
-    sequence_length: int = 256
+    sequence_length: int = ranged(256, ABOVE_ZERO)
     """Tokens in a sequence of MLM or CLM, which is a window of the running text of one language."""
 
-    sub_batch_tokens: int = 8192
+    sub_batch_tokens: int = ranged(8192, ABOVE_ZERO)
     """Tokens in a sub-batch, padding included. All its sequences have one objective and one language or pair. A global
     batch consists of a whole number of sub-batches, which are distributed over the processes."""
 
-    max_sentence_length: int = 100
+    max_sentence_length: int = ranged(100, ABOVE_ZERO)
     """TLM leaves out pairs with a side of more tokens than this, delimiters not counted."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        length, sub_batch = self.sequence_length, self.sub_batch_tokens
+        if 0 < length < 3:
+            yield f"sequence_length: {length} leaves no token between the first and the last"
+        if (self.mlm or self.clm) and length > 0 and sub_batch % length:
+            yield f"sub_batch_tokens: {sub_batch} is no multiple of data.sequence_length={length}"
+        if self.tlm and sub_batch < 2 * (self.max_sentence_length + 2):
+            yield f"sub_batch_tokens: {sub_batch} cannot hold one pair of data.max_sentence_length each"
+        objectives = {"mlm": self.mlm, "tlm": self.tlm, "clm": self.clm}
+        weights = {f"{name}.{key}": w for name, by_key in objectives.items() for key, w in by_key.items()}
+        for key, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                yield f"{key}: {weight} is no weight; give a number from 0 up"
+        if not sum(weights.values()) > 0:
+            yield "mlm: nothing to train on; give data.mlm, data.tlm or data.clm a weight"
 
 
 @dataclass
 class OptimConfig:
     """Adam with decoupled weight decay, and its learning rate as a function of the step."""
 
-    lr: float = 1e-4
+    lr: float = ranged(1e-4, ABOVE_ZERO)
     """Peak learning rate."""
 
     schedule: Schedule = Schedule.inverse_sqrt
     """Learning rate after the warm-up: constant, or falling towards ``min_lr``."""
 
-    warmup_steps: int = 4000
+    warmup_steps: int = ranged(4000, NOT_NEGATIVE)
     """Steps of linear warm-up."""
 
-    warmup_init_lr: float = 1e-7
+    warmup_init_lr: float = ranged(1e-7, NOT_NEGATIVE)
     """Learning rate of the first step of the warm-up."""
 
-    min_lr: float = 0.0
+    min_lr: float = ranged(0.0, NOT_NEGATIVE)
     """Learning rate at the end of the linear and cosine schedules."""
 
-    decay_steps: int = 0
+    decay_steps: int = ranged(0, NOT_NEGATIVE)
     """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until ``train.steps``."""
 
-    beta1: float = 0.9
+    beta1: float = ranged(0.9, SHARE_BELOW_ONE)
     """Decay rate of Adam's running mean of the gradient."""
 
-    beta2: float = 0.999
+    beta2: float = ranged(0.999, SHARE_BELOW_ONE)
     """Decay rate of Adam's running mean of the squared gradient."""
 
-    eps: float = 1e-8
+    eps: float = ranged(1e-8, ABOVE_ZERO)
     """Added to Adam's denominator, after its bias correction (as in torch; the original XLM added it before, which
     matters only in the first steps)."""
 
-    weight_decay: float = 0.0
+    weight_decay: float = ranged(0.0, NOT_NEGATIVE)
     """Decoupled weight decay of the blocks' matrices; biases, norms, embeddings and output layer have none."""
 
-    clip_grad_norm: float = 5.0
+    clip_grad_norm: float = ranged(5.0, NOT_NEGATIVE)
     """Largest norm of the gradient; a larger one is scaled down to it. 0: no clipping."""
 
     fused: FusedAdam = FusedAdam.torch
@@ -239,14 +278,14 @@ class Requeue(str, Enum):
 class TrainConfig:
     """Length of the run, batch, precision, checkpoints, and what to do about faults."""
 
-    steps: int = 100000
+    steps: int = ranged(100000, ABOVE_ZERO)
     """Optimizer steps."""
 
-    batch_tokens: int = 65536
+    batch_tokens: int = ranged(65536, ABOVE_ZERO)
     """Global batch in tokens, padding included, over all processes and accumulated micro-batches; a multiple of
     ``data.sub_batch_tokens``."""
 
-    micro_batch_tokens: int = 0
+    micro_batch_tokens: int = ranged(0, NOT_NEGATIVE)
     """Tokens of a micro-batch, the part of the batch that a device computes in one pass; the gradient is accumulated.
     0: one sub-batch. Lower it if memory is short; the result stays the same, except for the dropout masks."""
 
@@ -274,25 +313,25 @@ class TrainConfig:
     pass, but for the rows of the tokens looked up, instead of all of it at the end. Experimental: measured over gloo
     only, never over NCCL."""
 
-    initial_loss_scale: float = 65536.0
+    initial_loss_scale: float = ranged(65536.0, ABOVE_ZERO)
     """First loss scale of fp16; halved on overflow, doubled after ``loss_scale_window`` steps without one."""
 
-    loss_scale_window: int = 2000
+    loss_scale_window: int = ranged(2000, ABOVE_ZERO)
     """Steps without overflow after which the loss scale of fp16 is doubled."""
 
-    min_loss_scale: float = 1.0
+    min_loss_scale: float = ranged(1.0, ABOVE_ZERO)
     """Training stops when an overflow would lower the loss scale of fp16 below this."""
 
-    log_every: int = 10
+    log_every: int = ranged(10, ABOVE_ZERO)
     """Steps between records of metrics."""
 
-    save_every: int = 1000
+    save_every: int = ranged(1000, ABOVE_ZERO)
     """Steps between checkpoints."""
 
-    keep_last: int = 2
+    keep_last: int = ranged(2, ABOVE_ZERO)
     """Number of last checkpoints to keep, besides the best one."""
 
-    keep_every: int = 0
+    keep_every: int = ranged(0, NOT_NEGATIVE)
     """Also keep the checkpoints of steps that are a multiple of this; 0: none."""
 
     on_non_finite: OnNonFinite = OnNonFinite.stop
@@ -303,11 +342,11 @@ class TrainConfig:
     """Response to a loss that is more than 6 standard deviations above the mean of the 128 steps before it: log it, or
     also skip the step. ``skip`` makes every step wait for the device."""
 
-    replica_check_every: int = 1000
+    replica_check_every: int = ranged(1000, NOT_NEGATIVE)
     """Steps between checks that all processes have the same weights; every checkpoint is preceded by one, too.
     0: no checks."""
 
-    hang_timeout: float = 600.0
+    hang_timeout: float = ranged(600.0, ABOVE_ZERO)
     """Seconds without progress after which a process prints its stack and ends with exit code 6. It must exceed the
     longest step, evaluation batch or reading of a checkpoint."""
 
@@ -317,6 +356,13 @@ class TrainConfig:
     overwrite: bool = False
     """Delete the run in this directory and start from step 0, instead of resuming it. Give it only once: with it, the
     same command starts over again."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.save_every > 0 and self.keep_every % self.save_every:
+            yield f"keep_every: {self.keep_every} is no multiple of train.save_every={self.save_every}"
+        if self.sharding is not Sharding.none and self.overlap_tied_embedding:
+            yield f"overlap_tied_embedding: has no effect with train.sharding={self.sharding.value}"
 
 
 @dataclass
@@ -331,29 +377,30 @@ class ZeroShotProbeConfig:
     """Language -> file to test the probe on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``. At least one language must
     not be in ``train``."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
         if bool(self.train) != bool(self.test):
-            raise ConfigError("zero_shot_probe: train and test are needed together; one of them is missing")
+            yield "train: train and test are needed together; one of them is missing"
 
 
 @dataclass
 class EvaluateConfig:
     """Evaluation during training."""
 
-    every: int = 1000
+    every: int = ranged(1000, NOT_NEGATIVE)
     """Steps between evaluations. 0: only before the first and after the last step."""
 
-    batch_tokens: int = 8192
+    batch_tokens: int = ranged(8192, ABOVE_ZERO)
     """Tokens in a forward pass on running text (MLM, CLM)."""
 
-    pairs_per_batch: int = 32
+    pairs_per_batch: int = ranged(32, ABOVE_ZERO)
     """Sentence pairs in a forward pass (TLM, cloze on parallel text). They are padded to the same length, and their
     masks are drawn together, so the metrics depend on this number."""
 
-    max_tokens: int = 0
+    max_tokens: int = ranged(0, NOT_NEGATIVE)
     """Tokens to read of each validation set. 0: all."""
 
-    parallel_pairs: int = 0
+    parallel_pairs: int = ranged(0, NOT_NEGATIVE)
     """Validation pairs on which to measure cross-lingual transfer; 1,000 suffice, 0 measures none. Cloze on parallel
     text: words of one side are masked, and predicted without (``valid/cloze_mono_acc``) and with the translation
     (``valid/cloze_parallel_acc``). Bitext retrieval, P@1: each sentence's translation is searched among all of them, by
@@ -373,21 +420,26 @@ class EvaluateConfig:
     """Metric that selects the best checkpoint and decides on early stopping. ``..._ppl``: lower is better;
     ``..._acc``: higher is better."""
 
-    patience: int = 0
+    patience: int = ranged(0, NOT_NEGATIVE)
     """Stop training after this many evaluations in a row without a new best. 0: never."""
 
-    sample_predictions: int = 4
+    sample_predictions: int = ranged(4, NOT_NEGATIVE)
     """Masked sequences per validation set to show in TensorBoard, with the model's predictions."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if not self.metric.endswith(("_ppl", "_acc")):
+            yield f"metric: {self.metric} ends neither in _ppl nor in _acc"
 
 
 @dataclass
-class Config:
+class Config(CheckedSettings):
     """A training run."""
 
     run: str = "???"
     """Run directory. The same command again resumes the run in it."""
 
-    seed: int = 0
+    seed: int = ranged(0, NOT_NEGATIVE)
     """Every random choice follows from it."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -411,10 +463,24 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Validation."""
 
-    def __post_init__(self) -> None:
-        problems = [f"{key}: {complaint}" for key, complaint in problems_of(self)]
-        if problems:
-            raise ConfigError("in the settings of training:\n  " + "\n  ".join(problems))
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        data, positions, train = self.data, self.model.max_positions, self.train
+        if ".." in Path(self.run).parts:
+            yield f"run: {self.run} leads out of a directory with ..; give its path from / on"
+        if data.sequence_length > positions:
+            yield f"data.sequence_length: {data.sequence_length} exceeds model.max_positions={positions}"
+        if data.tlm and data.max_sentence_length + 2 > positions:
+            yield (
+                f"data.max_sentence_length: {data.max_sentence_length} and two delimiters exceed "
+                f"model.max_positions={positions}"
+            )
+        if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
+            multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
+            yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
+        if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
+            sharding = train.sharding.value
+            yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"
 
 
 def config_as_json(config: Any) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -16,6 +17,7 @@ from urllib3.util import Retry
 from xlmtrain import __version__
 from xlmtrain.errors import DataError
 
+T = TypeVar("T")
 BLOCK_BYTES = 1 << 18
 ATTEMPTS = 5  # in a row without a new byte
 REDIRECTS = 10
@@ -69,26 +71,35 @@ class Client:
             yield block
 
     def read(self, url: str, limit: int) -> bytes:
-        """Return a body of at most ``limit`` bytes, in up to ATTEMPTS tries. Raises DataError."""
-        failures = 0
-        while True:
+        """Return a body of at most ``limit`` bytes. Raises DataError."""
+
+        def attempt() -> bytes:
             content = b""
-            try:
-                with closing(self.open(url)) as response:
-                    for block in self.blocks(response):
-                        content += block
-                        if len(content) > limit:
-                            raise DataError(f"{url}: more than {limit:,} bytes; refused")
-                return content
-            except RetryableError as error:
-                failures += 1
-                self.pause(failures, error)
+            with closing(self.open(url)) as response:
+                for block in self.blocks(response):
+                    content += block
+                    if len(content) > limit:
+                        raise DataError(f"{url}: more than {limit:,} bytes; refused")
+            return content
 
-    def pause(self, failures: int, error: RetryableError) -> None:
-        """Wait before the next try: as long as the server asks, else about 1, 2, 4, ... seconds.
+        return self.retry(attempt, lambda: 0)
 
-        Raises DataError after ATTEMPTS failures, or if the server asks for a longer wait than LONGEST_WAIT.
+    def retry(self, attempt: Callable[[], T], received: Callable[[], int]) -> T:
+        """Return the result of ``attempt``, which is repeated after a RetryableError.
+
+        It waits as long as the server asks, else about 1, 2, 4, ... seconds. Raises DataError after ATTEMPTS failures
+        without more bytes ``received`` than ever, or if the server asks for a longer wait than LONGEST_WAIT.
         """
+        failures, largest = 0, received()
+        while True:
+            try:
+                return attempt()
+            except RetryableError as error:
+                failures = 1 if received() > largest else failures + 1
+                largest = max(largest, received())
+                self._pause(failures, error)
+
+    def _pause(self, failures: int, error: RetryableError) -> None:
         if failures >= ATTEMPTS:
             raise DataError(f"{error}; gave up after {failures} tries: run the same command again to go on") from error
         seconds = 2.0 ** (failures - 1) * random.uniform(0.8, 1.2) if error.seconds is None else error.seconds

@@ -42,7 +42,7 @@ def fetch(client: Client, file: RemoteFile, target: Path, known: DownloadRecord 
     """
     part = _Part(target, file.url)
     for _ in range(2):
-        resumed = _receive(client, file, part, has_checksum=bool(file.checksum or known))
+        resumed = client.retry(lambda: _request(client, file, part, bool(file.checksum or known)), part.size)
         record, problem = _verify(part.path, file, known)
         if problem is None:
             sync_file(part.path)
@@ -104,21 +104,9 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
 
-def _receive(client: Client, file: RemoteFile, part: _Part, has_checksum: bool) -> bool:
-    """Fill ``part`` to its end, in as many tries as it takes; return whether earlier bytes were kept."""
-    failures, largest = 0, part.size()
-    while True:
-        offset, validator = part.resume_point(has_checksum)
-        try:
-            return _request(client, file, part, offset, validator)
-        except RetryableError as error:
-            failures = 1 if part.size() > largest else failures + 1
-            largest = max(largest, part.size())
-            client.pause(failures, error)
-
-
-def _request(client: Client, file: RemoteFile, part: _Part, offset: int, validator: str | None) -> bool:
-    """Send one request and append its body to ``part``; return whether the first ``offset`` bytes were kept."""
+def _request(client: Client, file: RemoteFile, part: _Part, has_checksum: bool) -> bool:
+    """Send one request and append its body to ``part``; return whether the bytes in it were kept."""
+    offset, validator = part.resume_point(has_checksum)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and validator:
         headers["If-Range"] = validator  # the server sends the whole file if it has another version

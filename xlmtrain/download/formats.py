@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from xlmtrain.download.archives import check_archive, lines, open_compressed, open_member
+from xlmtrain.download.archives import check_archive, lines, open_compressed, open_member, xml_elements
 from xlmtrain.download.catalogue import DatasetEntry
 from xlmtrain.download.wiki import read_wiki
-from xlmtrain.download.xml_stream import xml_elements
 from xlmtrain.errors import DataError
 
 Sequences = Iterator[tuple[str, ...]]
@@ -34,13 +33,7 @@ def read_rows(entry: DatasetEntry, path: Path, workers: int) -> Sequences:
     """
     if entry.format == "wiki":
         return _read_wiki(entry, path, workers)
-    readers: dict[str, Callable[[DatasetEntry, Path], Sequences]] = {
-        "tsv": _read_tsv,
-        "moses": _read_moses,
-        "sgm": _read_sgm,
-        "tmx": _read_tmx,
-    }
-    return readers[entry.format](entry, path)
+    return {"tsv": _read_tsv, "moses": _read_moses, "sgm": _read_sgm, "tmx": _read_tmx}[entry.format](entry, path)
 
 
 def _read_tsv(entry: DatasetEntry, path: Path) -> Sequences:

@@ -32,22 +32,23 @@ COMPRESSION = 6
 def download(entries: Sequence[DatasetEntry], output: Path, client: Client, workers: int = 1) -> None:
     """Write the texts of ``entries`` to ``output``; finished ones are skipped. ``workers``: to read Wikipedia with.
 
-    Raises DataError with all that failed; the rest is complete then, and the same call goes on where it stopped.
+    Raises DataError with all that failed; the rest is complete then, and the same call goes on where it stopped. If
+    nothing may be downloaded, nothing is left behind.
     """
     check_output_path("output", output)
     try:
-        (output / "downloads").mkdir(parents=True, exist_ok=True)
         with exclusive_lock(output):
             manifest = Manifest(output)
             missing = [e for e in entries if not all(manifest.has_text(output / name) for name in e.texts())]
+            if any(entry.format == "wiki" for entry in missing):
+                require_wiki()
             manifest.claim(
                 path
                 for entry in missing
                 for path in (entry.local_path(output), *(output / name for name in entry.texts()))
                 if manifest.file_record(entry.file.url) is None or path.parent == output
             )
-            if any(entry.format == "wiki" for entry in missing):
-                require_wiki()
+            (output / "downloads").mkdir(exist_ok=True)
             failed = _download_all(missing, output, manifest, client, workers)
     except OSError as error:
         raise DataError(f"output={output}: cannot be written ({error.strerror or error})") from error

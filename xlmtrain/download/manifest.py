@@ -10,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from xlmtrain.download.fetch import DownloadRecord
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.runtime.output_paths import LOCK_FILE
 
 MANIFEST = "downloads.json"
 
@@ -88,10 +89,23 @@ class Manifest:
 
 @contextmanager
 def exclusive_lock(directory: Path) -> Iterator[None]:
-    """Hold ``directory`` for this process. Raises DataError if another process downloads to it."""
-    with (directory / ".lock").open("a", encoding="utf-8") as lock:
+    """Hold ``directory`` for this process; it is made, and removed with its lock if it is nothing else's afterwards.
+
+    Raises DataError if another process downloads to it.
+    """
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / LOCK_FILE
+    with path.open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"output={directory}: another process is downloading to it") from None
-        yield
+        try:
+            yield
+        finally:
+            if not (directory / MANIFEST).exists():  # refused before anything was downloaded
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # not empty
+                    for made in new:
+                        made.rmdir()

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xlmtrain.download.xml_stream import xml_elements
+from xlmtrain.download.archives import xml_elements
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.process_pool import pool_imap, worker_count
 

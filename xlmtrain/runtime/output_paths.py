@@ -144,12 +144,13 @@ def _few(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def replace_file(setting: str, path: Path, content: str | bytes, is_ours: Callable[[str], bool]) -> None:
+def replace_file(setting: str, path: str | Path, content: str | bytes, is_ours: Callable[[str], bool]) -> None:
     """Write ``content`` to ``path`` atomically.
 
     Raises ConfigError if there is a file that ``is_ours`` says this package did not write, or it cannot be written.
     """
     check_output_path(setting, path)
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         if os.path.lexists(path) and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
@@ -161,7 +162,7 @@ def replace_file(setting: str, path: Path, content: str | bytes, is_ours: Callab
 
 
 @contextmanager
-def new_directory(output: Path) -> Iterator[Path]:
+def new_directory(output: str | Path) -> Iterator[Path]:
     """Yield a directory to fill; it takes the name ``output`` when the block ends well and is removed otherwise.
 
     Raises DataError if there is something of that name already, or it cannot be written.
@@ -172,7 +173,7 @@ def new_directory(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(output: Path) -> Iterator[Path]:
+def new_file(output: str | Path) -> Iterator[Path]:
     """Yield the path of a file to write, as :func:`new_directory`."""
     with _new(output) as partial:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -180,8 +181,9 @@ def new_file(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _new(output: Path) -> Iterator[Path]:
+def _new(output: str | Path) -> Iterator[Path]:
     check_output_path("output", output)
+    output = Path(output)
     if os.path.lexists(output):
         raise DataError(f"output={output}: exists already; choose another name, or remove it first")
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")

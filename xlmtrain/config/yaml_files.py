@@ -1,0 +1,89 @@
+"""Checks of the YAML files that a command line chooses. Hydra reads them afterwards, but its messages name no line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from xlmtrain.errors import ConfigError
+
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_PACKAGE = re.compile(r"(?:\s*#.*\n)*?\s*#\s*@package\s+(\S+)")
+
+
+def check_yaml(
+    group: str, option: str, directories: Sequence[Path], sections: Collection[str], texts: Collection[str]
+) -> None:
+    """Check ``group/option.yaml`` in the first directory that has it, and the files that its defaults list chooses.
+
+    ``sections``: of the settings; a file of another group holds settings of all of them. ``texts``: key paths of the
+    settings that are text. Raises ConfigError with file and line.
+    """
+    paths = [directory / group / f"{option.removesuffix('.yaml')}.yaml" for directory in directories]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return  # Hydra lists the options
+    text = _read(path)
+    package = match[1] if (match := _PACKAGE.match(text)) else group
+    if group not in sections and package != "_global_":
+        raise ConfigError(f"{path}:1: the first line must be '# @package _global_', then settings by their sections")
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
+    _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
+    for key, value in root.value:
+        if key.value == "defaults":
+            for inner_group, inner_option in _chosen(value, path):
+                check_yaml(inner_group, inner_option, directories, sections, texts)
+
+
+def _read(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8; save the file in this encoding") from None
+    if text.startswith("\ufeff"):
+        raise ConfigError(f"{path}:1: begins with a byte-order mark; save the file as UTF-8 without it")
+    return text
+
+
+def _check_mapping(node: yaml.MappingNode, path: Path, prefix: str, texts: Collection[str]) -> None:
+    """Refuse keys that are doubled or not text (``no`` is false in YAML), and numbers where text is needed."""
+    seen = set()
+    for key, value in node.value:
+        where = f"{path}:{key.start_mark.line + 1}"
+        if key.value in seen:
+            raise ConfigError(f"{where}: {key.value} is there twice")
+        if key.tag != _TEXT or (prefix + key.value in texts and not _is_text(value)):
+            odd = key if key.tag != _TEXT else value
+            raise ConfigError(f"{where}: YAML does not read {odd.value} as text; put it in quotes")
+        seen.add(key.value)
+        if isinstance(value, yaml.MappingNode):
+            _check_mapping(value, path, f"{prefix}{key.value}.", texts)
+
+
+def _is_text(node: yaml.Node) -> bool:
+    if not isinstance(node, yaml.ScalarNode):
+        return True  # a wrong type, which Hydra names
+    return node.tag in (_TEXT, _NULL) and (node.style is not None or not _NUMBER.fullmatch(node.value))
+
+
+def _chosen(defaults: yaml.Node, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (group, option) of a defaults list, like ``- override /model: small``."""
+    if not isinstance(defaults, yaml.SequenceNode):
+        raise ConfigError(f"{path}:{defaults.start_mark.line + 1}: defaults must be a list")
+    for entry in defaults.value:
+        if isinstance(entry, yaml.MappingNode):
+            for key, value in entry.value:
+                if isinstance(value, yaml.ScalarNode):
+                    yield key.value.removeprefix("override ").strip().lstrip("/"), value.value
