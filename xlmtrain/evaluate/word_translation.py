@@ -113,9 +113,18 @@ def translate_words(
     Raises DataError if fewer than two entries count.
     """
     table = torch.as_tensor(table).detach().to(device, torch.float32)
-    units, words = unit_vectors(table, device), _WholeWords(vocab)
-    pairs = [(s, t) for s, t in ((words.ids(source), words.ids(target)) for source, target in entries) if s and t]
-    known = [(s, t) for s, t in pairs if s[0] != t[0]]
+    units = unit_vectors(table, device)
+    words = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
+    by_spelling: defaultdict[str, list[int]] = defaultdict(list)
+    for id in words:
+        by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
+
+    def ids(word: str) -> list[int]:
+        """Return the ids of the word in any case: the same case first, then the most frequent."""
+        return sorted(by_spelling.get(word.lower(), []), key=lambda id: vocab.word(id) != word)
+
+    pairs = [(ids(source), ids(target)) for source, target in entries]
+    known = [(s, t) for s, t in pairs if s and t and s[0] != t[0]]
     if len(known) < 2:
         raise DataError(
             f"bilingual_lexicon: {len(known)} of its {len(entries):,} entries have two words that are whole in the "
@@ -123,7 +132,7 @@ def translate_words(
         )
     left, right = (torch.tensor(side, device=device) for side in zip(*dict.fromkeys((s[0], t[0]) for s, t in known)))
     others = right.roll(len(right) // 2)  # no translations: half a lexicon away
-    whole = torch.tensor(words.all, device=device)
+    whole = torch.tensor(words, device=device)
     whole_hubness = _hubness(units, whole, whole)
     source, target = languages
     precision: list[PrecisionAtK] = []
@@ -142,22 +151,6 @@ def translate_words(
         random_distance=(table[left] - table[others]).norm(dim=1).mean().item(),
         precision=precision,
     )
-
-
-class _WholeWords:
-    """The vocabulary's whole words: entries that are neither special nor continued; ``all``: their ids."""
-
-    def __init__(self, vocab: Vocab) -> None:
-        self.all = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
-        self._vocab = vocab
-        self._by_spelling: defaultdict[str, list[int]] = defaultdict(list)
-        for id in self.all:
-            self._by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
-
-    def ids(self, word: str) -> list[int]:
-        """Return the ids of the word in any case: the same case first, then the most frequent."""
-        same = self._by_spelling.get(word.lower(), [])
-        return sorted(same, key=lambda id: self._vocab.word(id) != word)
 
 
 def _answers(pairs: Sequence[tuple[list[int], list[int]]]) -> Answers:
@@ -195,7 +188,7 @@ def _precision(
 
 
 def translation_table(found: WordTranslation) -> Iterator[str]:
-    """Yield how much of the dictionary counted, how near translations are, and a row for each :class:`Precision`."""
+    """Yield how much of the lexicon counted, how near translations are, and a row for each :class:`PrecisionAtK`."""
     yield f"{found.known:,} of {found.entries:,} entries are two different whole words of the vocabulary"
     yield f"cosine of translations {found.cosine:.4f}, of other words {found.random_cosine:.4f}"
     yield f"distance of translations {found.distance:.4f}, of other words {found.random_distance:.4f}"

@@ -1,7 +1,8 @@
-"""Detection of the format of a saved model."""
+"""The formats of saved models: those that are written, and the detection of those that are read."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 from xlmtrain.config.prepare import TextConfig
@@ -9,8 +10,18 @@ from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.model import is_hf_folder, read_hf_folder
 from xlmtrain.interop.run import CheckpointChoice, is_run, read_run
-from xlmtrain.interop.xlm.checkpoint import read_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import read_xlm_checkpoint
 from xlmtrain.text.bpe import read_codes
+
+
+class ExportFormat(str, Enum):
+    """Run directory; Hugging Face folder; file of the original XLM; word2vec text; TensorBoard's projector."""
+
+    run = "run"
+    hf = "hf"
+    xlm = "xlm"
+    vectors = "vectors"
+    projector = "projector"
 
 
 def read_model(
