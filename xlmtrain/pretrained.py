@@ -87,17 +87,17 @@ class PretrainedModel:
         """
         if self.causal:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
-        ids = self._ids(sentence, lang)
+        ids, language = self._ids(sentence, lang), self._language(lang)
         if MASK not in ids:
             other = _OTHER_MASK_SPELLING.search(sentence)
             raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {other[0]}" if other else ""))
         if translation is None:
-            sequences = sentence_sequences([ids], self._language(lang))
+            sequences = sentence_sequences([ids], language)
         elif isinstance(translation, str) or len(translation) != 2:
             raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
         else:
-            languages = (self._language(lang), self._language(translation[1]))
-            sequences = pair_sequences([ids], [self._ids(*translation)], languages)
+            other_ids = self._ids(*translation)
+            sequences = pair_sequences([ids], [other_ids], (language, self._language(translation[1])))
         batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
         probabilities = self.model.logits(batch.to(self.device)).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))

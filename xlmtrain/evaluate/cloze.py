@@ -44,19 +44,17 @@ def run_cloze(
 ) -> list[ClozeExample]:
     """Mask a word of the language ``masked`` in each of the first ``count`` pairs that have one and fit the model.
 
-    A word is a token of more than three letters that is a whole word, which leaves out most articles and pronouns.
-    The choice is the same at every call.
+    The choice among :func:`whole_word_positions` is the same at every call.
     """
-    masked_side = pair.split("-").index(masked)
-    corpora = dataset.pair(split, pair)
-    source, other = corpora[masked_side], corpora[1 - masked_side]
-    ids = (dataset.language_id(masked), dataset.language_id(pair.split("-")[1 - masked_side]))
+    languages, corpora = pair.split("-"), dataset.pair(split, pair)
+    side = languages.index(masked)
+    ids = (dataset.language_id(masked), dataset.language_id(languages[1 - side]))
     vocab, max_positions = dataset.vocab, model.encoder.position_embeddings.num_embeddings
     found: list[ClozeExample] = []
-    for number in range(len(source)):
+    for number in range(len(corpora[side])):
         if len(found) == count:
             break
-        sentence, translation = (corpus.sentence(number).astype(np.int64) for corpus in (source, other))
+        sentence, translation = (corpora[i].sentence(number).astype(np.int64) for i in (side, 1 - side))
         words = list(whole_word_positions(sentence, vocab))
         if not words or max(len(sentence), len(translation)) >= max_positions:
             continue
@@ -81,7 +79,10 @@ def _best(model: LanguageModel, sequences: Sequences) -> int:
 
 
 def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
-    """Yield the positions in ``sentence`` (with its EOS) of tokens that are words to mask."""
+    """Yield the positions in ``sentence`` (with its EOS) of tokens that are whole words of more than three letters.
+
+    The length leaves out most articles and pronouns.
+    """
     words = [vocab.word(token) for token in sentence]
     for place, word in enumerate(words[:-1]):
         if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):

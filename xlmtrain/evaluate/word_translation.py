@@ -126,10 +126,8 @@ def translate_words(
     pairs = [(ids(source), ids(target)) for source, target in entries]
     known = [(s, t) for s, t in pairs if s and t and s[0] != t[0]]
     if len(known) < 2:
-        raise DataError(
-            f"bilingual_lexicon: {len(known)} of its {len(entries):,} entries have two words that are whole in the "
-            "vocabulary"
-        )
+        count = f"{len(known)} of its {len(entries):,} entries"
+        raise DataError(f"bilingual_lexicon: {count} have two words that are whole in the vocabulary")
     left, right = (torch.tensor(side, device=device) for side in zip(*dict.fromkeys((s[0], t[0]) for s, t in known)))
     others = right.roll(len(right) // 2)  # no translations: half a lexicon away
     whole = torch.tensor(words, device=device)
@@ -139,9 +137,12 @@ def translate_words(
     for direction, there in ((f"{source}-{target}", known), (f"{target}-{source}", [(t, s) for s, t in known])):
         sides = [sorted({word for pair in there for word in pair[side]}) for side in (0, 1)]
         sources, targets = (torch.tensor(side, device=device) for side in sides)
+        answers: Answers = {s[0]: set() for s, _ in there}
+        for s, t in there:
+            answers[s[0]] |= set(t) - {s[0]}
         hubness = _hubness(units, targets, sources)
         for among, candidates, hubs in (("vocabulary", whole, whole_hubness), ("lexicon", targets, hubness)):
-            precision += _precision(units, _answers(there), candidates, hubs, direction, among)
+            precision += _precision(units, answers, candidates, hubs, direction, among)
     return WordTranslation(
         entries=len(entries),
         known=len(known),
@@ -151,14 +152,6 @@ def translate_words(
         random_distance=(table[left] - table[others]).norm(dim=1).mean().item(),
         precision=precision,
     )
-
-
-def _answers(pairs: Sequence[tuple[list[int], list[int]]]) -> Answers:
-    answers: defaultdict[int, set[int]] = defaultdict(set)
-    for source, target in pairs:
-        answers[source[0]].update(target)
-        answers[source[0]].discard(source[0])
-    return answers
 
 
 def _hubness(units: torch.Tensor, candidates: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
@@ -192,12 +185,9 @@ def translation_table(found: WordTranslation) -> Iterator[str]:
     yield f"{found.known:,} of {found.entries:,} entries are two different whole words of the vocabulary"
     yield f"cosine of translations {found.cosine:.4f}, of other words {found.random_cosine:.4f}"
     yield f"distance of translations {found.distance:.4f}, of other words {found.random_distance:.4f}"
-    rows = [
-        (
-            *(one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}"),
-            *(f"{share:.2f}%" for share in (one.p1, one.p5, one.p10)),
-        )
-        for one in found.precision
-    ]
+    rows = []
+    for one in found.precision:
+        shares = (f"{share:.2f}%" for share in (one.p1, one.p5, one.p10))
+        rows.append((one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}", *shares))
     header = ("direction", "scoring", "among", "queries", "P@1", "P@5", "P@10")
     yield from format_table(rows, header, left=(0, 1)).splitlines()

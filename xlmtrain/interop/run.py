@@ -31,11 +31,6 @@ class CheckpointChoice(str, Enum):
     last = "last"
 
 
-def is_run(path: Path) -> bool:
-    """Return True for a run directory and for a checkpoint inside one."""
-    return (path / "checkpoints").is_dir() or (path / "manifest.json").is_file()
-
-
 def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -> PretrainedBundle:
     """Read a run directory, or a single checkpoint inside one.
 

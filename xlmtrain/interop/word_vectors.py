@@ -45,9 +45,7 @@ def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.nda
             raise DataError(f"{path}:{number}: a number is not finite, or beyond float32")
         found[index] = vector
     if not found:
-        raise ConfigError(
-            f"{path}: none of its words is in the vocabulary; words are compared as they are, in upper and lower case"
-        )
+        raise ConfigError(f"{path}: none of its words is in the vocabulary; upper and lower case must be the same")
     return np.array(list(found), dtype=np.int64), np.stack(list(found.values()))
 
 

@@ -75,9 +75,7 @@ def _sentences(bundle: PretrainedBundle, language: str, template: str | None) ->
             raise DataError(f"sentences={path}: cannot be read ({error})") from None
     prepared = Path(bundle.provenance.settings.get("data", {}).get("path", ""))
     if not (prepared / "dataset.json").is_file():
-        raise ConfigError(
-            "sentences=...{lang}: needed, raw text of each language to compare on; the run's own data is gone"
-        )
+        raise ConfigError("sentences=...{lang}: needed, raw text to compare on, as the run's own data is gone")
     dataset = Dataset(prepared)
     names = sorted(dataset.header.corpora, key=lambda name: not name.startswith("valid."))  # validation text first
     corpora = [dataset.corpus(name) for name in names if name.endswith(f".{language}")]

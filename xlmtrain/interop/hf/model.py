@@ -48,11 +48,6 @@ NEVER = -1e4
 """A logit whose softmax is 0, and which fp16 can represent."""
 
 
-def is_hf_folder(path: Path) -> bool:
-    """Return True for a folder of a transformers model."""
-    return (path / "config.json").is_file() and "model_type" in read_json(path / "config.json")
-
-
 def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
     """Write everything but the model card into ``directory``."""
     weights = to_xlm_state_dict(bundle.weights)

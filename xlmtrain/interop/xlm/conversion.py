@@ -76,9 +76,8 @@ def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """Return the encoder's weights in fp32, without the prefix that DistributedDataParallel adds."""
     part = next((content[name] for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
     if part is None:
-        raise CheckpointError(
-            f"{path}: neither 'model' nor 'encoder' is in it; there are {', '.join(map(str, content))}"
-        )
+        found = ", ".join(map(str, content))
+        raise CheckpointError(f"{path}: neither 'model' nor 'encoder' is in it; there are {found}")
     if isinstance(content.get("decoder"), dict):
         log.warning("%s: has a decoder too, which is left out", path)
     weights = {str(key).removeprefix("module."): value for key, value in part.items()}
@@ -195,9 +194,7 @@ def _block_names(tensors: Iterable[str], pattern: str) -> Iterator[tuple[str, li
     layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(pattern, name)))
     for layer in range(layers):
         for kind in ("weight", "bias"):
-            yield (
-                f"encoder.blocks.{layer}.attention.qkv.{kind}",
-                [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"],
-            )
+            queries_keys_values = [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"]
+            yield f"encoder.blocks.{layer}.attention.qkv.{kind}", queries_keys_values
             for theirs, ours in _BLOCK.items():
                 yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{theirs.format(layer)}.{kind}"]
