@@ -9,7 +9,7 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
-from xlmtrain.interop.xlm.checkpoint import to_xlm_state_dict
+from xlmtrain.interop.xlm.conversion import to_xlm_state_dict
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast

@@ -75,7 +75,7 @@ ALLOWED = {
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",
-        "xlmtrain.metrics.loggers",
+        "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.prepare.raw_files",
         "xlmtrain.runtime",

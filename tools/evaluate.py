@@ -112,11 +112,11 @@ class EvaluateOptions(CheckedSettings):
 def main(argv: list[str]) -> None:
     """Print a table for each requested evaluation."""
     options = parse_options(EvaluateOptions, argv)
-    saved = read_model(options.model, options.checkpoint, options.codes)
+    bundle = read_model(options.model, options.checkpoint, options.codes)
     distributed = initialize(options.device)
-    metrics: dict[str, Any] = {"model": options.model, "step": saved.provenance.step}
+    metrics: dict[str, Any] = {"model": options.model, "step": bundle.provenance.step}
     with new_file(options.output) if options.output is not None and distributed.is_main else nullcontext() as output:
-        for line in _tasks(options, saved, distributed, metrics):
+        for line in _tasks(options, bundle, distributed, metrics):
             if distributed.is_main:
                 print(line)
         if output is not None:
@@ -125,22 +125,22 @@ def main(argv: list[str]) -> None:
 
 
 def _tasks(
-    options: EvaluateOptions, saved: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
+    options: EvaluateOptions, bundle: PretrainedBundle, distributed: Distributed, metrics: dict[str, Any]
 ) -> Iterator[str]:
     """Yield the lines to print, and put the results into ``metrics``."""
-    sentences = aligned_sentences(options.retrieval, saved.languages) if options.retrieval else {}
+    sentences = aligned_sentences(options.retrieval, bundle.languages) if options.retrieval else {}
     lexicon = Path(options.bilingual_lexicon) if options.bilingual_lexicon else None
     entries = read_lexicon(lexicon) if lexicon else []
-    probe = _zero_shot_probe(options.zero_shot_probe, saved) if options.zero_shot_probe.train else None
+    probe = _zero_shot_probe(options.zero_shot_probe, bundle) if options.zero_shot_probe.train else None
     if options.data:
-        metrics["perplexity"] = _perplexity(options, options.data, saved, distributed)
+        metrics["perplexity"] = _perplexity(options, options.data, bundle, distributed)
         yield from _perplexity_table(metrics["perplexity"])
     if probe is not None:
-        metrics["zero_shot_probe"] = probe(saved.module(distributed.device), distributed, lambda: False)
+        metrics["zero_shot_probe"] = probe(bundle.module(distributed.device), distributed, lambda: False)
         yield from zero_shot_table(probe, metrics["zero_shot_probe"])
     if not distributed.is_main:
         return
-    model = PretrainedModel(saved, distributed.device)
+    model = PretrainedModel(bundle, distributed.device)
     if sentences:
         found = _retrieval(model, sentences)
         count = len(next(iter(sentences.values())))
@@ -149,15 +149,15 @@ def _tasks(
         yield f"{options.retrieval}: {count:,} sentences; top-1 (MRR)"
         yield retrieval_table(found)
     if lexicon:
-        table, languages = model.model.encoder.token_embeddings.weight, lexicon_languages(lexicon, saved.languages)
-        words = translate_words(table, saved.vocab, entries, languages, distributed.device)
+        table, languages = model.model.encoder.token_embeddings.weight, lexicon_languages(lexicon, bundle.languages)
+        words = translate_words(table, bundle.vocab, entries, languages, distributed.device)
         metrics["bilingual_lexicon"] = {"file": options.bilingual_lexicon, **asdict(words)}
         yield f"{options.bilingual_lexicon}:"
         yield from translation_table(words)
 
 
-def _zero_shot_probe(files: ZeroShotProbeConfig, saved: PretrainedBundle) -> ZeroShotProbe:
-    return ZeroShotProbe(files, saved.pipeline(), saved.languages, saved.config.max_positions, saved.causal)
+def _zero_shot_probe(files: ZeroShotProbeConfig, bundle: PretrainedBundle) -> ZeroShotProbe:
+    return ZeroShotProbe(files, bundle.pipeline(), bundle.languages, bundle.config.max_positions, bundle.causal)
 
 
 def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:
@@ -173,19 +173,19 @@ def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[
 
 
 def _perplexity(
-    options: EvaluateOptions, data: str, saved: PretrainedBundle, distributed: Distributed
+    options: EvaluateOptions, data: str, bundle: PretrainedBundle, distributed: Distributed
 ) -> dict[str, float]:
     dataset = Dataset(data)
-    saved = replace(saved, weights=matching_weights(saved, saved.config, dataset), languages=dataset.languages)
+    bundle = replace(bundle, weights=matching_weights(bundle, bundle.config, dataset), languages=dataset.languages)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
     if not keys:
         raise ConfigError(f"split={options.split}: {data} has {', '.join(sorted(dataset.header.corpora))}")
-    config = _settings(options, data, saved, keys)
+    config = _settings(options, data, bundle, keys)
     precision = choose_precision(options.precision, distributed.device)
     sets = validation_sets(config, dataset, options.split)
-    if not saved.causal:
+    if not bundle.causal:
         sets += parallel_cloze_sets(config, dataset, options.split)
-    return evaluate(saved.module(distributed.device), sets, precision, distributed)
+    return evaluate(bundle.module(distributed.device), sets, precision, distributed)
 
 
 def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
@@ -195,9 +195,9 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
         yield f"{name:24}{metrics[f'{name}_ppl']:12.4f}{metrics[f'{name}_acc']:11.2f}%"
 
 
-def _settings(options: EvaluateOptions, data: str, saved: PretrainedBundle, keys: list[str]) -> Config:
+def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, keys: list[str]) -> Config:
     """Return the training settings that the validation sets are made from."""
-    trained, positions = saved.provenance.settings, saved.config.max_positions
+    trained, positions = bundle.provenance.settings, bundle.config.max_positions
     length, pairs = options.sequence_length, options.pairs_per_batch
     if length is None:
         length = trained.get("data", {}).get("sequence_length", min(256, positions))
@@ -206,16 +206,16 @@ def _settings(options: EvaluateOptions, data: str, saved: PretrainedBundle, keys
     if not 3 <= length <= positions:
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
     running = {key: 1.0 for key in keys if "-" not in key}
-    if saved.causal and not running:
+    if bundle.causal and not running:
         raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")
     return Config(
         run="",
-        model=saved.config,
+        model=bundle.config,
         data=DataConfig(
             path=data,
-            mlm={} if saved.causal else running,
-            tlm={} if saved.causal else {key: 1.0 for key in keys if "-" in key},
-            clm=running if saved.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
+            mlm={} if bundle.causal else running,
+            tlm={} if bundle.causal else {key: 1.0 for key in keys if "-" in key},
+            clm=running if bundle.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
             sequence_length=length,
             sub_batch_tokens=2 * length,  # unused in evaluation, but must be valid
             max_sentence_length=1,

@@ -17,7 +17,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import logging
 import sys
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from xlmtrain.config.load import parse_options, user_errors
@@ -25,22 +24,12 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.formats import ExportFormat, read_model
 from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
-from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.runtime.output_paths import new_directory, new_file
-
-
-class Format(str, Enum):
-    """Run directory; Hugging Face folder; file of the original XLM; word2vec text; TensorBoard's projector."""
-
-    run = "run"
-    hf = "hf"
-    xlm = "xlm"
-    vectors = "vectors"
-    projector = "projector"
 
 
 @dataclass
@@ -50,7 +39,7 @@ class ExportOptions:
     model: str = "???"
     """The model: a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file."""
 
-    format: Format = Format.hf
+    format: ExportFormat = ExportFormat.hf
     """The format to write."""
 
     output: str = "???"
@@ -83,9 +72,9 @@ def main(argv: list[str]) -> None:
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
     bundle = read_model(options.model, options.checkpoint, options.codes, text)
-    if options.format in (Format.xlm, Format.vectors):
+    if options.format in (ExportFormat.xlm, ExportFormat.vectors):
         with new_file(options.output) as path:
-            (write_xlm_checkpoint if options.format is Format.xlm else write_vectors)(bundle, path)
+            (write_xlm_checkpoint if options.format is ExportFormat.xlm else write_vectors)(bundle, path)
     else:
         with new_directory(options.output) as path:
             _write_directory(options, bundle, path)
@@ -93,9 +82,9 @@ def main(argv: list[str]) -> None:
 
 
 def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory: Path) -> None:
-    if options.format is Format.run:
+    if options.format is ExportFormat.run:
         write_run(bundle, directory)
-    elif options.format is Format.projector:
+    elif options.format is ExportFormat.projector:
         data = options.data or bundle.provenance.settings.get("data", {}).get("path")
         if data is None:
             raise ConfigError("data: needed, the prepared data from which words get their languages")

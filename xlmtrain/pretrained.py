@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
+from xlmtrain.data.sequences import pair_sequences, sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.sentence_embeddings import by_length, embed
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -59,8 +59,8 @@ class PretrainedModel:
     """A model in evaluation mode, with the text pipeline it was trained with.
 
     Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
-    DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so each
-    state depends only on the tokens up to it, and there are no masks to fill.
+    DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so there
+    are no masks to fill.
     """
 
     def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
@@ -72,8 +72,11 @@ class PretrainedModel:
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
         self._language(lang)
-        return self.text.tokens(_one_sentence(sentence), lang)
+        if not isinstance(sentence, str):
+            raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
+        return self.text.tokens(sentence, lang)
 
+    @torch.no_grad()
     def fill_mask(
         self, sentence: str, lang: str, k: int = 5, translation: tuple[str, str] | None = None
     ) -> list[list[Prediction]]:
@@ -86,18 +89,19 @@ class PretrainedModel:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
         if not isinstance(k, int) or k < 1:
             raise ConfigError(f"k={k!r}: give a number from 1 up")
-        ids = self._ids(sentence, lang)
+        ids, language = self._ids(sentence, lang), self._language(lang)
         if MASK not in ids:
             other = _OTHER_MASK_SPELLING.search(sentence)
             raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {other[0]}" if other else ""))
         if translation is None:
-            sequences = sentence_sequences([ids], self._language(lang))
+            sequences = sentence_sequences([ids], language)
+        elif isinstance(translation, str) or len(translation) != 2:
+            raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
         else:
-            if isinstance(translation, str) or len(translation) != 2:
-                raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
-            languages = (self._language(lang), self._language(translation[1]))
-            sequences = pair_sequences([ids], [self._ids(*translation)], languages)
-        probabilities = self._logits(sequences, sequences.tokens, sequences.tokens == MASK).softmax(dim=1)
+            other_ids = self._ids(*translation)
+            sequences = pair_sequences([ids], [other_ids], (language, self._language(translation[1])))
+        batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
+        probabilities = self.model.logits(batch.to(self.device)).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
             [Prediction(self.text.vocab.word(word), p) for word, p in zip(words, values)]
@@ -105,22 +109,19 @@ class PretrainedModel:
         ]
 
     def embed(
-        self,
-        sentences: Sequence[str],
-        lang: str,
-        pooling: Pooling | str = Pooling.mean,
-        layer: int | None = None,
+        self, sentences: Sequence[str], lang: str, pooling: Pooling | str = Pooling.mean, layer: int | None = None
     ) -> np.ndarray:
         """Return one vector per sentence, (sentences, dim) float32, in the given order.
 
         ``layer``: the layer whose hidden states are pooled; 0 for the embeddings, None for the last layer.
         """
         last = len(self.model.encoder.blocks)
-        if layer is not None and not (isinstance(layer, int) and 0 <= layer <= last):
+        layer = last if layer is None else layer
+        if not (isinstance(layer, int) and 0 <= layer <= last):
             raise ConfigError(f"layer={layer!r}: the model has 0 (the embeddings) to {last}")
-        chosen = last if layer is None else layer
-        ids = self._all_ids(sentences, lang)
-        return self._embed(ids, lang, [_enum_value(Pooling, "pooling", pooling)], range(chosen, chosen + 1))[0, 0]
+        ids, layers = self._all_ids(sentences, lang), range(layer, layer + 1)
+        poolings = [_enum_value(Pooling, "pooling", pooling)]
+        return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)[0, 0]
 
     def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
         """Return :meth:`embed` for both poolings and every layer, (layers + 1, sentences, dim), in one pass."""
@@ -129,17 +130,13 @@ class PretrainedModel:
     def embed_ids(self, ids: Sequence[np.ndarray], lang: str) -> dict[Pooling, np.ndarray]:
         """Return :meth:`embed_layers` of tokenized sentences: ids of the model's vocabulary, each ending with EOS."""
         layers = range(len(self.model.encoder.blocks) + 1)
-        return dict(zip(Pooling, self._embed(ids, lang, list(Pooling), layers)))
+        vectors = embed(self.model, ids, self._language(lang), list(Pooling), layers, self.causal)
+        return dict(zip(Pooling, vectors))
 
     def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
         if isinstance(sentences, str):
             raise ConfigError("sentences: a list of sentences is needed, not one string")
-        self._language(lang)
         return [self._ids(sentence, lang) for sentence in sentences]
-
-    def _embed(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
-        """Return (poolings, layers, sentences, dim)."""
-        return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
 
     @torch.no_grad()
     def score(self, sentences: Sequence[str], lang: str) -> list[SentenceScore]:
@@ -150,34 +147,27 @@ class PretrainedModel:
         """
         language, ids = self._language(lang), self._all_ids(sentences, lang)
         if self.causal:
-            return [self._causal_score(sentence, language) for sentence in ids]
+            batches = (make_causal_batch(sentence_sequences([one], language)) for one in ids)
+            totals = [-float(self._losses(batch)[:-1].double().sum()) for batch in batches]  # without EOS
+            return [SentenceScore(total, len(one) - 1) for total, one in zip(totals, ids)]
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
-        totals = np.zeros(len(ids))
+        sums = np.zeros(len(ids))
         for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
             sequences = sentence_sequences([ids[copies[c][0]] for c in chosen], language)
             masked = np.zeros(sequences.tokens.shape, dtype=bool)
             masked[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
-            batch = self._batch(sequences, np.where(masked, MASK, sequences.tokens), masked)
-            losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
-            np.subtract.at(totals, [copies[c][0] for c in chosen], losses.double().cpu().numpy())
-        return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(totals, ids)]
+            batch = make_batch("mlm", sequences, np.where(masked, MASK, sequences.tokens), masked)
+            np.subtract.at(sums, [copies[c][0] for c in chosen], self._losses(batch).double().cpu().numpy())
+        return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(sums, ids)]
 
-    def _causal_score(self, sentence: np.ndarray, language: int) -> SentenceScore:
-        batch = make_causal_batch(sentence_sequences([sentence], language)).to(self.device)
-        losses = F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")[:-1]  # without EOS
-        return SentenceScore(-float(losses.double().sum()), len(sentence) - 1)
-
-    @torch.no_grad()
-    def _logits(self, sequences: Sequences, inputs: np.ndarray, selected: np.ndarray) -> torch.Tensor:
-        return self.model.logits(self._batch(sequences, inputs, selected))
-
-    def _batch(self, sequences: Sequences, inputs: np.ndarray, selected: np.ndarray) -> Batch:
-        return make_batch("mlm", sequences, inputs, selected).to(self.device)
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy (N,) of each target."""
+        batch = batch.to(self.device)
+        return F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
 
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """Return the sentence's ids, ending with EOS."""
-        self._language(lang)
-        ids = np.array([*self.text.ids(_one_sentence(sentence), lang), EOS])
+        ids = np.array([*map(self.text.vocab.id, self.tokenize(sentence, lang)), EOS])
         if len(ids) >= self._max_positions:  # plus the EOS that starts a sentence
             raise DataError(
                 f"{len(ids) + 1} tokens are more than the model's {self._max_positions} positions: {sentence[:60]!r}"
@@ -221,9 +211,3 @@ def _enum_value(choices: type[E], name: str, value: E | str) -> E:
         return choices(value)
     except ValueError:
         raise ConfigError(f"{name}={value}: there are {', '.join(choice.value for choice in choices)}") from None
-
-
-def _one_sentence(sentence: str) -> str:
-    if not isinstance(sentence, str):
-        raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
-    return sentence

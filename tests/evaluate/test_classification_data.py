@@ -82,8 +82,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_labels_are_those_of_all_files(tmp_path: Path) -> None:
     one, two = [Example("b", ("x",))], [Example("a", ("y",)), Example("b", ("z",))]
-    assert labels_of({"task.train.en": one, "task.test.de": two}) == ["a", "b"]
+    assert labels_of("task", {"train": {"en": one}, "test": {"de": two}}) == ["a", "b"]
     with pytest.raises(DataError, match=r"only label in task.train.en is 'b'"):
-        labels_of({"task.train.en": one})
+        labels_of("task", {"train": {"en": one}})
     with pytest.raises(DataError, match=r"task.train.en has 1, task.test.de has 2"):
-        labels_of({"task.train.en": two, "task.test.de": [Example("a", ("y", "z"))]})
+        labels_of("task", {"train": {"en": two}, "test": {"de": [Example("a", ("y", "z"))]}})

@@ -19,10 +19,9 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.crosslingual import CrossLingualEvaluation
 from xlmtrain.evaluate.perplexity import Interrupted, evaluate
 from xlmtrain.evaluate.retrieval import retrieve
-from xlmtrain.evaluate.validator import Validator
+from xlmtrain.evaluate.validator import CrossLingualEvaluation, Validator
 from xlmtrain.evaluate.word_translation import translate_words
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.pretrained import PretrainedModel

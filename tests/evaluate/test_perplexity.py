@@ -20,7 +20,7 @@ from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.cloze import sample_predictions
 from xlmtrain.evaluate.perplexity import evaluate
 from xlmtrain.evaluate.validator import Validator
-from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
+from xlmtrain.interop.xlm.conversion import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, MASK, PAD, Vocab

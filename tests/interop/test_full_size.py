@@ -26,7 +26,7 @@ def peak():  # of this process alone; what getrusage gives begins with its paren
     return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.interop.run import read_run, write_run
 
 source, run, output = map(Path, sys.argv[1:])

@@ -32,7 +32,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
-from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import SPECIALS, Vocab
 

@@ -90,7 +90,7 @@ def test_vectors_of_the_words_that_the_vocabulary_has(tmp_path: Path, header: st
         ("der 1 2 1e39 4\n", DataError, ":1: a number is not finite, or beyond float32"),
         ("der 1 2 3 4\n" * 2000 + "ö", ConfigError, ":2001: a vector of 0 numbers"),
         (b"der 1 2 3 4\n" * 2000 + "ö 1 2 3 4\n".encode("latin-1"), DataError, ":2001: not UTF-8"),
-        ("DER 1 2 3 4\n", ConfigError, ": none of its words is in the vocabulary; words are compared as they are"),
+        ("DER 1 2 3 4\n", ConfigError, ": none of its words is in the vocabulary; upper and lower case"),
         ("", ConfigError, ": none of its words is in the vocabulary"),
     ],
 )

@@ -12,7 +12,7 @@ from tests.fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from tests.support.oracle import Oracle, as_batch
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
+from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 
 CASES = ("mlm_stream", "mlm_padded", "tlm", "clm_stream")

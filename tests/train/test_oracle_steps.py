@@ -16,7 +16,7 @@ from tests.support.oracle import as_batch
 from tests.support.tiny import ALONE, CPU, tiny_config
 from xlmtrain.config.schema import Config, ModelConfig, Precision
 from xlmtrain.data.loader import GlobalBatchShard
-from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict
+from xlmtrain.interop.xlm.conversion import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.train.parallel import Parallel

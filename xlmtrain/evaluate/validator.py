@@ -1,22 +1,112 @@
-"""All evaluations of a training run."""
+"""All evaluations of a training run: validation sets, cross-lingual transfer, zero-shot classification."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config, EvaluateConfig, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.cloze import sample_predictions
-from xlmtrain.evaluate.crosslingual import CrossLingualEvaluation
 from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.retrieval import retrieve
+from xlmtrain.evaluate.sentence_embeddings import embed_distributed
+from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import TextPipeline
+
+MOST_TOKENS = 256
+"""Sentences with more tokens, or more than the model has positions, are left out: they would dominate the cost."""
+
+
+class CrossLingualEvaluation:
+    """Retrieval among the validation pairs and translation of a lexicon, as configured in ``evaluate``.
+
+    ``causal``: the model is trained by CLM only. Raises DataError for a lexicon that cannot be read, or has fewer than
+    two entries in the vocabulary.
+    """
+
+    def __init__(self, config: EvaluateConfig, dataset: Dataset, max_positions: int, causal: bool) -> None:
+        self._vocab, self._causal = dataset.vocab, causal
+        self._entries: list[tuple[str, str]] = []
+        if config.bilingual_lexicon:
+            path = Path(config.bilingual_lexicon)
+            self._entries, self._languages = read_lexicon(path), lexicon_languages(path, dataset.languages)
+        self._texts: dict[str, dict[str, tuple[int, list[np.ndarray]]]] = {}  # pair -> language -> (id, sentences)
+        for pair in dataset.pairs("valid") if config.parallel_pairs else []:
+            sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
+            lengths = np.stack([side.lengths() for side in sides.values()])
+            fits = lengths.max(axis=0) + 2 <= min(max_positions, MOST_TOKENS)
+            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.parallel_pairs]
+            if len(usable):
+                self._texts[pair] = {
+                    language: (dataset.language_id(language), [side.sentence(i).astype(np.int64) for i in usable])
+                    for language, side in sides.items()
+                }
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that the best checkpoint can be chosen by."""
+        directions = [direction for pair in self._texts for direction in _directions(pair)]
+        return [f"valid/{name}_retrieval_acc" for name in directions] + ["valid/retrieval_acc"] * bool(directions)
+
+    def __call__(self, model: LanguageModel, distributed: Distributed, stop: Callable[[], bool]) -> dict[str, float]:
+        """Return P@1 in % and MRR of bitext retrieval by the mean-pooled states of each layer, and BLI metrics.
+
+        ``valid/{source}-{target}_retrieval_acc``: bitext retrieval, P@1 by cosine; the best layer is chosen on the
+        evaluated set, so it is optimistic. ``valid/retrieval_acc``: the mean over directions. ``stop`` as in
+        :func:`~xlmtrain.evaluate.sentence_embeddings.embed_distributed`.
+        """
+        metrics: dict[str, float] = {}
+        for pair in self._texts:
+            metrics |= self._retrieval(pair, model, distributed, stop)
+        if chosen := [value for name, value in metrics.items() if name.startswith("valid/")]:
+            metrics["valid/retrieval_acc"] = sum(chosen) / len(chosen)
+        if self._entries:
+            metrics |= distributed.run_on_all(lambda: self._word_translation(model, distributed))
+        # Average over ranks: they decide on the best checkpoint, so the values must be equal to the last bit.
+        totals = distributed.all_reduce_sum([*metrics.values()])
+        return {name: total / distributed.world_size for name, total in zip(metrics, totals)}
+
+    def _retrieval(
+        self, pair: str, model: LanguageModel, distributed: Distributed, stop: Callable[[], bool]
+    ) -> dict[str, float]:
+        vectors = embed_distributed(model, self._texts[pair], self._causal, distributed, stop)
+        sentences = {lang: [self._vocab.decode(ids) for ids in some] for lang, (_, some) in self._texts[pair].items()}
+        metrics: dict[str, float] = {}
+        best: dict[str, float] = {}  # direction -> top1 of the best layer so far
+        for layer in range(len(model.encoder.blocks) + 1):
+            found = retrieve({language: x[layer] for language, x in vectors.items()}, sentences, distributed.device)
+            for one in found:
+                name = f"retrieval/{one.direction}_layer{layer}_{one.scoring}"
+                metrics |= {f"{name}_top1": one.top1, f"{name}_mrr": one.mrr}
+            top1 = {one.direction: one.top1 for one in found if one.scoring == "cosine"}
+            if not best or sum(top1.values()) > sum(best.values()):
+                best = top1
+        return metrics | {f"valid/{direction}_retrieval_acc": best[direction] for direction in _directions(pair)}
+
+    def _word_translation(self, model: LanguageModel, distributed: Distributed) -> dict[str, float]:
+        table = model.encoder.token_embeddings.weight
+        found = translate_words(table, self._vocab, self._entries, self._languages, distributed.device)
+        metrics = {"bli/cosine": found.cosine, "bli/random_cosine": found.random_cosine}
+        for one in found.precision:
+            if one.among == "vocabulary":
+                name = f"bli/{one.direction}_{one.scoring}"
+                metrics |= {f"{name}_p1": one.p1, f"{name}_p5": one.p5, f"{name}_p10": one.p10}
+        return metrics
+
+
+def _directions(pair: str) -> tuple[str, str]:
+    first, second = pair.split("-")
+    return f"{first}-{second}", f"{second}-{first}"
 
 
 class Validator:
@@ -26,17 +116,19 @@ class Validator:
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
-        settings, positions = config.evaluate, config.model.max_positions
+        settings, max_positions = config.evaluate, config.model.max_positions
         causal = not any([*config.data.mlm.values(), *config.data.tlm.values()])
         self.sets = validation_sets(config, dataset)
         self._cloze = []
         if settings.parallel_pairs and not causal:
             self._cloze = parallel_cloze_sets(config, dataset, max_pairs=settings.parallel_pairs)
-        self._crosslingual = CrossLingualEvaluation(settings, dataset, positions, causal)
+        self._crosslingual = CrossLingualEvaluation(settings, dataset, max_positions, causal)
         self._zero_shot = None
         if settings.zero_shot_probe.train:
-            text, languages = _text_pipeline(dataset), dataset.languages
-            self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, positions, causal)
+            codes, languages = dataset.path / "codes", dataset.languages
+            text_settings = TextConfig(**dataset.header.text)
+            text = TextPipeline(text_settings, read_codes(codes) if codes.exists() else [], dataset.vocab)
+            self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, max_positions, causal)
         self._samples, self._vocab = settings.sample_predictions, dataset.vocab
         names = {name for one in self.sets + self._cloze for name in (one.name, f"valid/{one.objective}")}
         metrics = [f"{name}_{kind}" for name in names for kind in ("ppl", "acc")] + self._crosslingual.metrics
@@ -60,9 +152,3 @@ class Validator:
             for chosen in self.sets
             if count > 0
         }
-
-
-def _text_pipeline(dataset: Dataset) -> TextPipeline:
-    """Return the pipeline from raw text to the data's ids."""
-    codes = dataset.path / "codes"
-    return TextPipeline(TextConfig(**dataset.header.text), read_codes(codes) if codes.exists() else [], dataset.vocab)

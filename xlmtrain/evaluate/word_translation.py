@@ -113,26 +113,36 @@ def translate_words(
     Raises DataError if fewer than two entries count.
     """
     table = torch.as_tensor(table).detach().to(device, torch.float32)
-    units, words = unit_vectors(table, device), _WholeWords(vocab)
-    pairs = [(s, t) for s, t in ((words.ids(source), words.ids(target)) for source, target in entries) if s and t]
-    known = [(s, t) for s, t in pairs if s[0] != t[0]]
+    units = unit_vectors(table, device)
+    words = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
+    by_spelling: defaultdict[str, list[int]] = defaultdict(list)
+    for id in words:
+        by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
+
+    def ids(word: str) -> list[int]:
+        """Return the ids of the word in any case: the same case first, then the most frequent."""
+        return sorted(by_spelling.get(word.lower(), []), key=lambda id: vocab.word(id) != word)
+
+    pairs = [(ids(source), ids(target)) for source, target in entries]
+    known = [(s, t) for s, t in pairs if s and t and s[0] != t[0]]
     if len(known) < 2:
-        raise DataError(
-            f"bilingual_lexicon: {len(known)} of its {len(entries):,} entries have two words that are whole in the "
-            "vocabulary"
-        )
+        count = f"{len(known)} of its {len(entries):,} entries"
+        raise DataError(f"bilingual_lexicon: {count} have two words that are whole in the vocabulary")
     left, right = (torch.tensor(side, device=device) for side in zip(*dict.fromkeys((s[0], t[0]) for s, t in known)))
     others = right.roll(len(right) // 2)  # no translations: half a lexicon away
-    whole = torch.tensor(words.all, device=device)
+    whole = torch.tensor(words, device=device)
     whole_hubness = _hubness(units, whole, whole)
     source, target = languages
     precision: list[PrecisionAtK] = []
     for direction, there in ((f"{source}-{target}", known), (f"{target}-{source}", [(t, s) for s, t in known])):
         sides = [sorted({word for pair in there for word in pair[side]}) for side in (0, 1)]
         sources, targets = (torch.tensor(side, device=device) for side in sides)
+        answers: Answers = {s[0]: set() for s, _ in there}
+        for s, t in there:
+            answers[s[0]] |= set(t) - {s[0]}
         hubness = _hubness(units, targets, sources)
         for among, candidates, hubs in (("vocabulary", whole, whole_hubness), ("lexicon", targets, hubness)):
-            precision += _precision(units, _answers(there), candidates, hubs, direction, among)
+            precision += _precision(units, answers, candidates, hubs, direction, among)
     return WordTranslation(
         entries=len(entries),
         known=len(known),
@@ -142,30 +152,6 @@ def translate_words(
         random_distance=(table[left] - table[others]).norm(dim=1).mean().item(),
         precision=precision,
     )
-
-
-class _WholeWords:
-    """The vocabulary's whole words: entries that are neither special nor continued; ``all``: their ids."""
-
-    def __init__(self, vocab: Vocab) -> None:
-        self.all = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
-        self._vocab = vocab
-        self._by_spelling: defaultdict[str, list[int]] = defaultdict(list)
-        for id in self.all:
-            self._by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
-
-    def ids(self, word: str) -> list[int]:
-        """Return the ids of the word in any case: the same case first, then the most frequent."""
-        same = self._by_spelling.get(word.lower(), [])
-        return sorted(same, key=lambda id: self._vocab.word(id) != word)
-
-
-def _answers(pairs: Sequence[tuple[list[int], list[int]]]) -> Answers:
-    answers: defaultdict[int, set[int]] = defaultdict(set)
-    for source, target in pairs:
-        answers[source[0]].update(target)
-        answers[source[0]].discard(source[0])
-    return answers
 
 
 def _hubness(units: torch.Tensor, candidates: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
@@ -195,16 +181,13 @@ def _precision(
 
 
 def translation_table(found: WordTranslation) -> Iterator[str]:
-    """Yield how much of the dictionary counted, how near translations are, and a row for each :class:`Precision`."""
+    """Yield how much of the lexicon counted, how near translations are, and a row for each :class:`PrecisionAtK`."""
     yield f"{found.known:,} of {found.entries:,} entries are two different whole words of the vocabulary"
     yield f"cosine of translations {found.cosine:.4f}, of other words {found.random_cosine:.4f}"
     yield f"distance of translations {found.distance:.4f}, of other words {found.random_distance:.4f}"
-    rows = [
-        (
-            *(one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}"),
-            *(f"{share:.2f}%" for share in (one.p1, one.p5, one.p10)),
-        )
-        for one in found.precision
-    ]
+    rows = []
+    for one in found.precision:
+        shares = (f"{share:.2f}%" for share in (one.p1, one.p5, one.p10))
+        rows.append((one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}", *shares))
     header = ("direction", "scoring", "among", "queries", "P@1", "P@5", "P@10")
     yield from format_table(rows, header, left=(0, 1)).splitlines()

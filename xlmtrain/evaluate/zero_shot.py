@@ -1,6 +1,7 @@
 """Zero-shot classification without fine-tuning: a linear probe is trained on the hidden states of some languages.
 
 It is tested on others, so its accuracy measures how far the languages share representations.
+Letters: N examples, D width, C labels.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from xlmtrain.config.schema import ZeroShotProbeConfig
 from xlmtrain.errors import ConfigError, NumericalError
-from xlmtrain.evaluate.classification_data import encode, labels_of, read_examples
-from xlmtrain.evaluate.linear_probe import fit_probe
+from xlmtrain.evaluate.classification_data import Example, encode, labels_of, read_examples
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.language_model import LanguageModel
@@ -32,31 +33,28 @@ MOST_TOKENS = 256
 class ZeroShotProbe:
     """Evaluation on the files of ``evaluate.zero_shot_probe``.
 
-    ``text``, ``languages``, ``positions``: of the model. ``causal``: the model is trained by CLM only. Raises DataError
-    for malformed files, ConfigError for a language unknown to the model, or if no language is tested zero-shot.
+    ``text``, ``languages``, ``max_positions``: of the model. ``causal``: the model is trained by CLM only. Raises
+    DataError for malformed files, ConfigError for a language unknown to the model, or if none is tested zero-shot.
     """
 
     def __init__(
-        self, config: ZeroShotProbeConfig, text: TextPipeline, languages: Sequence[str], positions: int, causal: bool
+        self,
+        config: ZeroShotProbeConfig,
+        text: TextPipeline,
+        languages: Sequence[str],
+        max_positions: int,
+        causal: bool,
     ) -> None:
         self._causal = causal
-        files = {
-            split: {
-                language: read_examples(Path(path), language, f"zero_shot_probe.{split}.{language}")
-                for language, path in getattr(config, split).items()
-            }
-            for split in ("train", "test")
-        }
-        files = {
-            split: {language: some[:: -(-len(some) // MOST_EXAMPLES)] for language, some in of_split.items()}
-            for split, of_split in files.items()
-        }
-        self.labels = labels_of(
-            {f"zero_shot_probe.{split}.{language}": some for split in files for language, some in files[split].items()}
-        )
+        examples: dict[str, dict[str, list[Example]]] = {"train": {}, "test": {}}
+        for split, files in examples.items():
+            for language, path in getattr(config, split).items():
+                found = read_examples(Path(path), language, f"zero_shot_probe.{split}.{language}")
+                files[language] = found[:: -(-len(found) // MOST_EXAMPLES)]
+        self.labels = labels_of("zero_shot_probe", examples)
         self.train, self.test = (
-            encode("zero_shot_probe", files[split], text, languages, positions, self.labels, MOST_TOKENS)
-            for split in ("train", "test")
+            encode("zero_shot_probe", files, text, languages, max_positions, self.labels, MOST_TOKENS)
+            for files in examples.values()
         )
         self.new = [language for language in self.test if language not in self.train]
         if not self.new:
@@ -80,20 +78,21 @@ class ZeroShotProbe:
         training. Texts and layers are split across ranks; ``stop`` as in
         :func:`~xlmtrain.evaluate.sentence_embeddings.embed_distributed`.
         """
-        files = {f"train.{lang}": file for lang, file in self.train.items()}
-        files |= {f"test.{lang}": file for lang, file in self.test.items()}
-        texts = {name: (file.language, file.ids) for name, file in files.items()}
+        texts = {f"train.{lang}": (file.language, file.ids) for lang, file in self.train.items()}
+        texts |= {f"test.{lang}": (file.language, file.ids) for lang, file in self.test.items()}
         vectors = embed_distributed(model, texts, self._causal, distributed, stop)
         if not all(np.isfinite(x).all() for x in vectors.values()):
             raise NumericalError("a vector of the model is not finite, so nothing can be learned from it")
         layers = range(len(model.encoder.blocks) + 1)
-        metrics = {f"zero_shot/{lang}_layer{i}_{way}": 0.0 for i in layers for lang, way in self.columns()}
         mine = layers[distributed.rank :: distributed.world_size]
         found = distributed.run_on_all(
-            lambda: {layer: self._accuracy({name: x[layer] for name, x in vectors.items()}) for layer in mine}
+            lambda: {i: self._accuracy({name: x[i] for name, x in vectors.items()}) for i in mine}
         )
-        for layer, accuracy in found.items():
-            metrics |= {f"zero_shot/{lang}_layer{layer}_{way}": value for (lang, way), value in accuracy.items()}
+        metrics = {
+            f"zero_shot/{lang}_layer{i}_{way}": found[i][lang, way] if i in mine else 0.0
+            for i in layers
+            for lang, way in self.columns()
+        }
         metrics = dict(zip(metrics, distributed.all_reduce_sum([*metrics.values()])))
         centered = [[metrics[f"zero_shot/{lang}_layer{i}_centered"] for lang in self.new] for i in layers[1:]]
         chosen = {f"valid/{lang}_zero_shot_acc": value for lang, value in zip(self.new, max(centered, key=sum))}
@@ -113,14 +112,44 @@ class ZeroShotProbe:
         scale = train.std(dim=0, correction=0)
         scale[scale == 0] = 1.0
         targets = torch.from_numpy(np.concatenate([file.labels for file in self.train.values()]))
-        probe = fit_probe(train / scale, targets, len(self.labels), PENALTY)
+        weights, bias = fit_probe(train / scale, targets, len(self.labels), PENALTY)
         result = {}
         for lang, way in self.columns():
             x = tensors[f"test.{lang}"]
             mean = means[lang] if way == "in_language" else x.mean(dim=0) if way == "centered" else source_mean
-            predicted = probe((x - mean) / scale).numpy()
+            predicted = ((x - mean) / scale @ weights.T + bias).argmax(dim=1).numpy()
             result[lang, way] = 100.0 * float((predicted == self.test[lang].labels).mean())
         return result
+
+
+def fit_probe(
+    vectors: torch.Tensor, targets: torch.Tensor, num_labels: int, penalty: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit multinomial logistic regression to ``vectors`` (N, D) float64 and ``targets`` (N,) int64.
+
+    Returns weights (C, D) and bias (C,). Minimizes the mean cross-entropy + ``penalty`` / 2 times the squared weights
+    without bias: scikit-learn's LogisticRegression with C = 1 / (N penalty). Starts at zero, so it is deterministic.
+    """
+    weights = torch.zeros(num_labels, vectors.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(num_labels, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights, bias],
+        max_iter=1000,
+        tolerance_grad=1e-7,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(vectors @ weights.T + bias, targets) + penalty / 2 * weights.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return weights.detach(), bias.detach()
 
 
 def zero_shot_table(task: ZeroShotProbe, metrics: Mapping[str, float]) -> Iterator[str]:

@@ -117,7 +117,7 @@ def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], d
         }
         for split in SPLITS
     }
-    labels = labels_of({f"task.{split}.{lang}": e for split, files in examples.items() for lang, e in files.items()})
+    labels = labels_of("task", examples)
     learned = {example.label for file in examples["train"].values() for example in file}
     if unknown := [label for label in labels if label not in learned]:
         log.warning("these labels have no training example: %s", ", ".join(unknown))

@@ -75,16 +75,15 @@ class PretrainedBundle:
 
     def check(self) -> None:
         """Raise CheckpointError if the parts do not fit together, as in a file that was edited."""
-        config, where = self.config, self.provenance.source
-        blocks = {name.split(".")[2] for name in self.weights if name.startswith("encoder.blocks.")}
-        if len(blocks) != config.layers:
-            raise CheckpointError(f"{where}: has the weights of {len(blocks)} layers, its settings say {config.layers}")
+        config, languages, where = self.config, self.languages, self.provenance.source
+        layers = len({name.split(".")[2] for name in self.weights if name.startswith("encoder.blocks.")})
+        if layers != config.layers:
+            raise CheckpointError(f"{where}: has the weights of {layers} layers, its settings say {config.layers}")
         if config.heads < 1 or config.dim % config.heads:
             raise CheckpointError(f"{where}: its {config.heads} heads do not divide its width, {config.dim}")
-        invalid = [language for language in self.languages if not _LANGUAGE.fullmatch(language)]
-        if invalid or not self.languages or len(set(self.languages)) < len(self.languages):
+        if not languages or len(set(languages)) < len(languages) or not all(map(_LANGUAGE.fullmatch, languages)):
             raise CheckpointError(
-                f"{where}: its languages are {self.languages}; expected different names of letters, digits, _ and -"
+                f"{where}: its languages are {languages}; expected different names of letters, digits, _ and -"
             )
         try:
             model = self._meta_module()

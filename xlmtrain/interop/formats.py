@@ -1,16 +1,28 @@
-"""Detection of the format of a saved model."""
+"""The formats of saved models: those that are written, and the detection of those that are read."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.hf.model import is_hf_folder, read_hf_folder
-from xlmtrain.interop.run import CheckpointChoice, is_run, read_run
-from xlmtrain.interop.xlm.checkpoint import read_xlm_checkpoint
+from xlmtrain.interop.hf.model import read_hf_folder
+from xlmtrain.interop.run import CheckpointChoice, read_run
+from xlmtrain.interop.xlm.conversion import read_xlm_checkpoint
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.bpe import read_codes
+
+
+class ExportFormat(str, Enum):
+    """Run directory; Hugging Face folder; file of the original XLM; word2vec text; TensorBoard's projector."""
+
+    run = "run"
+    hf = "hf"
+    xlm = "xlm"
+    vectors = "vectors"
+    projector = "projector"
 
 
 def read_model(
@@ -29,17 +41,15 @@ def read_model(
         bundle = read_xlm_checkpoint(path, read_codes(codes) if codes is not None else [], text or TextConfig())
     elif path.exists() and (codes is not None or text is not None):
         raise ConfigError(f"{path}: has its own codes and text settings; codes= and others are for .pth files")
-    elif is_run(path):
+    elif (path / "checkpoints").is_dir() or (path / "manifest.json").is_file():
         bundle = read_run(path, checkpoint)
-    elif is_hf_folder(path):
+    elif (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
         bundle = read_hf_folder(path)
     else:
         found = "no model in it" if path.is_dir() else "no such file or directory"
         if (path / "results.json").is_file():
             found = "a fine-tuned classifier, whose results are in results.json"
-        raise CheckpointError(
-            f"{path}: {found}; expected a run directory, one of its checkpoints, a Hugging Face folder, "
-            "or a .pth file of the original program"
-        )
+        expected = "a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM"
+        raise CheckpointError(f"{path}: {found}; expected {expected}")
     bundle.check()
     return bundle

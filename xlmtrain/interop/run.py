@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from xlmtrain.config.load import from_json
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.format import Header, fingerprint, id_dtype
+from xlmtrain.data.format import CorpusHeader, Header, fingerprint, id_dtype
 from xlmtrain.errors import CheckpointError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.metrics.loggers import read_records
@@ -30,11 +29,6 @@ class CheckpointChoice(str, Enum):
 
     best = "best"
     last = "last"
-
-
-def is_run(path: Path) -> bool:
-    """Return True for a run directory and for a checkpoint inside one."""
-    return (path / "checkpoints").is_dir() or (path / "manifest.json").is_file()
 
 
 def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -> PretrainedBundle:
@@ -69,12 +63,10 @@ def _open_checkpoint(path: Path, checkpoint: CheckpointChoice) -> tuple[Path, Ch
         return path.resolve().parents[1], read_checkpoint(path, optimizer=False)
     manager = CheckpointManager(path / "checkpoints", keep_last=1)
     best = manager.best_step() if checkpoint is CheckpointChoice.best else None
-    if best is not None:
-        return path, read_checkpoint(manager.path(best), optimizer=False)
-    latest = manager.latest(optimizer=False)
-    if latest is None:
+    found = manager.latest(optimizer=False) if best is None else read_checkpoint(manager.path(best), optimizer=False)
+    if found is None:
         raise CheckpointError(f"{path}: no checkpoint yet")
-    return path, latest
+    return path, found
 
 
 def _metrics(file: Path, step: int) -> dict[str, float]:
@@ -107,34 +99,47 @@ def average_checkpoints(paths: Sequence[Path]) -> PretrainedBundle:
 def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     """Write a run directory without training state: for use, evaluation and as ``init.pretrained`` of another run.
 
-    Raises DataError for a vocabulary that the file format cannot hold: white space in a word, or increasing counts.
+    Raises DataError as :func:`write_vocab`.
     """
-    source = bundle.provenance.source
+    source, step = bundle.provenance.source, bundle.provenance.step
     settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": source}
     write_json(directory / "config.json", settings)
-    bundle.vocab.write(directory / "vocab")
+    write_vocab(bundle.vocab, directory, source)
+    if bundle.codes:
+        write_codes(bundle.codes, directory / "codes")
+    write_header(directory, bundle.languages, bundle.vocab, bundle.text, {})
+    state = {"progress": {"step": step}}
+    CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)
+
+
+def write_vocab(vocab: Vocab, directory: Path, source: str) -> None:
+    """Write ``vocab``.
+
+    Raises DataError, which names ``source``, for a vocabulary that the file format cannot hold.
+    """
+    vocab.write(directory / "vocab")
     try:
-        intact = Vocab.read(directory / "vocab").fingerprint == bundle.vocab.fingerprint
+        intact = Vocab.read(directory / "vocab").fingerprint == vocab.fingerprint
     except DataError:
         intact = False
     if not intact:
         raise DataError(
-            f"{source}: a run cannot keep its vocabulary; it needs words without white space, by falling counts"
+            f"{source}: its vocabulary cannot be kept; it needs words, without white space, by falling counts"
         )
-    codes_sha256 = ""
-    if bundle.codes:
-        write_codes(bundle.codes, directory / "codes")
-        codes_sha256 = sha256_of(directory / "codes")
-    text = asdict(bundle.text)
+
+
+def write_header(
+    directory: Path, languages: list[str], vocab: Vocab, text: TextConfig, corpora: dict[str, CorpusHeader]
+) -> None:
+    """Write ``dataset.json``, which has the checksum of ``codes`` if that file is in ``directory``."""
+    codes, text_settings = directory / "codes", asdict(text)
+    codes_sha256 = sha256_of(codes) if codes.is_file() else ""
     Header(
-        languages=bundle.languages,
-        dtype=id_dtype(len(bundle.vocab)).name,
-        vocab_size=len(bundle.vocab),
-        vocab_fingerprint=bundle.vocab.fingerprint,
-        text=text,
-        fingerprint=fingerprint(bundle.vocab.fingerprint, codes_sha256, text, {}),
-        corpora={},
+        languages=languages,
+        dtype=id_dtype(len(vocab)).name,
+        vocab_size=len(vocab),
+        vocab_fingerprint=vocab.fingerprint,
+        text=text_settings,
+        fingerprint=fingerprint(vocab.fingerprint, codes_sha256, text_settings, corpora),
+        corpora=corpora,
     ).write(directory)
-    step = bundle.provenance.step
-    state: dict[str, Any] = {"progress": {"step": step}}
-    CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)

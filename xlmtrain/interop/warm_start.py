@@ -17,7 +17,6 @@ from xlmtrain.model.language_model import LanguageModel, check_state_dict
 
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
-_MAY_DIFFER = ("dropout", "attention_dropout")
 
 
 @torch.no_grad()
@@ -48,17 +47,18 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
     A model of one language has no language embedding: its vector is added to the position embeddings instead, which
     gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
     """
-    source, theirs, ours = bundle.provenance.source, asdict(bundle.config), asdict(config)
-    other = [f"model.{k}={_plain(theirs[k])}" for k in ours if k not in _MAY_DIFFER and ours[k] != theirs[k]]
+    source, theirs = bundle.provenance.source, asdict(bundle.config)
+    other = {key: theirs[key] for key, value in asdict(config).items() if theirs[key] != value and "dropout" not in key}
     if other:
-        raise ConfigError(f"{source}: this model has another shape; train it with {' '.join(other)}")
+        # getattr: an enum's member is given by its value
+        advice = " ".join(f"model.{key}={getattr(value, 'value', value)}" for key, value in other.items())
+        raise ConfigError(f"{source}: this model has another shape; train it with {advice}")
     if bundle.vocab.fingerprint != dataset.vocab.fingerprint:
         raise ConfigError(
             f"{source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
             "its codes and vocabulary, bpe.codes=... vocab.file=..."
         )
-    missing = [language for language in dataset.languages if language not in bundle.languages]
-    if missing:
+    if missing := [language for language in dataset.languages if language not in bundle.languages]:
         raise ConfigError(
             f"{source}: knows {', '.join(bundle.languages)}, not {', '.join(missing)}; prepare the data "
             "of its languages only, or take a model that was trained on all of them"
@@ -71,8 +71,3 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
         else:
             weights[POSITIONS] = weights[POSITIONS] + vectors
     return weights
-
-
-def _plain(value: object) -> object:
-    """Return the value of an enum member, anything else as it is."""
-    return getattr(value, "value", value)

@@ -30,51 +30,47 @@ def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.nda
     ConfigError for vectors of another size, or if no word is in the vocabulary.
     """
     found: dict[int, np.ndarray] = {}
-    for number, word, rest in _lines(path):
-        size = rest.count(" ") + 1 if rest else 0
-        if size > dim and not _is_number(rest.split(" ")[-dim - 1]):
+    for number, word, values in _lines(path):
+        if len(values) > dim and _vector(values[-dim - 1 : -dim]) is None:
             continue  # a word with a blank in it, which no vocabulary has
-        if size != dim:
-            raise ConfigError(f"{path}:{number}: a vector of {size} numbers, model.dim is {dim}")
+        if len(values) != dim:
+            raise ConfigError(f"{path}:{number}: a vector of {len(values)} numbers, model.dim is {dim}")
         index = vocab.id(word)
         if index < len(SPECIALS) or index in found:
             continue
-        try:
-            with np.errstate(over="ignore"):  # too large becomes infinite
-                vector = np.array(rest.split(" "), dtype=np.float32)
-        except ValueError:
-            raise DataError(f"{path}:{number}: not a word and {dim} numbers") from None
+        vector = _vector(values)
+        if vector is None:
+            raise DataError(f"{path}:{number}: not a word and {dim} numbers")
         if not np.isfinite(vector).all():
             raise DataError(f"{path}:{number}: a number is not finite, or beyond float32")
         found[index] = vector
     if not found:
-        raise ConfigError(
-            f"{path}: none of its words is in the vocabulary; words are compared as they are, in upper and lower case"
-        )
+        raise ConfigError(f"{path}: none of its words is in the vocabulary; upper and lower case must be the same")
     return np.array(list(found), dtype=np.int64), np.stack(list(found.values()))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, word, rest of the line), without the header."""
+def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield (line number, word, numbers), without the header."""
     number = 0
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                word, _, rest = line.decode().rstrip().partition(" ")
-                if word and not (number == 1 and rest.isdigit()):
-                    yield number, word, rest
+                word, *values = line.decode().rstrip().split(" ")
+                if word and not (number == 1 and len(values) == 1 and values[0].isdigit()):
+                    yield number, word, values
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}:{number}: not UTF-8; expected lines of 'word number number ...'") from None
 
 
-def _is_number(value: str) -> bool:
+def _vector(values: Sequence[str]) -> np.ndarray | None:
+    """Return float32 numbers, infinite where they are too large; None if one is not a number."""
     try:
-        float(value)
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype=np.float32)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def write_vectors(bundle: PretrainedBundle, path: Path) -> None:
@@ -96,13 +92,14 @@ def write_projector(bundle: PretrainedBundle, dataset: Dataset, directory: Path)
     if dataset.vocab.fingerprint != bundle.vocab.fingerprint or dataset.languages != bundle.languages:
         raise DataError(f"data={dataset.path}: has another vocabulary or other languages than the model")
     shares = language_shares(dataset)
+    languages = np.where(shares.max(axis=0) >= MIN_SHARE, np.array(dataset.languages)[shares.argmax(axis=0)], "both")
     vocab, counts = bundle.vocab, bundle.vocab.counts
     final = [i for i in range(len(SPECIALS), len(counts)) if not vocab.word(i).endswith(CONTINUATION)]
     chosen = sorted(final, key=lambda i: -counts[i])[:PROJECTED_WORDS]
     with SummaryWriter(str(directory)) as writer:
         writer.add_embedding(
             bundle.weights[TABLE][chosen],
-            metadata=[[vocab.word(i), _main_language(shares[:, i], dataset.languages), str(counts[i])] for i in chosen],
+            metadata=[[vocab.word(i), str(languages[i]), str(counts[i])] for i in chosen],
             metadata_header=["word", "language", "count"],
             tag="words",
             global_step=bundle.provenance.step,
@@ -122,8 +119,3 @@ def language_shares(dataset: Dataset) -> np.ndarray:
             counts[dataset.language_id(language)] += np.bincount(ids, minlength=len(dataset.vocab))
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return rates / np.maximum(rates.sum(axis=0), np.finfo(float).tiny)
-
-
-def _main_language(shares: np.ndarray, languages: Sequence[str]) -> str:
-    best = int(shares.argmax())
-    return languages[best] if shares[best] >= MIN_SHARE else "both"

@@ -11,8 +11,7 @@ from xlmtrain.data.batch import make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.attention_maps import attention_weights
-from xlmtrain.evaluate.cloze import ClozeExample, run_cloze, whole_word_positions
+from xlmtrain.evaluate.cloze import ClozeExample, attention_weights, run_cloze, whole_word_positions
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve
 from xlmtrain.evaluate.sentence_embeddings import pca_2d
 from xlmtrain.pretrained import PretrainedModel, load

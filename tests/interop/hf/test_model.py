@@ -25,9 +25,9 @@ from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf import export, parity
+from xlmtrain.interop.hf import export
 from xlmtrain.interop.hf.model import write_hf_folder
-from xlmtrain.interop.xlm.checkpoint import write_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
@@ -159,7 +159,7 @@ def test_a_causal_folder_is_causal_for_transformers(
     config = json.loads((folder / "de" / "config.json").read_text())
     (folder / "de" / "config.json").write_text(json.dumps({**config, "causal": False}))
     with pytest.raises(DataError, match="transformers' logits differ"):
-        parity.check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
+        export.check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
 
 
 VARIANTS: list[tuple[list[str], dict[str, Any]]] = [
@@ -179,7 +179,7 @@ def test_there_and_back_and_the_same_for_transformers(
     model = model_of(languages, **changes)
     write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    report = parity.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
+    report = export.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
     assert report.difference < 1e-6
     assert report.sentences["de"] == 3
     transformers.AutoModel.from_pretrained(tmp_path)
@@ -189,7 +189,7 @@ def test_text_settings_come_along(tmp_path: Path) -> None:
     model = model_of(["de", "en"], TextConfig(lowercase=True, remove_accents=True))
     write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    parity.check_hf_parity(tmp_path, model, SENTENCES)
+    export.check_hf_parity(tmp_path, model, SENTENCES)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"] is True
     cased = model_of(["de", "en"])
     write_hf_folder(cased, tmp_path / "cased")
@@ -405,7 +405,7 @@ def test_a_folder_that_answers_otherwise_is_not_released(
         tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
     if damage == "ids":
         shown = str(caught.value).splitlines()[1:]
-        assert len(shown) == 3 * parity.SHOWN
+        assert len(shown) == 3 * export.SHOWN
         assert shown[1].split("ours")[1] != shown[2].split("theirs")[1]
     assert not list(tmp_path.iterdir())
 
@@ -413,7 +413,7 @@ def test_a_folder_that_answers_otherwise_is_not_released(
 def test_without_transformers_it_is_said_how_to_get_them(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "transformers", None)
+    monkeypatch.setattr(export, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'xlmtrain\[hf\]'"):
         tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
     assert not list(tmp_path.iterdir())

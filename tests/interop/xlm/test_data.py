@@ -213,17 +213,17 @@ def changed(words: dict[int, str], counts: dict[int, int] | None = None) -> dict
 
 
 BAD_DICTIONARIES: dict[str, tuple[dict[str, Any], str]] = {
-    "special symbols elsewhere": (changed({2: "<mask>"}), "word 2 of its dictionary is '<mask>', not <pad>"),
-    "a word twice": (changed({15: "the"}), "19 words, 18 ids"),
-    "white space": (changed({15: "das Haus"}), "'das Haus', is empty or has white space"),
-    "a line end of Unicode": (changed({15: "a\u2028b"}), "white space"),
-    "no letters": (changed({15: ""}), "is empty"),
+    "special symbols elsewhere": (changed({2: "<mask>"}), "its first 14 words are not <s> to <special9>"),
+    "a word twice": (changed({15: "the"}), "a word is there twice"),
+    "white space": (changed({15: "das Haus"}), "its vocabulary cannot be kept; it needs words, without white space"),
+    "a line end of Unicode": (changed({15: "a\u2028b"}), "without white space"),
+    "no letters": (changed({15: ""}), "it needs words"),
     "no UTF-8": (changed({15: "a\udc80"}), "surrogates not allowed"),
-    "growing counts": (changed({}, {17: 8}), "word 17 of its dictionary, 'größe', is more frequent"),
-    "a negative count": (changed({}, {18: -1}), "does not agree with itself on word 18"),
-    "a huge count": (changed({}, {14: 1 << 63}), "does not agree with itself on word 14"),
-    "a count that is no number": (changed({}, {14: "9"}), "does not agree with itself on word 14"),  # type: ignore[dict-item]
-    "nothing but special symbols": ({"words": WORDS[:14], "counts": COUNTS[:14]}, "14 words"),
+    "growing counts": (changed({}, {17: 8}), "by falling counts"),
+    "a negative count": (changed({}, {18: -1}), "the count of 'the' is not a number from 0"),
+    "a huge count": (changed({}, {14: 1 << 63}), "the count of 'das@@' is not"),
+    "a count that is no number": (changed({}, {14: "9"}), "the count of 'das@@' is not"),  # type: ignore[dict-item]
+    "nothing but special symbols": ({"words": WORDS[:14], "counts": COUNTS[:14]}, "it needs words"),
 }
 
 

@@ -208,7 +208,7 @@ def test_a_dictionary_cannot_be_given_a_behaviour(tmp_path: Path, marker: Path) 
     path = tmp_path / "x.pth"
     path.write_bytes(evil.program(body))
     assert read_data_file(path) == {"dico": {"__class__": "x"}}
-    assert type(read_data_file(path)["dico"]).__name__ == "_DictionaryState"
+    assert type(read_data_file(path)["dico"]) is dict
 
 
 def test_torch_is_asked_once_and_for_weights_only(
@@ -279,9 +279,9 @@ def larger_than_the_file(content: bytes) -> bytes:
 
 
 ARCHIVES: dict[str, tuple[bytes, str]] = {
-    "compressed": (zipped(compressed), "'x/data.pkl' in it is compressed"),
+    "compressed": (zipped(compressed), "'x/data.pkl' in it is compressed or encrypted"),
     "bomb": (zipped(bomb), "'x/data/0' in it is compressed"),
-    "encrypted": (flag_as_encrypted(evil.archive(sound_pickle())), "'x/data.pkl' in it is encrypted"),
+    "encrypted": (flag_as_encrypted(evil.archive(sound_pickle())), "'x/data.pkl' in it is compressed or encrypted"),
     "too large": (larger_than_the_file(evil.archive(sound_pickle())), "larger than the file"),
     "many members": (zipped(many), "10,001 members"),
     "a second pickle": (

@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "three languages": (put("params", "id2lang", {0: "de", 1: "en", 2: "fr"}), "is (2, 64), not (3, 64)"),
     "no vocabulary": (lambda content: content.pop("dico_id2word"), "KeyError: 'dico_id2word'"),
-    "a vocabulary of the wrong type": (lambda content: content.update(dico_id2word=5), "TypeError"),
+    "a vocabulary of the wrong type": (lambda content: content.update(dico_id2word=5), "its dictionary is incomplete"),
     "a hole in the ids": (
         lambda content: content["dico_id2word"].update({300: content["dico_id2word"].pop(77)}),
         "the ids of its 200 words are not 0 to 199",
@@ -106,8 +106,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "fewer words than rows": (without_a_word, "is (200, 64), not (199, 64)"),
     "a word twice": (put("dico_id2word", 20, "die"), "a word is there twice, or is not text"),
     "a word that is a number": (put("dico_id2word", 20, 20), "a word is there twice, or is not text"),
-    "a count that is a word": (put("dico_counts", "die", "often"), "ValueError: invalid literal"),
-    "a count too large": (put("dico_counts", "die", 10**30), "OverflowError"),
+    "a count that is a word": (put("dico_counts", "die", "often"), "the count of 'die' is not a number from 0"),
+    "a count too large": (put("dico_counts", "die", 10**30), "the count of 'die' is not a number from 0"),
 }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.hf.parity import ParityReport
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
+from xlmtrain.metrics.table import format_table
 
 _USE = """```python
 import torch
@@ -47,31 +47,28 @@ _RECIPE = {
 }
 
 
-def model_card(bundle: PretrainedBundle, report: ParityReport, name: str) -> str:
-    """Return the model card in Markdown: model, usage, text processing, training data, recipe and evaluation."""
+def model_card(bundle: PretrainedBundle, name: str, sentences: Mapping[str, int], difference: float) -> str:
+    """Return the model card in Markdown: model, usage, text processing, training data, recipe and evaluation.
+
+    ``sentences``: language -> how many were compared with transformers' ids; ``difference``: the largest of two logits.
+    """
     sections = {
         "Use": _use(bundle, name),
-        "Text": _text(bundle, report),
-        "Data": _data(bundle),
-        "Recipe": _recipe(bundle),
-        "Evaluation": _evaluation(bundle),
+        "Text": _text(bundle, sentences, difference),
+        "Data": _data(bundle.provenance),
+        "Recipe": _recipe(bundle.provenance),
+        "Evaluation": _evaluation(bundle.provenance),
     }
-    bodies = ["\n".join([f"## {title}", "", *lines]) for title, lines in sections.items()]
-    return "\n\n".join(["\n".join(_header(bundle, name)), *bodies]) + "\n"
+    bodies = [f"## {title}\n\n{body}" for title, body in sections.items()]
+    return "\n\n".join([_introduction(bundle, name), *bodies]) + "\n"
 
 
-def _header(bundle: PretrainedBundle, name: str) -> Iterator[str]:
+def _introduction(bundle: PretrainedBundle, name: str) -> str:
     config = bundle.config
     parameters = sum(weight.numel() for weight in bundle.weights.values())
-    yield "---"
-    yield f"language: [{', '.join(bundle.languages)}]"
-    yield "library_name: transformers"
-    if not bundle.causal:
-        yield "pipeline_tag: fill-mask"
-    yield "---"
-    yield f"# {name}"
-    yield ""
-    yield (
+    tag = "" if bundle.causal else "pipeline_tag: fill-mask\n"
+    return (
+        f"---\nlanguage: [{', '.join(bundle.languages)}]\nlibrary_name: transformers\n{tag}---\n# {name}\n\n"
         f"A {'causal' if bundle.causal else 'masked'} language model of {' and '.join(bundle.languages)} (XLM, Lample "
         f"& Conneau 2019): {config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} "
         f"parameters, vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
@@ -79,70 +76,61 @@ def _header(bundle: PretrainedBundle, name: str) -> Iterator[str]:
     )
 
 
-def _use(bundle: PretrainedBundle, name: str) -> Iterator[str]:
+def _use(bundle: PretrainedBundle, name: str) -> str:
     lang = next((language for language in bundle.languages if language in _EXAMPLES), bundle.languages[0])
     subfolders = ", ".join(f"{name}/{language}" for language in bundle.languages)
     example = _EXAMPLES.get(lang, "<mask> .")
     several = len(bundle.languages) > 1
     if bundle.causal:
-        yield _USE_CAUSAL.format(folder=f"{name}/{lang}" if several else name, example=example.partition(" <mask>")[0])
-        if several:
-            yield ""
-            yield f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."
-        return
-    yield (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
-    if several:
+        code = _USE_CAUSAL.format(folder=f"{name}/{lang}" if several else name, example=example.partition(" <mask>")[0])
+        note = f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."
+    else:
+        code = (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
         ids = ", ".join(f"{language} = {i}" for i, language in enumerate(bundle.languages))
-        yield ""
-        yield (
+        note = (
             f"Language ids: {ids}. `fill_mask.py` has a pipeline that passes them: "
             f'`XLMFillMask.from_pretrained("{name}", "{lang}")("{example}")`. The tokenizer in the folder itself has '
             f"the rules of {bundle.languages[0]}, those in the subfolders the rules of their language."
         )
+    return f"{code}\n\n{note}" if several else code
 
 
-def _text(bundle: PretrainedBundle, report: ParityReport) -> Iterator[str]:
+def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: float) -> str:
     if not bundle.codes:
-        yield (
+        return (
             "There is no tokenizer: the BPE codes were not known. Logits differ from the original model's by at most "
-            f"{report.difference:.1e}."
+            f"{difference:.1e}."
         )
-        return
     case = "lower-cased" if bundle.text.lowercase else "cased"
     accents = "accents stripped" if bundle.text.remove_accents else "accents and umlauts kept"
-    compared = ", ".join(f"{count:,} sentences of {language}" for language, count in report.sentences.items())
-    yield (
+    compared = ", ".join(f"{count:,} sentences of {language}" for language, count in sentences.items())
+    return (
         f"Raw text goes in: the tokenizer normalizes punctuation, applies Moses' rules and {len(bundle.codes):,} BPE "
         f"codes as in training: {case}, {accents}. A sentence is `</s> ... </s>`, as the model was trained. Before "
         f"the export, ids were compared with those of training on {compared}: the same; logits differ by at most "
-        f"{report.difference:.1e}."
+        f"{difference:.1e}."
     )
 
 
-def _data(bundle: PretrainedBundle) -> Iterator[str]:
-    trained = {name: size for name, size in bundle.provenance.corpora.items() if name.startswith("train.")}
-    if not trained:
-        yield "Not recorded."
-        return
-    yield "| corpus | sentences | tokens |"
-    yield "| --- | ---: | ---: |"
-    for name, size in trained.items():
-        yield f"| {name.removeprefix('train.')} | {size['sentences']:,} | {size['tokens']:,} |"
+def _data(origin: Provenance) -> str:
+    rows = [
+        (name.removeprefix("train."), f"{size['sentences']:,}", f"{size['tokens']:,}")
+        for name, size in origin.corpora.items()
+        if name.startswith("train.")
+    ]
+    return format_table(rows, ("corpus", "sentences", "tokens"), "markdown") if rows else "Not recorded."
 
 
-def _recipe(bundle: PretrainedBundle) -> Iterator[str]:
-    settings = bundle.provenance.settings
+def _recipe(origin: Provenance) -> str:
+    settings = origin.settings
     found = [f"{s}.{k}={settings[s][k]}" for s, keys in _RECIPE.items() for k in keys if k in settings.get(s, {})]
-    yield f"`{' '.join(found)}`" if found else "Not recorded."
+    return f"`{' '.join(found)}`" if found else "Not recorded."
 
 
-def _evaluation(bundle: PretrainedBundle) -> Iterator[str]:
-    perplexities = {name: value for name, value in bundle.provenance.metrics.items() if name.endswith("_ppl")}
-    if not perplexities:
-        yield "Not recorded."
-        return
-    yield "| validation set | perplexity | accuracy |"
-    yield "| --- | ---: | ---: |"
-    for name, value in perplexities.items():
-        stem = name.removesuffix("_ppl")
-        yield f"| {stem.removeprefix('valid/')} | {value:.2f} | {bundle.provenance.metrics[f'{stem}_acc']:.1f} % |"
+def _evaluation(origin: Provenance) -> str:
+    names = [name.removesuffix("_ppl") for name in origin.metrics if name.endswith("_ppl")]
+    rows = [
+        (name.removeprefix("valid/"), f"{origin.metrics[f'{name}_ppl']:.2f}", f"{origin.metrics[f'{name}_acc']:.1f} %")
+        for name in names
+    ]
+    return format_table(rows, ("validation set", "perplexity", "accuracy"), "markdown") if rows else "Not recorded."

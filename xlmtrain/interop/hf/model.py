@@ -13,7 +13,6 @@ de/ en/                                     one language each, with files of the
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,66 +22,55 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.config.schema import Activation
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
-from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
+from xlmtrain.interop.xlm.conversion import (
+    BIAS,
+    EMBEDDINGS,
+    LANGUAGES,
+    OUTPUT,
+    POSITIONS,
+    from_xlm_state_dict,
+    model_config,
+    to_xlm_state_dict,
+)
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
 from xlmtrain.model.block import LAYER_NORM_EPS
-from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
 
-EMBEDDINGS = "embeddings.weight"
-OUTPUT = "pred_layer.proj.weight"
-BIAS = "pred_layer.proj.bias"
-LANGUAGES = "lang_embeddings.weight"
-POSITIONS = "position_embeddings.weight"
 EXTRA = "xlmtrain.json"
 NEVER = -1e4
 """A logit whose softmax is 0, and which fp16 can represent."""
 
 
-def is_hf_folder(path: Path) -> bool:
-    """Return True for a folder of a transformers model."""
-    return (path / "config.json").is_file() and "model_type" in read_json(path / "config.json")
-
-
 def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
     """Write everything but the model card into ``directory``."""
-    weights = _add_unlisted_rows(
-        to_xlm_state_dict(bundle.weights), len(out_of_vocab_merges(bundle.vocab, bundle.codes))
-    )
+    weights = to_xlm_state_dict(bundle.weights)
+    # Symbols that the merges use and the vocabulary lacks: embedded as UNK and never predicted.
+    unlisted = len(out_of_vocab_merges(bundle.vocab, bundle.codes))
+    unknown = weights[EMBEDDINGS][UNK].expand(unlisted, -1)
+    rows = {EMBEDDINGS: unknown, OUTPUT: torch.zeros_like(unknown), BIAS: torch.full((unlisted,), NEVER)}
+    weights |= {name: torch.cat([weights[name], more]) for name, more in rows.items()}
     if bundle.config.tie_embeddings:
         del weights[OUTPUT]
-    tokenizers = [
-        tokenizer_json(bundle.vocab, bundle.codes, name, bundle.text) if bundle.codes else ""
-        for name in bundle.languages
-    ]
-    _write_model(directory, bundle, weights, tokenizers[0])
+    tokenizers = {
+        language: tokenizer_json(bundle.vocab, bundle.codes, language, bundle.text) if bundle.codes else ""
+        for language in bundle.languages
+    }
+    _write_model(directory, bundle, weights, tokenizers[bundle.languages[0]])
     if len(bundle.languages) > 1:
         table = weights.pop(LANGUAGES, torch.zeros(len(bundle.languages), bundle.config.dim))
         config = replace(bundle.config, language_embeddings=False, sinusoidal_positions=False)
-        for language, vector, tokenizer in zip(bundle.languages, table, tokenizers):
+        for (language, tokenizer), vector in zip(tokenizers.items(), table):
             merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
         if not bundle.causal:
             shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
-
-
-def _add_unlisted_rows(weights: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Append rows for ``count`` ids that are embedded as UNK and never predicted.
-
-    The tokenizers library needs an id for every symbol that the merges produce, also for those not in the vocabulary.
-    """
-    if not count:
-        return weights
-    same = weights[EMBEDDINGS][UNK].expand(count, -1)
-    rows = {EMBEDDINGS: same, OUTPUT: torch.zeros_like(same), BIAS: torch.full((count,), NEVER)}
-    return {**weights, **{name: torch.cat([weights[name], more]) for name, more in rows.items()}}
 
 
 def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
@@ -91,7 +79,7 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     ``tokenizer``: content of ``tokenizer.json``; empty for a model without BPE codes.
     """
     folder.mkdir(exist_ok=True)
-    _write_json(folder / "config.json", _config_json(bundle, len(weights[EMBEDDINGS])))
+    write_json(folder / "config.json", _config_json(bundle, len(weights[EMBEDDINGS])))
     named = {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in weights.items()}
     try:
         # Cloned: queries, keys and values are views of one tensor, which safetensors refuses.
@@ -99,16 +87,16 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     except SafetensorError as error:  # for example a full disk
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
-    _write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
-    extra = {"text": asdict(bundle.text), "counts": bundle.vocab.counts.tolist()}
-    _write_json(folder / EXTRA, {**extra, "provenance": asdict(bundle.provenance)})
+    write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
+    counts, provenance = bundle.vocab.counts.tolist(), asdict(bundle.provenance)
+    write_json(folder / EXTRA, {"text": asdict(bundle.text), "counts": counts, "provenance": provenance})
     if not tokenizer:
         return
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    config = tokenizer_config(bundle.languages, bundle.config.max_positions, bundle.text)
-    _write_json(folder / "tokenizer_config.json", config)
+    settings = tokenizer_config(bundle.languages, bundle.config.max_positions, bundle.text)
+    write_json(folder / "tokenizer_config.json", settings)
 
 
 def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
@@ -137,16 +125,22 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "id2lang": dict(enumerate(bundle.languages)),
         "lang_id": 0,
         # transformers 5 reads the first name of each, transformers 4 the second.
-        **{
-            f"{name}_{kind}": i
-            for name, i in (("bos", 0), ("eos", EOS), ("pad", PAD))
-            for kind in ("token_id", "index")
-        },
+        **{f"{n}_{kind}": i for n, i in (("bos", 0), ("eos", EOS), ("pad", PAD)) for kind in ("token_id", "index")},
         "unk_index": UNK,
         "mask_index": MASK,
         "mask_token_id": MASK,
         "torch_dtype": "float32",
     }
+
+
+_OTHER_NAMES = {"hidden_size": "emb_dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+_DEFAULTS = {
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "gelu_activation": True,
+    "sinusoidal_embeddings": False,
+    "use_lang_emb": True,
+}
 
 
 def read_hf_folder(path: Path) -> PretrainedBundle:
@@ -155,67 +149,40 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
     Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged.
     """
     try:
-        config = read_json(path / "config.json")
-        _check_architecture(config)
-        weights = {name.removeprefix("transformer."): t.float() for name, t in _weights(path).items()}
+        settings = read_json(path / "config.json")
+        _check_architecture(settings)
+        file = path / "model.safetensors"
+        stored = load_file(file) if file.is_file() else read_checkpoint_file(path / "pytorch_model.bin")
+        weights = {name.removeprefix("transformer."): t.float() for name, t in stored.items()}
         extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
-        languages = sorted(config["lang2id"], key=config["lang2id"].__getitem__)
-        settings = _model_config(config, weights)
+        languages = sorted(settings["lang2id"], key=settings["lang2id"].__getitem__)
+        params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
+        tied = settings.get("tie_word_embeddings", True)
+        config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
         vocab, codes = _vocab(path, extra.get("counts")), _codes(path / "merges.txt")
         # Rows behind the vocabulary are those of unlisted symbols.
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
-        ours = from_xlm_state_dict({**weights, **listed}, untied=not settings.tie_embeddings)
+        ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
         provenance = Provenance.from_json(origin, str(path))
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing in config.json or in the weights") from None
-    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: incomplete or damaged ({error})") from None
     # Version 0.1.0 wrote causal=false for every model.
-    causal = config.get("causal") is True or trained_causally(provenance.settings)
-    return PretrainedBundle(settings, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
+    causal = settings.get("causal") is True or trained_causally(provenance.settings)
+    return PretrainedBundle(config, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
 
 
-def _check_architecture(config: dict[str, Any]) -> None:
+def _check_architecture(settings: dict[str, Any]) -> None:
     """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
     fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
-    for key, value in {**fixed, "unk_index": UNK, "mask_index": MASK}.items():
-        if config.get(key, value) != value:
-            raise ValueError(f"config.json: {key} is {config[key]!r}, only {value!r} can be read")
-    for name, value in (("eos", EOS), ("pad", PAD)):
-        found = config.get(f"{name}_token_id", config.get(f"{name}_index"))
-        if found not in (None, value):
-            raise ValueError(f"config.json: {name} is {found!r}, only {value} can be read")
-
-
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    if (path / "model.safetensors").is_file():
-        return load_file(path / "model.safetensors")
-    return read_checkpoint_file(path / "pytorch_model.bin")
-
-
-def _model_config(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> ModelConfig:
-    def value(*names: str, default: Any = None) -> Any:
-        found = next((config[name] for name in names if name in config), default)
-        if found is None:
-            raise KeyError(names[0])
-        return found
-
-    return from_json(
-        ModelConfig,
-        {
-            "dim": value("emb_dim", "hidden_size"),
-            "layers": value("n_layers", "num_hidden_layers"),
-            "heads": value("n_heads", "num_attention_heads"),
-            "max_positions": len(weights[POSITIONS]),
-            "dropout": value("dropout", default=0.1),
-            "attention_dropout": value("attention_dropout", default=0.1),
-            "activation": "gelu" if value("gelu_activation", default=True) else "relu",
-            "sinusoidal_positions": value("sinusoidal_embeddings", default=False),
-            "language_embeddings": value("use_lang_emb", default=True),
-            "tie_embeddings": value("tie_word_embeddings", default=True),
-        },
-    )
+    found = {key: settings.get(key) for key in (*fixed, "unk_index", "mask_index")}
+    found |= {name: settings.get(f"{name}_token_id", settings.get(f"{name}_index")) for name in ("eos", "pad")}
+    fixed |= {"unk_index": UNK, "mask_index": MASK, "eos": EOS, "pad": PAD}
+    for key, value in found.items():
+        if value not in (None, fixed[key]):
+            raise ValueError(f"config.json: {key} is {value!r}, only {fixed[key]!r} can be read")
 
 
 def _vocab(path: Path, counts: list[int] | None) -> Vocab:
@@ -250,7 +217,3 @@ def _text_config(path: Path, extra: dict[str, Any]) -> TextConfig:
     # True is the default of transformers' XLMTokenizer.
     both = bool((read_json(file) if file.is_file() else {}).get("do_lowercase_and_remove_accent", True))
     return TextConfig(lowercase=both, remove_accents=both)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -60,7 +60,9 @@ _KEPT_AROUND = re.compile(rf"(?:\((?P<left>{_PART})\))?(?P<middle>{_PART}?)(?:\(
 
 def hf_words(vocab: Vocab) -> list[str]:
     """Return the vocabulary in Hugging Face's spelling: word-final subwords end with ``</w>``, others are bare."""
-    return [*SPECIALS, *(_hf_word(word) for word in vocab.words[len(SPECIALS) :])]
+    words = vocab.words[len(SPECIALS) :]
+    ours = (word[: -len(CONTINUATION)] if word.endswith(CONTINUATION) else word + END_OF_WORD for word in words)
+    return [*SPECIALS, *ours]
 
 
 def out_of_vocab_merges(vocab: Vocab, codes: Sequence[Code]) -> list[str]:
@@ -86,14 +88,9 @@ def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: Tex
         raise ConfigError("format=hf: the tokenizers package is missing; install it with: pip install 'xlmtrain[hf]'")
     words = [*hf_words(vocab), *out_of_vocab_merges(vocab, codes)]
     words[MASK] = MASK_IN_TEXT
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.BPE(
-            {word: i for i, word in enumerate(words)},
-            [(code.left, code.right) for code in codes],
-            unk_token=SPECIALS[UNK],
-            end_of_word_suffix=END_OF_WORD,
-        )
-    )
+    ids, merges = {word: i for i, word in enumerate(words)}, [(code.left, code.right) for code in codes]
+    bpe = tokenizers.models.BPE(ids, merges, unk_token=SPECIALS[UNK], end_of_word_suffix=END_OF_WORD)
+    tokenizer = tokenizers.Tokenizer(bpe)
     tokenizer.normalizer = tokenizers.normalizers.Sequence(list(_normalizers(language, text)))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
@@ -114,13 +111,8 @@ def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextCon
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 5 accepts this name too
         "model_max_length": max_positions,
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "cls_token": "</s>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "mask_token": MASK_IN_TEXT,
+        **{"bos_token": "<s>", "eos_token": "</s>", "cls_token": "</s>", "sep_token": "</s>"},
+        **{"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK_IN_TEXT},
         # transformers 4 would add token types, which XLM embeds as words.
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
@@ -128,10 +120,6 @@ def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextCon
         "lang2id": {language: i for i, language in enumerate(languages)},
         "id2lang": {str(i): language for i, language in enumerate(languages)},
     }
-
-
-def _hf_word(word: str) -> str:
-    return word.removesuffix(CONTINUATION) if word.endswith(CONTINUATION) else word + END_OF_WORD
 
 
 def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
@@ -143,7 +131,10 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
             pattern = pattern.replace(r"\s", f"[{space}]").replace(r"\d", f"[{digit}]")
             yield tokenizers.normalizers.Replace(tokenizers.Regex(pattern), replacement)
 
-    yield from replacements([*_placeholder_rules(), *_punctuation_rules(language), *_moses_rules(language)])
+    # <mask> anywhere is the symbol; another special symbol's name is if it is the whole line.
+    names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL), (MASK_IN_TEXT, f" {_MASK_PLACEHOLDER} ")]
+    names += [(rf"\A{special}\z", _PLACEHOLDERS[special]) for special in _NAMED_SPECIALS[:-1]]
+    yield from replacements([*names, *_punctuation_rules(language), *_moses_rules(language)])
     if text.lowercase:
         # Python lower-cases a word-final sigma to its own letter; the library sees one character at a time.
         final = r"(?<=\p{Cased}\p{Case_Ignorable}{0,9})Σ(?!\p{Case_Ignorable}*\p{Cased})"
@@ -154,14 +145,6 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
         yield tokenizers.normalizers.NFD()
         yield from replacements([(f"[{marks}]+", "")])
     yield from replacements((placeholder, special) for special, placeholder in _PLACEHOLDERS.items())
-
-
-def _placeholder_rules() -> Iterator[Rule]:
-    """Yield rules for ``<mask>`` anywhere, and for another special symbol's name if it is the whole line."""
-    yield f"[{_PRIVATE_USE}]", _ANY_CONTROL
-    yield MASK_IN_TEXT, f" {_MASK_PLACEHOLDER} "
-    for special in _NAMED_SPECIALS[:-1]:
-        yield rf"\A{special}\z", _PLACEHOLDERS[special]
 
 
 def _punctuation_rules(language: str) -> Iterator[Rule]:
@@ -181,14 +164,10 @@ def _moses_rules(language: str) -> Iterator[Rule]:
     separated = f"[^{_char_class(lambda char: not moses.PAD_NOT_ISALNUM[0].match(char))}{_PRIVATE_USE}]"
     yield f"(?<={separated})|(?={separated})", " "
     yield r"(?<!\.)(?=\.\.)|(?<=\.\.)(?!\.)", " "
-    rules = [table.COMMA_SEPARATE_1, table.COMMA_SEPARATE_2, table.COMMA_SEPARATE_3]
-    if language == "en":
-        rules += table.ENGLISH_SPECIFIC_APOSTROPHE
-    elif language in ("fr", "it"):
-        rules += table.FR_IT_SPECIFIC_APOSTROPHE
-    else:
-        rules.append(table.NON_SPECIFIC_APOSTROPHE)
-    for pattern, replacement in rules:
+    romance = table.FR_IT_SPECIFIC_APOSTROPHE
+    apostrophes = {"en": table.ENGLISH_SPECIFIC_APOSTROPHE, "fr": romance, "it": romance}
+    commas = [table.COMMA_SEPARATE_1, table.COMMA_SEPARATE_2, table.COMMA_SEPARATE_3]
+    for pattern, replacement in [*commas, *apostrophes.get(language, [table.NON_SPECIFIC_APOSTROPHE])]:
         yield from _to_rules(pattern.pattern.replace(table.IsAlpha, alpha).replace(table.IsN, number), replacement)
     yield " +", " "
     yield r"\A | \z", ""
@@ -242,7 +221,7 @@ def _char_class(test: Callable[[str], object]) -> str:
 
 def _ranges(characters: Iterable[str]) -> str:
     """Return the inside of a character class, as ranges of code points."""
-    codes = sorted(map(ord, set(characters)))
-    starts = [code for before, code in zip([-2, *codes], codes) if code != before + 1]
-    ends = [code for code, after in zip(codes, [*codes[1:], -2]) if code + 1 != after]
+    codes = set(map(ord, characters))
+    starts = sorted(code for code in codes if code - 1 not in codes)
+    ends = sorted(code for code in codes if code + 1 not in codes)
     return "".join(rf"\x{{{start:X}}}-\x{{{end:X}}}" for start, end in zip(starts, ends))

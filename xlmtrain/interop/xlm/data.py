@@ -10,17 +10,17 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, corpus_name, fingerprint, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, corpus_name, id_dtype
 from xlmtrain.errors import DataError
-from xlmtrain.interop.xlm.pth import read_data_file
-from xlmtrain.runtime.atomic_io import sha256_of
+from xlmtrain.interop.run import write_header, write_vocab
+from xlmtrain.interop.xlm.pth import dictionary_vocab, read_data_file
 from xlmtrain.runtime.output_paths import new_directory
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.vocab import EOS, SPECIALS, UNK, Vocab
@@ -30,14 +30,14 @@ CHUNK_SENTENCES = 1 << 16
 _NAME = re.compile(r"(train|valid|test)\.(?:([A-Za-z_]+-[A-Za-z_]+)\.)?([A-Za-z_]+)(?:\.(\d{1,6}))?\.pth")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImportedCorpus:
     """Sizes of an imported corpus. ``tokens`` includes EOS; ``unknown`` counts tokens that are UNK."""
 
     name: str
-    sentences: int = 0
-    tokens: int = 0
-    unknown: int = 0
+    sentences: int
+    tokens: int
+    unknown: int
 
     @property
     def unknown_rate(self) -> float:
@@ -55,47 +55,37 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
     files = _find(data)
     if codes is not None:
         read_codes(codes)
+    first = next(iter(files.values()))[0]
+    vocab = _read(first)[0]
+    corpora: dict[str, CorpusHeader] = {}
+    unknown: dict[str, int] = {}
     with new_directory(output) as directory:
-        imported, corpora, vocab = _write_corpora(files, directory)
-        vocab.write(directory / "vocab")
-        codes_sha256 = ""
+        write_vocab(vocab, directory, str(first))
         if codes is not None:
             shutil.copyfile(codes, directory / "codes")
-            codes_sha256 = sha256_of(directory / "codes")
-        Header(
-            languages=sorted({name.rpartition(".")[2] for name in files}),
-            dtype=id_dtype(len(vocab)).name,
-            vocab_size=len(vocab),
-            vocab_fingerprint=vocab.fingerprint,
-            text=asdict(text),
-            fingerprint=fingerprint(vocab.fingerprint, codes_sha256, asdict(text), corpora),
-            corpora=corpora,
-        ).write(directory)
-    return imported
+        for name, paths in files.items():
+            with CorpusWriter(directory, name, id_dtype(len(vocab))) as writer:
+                unknown[name] = sum(_append(writer, path, vocab, first) for path in paths)
+                corpora[name] = writer.finish([path.name for path in paths])
+        for one, other in _pair_sides(files):
+            if corpora[one].sentences != corpora[other].sentences:
+                raise DataError(
+                    f"{data}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
+                )
+        write_header(directory, sorted({name.rpartition(".")[2] for name in files}), vocab, text, corpora)
+    return [ImportedCorpus(name, c.sentences, c.tokens, unknown[name]) for name, c in corpora.items()]
 
 
-def dictionary_vocab(id2word: Any, word2id: Any, counts: Any) -> Vocab:
-    """Convert the original's Dictionary; raises ValueError if it is inconsistent, or cannot be kept in a file."""
-    if not all(isinstance(part, dict) for part in (id2word, word2id, counts)):
-        raise ValueError("its dictionary is incomplete")
-    if not len(id2word) == len(word2id) == len(counts) > len(SPECIALS):
-        raise ValueError(f"its dictionary has {len(id2word)} words, {len(word2id)} ids, {len(counts)} counts")
-    entries: list[tuple[str, int]] = []
-    for i in range(len(id2word)):
-        word = id2word.get(i)
-        count = counts.get(word) if isinstance(word, str) else None
-        if count is None or word2id.get(word) != i or type(count) is not int or not 0 <= count < 1 << 63:
-            raise ValueError(f"its dictionary does not agree with itself on word {i}")
-        if i < len(SPECIALS):
-            if word != SPECIALS[i]:
-                raise ValueError(f"word {i} of its dictionary is {word[:40]!r}, not {SPECIALS[i]}")
-            continue
-        if word.split() != [word]:
-            raise ValueError(f"word {i} of its dictionary, {word[:40]!r}, is empty or has white space in it")
-        if entries and count > entries[-1][1]:
-            raise ValueError(f"word {i} of its dictionary, {word[:40]!r}, is more frequent than the one before it")
-        entries.append((word, count))
-    return Vocab(entries)
+def _append(writer: CorpusWriter, path: Path, vocab: Vocab, first: Path) -> int:
+    """Append the sentences of a file and return its number of UNK; ``vocab`` is that of the file ``first``."""
+    own_vocab, positions, ids = _read(path)
+    if own_vocab.words != vocab.words:
+        raise DataError(f"{path}: its dictionary is not the one of {first}; were they made together?")
+    unknown = 0
+    for chunk, lengths in _chunks(path, positions, ids, len(vocab)):
+        writer.append(chunk, lengths)
+        unknown += int(np.count_nonzero(chunk == UNK))
+    return unknown
 
 
 def _find(data: Path) -> dict[str, list[Path]]:
@@ -131,40 +121,14 @@ def _pair_sides(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{stem}.{first}", f"{stem}.{second}"
 
 
-def _write_corpora(
-    files: dict[str, list[Path]], directory: Path
-) -> tuple[list[ImportedCorpus], dict[str, CorpusHeader], Vocab]:
-    imported: list[ImportedCorpus] = []
-    corpora: dict[str, CorpusHeader] = {}
-    first = next(iter(files.values()))[0]
-    vocab = _read(first)[0]
-    for name, paths in files.items():
-        corpus = ImportedCorpus(name)
-        with CorpusWriter(directory, name, id_dtype(len(vocab))) as writer:
-            for path in paths:
-                own_vocab, positions, ids = _read(path)
-                if own_vocab.words != vocab.words:
-                    raise DataError(f"{path}: its dictionary is not the one of {first}; were they made together?")
-                for chunk, lengths in _chunks(path, positions, ids, len(vocab)):
-                    writer.append(chunk, lengths)
-                    corpus.unknown += int(np.count_nonzero(chunk == UNK))
-            corpora[name] = writer.finish([path.name for path in paths])
-        corpus.sentences, corpus.tokens = corpora[name].sentences, corpora[name].tokens
-        imported.append(corpus)
-    for one, other in _pair_sides(files):
-        if corpora[one].sentences != corpora[other].sentences:
-            raise DataError(
-                f"{first.parent}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
-            )
-    return imported, corpora, vocab
-
-
 def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
     """Return a file's vocabulary, and its ``positions`` and ``sentences``, as the original calls them."""
     content = read_data_file(path)
     try:
         dictionary = content["dico"]
-        vocab = dictionary_vocab(dictionary["id2word"], dictionary["word2id"], dictionary["counts"])
+        vocab = dictionary_vocab(dictionary["id2word"], dictionary["counts"])
+        if dictionary["word2id"] != {word: i for i, word in enumerate(vocab.words)}:
+            raise ValueError("the ids in its dictionary do not agree with its words")
         positions, ids = content["positions"], content["sentences"]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not binarized data of the original program ({error} is missing)") from None

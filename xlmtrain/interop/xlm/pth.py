@@ -20,6 +20,7 @@ import torch
 
 from xlmtrain.errors import CheckpointError, DataError
 from xlmtrain.interop.xlm.safe_pickle import ByteReader, UnsafePickleError, opcodes, read_pickle
+from xlmtrain.text.vocab import SPECIALS, Vocab
 
 MAX_MEMBERS = 10_000
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -79,6 +80,23 @@ def read_data_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def dictionary_vocab(id2word: Any, counts: Any) -> Vocab:
+    """Return the vocabulary of the original's Dictionary; words without a count get 0. Raises ValueError for damage."""
+    if type(id2word) is not dict or type(counts) is not dict:
+        raise ValueError("its dictionary is incomplete")
+    if id2word.keys() != set(range(len(id2word))):
+        raise ValueError(f"the ids of its {len(id2word)} words are not 0 to {len(id2word) - 1}")
+    words = [id2word[i] for i in range(len(id2word))]
+    if not all(type(word) is str for word in words) or len(set(words)) < len(words):
+        raise ValueError("a word is there twice, or is not text")
+    if tuple(words[: len(SPECIALS)]) != SPECIALS:
+        raise ValueError(f"its first {len(SPECIALS)} words are not {SPECIALS[0]} to {SPECIALS[-1]}")
+    entries = [(word, counts.get(word, 0)) for word in words[len(SPECIALS) :]]
+    if odd := [word for word, count in entries if type(count) is not int or not 0 <= count < 1 << 63]:
+        raise ValueError(f"the count of {odd[0][:40]!r} is not a number from 0 to 2**63 - 1")
+    return Vocab(entries)
+
+
 def _open(path: Path) -> tuple[ByteReader, int]:
     """Return a reader of the file's pickles and their number: one in a zip archive, five before torch 1.6."""
     if not path.is_file():
@@ -95,8 +113,11 @@ def _open(path: Path) -> tuple[ByteReader, int]:
     raise ValueError(f"begins with {start!r}, so it is no .pth file; was something else saved under its name?")
 
 
-def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
-    """Return the members; raise ValueError unless they are uncompressed, within the file, and match their checksums."""
+def _pickle_in_archive(path: Path, mapped: mmap.mmap) -> slice:
+    """Return the position of the pickle ``data.pkl`` in the file.
+
+    Raises ValueError unless all members are uncompressed, within the file, and match their checksums.
+    """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS:
@@ -104,20 +125,14 @@ def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
         if len({member.filename for member in members}) < len(members):
             raise ValueError("an archive in which a name occurs twice")
         for member in members:
-            if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-                raise ValueError(f"{member.filename[:80]!r} in it is compressed, which torch never does")
-            if member.flag_bits & 1:
-                raise ValueError(f"{member.filename[:80]!r} in it is encrypted")
+            plain = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+            if not plain or member.flag_bits & 1:
+                raise ValueError(f"{member.filename[:80]!r} in it is compressed or encrypted, which torch never does")
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("its members are larger than the file")
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"damaged: {damaged[:80]!r} in it does not have its checksum")
-    return members
-
-
-def _pickle_in_archive(path: Path, mapped: mmap.mmap) -> slice:
-    """Return the position of the pickle ``data.pkl`` in the file."""
-    pickles = [member for member in _check_archive(path) if member.filename.endswith(".pkl")]
+    pickles = [member for member in members if member.filename.endswith(".pkl")]
     if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
         raise ValueError(f"an archive with {len(pickles)} pickles; data of the original program has one, data.pkl")
     # Local header: 26 bytes, length of the name, length of the extra field, name, extra field; then the content.
@@ -149,6 +164,6 @@ def _reason(error: Exception) -> str:
     elif found := re.search(r"WeightsUnpickler error:\s*(.*)", message):
         message = f"refused, and nothing in it executed: {found[1]}"
     elif type(error) not in (ValueError, UnsafePickleError):
-        message = f"damaged, or not of the original program ({type(error).__name__}: {message.strip()}"
-        message = message.partition("\n")[0][:200] + ")"
+        first = message.strip().partition("\n")[0][:150]
+        message = f"damaged, or not of the original program ({type(error).__name__}: {first})"
     return re.sub(r"[^ -~]", "?", message)[:300]

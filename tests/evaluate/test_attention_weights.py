@@ -8,7 +8,7 @@ import torch
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import pair_sequences
-from xlmtrain.evaluate.attention_maps import attention_weights
+from xlmtrain.evaluate.cloze import attention_weights
 from xlmtrain.model.language_model import LanguageModel
 
 

@@ -19,7 +19,7 @@ from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import read_run, write_run
-from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict, write_xlm_checkpoint
+from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, to_xlm_state_dict, write_xlm_checkpoint
 from xlmtrain.model.encoder import sinusoids
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.pretrained import load
@@ -219,7 +219,7 @@ def test_a_vocabulary_that_no_run_can_keep(
     content["dico_counts"] |= counts
     model = read_model(save(content, tmp_path / "model.pth"))
     model.module()
-    with pytest.raises(DataError, match=r"model\.pth: a run cannot keep its vocabulary"):
+    with pytest.raises(DataError, match=r"model\.pth: its vocabulary cannot be kept"):
         through_a_run(model, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files (``.pth``) of the original XLM: read and written.
+"""Conversion of models from and to the original XLM's checkpoint files (``.pth``) and names of weights.
 
 The original groups modules by kind (``attentions.3.q_lin``), this package by block, with queries, keys and values in
 one matrix. Everything else is the same.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,26 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
-from xlmtrain.interop.xlm.pth import read_checkpoint_file
+from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
+from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
 
 log = logging.getLogger(__name__)
-POSITIONS = 512
+MAX_POSITIONS = 512
 """Size of the position table, a constant in the original's code."""
+EMBEDDINGS = "embeddings.weight"
+OUTPUT = "pred_layer.proj.weight"
+BIAS = "pred_layer.proj.bias"
+LANGUAGES = "lang_embeddings.weight"
+POSITIONS = "position_embeddings.weight"
 
 _TOP = {
-    "embeddings.weight": "encoder.token_embeddings.weight",
-    "position_embeddings.weight": "encoder.position_embeddings.weight",
-    "lang_embeddings.weight": "encoder.language_embeddings.weight",
+    EMBEDDINGS: "encoder.token_embeddings.weight",
+    POSITIONS: "encoder.position_embeddings.weight",
+    LANGUAGES: "encoder.language_embeddings.weight",
     "layer_norm_emb.weight": "encoder.embedding_norm.weight",
     "layer_norm_emb.bias": "encoder.embedding_norm.bias",
-    "pred_layer.proj.bias": "head.bias",
+    BIAS: "head.bias",
 }
 _BLOCK = {
     "attentions.{}.out_lin": "attention.out",
@@ -41,7 +46,6 @@ _BLOCK = {
     "ffns.{}.lin2": "ffn.outer",
     "layer_norm2.{}": "ffn_norm",
 }
-_OUTPUT = "pred_layer.proj.weight"
 _UNSUPPORTED = re.compile(r"layer_norm15|encoder_attn|memories|pred_layer\.proj\.(head|tail)")
 
 
@@ -52,13 +56,12 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
     architecture that is not supported.
     """
     content = read_checkpoint_file(path)
-    weights = _encoder(content, path)
-    params = content.get("params")
+    weights, params = _encoder(content, path), content.get("params")
     if not isinstance(params, dict):
         raise CheckpointError(f"{path}: has no params, which say what kind of model it is")
     try:
-        vocab = _vocab(content)
-        config = _config(params, weights)
+        vocab = dictionary_vocab(content["dico_id2word"], content.get("dico_counts", {}))
+        config = model_config({"use_lang_emb": LANGUAGES in weights, **params}, weights)
         languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
         weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
@@ -71,14 +74,13 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
 
 def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """Return the encoder's weights in fp32, without the prefix that DistributedDataParallel adds."""
-    name = next((name for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
-    if name is None:
-        raise CheckpointError(
-            f"{path}: neither 'model' nor 'encoder' is in it; there are {', '.join(map(str, content))}"
-        )
+    part = next((content[name] for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
+    if part is None:
+        found = ", ".join(map(str, content))
+        raise CheckpointError(f"{path}: neither 'model' nor 'encoder' is in it; there are {found}")
     if isinstance(content.get("decoder"), dict):
         log.warning("%s: has a decoder too, which is left out", path)
-    weights = {str(key).removeprefix("module."): value for key, value in content[name].items()}
+    weights = {str(key).removeprefix("module."): value for key, value in part.items()}
     for key, value in weights.items():
         if _UNSUPPORTED.match(key):
             raise CheckpointError(f"{path}: {key} is in it; decoders, memories and adaptive softmax cannot be read")
@@ -98,40 +100,28 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _config(params: dict[str, Any], weights: dict[str, torch.Tensor]) -> ModelConfig:
+def model_config(params: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> ModelConfig:
+    """Return the shape of a model from the original's ``params``, whose names Hugging Face uses as well."""
     return ModelConfig(
         dim=int(params["emb_dim"]),
         layers=int(params["n_layers"]),
         heads=int(params["n_heads"]),
-        max_positions=len(weights["position_embeddings.weight"]),
+        max_positions=len(weights[POSITIONS]),
         dropout=float(params["dropout"]),
         attention_dropout=float(params["attention_dropout"]),
         activation=Activation.gelu if params["gelu_activation"] else Activation.relu,
         sinusoidal_positions=bool(params["sinusoidal_embeddings"]),
-        language_embeddings=bool(params.get("use_lang_emb", "lang_embeddings.weight" in weights)),
+        language_embeddings=bool(params["use_lang_emb"]),
         tie_embeddings=bool(params["share_inout_emb"]),
     )
-
-
-def _vocab(content: dict[str, Any]) -> Vocab:
-    words, counts = content["dico_id2word"], content.get("dico_counts", {})
-    if sorted(words) != list(range(len(words))):
-        raise ValueError(f"the ids of its {len(words)} words are not 0 to {len(words) - 1}")
-    entries = [words[i] for i in range(len(words))]
-    if not all(type(word) is str for word in entries) or len(set(entries)) < len(entries):
-        raise ValueError("a word is there twice, or is not text")
-    if tuple(entries[: len(SPECIALS)]) != SPECIALS:
-        raise ValueError(f"its first {len(SPECIALS)} words are not {SPECIALS[0]} to {SPECIALS[-1]}")
-    return Vocab((word, int(counts.get(word, 0))) for word in entries[len(SPECIALS) :])
 
 
 def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError."""
     config, languages = bundle.config, dict(enumerate(bundle.languages))
-    if config.max_positions != POSITIONS:
-        log.warning(
-            "the model has %d positions; the original program reads models of %d only", config.max_positions, POSITIONS
-        )
+    if config.max_positions != MAX_POSITIONS:
+        message = "the model has %d positions; the original program reads models of %d only"
+        log.warning(message, config.max_positions, MAX_POSITIONS)
     params = {
         "encoder_only": True,
         "emb_dim": config.dim,
@@ -151,11 +141,7 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         "lang2id": {language: i for i, language in languages.items()},
         "n_langs": len(languages),
         "n_words": len(bundle.vocab),
-        "bos_index": SPECIALS.index("<s>"),
-        "eos_index": EOS,
-        "pad_index": PAD,
-        "unk_index": UNK,
-        "mask_index": MASK,
+        **{f"{name}_index": id for name, id in {"bos": 0, "eos": EOS, "pad": PAD, "unk": UNK, "mask": MASK}.items()},
     }
     if bundle.causal:  # the original has no such flag: objectives are options of its command line
         params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
@@ -186,8 +172,8 @@ def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) 
     Gradients can be converted too. Unless ``untied``, an output matrix that equals the embeddings is left out as tied.
     """
     result = {ours: tensors[theirs] for theirs, ours in _TOP.items() if theirs in tensors}
-    output = tensors.get(_OUTPUT)
-    if output is not None and (untied or not torch.equal(output, tensors["embeddings.weight"])):
+    output = tensors.get(OUTPUT)
+    if output is not None and (untied or not torch.equal(output, tensors[EMBEDDINGS])):
         result["head.weight"] = output
     for ours, theirs in _block_names(tensors, r"attentions\.(\d+)\."):
         result[ours] = tensors[theirs[0]] if len(theirs) == 1 else torch.cat([tensors[name] for name in theirs])
@@ -197,7 +183,7 @@ def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) 
 def to_xlm_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Convert a state dict to the original's encoder, which has a tied matrix under both names."""
     result = {theirs: tensors[ours] for theirs, ours in _TOP.items() if ours in tensors}
-    result[_OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
+    result[OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
     for ours, theirs in _block_names(tensors, r"encoder\.blocks\.(\d+)\."):
         result.update(zip(theirs, tensors[ours].chunk(len(theirs))))
     return result
@@ -208,9 +194,7 @@ def _block_names(tensors: Iterable[str], pattern: str) -> Iterator[tuple[str, li
     layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(pattern, name)))
     for layer in range(layers):
         for kind in ("weight", "bias"):
-            yield (
-                f"encoder.blocks.{layer}.attention.qkv.{kind}",
-                [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"],
-            )
+            queries_keys_values = [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"]
+            yield f"encoder.blocks.{layer}.attention.qkv.{kind}", queries_keys_values
             for theirs, ours in _BLOCK.items():
                 yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{theirs.format(layer)}.{kind}"]
