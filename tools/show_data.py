@@ -41,12 +41,12 @@ class ShowData:
     words: int = 30
     """Number of most frequent words, and of most frequent unknown words, to show of each corpus."""
 
-    step: int = 0
-    """Step of training, from 0."""
+    step: int = 1
+    """Step of training, from 1 as in the log."""
 
     def __post_init__(self) -> None:
-        if self.step < 0 or self.rows < 1 or self.words < 1:
-            raise ConfigError("step is 0 or more, rows and words 1 or more")
+        if min(self.step, self.rows, self.words) < 1:
+            raise ConfigError("step, rows and words are 1 or more")
 
 
 def main(argv: list[str]) -> None:
@@ -64,9 +64,9 @@ def main(argv: list[str]) -> None:
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
     state = loader.sampler.initial_state()
-    for step in range(options.step):
+    for step in range(options.step - 1):
         _, state = loader.sampler.plan_batch(step, state)
-    for batch in loader.make(options.step, state).batches:
+    for batch in loader.make(options.step - 1, state).batches:
         print("\n".join(describe_batch(batch, dataset.vocab, dataset.languages, options.rows)))
 
 

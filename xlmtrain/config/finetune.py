@@ -18,8 +18,8 @@ class SelectionMetric(str, Enum):
 
 
 @dataclass
-class PretrainedConfig:
-    """The pretrained model."""
+class FinetuneInit:
+    """Model to start from."""
 
     pretrained: str = "???"
     """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program."""
@@ -78,12 +78,16 @@ class FinetuneTrainConfig:
     log_every: int = 50
     """Steps between lines of metrics."""
 
+    hang_timeout: float = 600.0
+    """Seconds without progress after which a process prints its stack and ends with exit code 6. It must exceed the
+    longest step, evaluation batch or reading of a checkpoint."""
+
     overwrite: bool = False
     """Delete the results in the run directory and start again."""
 
 
 @dataclass
-class EvalConfig:
+class FinetuneEvaluateConfig:
     """Validation during training."""
 
     every: int = 0
@@ -103,7 +107,7 @@ class FinetuneConfig:
     run: str = "???"
     """Directory of the results. The same command again resumes."""
 
-    init: PretrainedConfig = field(default_factory=PretrainedConfig)
+    init: FinetuneInit = field(default_factory=FinetuneInit)
     """The pretrained model."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -119,7 +123,7 @@ class FinetuneConfig:
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     """The training of each seed."""
 
-    evaluate: EvalConfig = field(default_factory=EvalConfig)
+    evaluate: FinetuneEvaluateConfig = field(default_factory=FinetuneEvaluateConfig)
     """Validation."""
 
     def __post_init__(self) -> None:
@@ -134,6 +138,7 @@ class FinetuneConfig:
             ("train.epochs", train.epochs),
             ("train.batch_size", train.batch_size),
             ("train.log_every", train.log_every),
+            ("train.hang_timeout", train.hang_timeout),
             ("optim.lr", optim.lr),
             ("optim.eps", optim.eps),
         ):
