@@ -102,6 +102,7 @@ def result_table(results: Mapping[str, Sequence[Scores]], learned: Sequence[str]
         line = f"{name:20}{sum(map(sum, scores[0].confusion)):10,}"
         for score in SelectionMetric:
             mean, deviation = mean_and_deviation([one.of(score) for one in scores])
-            line += f"{f'{mean:.1f}' if deviation is None else f'{mean:.1f} ± {deviation:.1f}':>16}"
+            cell = f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+            line += f"{cell:>16}"
         lines.append(f"{line}{scores[0].majority:18.1f}")
     return lines

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from xlmtrain.config.finetune import FinetuneConfig
+from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.diagnostics.rules import warmup_too_long
@@ -62,18 +62,16 @@ class SeedTraining:
     def __post_init__(self) -> None:
         config, train, device = self.config, self.config.train, self.distributed.device
         self.files = list(self.splits["train"].values())
-        batches = sum(len(file.ids) for file in self.files) / train.batch_size
-        self.steps = max(1, math.ceil(train.epochs * batches))
-        self.every = config.evaluate.every or max(1, round(batches))
+        examples = sum(len(file.ids) for file in self.files)
+        self.steps = max(1, math.ceil(train.epochs * examples / train.batch_size))
+        self.every = config.evaluate.every or max(1, round(examples / train.batch_size))
         torch.manual_seed(torch_seed(self.seed, "init"))
         self.model = Classifier(self.saved, self.num_labels, train.dropout, train.pooling)
         self.model.freeze_except(train.layers)
         self.model.to(device)
         parallel = Parallel(self.model) if self.distributed.world_size == 1 else DdpParallel(self.model, device)
-        optimizer, scaler = (
-            make_optimizer(config.optim, self.model, device),
-            make_scaler(TrainConfig(), self.precision, device),
-        )
+        optimizer = make_optimizer(config.optim, self.model, device)
+        scaler = make_scaler(TrainConfig(), self.precision, device)
         self.optimizer_step = OptimizerStep(
             config.optim, self.steps, parallel, optimizer, scaler, self.precision, self.distributed
         )
@@ -175,9 +173,7 @@ class SeedTraining:
         value, _ = mean_and_deviation([one.of(self.config.evaluate.metric) for one in scores.values()])
         best = "  (best so far)" if state.add_evaluation(value, rising=True) else ""
         if self.writer is not None:
-            metrics = {
-                f"valid/{key}_{name}": getattr(one, name) for key, one in scores.items() for name in ("accuracy", "f1")
-            }
+            metrics = {f"valid/{key}_{s.value}": one.of(s) for key, one in scores.items() for s in SelectionMetric}
             self.writer.scalars(state.step, metrics)
             shown = "  ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in metrics.items())
             self.writer.console.message(f"seed {self.seed} step {state.step} | {shown}{best}")

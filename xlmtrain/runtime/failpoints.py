@@ -68,17 +68,20 @@ def failpoint(point: str) -> None:
 
 def failpoint_value(point: str, value: Any) -> Any:
     """Do as :func:`failpoint`, and return ``value``, multiplied by NaN or 1000 if such a fault is due."""
+    for fault in _due(point):
+        _strike(fault)
+        value = value * _FACTORS.get(fault.action, 1.0)
+    return value
+
+
+def _due(point: str) -> list[_Fault]:
     if _armed is None:
         again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         arm(None if again else os.environ.get("XLMT_FAULT"), int(os.environ.get("RANK", 0)))
     if not _armed:
-        return value
+        return []
     _reached[point] += 1
-    for fault in _armed:
-        if fault.point == point and fault.first <= _reached[point] <= fault.last:
-            _strike(fault)
-            value = value * _FACTORS.get(fault.action, 1.0)
-    return value
+    return [fault for fault in _armed if fault.point == point and fault.first <= _reached[point] <= fault.last]
 
 
 def _strike(fault: _Fault) -> None:

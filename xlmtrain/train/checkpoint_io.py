@@ -106,9 +106,10 @@ def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
     ``optimizer``: read its tensors too, twice the size of the model and needed only to train. Raises CheckpointError
     that names the first missing or different file.
     """
-    with _verified(path, (MODEL, *([OPTIMIZER] if optimizer else []), STATE)):
+    names = (MODEL, OPTIMIZER) if optimizer else (MODEL,)
+    with _verified(path, (*names, STATE)):
         tensors = {}
-        for name in (MODEL, OPTIMIZER) if optimizer else (MODEL,):
+        for name in names:
             try:
                 tensors[name] = load_file(path / name)
             except SafetensorError as error:  # the manifest fits, but somebody wrote both

@@ -61,7 +61,7 @@ class MetricsLog:
         self.timer.reset()
 
     def flush(self) -> None:
-        """Hand all records to the system, before a checkpoint refers to them."""
+        """Hand all metrics to the system, before a checkpoint refers to them."""
         if self.writer is not None:
             self.writer.flush()
 
