@@ -45,9 +45,9 @@ from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
 from xlmtrain.train.parallel import parallelize
-from xlmtrain.train.resume import resume
 from xlmtrain.train.resume_policy import check_same_run
 from xlmtrain.train.run_dir import open_run
+from xlmtrain.train.saver import resume
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 from xlmtrain.train.summary import summarize
@@ -95,21 +95,18 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         train_step = TrainStep(config, parallel, optimizer, precision, distributed)
 
     with open_run(config, dataset, distributed) as run:
-        saved = resume(store, model, optimizer, train_step.scaler, distributed)
+        saved = resume(store, train_step)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
-        for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
+        for line in [*notes, *summarize(config, dataset, loader, train_step)]:
             log.info(line)
         for finding in findings:
             log.warning("WARNING: %s", finding)
         loop = TrainingLoop(
             config=config,
-            distributed=distributed,
-            model=model,
-            optimizer=optimizer,
             train_step=train_step,
             loader=loader,
             evaluator=validator if validator.sets else None,
-            checkpointer=AsyncCheckpointer(store) if run.is_main else None,
+            checkpointer=AsyncCheckpointer(store, distributed, run.watchdog.progress),
             writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
             advise=RunMonitor(run.path).new_warnings if run.is_main else None,
             stop=stop,

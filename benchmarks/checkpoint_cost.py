@@ -23,9 +23,10 @@ from xlmtrain.config.load import compose, parse_args, user_errors
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.state import optimizer_tensors
+from xlmtrain.train.saver import optimizer_tensors
 
 INTERVAL_SECONDS = 600.0
 """Time between two checkpoints, by default."""
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     optimizer.zero_grad()
     stalls, walls, costs = [], [], []
     with tempfile.TemporaryDirectory(dir=options.directory) as place:
-        saver = AsyncCheckpointer(CheckpointManager(Path(place), keep_last=1))
+        saver = AsyncCheckpointer(CheckpointManager(Path(place), keep_last=1), Distributed(0, 1, torch.device("cpu")))
         for step in range(options.saves):
             begin, cost = time.monotonic(), time.process_time()
             saver.save(step, model.state_dict(), optimizer_tensors(optimizer, model), {}, None)

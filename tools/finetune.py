@@ -27,13 +27,14 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.runtime.distributed import initialize
 from xlmtrain.runtime.logging import set_up_logging
 from xlmtrain.runtime.process import StopRequest, disable_malloc_trim
+from xlmtrain.runtime.watchdog import GRACE_SECONDS
 
 
 def main(config: FinetuneConfig) -> None:
     """Fine-tune and print the table of results. A run that a signal ended exits with 128 + the signal's number."""
     disable_malloc_trim()
     stop = StopRequest()
-    with initialize(config.train.device) as distributed:
+    with initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS) as distributed:
         set_up_logging(distributed.rank)
         saved = read_model(config.init.pretrained, codes=config.init.codes)
         results = finetune(config, saved, distributed, stop)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlmtrain.config.load import compose, parse_args, user_errors
-from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import corpus_sizes, describe_batch, describe_corpora
 from xlmtrain.data.loader import Loader
@@ -41,8 +41,8 @@ class ShowDataOptions(CheckedSettings):
     words: int = ranged(30, ABOVE_ZERO)
     """Number of most frequent words, and of most frequent unknown words, to show of each corpus."""
 
-    step: int = ranged(0, NOT_NEGATIVE)
-    """Step of training, from 0."""
+    step: int = ranged(1, ABOVE_ZERO)
+    """Step of training, from 1 as in the log."""
 
 
 def main(argv: list[str]) -> None:
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> None:
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
     state = loader.sampler.initial_state()
-    for step in range(options.step):
+    for step in range(options.step - 1):
         _, state = loader.sampler.plan_batch(step, state)
-    for batch in loader.make(options.step, state).batches:
+    for batch in loader.make(options.step - 1, state).batches:
         print("\n".join(describe_batch(batch, dataset.vocab, dataset.languages, options.rows)))
 
 

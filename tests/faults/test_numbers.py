@@ -189,7 +189,7 @@ def spoiled(distributed: Distributed, config: Any, rank: int, step: int) -> tupl
         result = original(self, data, targets)
         if distributed.rank == rank and data.step + 1 == step:
             with torch.no_grad():
-                self._optimizer_step.parameters[-1].view(-1)[3] += 1e-3
+                list(self.model.parameters())[-1].view(-1)[3] += 1e-3
         return result
 
     with mock.patch.object(TrainStep, "__call__", call):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tiny import ALONE
 from tests.support.toy import toy_model
-from xlmtrain.config.schema import Pooling
+from xlmtrain.config.schema import Pooling, Precision
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
 from xlmtrain.finetune.classifier import Classifier
+from xlmtrain.finetune.scores import evaluate
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.text.vocab import EOS, PAD
 
@@ -100,6 +102,16 @@ def test_evaluation_shares_every_example_out_once() -> None:
     labels = [label for share in batches for batch in share for label in batch.targets.tolist()]
     assert sorted(labels) == list(range(40))
     assert all(batch.tokens.numel() <= 8192 for share in batches for batch in share)
+
+
+def test_each_batch_of_an_evaluation_is_progress(tiny_dataset: Path) -> None:
+    """A long test set is no hang."""
+    model = Classifier(toy_model(tiny_dataset), 2, dropout=0.0, pooling=Pooling.first)
+    file = Encoded([np.array([20, EOS])] * 5000, np.arange(5000) % 2, 0)
+    alive: list[bool] = []
+    found = evaluate(model, {"de": file}, 2, Precision.fp32, ALONE, lambda: alive.append(True))
+    assert sum(map(sum, found["de"].confusion)) == 5000
+    assert len(alive) == len(list(evaluation_batches(file, 0, 1))) > 1
 
 
 @pytest.mark.parametrize("pooling", Pooling)

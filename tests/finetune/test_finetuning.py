@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from safetensors.torch import load_file
 
 from tests.support.tiny import ALONE, run_processes
 from tests.support.toy import result, run_toy, toy_config, toy_model, weights, write_task
-from tests.support.training import NoSignals, records
+from tests.support.training import NoSignals, records, status
 from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
 from xlmtrain.errors import ConfigError, NumericalError
 from xlmtrain.finetune.training import SeedTraining
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.model import read_hf_folder, write_hf_folder
+from xlmtrain.runtime import watchdog
 from xlmtrain.train.step import StepOutput
 
 
@@ -77,12 +79,12 @@ def stop_after(steps: int, config: FinetuneConfig, saved: PretrainedBundle) -> N
     """SIGTERM arrives in so manieth step."""
     stop, step, done = NoSignals(), SeedTraining._step, 0
 
-    def counted(training: SeedTraining, module: torch.nn.Module) -> StepOutput:
+    def counted(training: SeedTraining) -> StepOutput:
         nonlocal done
         done += 1
         if done == steps:
             stop.signal = signal.SIGTERM
-        return step(training, module)
+        return step(training)
 
     with mock.patch.object(SeedTraining, "_step", counted):
         assert run_toy(ALONE, config, saved, stop) is None
@@ -155,6 +157,22 @@ def test_a_gradient_that_is_not_finite_ends_it(saved: PretrainedBundle, tmp_path
     broken = {**saved.weights, "encoder.blocks.1.ffn.outer.bias": torch.full((32,), torch.nan)}
     with pytest.raises(NumericalError, match="step 1 of seed 0"):
         run_toy(ALONE, toy_config(tmp_path), replace(saved, weights=broken))
+
+
+def test_a_hang_ends_it(saved: PretrainedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code of pretraining, and the reason in status.json."""
+    codes: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(watchdog, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watchdog.os, "_exit", codes.put)
+    config = toy_config(tmp_path, hang_timeout=0.05)
+
+    def hang(training: SeedTraining) -> StepOutput:
+        assert codes.get(timeout=60) == watchdog.EXIT_HUNG
+        raise ZeroDivisionError(status(config.run)["reason"])
+
+    monkeypatch.setattr(SeedTraining, "_step", hang)
+    with pytest.raises(ZeroDivisionError, match=r"no progress for 0\.05 seconds \(train\.hang_timeout\)"):
+        run_toy(ALONE, config, saved)
 
 
 @pytest.mark.slow

@@ -12,7 +12,13 @@ import torch
 
 from tests.support.tiny import WORDS
 from tests.support.training import NoSignals
-from xlmtrain.config.finetune import EvalConfig, FinetuneConfig, FinetuneTrainConfig, PretrainedConfig, TaskConfig
+from xlmtrain.config.finetune import (
+    FinetuneConfig,
+    FinetuneEvaluateConfig,
+    FinetuneInit,
+    FinetuneTrainConfig,
+    TaskConfig,
+)
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
 from xlmtrain.finetune.finetune import finetune
@@ -66,11 +72,11 @@ def toy_config(directory: Path, run: str = "run", **changes: Any) -> FinetuneCon
     task = TaskConfig({"en": str(files["train.en"])}, {}, {"en": str(files["test.en"]), "de": str(files["test.de"])})
     config = FinetuneConfig(
         str(directory / run),
-        PretrainedConfig("toy"),
+        FinetuneInit("toy"),
         task=task,
         optim=OptimConfig(lr=5e-3, warmup_steps=5),
         train=FinetuneTrainConfig(epochs=4, batch_size=16, dropout=0.0, log_every=5, precision=Precision.fp32),
-        evaluate=EvalConfig(),
+        evaluate=FinetuneEvaluateConfig(),
     )
     for key, value in changes.items():
         if hasattr(config, key):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.tiny import ALONE
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime import failpoints
 from xlmtrain.train import async_checkpoint
@@ -54,7 +55,7 @@ class Gate:
 
 
 def test_what_changes_after_the_copy_is_not_saved(store: CheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store)
+    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store, ALONE)
     weights, moments = {"a": torch.arange(4.0)}, {"step.a": torch.ones(())}
     saver.save(1, weights, moments, {"progress": 1}, None)
     assert gate.begun.wait(10)
@@ -72,7 +73,7 @@ def test_what_changes_after_the_copy_is_not_saved(store: CheckpointManager, monk
 
 
 def test_one_writer_and_saves_in_their_order(store: CheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store)
+    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store, ALONE)
     save(saver, 1)
     assert gate.begun.wait(10)
     second = threading.Thread(target=save, args=(saver, 2))
@@ -87,7 +88,7 @@ def test_one_writer_and_saves_in_their_order(store: CheckpointManager, monkeypat
 
 
 def test_closing_waits(store: CheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store)
+    gate, saver = Gate(monkeypatch), AsyncCheckpointer(store, ALONE)
     save(saver, 1)
     threading.Timer(0.05, gate.open.set).start()
     saver.close()
@@ -99,7 +100,7 @@ def test_a_save_is_tried_three_times(
     store: CheckpointManager, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("xlmtrain").propagate = True
-    saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=9))
+    saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=9), ALONE)
     for step in (1, 2):
         save(saver, step)
     saver.wait()
@@ -115,7 +116,7 @@ def test_disk_full_prunes_then_warns_then_ends(
     store: CheckpointManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("xlmtrain").propagate = True
-    saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=3))
+    saver = AsyncCheckpointer(CheckpointManager(tmp_path / "checkpoints", keep_last=3), ALONE)
     for step in (1, 2, 3):
         save(saver, step, Best(2, "valid/mlm_ppl", 5.0))
     saver.wait()
@@ -147,7 +148,7 @@ def test_disk_full_prunes_then_warns_then_ends(
 
 
 def test_a_save_that_works_begins_the_count_anew(store: CheckpointManager) -> None:
-    saver = AsyncCheckpointer(store)
+    saver = AsyncCheckpointer(store, ALONE)
     for step in range(1, 8):
         failpoints.arm("save-write:1-:0:enospc" if step % 3 else None, rank=0)  # two fail, one works
         save(saver, step, Best(step - step % 3 + 1, "valid/mlm_ppl", 1.0))  # the first of three, which failed
@@ -159,7 +160,7 @@ def test_a_save_that_works_begins_the_count_anew(store: CheckpointManager) -> No
 
 
 def test_best_json_names_the_best_of_a_save_before(store: CheckpointManager, tmp_path: Path) -> None:
-    saver = AsyncCheckpointer(store)
+    saver = AsyncCheckpointer(store, ALONE)
     save(saver, 1, Best(1, "valid/mlm_ppl", 3.0))
     save(saver, 2, Best(1, "valid/mlm_ppl", 3.0))
     saver.finalize()

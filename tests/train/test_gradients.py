@@ -158,7 +158,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.initial_state())
-    monitor = StepMonitor(config, model, stepper, ALONE, TrainState(data.sampler_state))
+    monitor = StepMonitor(config, stepper, TrainState(data.sampler_state))
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
     moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
@@ -173,6 +173,6 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     assert caught.value.exit_code == 5
     name, epoch, index = following.sub_batches[0]
     assert f"not finite in step 2, made of {name} epoch {epoch} sub-batch {index}, " in str(caught.value)
-    assert "(tools/show_data.py step=1 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
+    assert "(tools/show_data.py step=2 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

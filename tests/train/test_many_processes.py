@@ -53,6 +53,5 @@ def test_what_rank_0_alone_finds_wrong_ends_all(tiny_dataset: Path, tmp_path: Pa
     first, *others = run_processes(4, refused, tmp_path, config)
     assert first[:2] == ("ConfigError", 2)
     assert "a run is in this directory that began otherwise:\n  seed: 0 -> 1\n" in first[2]
-    short = f"run={tmp_path / 'run'}: rank 0 cannot use this directory, and says why"
-    assert others == [("ConfigError", 2, short)] * 3
+    assert others == [("PeerError", 2, f"rank 0 failed: ConfigError: {first[2]}")] * 3
     assert contents(tmp_path / "run") == before

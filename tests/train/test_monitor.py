@@ -12,7 +12,6 @@ from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
 from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
 from xlmtrain.errors import NumericalError, UserError
-from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import MOST_SKIPS
@@ -40,7 +39,7 @@ def test_nan_ends_the_run_with_its_step_rank_and_sub_batches(tiny_dataset: Path,
     assert caught.value.exit_code == 5
     assert message.startswith("the gradient is not finite in step 7, made of ")
     assert message.count(" sub-batch ") == MICRO_BATCHES
-    assert "(tools/show_data.py step=6 shows them): rank 0: the loss was nan, but is finite when computed" in message
+    assert "(tools/show_data.py step=7 shows them): rank 0: the loss was nan, but is finite when computed" in message
     assert status(config.run) == {"status": "failed", "reason": f"NumericalError: {message}"}
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
 
@@ -84,7 +83,7 @@ def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: py
 
     def broken(self: TrainStep, data: Any, targets: list[float]) -> StepOutput:
         if data.step == 3:
-            module = self._parallel.module.get_submodule(where)
+            module = self.model.get_submodule(where)
             with torch.no_grad():
                 next(module.parameters()).view(-1)[0] = torch.inf
         return original(self, data, targets)
@@ -100,7 +99,7 @@ def test_a_spike_is_flagged_with_its_sub_batches_and_counted(tiny_dataset: Path,
     train_alone(config)
     (line,) = [line for line in log_of(config).splitlines() if "loss spike" in line]
     assert " standard deviations above the last steps' in step 50, made of " in line
-    assert "tools/show_data.py step=49" in line
+    assert "tools/show_data.py step=50" in line
     assert "step is skipped" not in line
     training = [record for record in records(config.run) if "train/lr" in record]
     assert [record.get("train/spikes", 0) for record in training] == [0] * 49 + [1] * 11
@@ -143,10 +142,8 @@ def error_of(distributed: Distributed, config: Config, fault: str, drift_at: int
 
     def drifting(self: TrainStep, data: Any, targets: list[float]) -> StepOutput:
         if data.step + 1 == drift_at and distributed.rank == 1:
-            model = self._parallel.module.module
-            assert isinstance(model, LanguageModel)
             with torch.no_grad():
-                model.head.bias[3] += 1e-3
+                self.model.head.bias[3] += 1e-3
         return original(self, data, targets)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -112,9 +112,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
         stepper = TrainStep(config, Parallel(model), make_optimizer(config.optim, model, device), precision, alone)
-        assert not StepMonitor(
-            config, model, stepper, alone, TrainState(loader.sampler.initial_state())
-        ).reads_every_step
+        assert not StepMonitor(config, stepper, TrainState(loader.sampler.initial_state())).reads_every_step
         for data in loader.steps(0, 2, loader.sampler.initial_state()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
                 ("mlm", True),
@@ -128,7 +126,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         # Waiting would be noticed: for the figures, and where a spike is not to move the weights.
         with pytest.raises(DataDependentOutputException):
             result.losses.tolist()
-        stepper.set_loss_limit(1e9)
+        stepper.loss_limit = 1e9
         with pytest.raises(DataDependentOutputException):
             stepper(data, data.targets)
         return seen, copies

@@ -130,7 +130,7 @@ def ends(distributed: Distributed, config: Config, of_a_host: int, spoil: bool) 
         def spoiled(loop: TrainingLoop, data: Any) -> bool:
             stopping = step(loop, data)
             if distributed.rank == 2 and loop.state.step == 4:
-                weight = loop.model.head.bias.detach()
+                weight = loop.train_step.model.head.bias.detach()
                 assert isinstance(weight, DTensor)
                 weight.to_local()[0] += 1e-3
             return stopping

@@ -18,8 +18,8 @@ class SelectionMetric(str, Enum):
 
 
 @dataclass
-class PretrainedConfig:
-    """The pretrained model."""
+class FinetuneInit:
+    """Model to start from."""
 
     pretrained: str = "???"
     """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program."""
@@ -78,12 +78,16 @@ class FinetuneTrainConfig:
     log_every: int = ranged(50, ABOVE_ZERO)
     """Steps between lines of metrics."""
 
+    hang_timeout: float = ranged(600.0, ABOVE_ZERO)
+    """Seconds without progress after which a process prints its stack and ends with exit code 6. It must exceed the
+    longest step, evaluation batch or reading of a checkpoint."""
+
     overwrite: bool = False
     """Delete the results in the run directory and start again."""
 
 
 @dataclass
-class EvalConfig:
+class FinetuneEvaluateConfig:
     """Validation during training."""
 
     every: int = ranged(0, NOT_NEGATIVE)
@@ -103,7 +107,7 @@ class FinetuneConfig(CheckedSettings):
     run: str = "???"
     """Directory of the results. The same command again resumes."""
 
-    init: PretrainedConfig = field(default_factory=PretrainedConfig)
+    init: FinetuneInit = field(default_factory=FinetuneInit)
     """The pretrained model."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -119,7 +123,7 @@ class FinetuneConfig(CheckedSettings):
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     """The training of each seed."""
 
-    evaluate: EvalConfig = field(default_factory=EvalConfig)
+    evaluate: FinetuneEvaluateConfig = field(default_factory=FinetuneEvaluateConfig)
     """Validation."""
 
     def problems(self) -> Iterator[str]:

@@ -23,15 +23,15 @@ from xlmtrain.interop.bundle import PretrainedBundle
 
 
 class Classifier(nn.Module):
-    """A copy of the encoder of ``saved`` with a new head for ``labels`` classes, initialized by torch's generator."""
+    """A copy of the encoder of ``saved`` with a new head for C classes, initialized by torch's generator."""
 
-    def __init__(self, saved: PretrainedBundle, labels: int, dropout: float, pooling: Pooling) -> None:
+    def __init__(self, saved: PretrainedBundle, num_labels: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
         config = replace(saved.config, dropout=dropout, attention_dropout=dropout)
         # module() shares the memory of the weights
         self.encoder = copy.deepcopy(replace(saved, config=config).module().encoder)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(saved.config.dim, labels)
+        self.head = nn.Linear(saved.config.dim, num_labels)
         self.pooling = pooling
 
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -49,19 +49,12 @@ class Classifier(nn.Module):
 
         Raises ConfigError for a layer that does not exist.
         """
-        encoder, last = self.encoder, len(self.encoder.blocks)
-        chosen = set(range(last + 1) if layers is None else layers)
-        if not chosen <= set(range(last + 1)):
-            raise ConfigError(f"train.layers={layers}: the model has 0 (the embeddings) to {last}")
-        for number, block in enumerate(encoder.blocks, 1):
-            if number not in chosen:
-                block.requires_grad_(False)
-        if 0 not in chosen:
-            for part in (
-                encoder.token_embeddings,
-                encoder.position_embeddings,
-                encoder.language_embeddings,
-                encoder.embedding_norm,
-            ):
-                if part is not None:
-                    part.requires_grad_(False)
+        if layers is None:
+            return
+        blocks = self.encoder.blocks
+        if not set(layers) <= set(range(len(blocks) + 1)):
+            raise ConfigError(f"train.layers={layers}: the model has 0 (the embeddings) to {len(blocks)}")
+        if 0 not in layers:
+            self.encoder.requires_grad_(False)
+        for number, block in enumerate(blocks, 1):
+            block.requires_grad_(number in layers)

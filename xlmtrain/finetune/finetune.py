@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,8 +45,12 @@ FINETUNING = DirectoryKind(
 )
 # With any other change the results of two seeds could not be averaged.
 RESUME_POLICY = ResumePolicy(
-    ("run", "init.", "seeds", "task.train.", "task.valid.", "task.test.", "train.device", "train.overwrite")
+    (
+        *("run", "init.", "seeds", "task.train.", "task.valid.", "task.test."),
+        *("train.device", "train.hang_timeout", "train.overwrite"),
+    )
 )
+Splits = dict[str, dict[str, Encoded]]
 
 
 def finetune(
@@ -62,19 +65,12 @@ def finetune(
         raise ConfigError(f"train.batch_size={config.train.batch_size}: less than {distributed.world_size} processes")
     precision = choose_precision(config.train.precision, distributed.device)
     labels, splits = _read(config, saved)
-    for line in _summary(labels, splits):
-        log.info(line)
-    settings = _settings(config, saved, splits)
+    log.info("%d labels", len(labels))
+    log.info("examples: %s", "; ".join(_sizes(split, files) for split, files in splits.items() if files))
+    settings = {**config_as_json(config), **_checksums(saved, splits)}
     distributed.assert_same(flatten(settings), "settings, model or data")
     files = [path for split in SPLITS for path in getattr(config.task, split).values()]
-    with RunDirectory(
-        FINETUNING,
-        RESUME_POLICY,
-        settings,
-        distributed,
-        overwrite=config.train.overwrite,
-        inputs=[config.init.pretrained, *files],
-    ) as run:
+    with RunDirectory(FINETUNING, RESUME_POLICY, settings, distributed, [config.init.pretrained, *files]) as run:
         results = []
         for seed in config.seeds:
             place = run.path / f"seed-{seed}"
@@ -88,7 +84,7 @@ def finetune(
                 seed=seed,
                 directory=place,
                 saved=saved,
-                labels=len(labels),
+                num_labels=len(labels),
                 splits=splits,
                 distributed=distributed,
                 precision=precision,
@@ -98,7 +94,7 @@ def finetune(
             run.state = training.state
             result = training.run()
             if result is None:
-                run.end("preempted", f"signal {stop.signal}" if stop.signal else "signal to another process")
+                run.end("preempted", stop.reason)
                 return None
             if distributed.is_main:
                 write_json(place / "result.json", result)
@@ -109,7 +105,8 @@ def finetune(
     return {language: [Scores(**result["test"][language]) for result in results] for language in config.task.test}
 
 
-def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], dict[str, dict[str, Encoded]]]:
+def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], Splits]:
+    """Return the labels and the examples."""
     examples = {
         split: {
             language: read_examples(Path(path), language, f"task.{split}.{language}")
@@ -128,19 +125,12 @@ def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], d
     }
 
 
-def _summary(labels: Sequence[str], splits: Mapping[str, Mapping[str, Encoded]]) -> list[str]:
-    sizes = "; ".join(
-        f"{split} " + ", ".join(f"{language} {len(file.ids):,}" for language, file in files.items())
-        for split, files in splits.items()
-        if files
-    )
-    return [f"{len(labels)} labels", f"examples: {sizes}"]
+def _sizes(split: str, files: Mapping[str, Encoded]) -> str:
+    return f"{split} " + ", ".join(f"{language} {len(file.ids):,}" for language, file in files.items())
 
 
-def _settings(
-    config: FinetuneConfig, saved: PretrainedBundle, splits: Mapping[str, Mapping[str, Encoded]]
-) -> dict[str, Any]:
-    """Return the settings as plain JSON values, with checksums of the files that they name."""
+def _checksums(saved: PretrainedBundle, splits: Splits) -> dict[str, str]:
+    """Return the version of this package and the SHA-256 of model and data."""
     weights, text = hashlib.sha256(), hashlib.sha256()
     for name in sorted(saved.weights):
         weights.update(np.ascontiguousarray(saved.weights[name].float().cpu().numpy()).view(np.uint8).data)
@@ -149,9 +139,4 @@ def _settings(
             text.update(f"{split} {language}".encode())
             for array in (*file.ids, file.labels):
                 text.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return {
-        **config_as_json(config),
-        "xlmtrain": __version__,
-        "model_sha256": weights.hexdigest(),
-        "data_sha256": text.hexdigest(),
-    }
+    return {"xlmtrain": __version__, "model_sha256": weights.hexdigest(), "data_sha256": text.hexdigest()}

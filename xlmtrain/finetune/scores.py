@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,29 +53,37 @@ def scores_of(confusion: np.ndarray) -> Scores:
 
 @torch.no_grad()
 def evaluate(
-    model: Classifier, files: Mapping[str, Encoded], labels: int, precision: Precision, distributed: Distributed
+    model: Classifier,
+    files: Mapping[str, Encoded],
+    num_labels: int,
+    precision: Precision,
+    distributed: Distributed,
+    still_alive: Callable[[], None],
 ) -> dict[str, Scores]:
-    """Return language -> scores. Collective: the batches are split across the processes."""
-    was_training = model.training
+    """Return language -> scores. Collective: the batches are split across the processes.
+
+    ``still_alive``: called before every batch.
+    """
+    was_training, device = model.training, distributed.device
+
+    def count(file: Encoded) -> torch.Tensor:
+        # The flat confusion matrix (C * C,) of this process's batches.
+        counts = torch.zeros(num_labels**2, dtype=torch.float64)
+        for batch in evaluation_batches(file, distributed.rank, distributed.world_size):
+            still_alive()
+            with autocast(precision, device):
+                pred = model.logits(batch.to(device)).argmax(dim=1).cpu()
+            counts += torch.bincount(batch.targets * num_labels + pred, minlength=num_labels**2)
+        return counts
+
     model.eval()
     result = {}
     for language, file in files.items():
-        counts = distributed.run_on_all(partial(_count, model, file, labels, precision, distributed))
-        result[language] = scores_of(np.array(distributed.all_reduce_sum(counts.tolist())).reshape(labels, labels))
+        counts = distributed.run_on_all(partial(count, file))
+        total = np.array(distributed.all_reduce_sum(counts.tolist()))
+        result[language] = scores_of(total.reshape(num_labels, num_labels))
     model.train(was_training)
     return result
-
-
-def _count(
-    model: Classifier, file: Encoded, labels: int, precision: Precision, distributed: Distributed
-) -> torch.Tensor:
-    """Return the flat confusion matrix (labels * labels,) of this process's batches."""
-    counts = torch.zeros(labels * labels, dtype=torch.float64)
-    for batch in evaluation_batches(file, distributed.rank, distributed.world_size):
-        with autocast(precision, distributed.device):
-            pred = model.logits(batch.to(distributed.device)).argmax(dim=1).cpu()
-        counts += torch.bincount(batch.targets * labels + pred, minlength=labels * labels)
-    return counts
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -83,19 +91,18 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def result_table(results: Mapping[str, Sequence[Scores]], learned: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each language of ``results`` (language -> a score for each seed): mean ± deviation.
+def result_table(results: Mapping[str, Sequence[Scores]], learned: Sequence[str]) -> list[str]:
+    """Return a header and a line for each language of ``results``, a score for each seed: mean ± deviation.
 
     ``learned``: the languages of the training data; the results of the others are zero-shot.
     """
-    yield f"{'language':20}{'examples':>10}{'accuracy %':>16}{'macro F1 %':>16}{'most frequent %':>18}"
+    lines = [f"{'language':20}{'examples':>10}{'accuracy %':>16}{'macro F1 %':>16}{'most frequent %':>18}"]
     for language, scores in results.items():
         name = language if language in learned else f"{language} (zero-shot)"
-        cells = (_with_deviation([one.of(score) for one in scores]) for score in SelectionMetric)
-        count = sum(map(sum, scores[0].confusion))
-        yield f"{name:20}{count:10,}" + "".join(f"{cell:>16}" for cell in cells) + f"{scores[0].majority:18.1f}"
-
-
-def _with_deviation(values: Sequence[float]) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+        line = f"{name:20}{sum(map(sum, scores[0].confusion)):10,}"
+        for score in SelectionMetric:
+            mean, deviation = mean_and_deviation([one.of(score) for one in scores])
+            cell = f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+            line += f"{cell:>16}"
+        lines.append(f"{line}{scores[0].majority:18.1f}")
+    return lines

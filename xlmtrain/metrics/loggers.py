@@ -19,17 +19,16 @@ from xlmtrain.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-_EVENTS = "events.out.tfevents."
-
 
 class MetricsWriter:
-    """Writes the metrics of a run that is at ``step`` and was last evaluated at ``evaluated``.
+    """Writes the metrics of a run that is at ``step`` and was last evaluated at ``evaluated``, and has its console.
 
     Later records are dropped from the files; at step 0 all are, as they come from a start that saved no checkpoint.
     Metrics that cannot be written are left out, with one warning; they never end a run.
     """
 
     def __init__(self, directory: Path, step: int, evaluated: int) -> None:
+        self.console = Console()
         self._path = directory / "metrics.jsonl"
         self._warned = False
         step = step or -1
@@ -58,14 +57,13 @@ class MetricsWriter:
             self._board.add_text(name, markdown, step)
 
     def flush(self) -> None:
-        """Hand everything to the system, before a checkpoint refers to it."""
-        with self._ignore_full_disk():
-            self._stream.flush()
+        """Hand TensorBoard's points to the system, before a checkpoint refers to them; records are there already."""
         with self._ignore_full_disk():
             self._board.flush()
 
     def close(self) -> None:
         """Flush and close."""
+        self.console.clear()
         with self._ignore_full_disk():
             self._stream.close()
         with self._ignore_full_disk():
@@ -98,13 +96,12 @@ def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
     if not path.is_file():
         return {}
     records = [record for record in read_records(path) if record["step"] <= step]
-    kept = [record for record in records if record["step"] <= evaluated or not _is_evaluation(record)]
+    kept = [r for r in records if r["step"] <= evaluated or not any(key.startswith("valid/") for key in r)]
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(temporary, path)
-    if len(kept) == len(records):
-        return {}
-    return {key: value for record in kept if record["step"] == step for key, value in record.items() if key != "step"}
+    last = [record for record in kept if record["step"] == step and len(kept) < len(records)]
+    return {key: value for record in last for key, value in record.items() if key != "step"}
 
 
 def _rename_older(board: Path) -> None:
@@ -113,15 +110,11 @@ def _rename_older(board: Path) -> None:
     It sorts them by name, which begins with the second they were created in; the clock may have been set back since, or
     be another machine's.
     """
-    latest = int(time.time())
-    for path in sorted(board.glob(f"{_EVENTS}[0-9]*"), reverse=True):
-        second, dot, rest = path.name.removeprefix(_EVENTS).partition(".")
+    latest, prefix = int(time.time()), "events.out.tfevents."
+    for path in sorted(board.glob(f"{prefix}[0-9]*"), reverse=True):
+        second, dot, rest = path.name.removeprefix(prefix).partition(".")
         latest = min(int(second), latest - 1)
-        path.rename(path.with_name(f"{_EVENTS}{latest:010d}{dot}{rest}"))
-
-
-def _is_evaluation(record: dict[str, Any]) -> bool:
-    return any(key.startswith("valid/") for key in record)
+        path.rename(path.with_name(f"{prefix}{latest:010d}{dot}{rest}"))
 
 
 class Console:

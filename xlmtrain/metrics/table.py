@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from typing import Literal
-
-Style = Literal["text", "markdown", "html"]
 
 
 def format_table(
     rows: Sequence[Sequence[str]],
     header: Sequence[str],
-    style: Style = "text",
+    style: Literal["text", "markdown", "html"] = "text",
     left: Collection[int] = (0,),
     rules: Collection[int] = (),
 ) -> str:
@@ -22,43 +20,24 @@ def format_table(
     row whose index is in ``rules``. HTML gives the cells of the other columns the class ``n``.
     """
     if style == "html":
-        return _html(rows, header, left)
-    return "\n".join(_text(rows, header, left, rules) if style == "text" else _markdown(rows, header, left))
-
-
-def _text(
-    rows: Sequence[Sequence[str]], header: Sequence[str], left: Collection[int], rules: Collection[int]
-) -> Iterator[str]:
+        body = "".join(_html_row("td", row, left) for row in rows)
+        return f"<table><thead>{_html_row('th', header, left)}</thead><tbody>{body}</tbody></table>"
+    if style == "markdown":
+        marks = ["---" if column in left else "---:" for column in range(len(header))]
+        cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in (header, *rows)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], marks, *cells[1:]))
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    for index, row in enumerate([header, *rows], -1):
-        if index in rules:
-            yield rule
-        cells = (
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))
+    lines = []
+    for index, row in enumerate((header, *rows), -1):
+        aligned = (
+            cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
         )
-        yield "  ".join(cells).rstrip()
-        if index < 0:
-            yield rule
+        lines += [rule] * (index == 0 or index in rules)
+        lines.append("  ".join(aligned).rstrip())
+    return "\n".join(lines if rows else [*lines, rule])
 
 
-def _markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: Collection[int]) -> Iterator[str]:
-    yield "| " + " | ".join(map(_markdown_cell, header)) + " |"
-    yield "| " + " | ".join("---" if place in left else "---:" for place in range(len(header))) + " |"
-    for row in rows:
-        yield "| " + " | ".join(map(_markdown_cell, row)) + " |"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _html(rows: Sequence[Sequence[str]], header: Sequence[str], left: Collection[int]) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{'' if place in left else ' class=n'}>{escape(cell)}</{tag}>" for place, cell in enumerate(cells)
-        )
-
-    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{line('th', header)}</tr></thead><tbody>{body}</tbody></table>"
+def _html_row(tag: str, cells: Sequence[str], left: Collection[int]) -> str:
+    marked = (f"<{tag}{'' if i in left else ' class=n'}>{escape(cell)}</{tag}>" for i, cell in enumerate(cells))
+    return f"<tr>{''.join(marked)}</tr>"

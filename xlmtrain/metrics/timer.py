@@ -26,19 +26,21 @@ class StepTimer:
 
     def data_ready(self) -> None:
         """Count the time since the last call as waiting for data."""
-        now = time.monotonic()
-        self.waiting += now - self._mark
-        self.seconds += now - self._mark
-        self._mark = now
+        self.waiting += self._lap()
 
     def step_done(self, tokens: float, positions: float, targets: float) -> None:
         """Count the time since the last call, ``tokens``, ``positions`` (with padding) and ``targets`` of a step."""
-        now = time.monotonic()
-        self.seconds += now - self._mark
-        self._mark = now
+        self._lap()
         self.tokens += tokens
         self.positions += positions
         self.targets += targets
+
+    def _lap(self) -> float:
+        """Count and return the seconds since the last call."""
+        now = time.monotonic()
+        passed, self._mark = now - self._mark, now
+        self.seconds += passed
+        return passed
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +20,11 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
 
     Raises ConfigError if apex is asked for and cannot be used.
     """
-    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    groups = [
+        {"params": [p for p in parameters if (id(p) in matrices) == decayed], "weight_decay": decay}
+        for decayed, decay in ((True, config.weight_decay), (False, 0.0))
     ]
     betas = (config.beta1, config.beta2)
     if config.fused is FusedAdam.apex:

@@ -55,11 +55,7 @@ class Distributed:
 
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Return the element-wise sum over the processes, in double precision."""
-        if self.world_size == 1:
-            return [float(value) for value in values]
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor)
-        return tensor.tolist()
+        return self.all_reduce_array(np.array(values, dtype=np.float64)).tolist()
 
     def any(self, flag: bool) -> bool:
         """Return True on every process if ``flag`` is True on one of them."""
@@ -94,8 +90,7 @@ class Distributed:
             for rank, theirs in enumerate(every):
                 ranks.setdefault(json.dumps(theirs.get(key)), []).append(str(rank))
             if len(ranks) > 1:
-                having = "; ".join(f"{value} on rank {', '.join(some)}" for value, some in ranks.items())
-                lines.append(f"{key}: {having}")
+                lines.append(f"{key}: " + "; ".join(f"{value} on rank {', '.join(r)}" for value, r in ranks.items()))
         if lines:
             raise ConfigError(f"{what}: not the same on all processes:\n  " + "\n  ".join(lines))
 
@@ -141,19 +136,18 @@ class Distributed:
 
 
 def _failure(error: Exception | None) -> tuple[int | None, str] | None:
+    """Return the exit code, None for other errors than a UserError, and the message."""
     if error is None:
         return None
-    if isinstance(error, torch.OutOfMemoryError):
-        return DeviceOutOfMemory.exit_code, f"{type(error).__name__}: {error}"
-    return (error.exit_code if isinstance(error, UserError) else None), f"{type(error).__name__}: {error}"
+    exit_code = DeviceOutOfMemory.exit_code if isinstance(error, torch.OutOfMemoryError) else None
+    return (error.exit_code if isinstance(error, UserError) else exit_code), f"{type(error).__name__}: {error}"
 
 
 def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
     """Join the processes that torchrun started; without torchrun, return a single process.
 
-    ``timeout``: seconds after which a collective that waits for another process is an error.
-
-    Raises ConfigError if the requested device is missing.
+    ``timeout``: seconds after which a collective that waits for another process is an error. Raises ConfigError if the
+    requested device is missing.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))

@@ -24,54 +24,21 @@ import os
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-_SIGNALS = {
-    "kill": signal.SIGKILL,
-    "stop": signal.SIGSTOP,
-    "term": signal.SIGTERM,
-    "int": signal.SIGINT,
-    "usr1": signal.SIGUSR1,
-}
+_SIGNALS = {name: getattr(signal, f"SIG{name.upper()}") for name in ("kill", "stop", "term", "int", "usr1")}
 _ERRORS = {name: getattr(errno, name.upper()) for name in ("enospc", "eio", "erofs", "estale", "edquot")}
 _FACTORS = {"nan": float("nan"), "large": 1000.0}
 
 
-@dataclass(frozen=True)
-class _Fault:
+class _Fault(NamedTuple):
     point: str
     first: int
     last: float
     action: str
     seconds: float
-
-    @classmethod
-    def parse(cls, text: str) -> tuple[str, _Fault]:
-        """Return the rank that gets the fault, and the fault."""
-        point, times, rank, action = text.split(":")
-        first, dash, last = times.partition("-")
-        action, _, seconds = action.partition("=")
-        if action not in {*_SIGNALS, *_ERRORS, *_FACTORS, "raise", "oom", "sleep"}:
-            raise ValueError(f"XLMT_FAULT: no action {action!r}")
-        end = float(last or "inf") if dash else float(first)
-        return rank, cls(point, int(first), end, action, float(seconds or 0))
-
-    def strike(self) -> None:
-        """Cause the fault; NaN and large values are caused by ``failpoint_value``."""
-        if self.action in _SIGNALS:
-            os.kill(os.getpid(), _SIGNALS[self.action])
-        elif self.action in _ERRORS:
-            number = _ERRORS[self.action]
-            raise OSError(number, os.strerror(number))
-        elif self.action == "raise":
-            raise RuntimeError(f"a fault on purpose: {self.point}")
-        elif self.action == "oom":
-            raise torch.OutOfMemoryError("Tried to allocate a fault on purpose. More details follow from torch.")
-        elif self.action == "sleep":
-            time.sleep(self.seconds)
 
 
 _armed: list[_Fault] | None = None
@@ -81,21 +48,28 @@ _reached: Counter[str] = Counter()
 def arm(text: str | None, rank: int) -> None:
     """Set the faults of this process from ``text`` (None or empty: no faults), and reset the counters."""
     global _armed
-    faults = [_Fault.parse(part) for part in (text or "").split(",") if part]
-    _armed = [fault for wanted, fault in faults if wanted in ("*", str(rank))]
+    _armed = []
+    for part in filter(None, (text or "").split(",")):
+        point, times, wanted, action = part.split(":")
+        first, dash, last = times.partition("-")
+        action, _, seconds = action.partition("=")
+        if action not in {*_SIGNALS, *_ERRORS, *_FACTORS, "raise", "oom", "sleep"}:
+            raise ValueError(f"XLMT_FAULT: no action {action!r}")
+        if wanted in ("*", str(rank)):
+            end = float(last or "inf") if dash else float(first)
+            _armed.append(_Fault(point, int(first), end, action, float(seconds or 0)))
     _reached.clear()
 
 
 def failpoint(point: str) -> None:
     """Mark that this process has reached ``point``, and cause a fault that is due."""
-    for fault in _due(point):
-        fault.strike()
+    failpoint_value(point, 0.0)
 
 
 def failpoint_value(point: str, value: Any) -> Any:
-    """Return ``value``, multiplied by NaN or 1000 if such a fault is due at ``point``."""
+    """Do as :func:`failpoint`, and return ``value``, multiplied by NaN or 1000 if such a fault is due."""
     for fault in _due(point):
-        fault.strike()
+        _strike(fault)
         value = value * _FACTORS.get(fault.action, 1.0)
     return value
 
@@ -107,4 +81,17 @@ def _due(point: str) -> list[_Fault]:
     if not _armed:
         return []
     _reached[point] += 1
-    return [fault for fault in _armed or () if fault.point == point and fault.first <= _reached[point] <= fault.last]
+    return [fault for fault in _armed if fault.point == point and fault.first <= _reached[point] <= fault.last]
+
+
+def _strike(fault: _Fault) -> None:
+    if fault.action in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[fault.action])
+    elif fault.action in _ERRORS:
+        raise OSError(_ERRORS[fault.action], os.strerror(_ERRORS[fault.action]))
+    elif fault.action == "raise":
+        raise RuntimeError(f"a fault on purpose: {fault.point}")
+    elif fault.action == "oom":
+        raise torch.OutOfMemoryError("Tried to allocate a fault on purpose. More details follow from torch.")
+    elif fault.action == "sleep":
+        time.sleep(fault.seconds)

@@ -63,9 +63,10 @@ def _wait_for_silence(directory: Path) -> None:
 
 
 def _holder(directory: Path) -> dict[str, Any]:
+    """Return the content of ``status.json``, empty before the first heartbeat."""
     try:
         return read_json(directory / "status.json")
-    except CheckpointError:  # none yet
+    except CheckpointError:
         return {}
 
 
@@ -82,6 +83,5 @@ def _name(holder: dict[str, Any]) -> str:
         heard = f"{max(silent.total_seconds(), 0):.0f} s ago"
     except (KeyError, TypeError, ValueError):
         heard = "at an unknown time"
-    step = holder.get("step")
-    stands = "just begun" if step is None else f"at step {step}"
+    stands = "just begun" if holder.get("step") is None else f"at step {holder['step']}"
     return f"process {holder['pid']} on {holder.get('host')}, {stands}, last heard of {heard}"

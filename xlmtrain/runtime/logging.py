@@ -6,8 +6,6 @@ import logging
 import sys
 from pathlib import Path
 
-_FORMAT = "%(asctime)s %(message)s"
-
 
 def set_up_logging(rank: int) -> None:
     """Send this package's log to the terminal only, replacing the handlers of an earlier run of a sweep."""
@@ -17,12 +15,17 @@ def set_up_logging(rank: int) -> None:
         handler.close()
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
-    _add(logger, logging.StreamHandler(sys.stderr), "" if rank == 0 else f"[rank {rank}] ")
+    _add(logging.StreamHandler(sys.stderr), "" if rank == 0 else f"[rank {rank}] ")
 
 
 def log_to_file(path: Path) -> None:
     """Append the log to ``path`` as well."""
-    _add(logging.getLogger("xlmtrain"), _File(path, encoding="utf-8"), "")
+    _add(_File(path, encoding="utf-8"))
+
+
+def _add(handler: logging.Handler, prefix: str = "") -> None:
+    handler.setFormatter(logging.Formatter(f"{prefix}%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    logging.getLogger("xlmtrain").addHandler(handler)
 
 
 class _File(logging.FileHandler):
@@ -34,8 +37,3 @@ class _File(logging.FileHandler):
         if not self._mute:
             print(f"{self.baseFilename}: lines are missing ({sys.exc_info()[1]})", file=sys.stderr)
         self._mute = True
-
-
-def _add(logger: logging.Logger, handler: logging.Handler, prefix: str) -> None:
-    handler.setFormatter(logging.Formatter(prefix + _FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
-    logger.addHandler(handler)

@@ -10,6 +10,8 @@ import torch
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import DeviceOutOfMemory
 
+_SMALLER_MODEL = "train.sharding=full splits weights and optimizer state across ranks; or train a smaller model"
+
 
 @contextmanager
 def explain_oom(subject: str, advice: str) -> Iterator[None]:
@@ -28,20 +30,15 @@ def step_advice(config: Config) -> tuple[str, str]:
     """
     data, tokens = config.data, config.train.micro_batch_tokens or config.data.sub_batch_tokens
     least = max(data.sequence_length, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
-    smaller = max(tokens // 2, least)
-    advice = f"train.micro_batch_tokens={smaller} computes the same batches in smaller parts"
-    if smaller >= tokens:
-        advice = _SMALLER_MODEL
+    advice = _half("train.micro_batch_tokens={} computes the same batches in smaller parts", tokens, least)
     return f"a micro-batch of {tokens:,} tokens", advice
 
 
 def evaluation_advice(config: Config) -> tuple[str, str]:
     """Return the subject and the advice for an evaluation: half the batch, of at least one row of running text."""
     tokens, pairs = config.evaluate.batch_tokens, config.evaluate.pairs_per_batch
-    smaller = max(tokens // 2, config.data.sequence_length)
-    advice = f"evaluate.batch_tokens={smaller} evaluates the same text in smaller parts"
-    if smaller >= tokens:
-        advice = _SMALLER_MODEL
+    text = "evaluate.batch_tokens={} evaluates the same text in smaller parts"
+    advice = _half(text, tokens, config.data.sequence_length)
     if config.data.tlm:  # the masks depend on it, so a run cannot change it
         advice += f"; if sentence pairs do not fit, start a new run with evaluate.pairs_per_batch below {pairs}"
     return f"an evaluation with {tokens:,} tokens per batch", advice
@@ -52,4 +49,6 @@ def model_advice() -> tuple[str, str]:
     return "the model and its optimizer state", _SMALLER_MODEL
 
 
-_SMALLER_MODEL = "train.sharding=full splits weights and optimizer state across ranks; or train a smaller model"
+def _half(advice: str, tokens: int, least: int) -> str:
+    smaller = max(tokens // 2, least)
+    return advice.format(smaller) if smaller < tokens else _SMALLER_MODEL

@@ -43,13 +43,10 @@ class DirectoryKind:
         return sorted(path for path in _leaves(directory) if not self._matches(path))
 
     def _matches(self, path: str) -> bool:
-        return path == LOCK_FILE or any(_matches(path, pattern) for pattern in self.files)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Compare part by part; a pattern that ends in ``/`` is that of an empty directory."""
-    parts, patterns = path.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+        """Compare part by part; a pattern that ends in ``/`` is that of an empty directory."""
+        parts = path.split("/")
+        patterns = (pattern.split("/") for pattern in (*self.files, LOCK_FILE))
+        return any(len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns)
 
 
 def _leaves(directory: Path) -> Iterator[str]:
@@ -74,27 +71,33 @@ def check_output_path(setting: str, value: str | Path, inputs: Iterable[str | Pa
     Raises ConfigError if it is empty (an unset shell variable), the root, the home or the current directory, or a
     directory above the current one; or if it is one of ``inputs`` or above one.
     """
-    if not str(value).strip() or not Path(value).name.strip("."):
-        raise ConfigError(
-            f"{setting}={value}: {'empty' if not str(value).strip() else 'names no directory of its own'}; give the "
-            "path of a new file or directory"
-        )
-    if str(value).startswith("~"):
-        raise ConfigError(f"{setting}={value}: the shell has not expanded the ~; give the whole path")
+    problem = _path_problem(str(value), inputs)
+    if problem is not None:
+        raise ConfigError(f"{setting}={value}: {problem}; give the path of a new file or directory")
+    return Path(value).resolve()
+
+
+def _path_problem(value: str, inputs: Iterable[str | Path]) -> str | None:
+    if not value.strip():
+        return "empty"
+    if not Path(value).name.strip("."):
+        return "names no directory of its own"
+    if value.startswith("~"):
+        return "the shell has not expanded the ~"
     try:
         path = Path(value).resolve()
     except (OSError, RuntimeError) as error:  # a link to itself
-        raise ConfigError(f"{setting}={value}: not a usable path ({error})") from None
-    places = {"/": "the root directory", os.environ.get("HOME", "/"): "the home directory"}
-    for place, what in places.items():
-        if path == Path(place).resolve():
-            raise ConfigError(f"{setting}={value}: this is {what}; give the path of a new file or directory")
+        return f"not a usable path ({error})"
+    if path == Path("/").resolve():
+        return "this is the root directory"
+    if path == Path(os.environ.get("HOME", "/")).resolve():
+        return "this is the home directory"
     if Path.cwd().resolve().is_relative_to(path):
-        raise ConfigError(f"{setting}={value}: this is the current directory or above it; give another path")
+        return "this is the current directory or above it"
     for given in inputs:
         if Path(given).resolve().is_relative_to(path):
-            raise ConfigError(f"{setting}={value}: {given}, which is read, is this or within it; give another path")
-    return path
+            return f"{given}, which is read, is this or within it"
+    return None
 
 
 def check_directory(setting: str, path: Path, kind: DirectoryKind) -> None:
@@ -163,31 +166,25 @@ def replace_file(setting: str, path: str | Path, content: str | bytes, is_ours: 
 
 @contextmanager
 def new_directory(output: str | Path) -> Iterator[Path]:
-    """Yield a directory to fill; it takes the name ``output`` when the block ends well and is removed otherwise.
-
-    Raises DataError if there is something of that name already, or it cannot be written.
-    """
-    with _new(output) as partial:
-        partial.mkdir(parents=True)
+    """Yield a directory to fill, as :func:`new_file`."""
+    with new_file(output) as partial:
+        partial.mkdir()
         yield partial
 
 
 @contextmanager
 def new_file(output: str | Path) -> Iterator[Path]:
-    """Yield the path of a file to write, as :func:`new_directory`."""
-    with _new(output) as partial:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
+    """Yield the path of a file to write; it takes the name ``output`` if the block ends well, and is removed otherwise.
 
-
-@contextmanager
-def _new(output: str | Path) -> Iterator[Path]:
+    Raises DataError if there is something of that name already, or it cannot be written.
+    """
     check_output_path("output", output)
     output = Path(output)
     if os.path.lexists(output):
         raise DataError(f"output={output}: exists already; choose another name, or remove it first")
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.rename(output)
     except OSError as error:

@@ -27,20 +27,18 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
 
     Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than fp32: that is a warning.
     """
-    native = has_bf16(device)
+    native, cpu = has_bf16(device), device.type == "cpu"
+    if wanted is Precision.auto:
+        return Precision.bf16 if native else Precision.fp32 if cpu else Precision.fp16
     if wanted is Precision.bf16 and not native:
-        if device.type != "cpu":
+        if not cpu:
             name = torch.cuda.get_device_name(device)
             raise ConfigError(f"train.precision=bf16: {name} has no bf16; take fp16 or auto")
         log.warning(
             "WARNING: train.precision=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; "
             "take fp32 or auto"
         )
-    if wanted is not Precision.auto:
-        return wanted
-    if native:
-        return Precision.bf16
-    return Precision.fp32 if device.type == "cpu" else Precision.fp16
+    return wanted
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

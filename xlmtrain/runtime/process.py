@@ -30,6 +30,11 @@ class StopRequest:
         for number in _SIGNALS:
             signal.signal(number, self._receive)
 
+    @property
+    def reason(self) -> str:
+        """The signal as the reason why a run ends."""
+        return f"signal {self.signal}" if self.signal else "signal to another process"
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # A launcher may forward a SIGTERM that this process received already: only Ctrl-C counts twice.
         if number == signal.SIGINT and self.signal is not None:

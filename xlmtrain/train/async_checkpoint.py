@@ -10,14 +10,17 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from xlmtrain.errors import CheckpointError
+from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import Tensors
@@ -32,8 +35,7 @@ FAILURES = 3
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
-@dataclass(frozen=True)
-class Best:
+class Best(NamedTuple):
     """The best checkpoint so far: its step, and the value of the metric there."""
 
     step: int
@@ -42,18 +44,21 @@ class Best:
 
 
 class AsyncCheckpointer:
-    """Saves, updates ``best.json`` and prunes, in that order, in a thread of its own.
+    """Saves, updates ``best.json`` and prunes, in that order, in a thread of the main process.
 
     A save is attempted three times; on a full disk all checkpoints that need not be kept are deleted first. If it still
     fails, a warning is logged and the run continues. After FAILURES such saves in a row :meth:`wait` raises
-    CheckpointError.
+    CheckpointError. All methods but ``close`` and the flags are collective. ``still_alive``: called every second while
+    the processes wait for the disk.
     """
 
-    def __init__(self, store: CheckpointManager) -> None:
-        self._store = store
+    def __init__(
+        self, store: CheckpointManager, distributed: Distributed, still_alive: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store, self._distributed, self._still_alive = store, distributed, still_alive
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._job: Future[None] | None = None
-        self._model, self._optimizer = _HostCopy(), _HostCopy()
+        self._copies: dict[str, Tensors] = {}
         self._failures = 0
         self._last_failure: CheckpointError | None = None
 
@@ -62,14 +67,21 @@ class AsyncCheckpointer:
         return self._job is not None and bool(wait([self._job], patience).not_done)
 
     def has_failed(self) -> bool:
-        """Return True if :meth:`wait` is going to raise."""
+        """Return True on the main process if :meth:`wait` is going to raise."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
     def wait(self) -> None:
-        """Wait for the thread and raise its error, if any: CheckpointError if checkpoints cannot be written."""
-        if self._job is not None:
-            job, self._job = self._job, None
+        """Wait until the disk has what is being written. Raises the error that ended the thread, on all ranks.
+
+        The main process answers every second, so no time limit of a collective is reached.
+        """
+        while self._distributed.any(self.is_saving(patience=1.0)):
+            self._still_alive()
+        failed, job, self._job = self._distributed.any(self.has_failed()), self._job, None
+        if job is not None:
             job.result()
+        if failed:
+            raise CheckpointError("the main process cannot write checkpoints; its message gives the reason")
 
     def finalize(self) -> None:
         """Wait for the last save. Raises CheckpointError if it failed, even if the run could have continued."""
@@ -80,14 +92,17 @@ class AsyncCheckpointer:
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
         """Copy the tensors and start to write them. The caller must not change ``state`` afterwards."""
         self.wait()
-        failpoint("snapshot")
-        copies = self._model.take(model), self._optimizer.take(optimizer)
-        self._job = self._thread.submit(self._save, step, *copies, state, best)
+        if self._distributed.is_main:
+            failpoint("snapshot")
+            copies = self._copy("model", model), self._copy("optimizer", optimizer)
+            write = partial(self._store.save, step, *copies, state)
+            self._job = self._thread.submit(self._save, step, write, best)
 
     def update_best(self, best: Best | None) -> None:
         """Write ``best.json``, which is out of date if the process was killed after a save."""
         self.wait()
-        self._job = self._thread.submit(self._update_best, best)
+        if self._distributed.is_main:
+            self._job = self._thread.submit(self._update_best, best)
 
     def close(self) -> None:
         """Wait for the thread and end it, also after an error."""
@@ -96,9 +111,21 @@ class AsyncCheckpointer:
         if error is not None:
             log.warning("the last checkpoint: %s: %s", type(error).__name__, error)
 
-    def _save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
+    def _copy(self, part: str, tensors: Tensors) -> Tensors:
+        """Return copies in (pinned) host memory, which is reused by the next copy of the same part."""
+        copies = self._copies.setdefault(part, {})
+        for name, tensor in tensors.items():
+            old = copies.get(name)
+            if old is None or (old.shape, old.dtype) != (tensor.shape, tensor.dtype):
+                copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            copies[name].copy_(tensor, non_blocking=True)
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.synchronize()
+        return {name: copies[name] for name in tensors}
+
+    def _save(self, step: int, write: Callable[[], Path], best: Best | None) -> None:
         try:
-            self._try_to_save(step, model, optimizer, state)
+            self._try_to_save(step, write)
         except CheckpointError as error:
             self._failures += 1
             self._last_failure = error
@@ -116,10 +143,10 @@ class AsyncCheckpointer:
         except OSError as error:
             log.warning("old checkpoints not deleted (%s); the next save tries again", error)
 
-    def _try_to_save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
+    def _try_to_save(self, step: int, write: Callable[[], Path]) -> None:
         for pause in PAUSES:
             try:
-                self._store.save(step, model, optimizer, state)
+                write()
                 return
             except CheckpointError as error:
                 log.info("trying again in %.0f s: %s", pause, error)
@@ -127,34 +154,11 @@ class AsyncCheckpointer:
                     with suppress(OSError):
                         self._store.prune(step, keep_last=1)
                 time.sleep(pause)
-        self._store.save(step, model, optimizer, state)
+        write()
 
     def _update_best(self, best: Best | None) -> None:
         try:
             if best is not None and best.step in self._store.steps():
-                self._store.mark_best(best.step, best.metric, best.value)
+                self._store.mark_best(*best)
         except OSError as error:
             log.warning("best.json not written (%s); the next save tries again", error)
-
-
-class _HostCopy:
-    """Copies of tensors in (pinned) host memory, which is reused by the next copy."""
-
-    def __init__(self) -> None:
-        self._copies: Tensors = {}
-
-    def take(self, tensors: Tensors) -> Tensors:
-        """Return copies by name, valid until the next call."""
-        copies = {name: self._copy_of(name, tensor) for name, tensor in tensors.items()}
-        for name, tensor in tensors.items():
-            copies[name].copy_(tensor, non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()
-        self._copies = copies
-        return copies
-
-    def _copy_of(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        old = self._copies.get(name)
-        if old is not None and (old.shape, old.dtype) == (tensor.shape, tensor.dtype):
-            return old
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

@@ -22,14 +22,19 @@ from xlmtrain.train.checkpoint_io import (
     Tensors,
     read_checkpoint,
     remove_checkpoint,
-    replaced_name,
+    temporary_path,
     verify_checkpoint,
     write_checkpoint,
 )
 
 log = logging.getLogger(__name__)
-_UNFINISHED = re.compile(r"\.step-\d{8,}\.(partial|replaced|deleted)")
 _NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
+_UNFINISHED = re.compile(r"\.(step-\d{8,})\.(partial|replaced|deleted)")
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return the path of the checkpoint of ``step`` in ``directory``, the ``checkpoints/`` of a run."""
+    return directory / f"step-{step:08d}"
 
 
 class CheckpointManager:
@@ -43,7 +48,7 @@ class CheckpointManager:
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> Path:
         """Write the checkpoint of ``step``. Raises CheckpointError if it cannot be written; older ones stay."""
-        path = self._directory / f"step-{step:08d}"
+        path = checkpoint_path(self._directory, step)
         try:
             self._clear_remains()
         except OSError as error:
@@ -54,10 +59,11 @@ class CheckpointManager:
     def _clear_remains(self) -> None:
         """Finish or delete the unfinished checkpoints of a killed process."""
         for remains in self._directory.glob(".step-*"):
-            if not _UNFINISHED.fullmatch(remains.name) or not holds_only(remains, FILES):
+            name = _UNFINISHED.fullmatch(remains.name)
+            if name is None or not holds_only(remains, FILES):
                 continue  # not left by a save
-            final = self._directory / remains.name.split(".")[1]
-            if remains == replaced_name(final) and not final.exists():
+            final = self._directory / name[1]
+            if name[2] == "replaced" and not final.exists():
                 os.replace(remains, final)
             else:
                 shutil.rmtree(remains, ignore_errors=True)
@@ -137,6 +143,6 @@ class CheckpointManager:
 
     def path(self, step: int) -> Path:
         """Return the directory of the checkpoint of ``step``."""
-        path = self._directory / f"step-{step:08d}"
-        replaced = replaced_name(path)
+        path = checkpoint_path(self._directory, step)
+        replaced = temporary_path(path, "replaced")
         return replaced if replaced.is_dir() and not path.is_dir() else path

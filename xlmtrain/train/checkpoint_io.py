@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,27 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def temporary_path(path: Path, kind: str) -> Path:
+    """Return the name of a checkpoint that is not at ``path`` yet (``partial``) or no more (``replaced``, ``deleted``).
+
+    After a kill the ``replaced`` one may be the only one.
+    """
+    return path.with_name(f".{path.name}.{kind}")
+
+
 def write_checkpoint(path: Path, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
     """Write the directory ``path``. An existing checkpoint there stays complete until it is replaced.
 
     Raises CheckpointError if it cannot be written; then no part of it is left.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = temporary_path(path, "partial")
     try:
         _fill(temporary, model, optimizer, state)
         _put_in_place(temporary, path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
-        need = sum(t.numel() * t.element_size() for tensors in (model, optimizer) for t in tensors.values())
-        raise CheckpointError(
-            f"{path}: not written ({error}); it needs {need:,} bytes, {_free(path)} are free"
-        ) from error
+        need = sum(tensor.nbytes for tensors in (model, optimizer) for tensor in tensors.values())
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.is_dir())).free
+        raise CheckpointError(f"{path}: not written ({error}); it needs {need:,} bytes, {free:,} are free") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -70,17 +78,17 @@ def _fill(directory: Path, model: Tensors, optimizer: Tensors, state: dict[str, 
         failpoint("save-write")
     write_json(directory / STATE, state)
     failpoint("save-sync")
-    files = sorted(directory.iterdir())
-    for file in files:
+    sums = {}
+    for file in sorted(directory.iterdir()):
         shutil.copymode(directory / STATE, file)  # safetensors lets nobody else read what it writes
         sync_file(file)
-    sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
+        sums[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     write_json(directory / MANIFEST, sums)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
     """Rename ``temporary`` to ``path``; an existing checkpoint there has a temporary name meanwhile."""
-    replaced = replaced_name(path)
+    replaced = temporary_path(path, "replaced")
     failpoint("save-rename")
     if path.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -92,71 +100,59 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def replaced_name(path: Path) -> Path:
-    """Return the name of the old checkpoint while a new one replaces it; after a kill it may be the only one."""
-    return path.with_name(f".{path.name}.replaced")
-
-
-def _free(path: Path) -> str:
-    existing = next(parent for parent in path.absolute().parents if parent.is_dir())
-    return f"{shutil.disk_usage(existing).free:,}"
-
-
 def read_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
     """Read a checkpoint after checking every file's size and SHA-256 against its manifest.
 
     ``optimizer``: read its tensors too, twice the size of the model and needed only to train. Raises CheckpointError
     that names the first missing or different file.
     """
-    with _being_read(path):
-        _check(path, (MODEL, *([OPTIMIZER] if optimizer else []), STATE))
-        return Checkpoint(
-            path,
-            _load(path / MODEL),
-            _load(path / OPTIMIZER) if optimizer else {},
-            read_json(path / STATE),
-        )
-
-
-def _load(file: Path) -> Tensors:
-    try:
-        return load_file(file)
-    except SafetensorError as error:  # the manifest fits, but somebody wrote both
-        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+    names = (MODEL, OPTIMIZER) if optimizer else (MODEL,)
+    with _verified(path, (*names, STATE)):
+        tensors = {}
+        for name in names:
+            try:
+                tensors[name] = load_file(path / name)
+            except SafetensorError as error:  # the manifest fits, but somebody wrote both
+                raise CheckpointError(f"{path / name}: not a safetensors file ({error})") from error
+        return Checkpoint(path, tensors[MODEL], tensors.get(OPTIMIZER, {}), read_json(path / STATE))
 
 
 def verify_checkpoint(path: Path) -> None:
     """Raise CheckpointError as :func:`read_checkpoint`, without reading the tensors into memory."""
-    with _being_read(path):
-        _check(path, (MODEL, OPTIMIZER, STATE))
-
-
-def _check(path: Path, names: tuple[str, ...]) -> None:
-    manifest = read_json(path / MANIFEST)
-    for name in names:
-        entry, file = manifest.get(name), path / name
-        if not isinstance(entry, dict) or not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != entry.get("bytes"):
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
-        if sha256_of(file) != entry.get("sha256"):
-            raise CheckpointError(f"{file}: its SHA-256 is not the manifest's")
+    with _verified(path, (MODEL, OPTIMIZER, STATE)):
+        pass
 
 
 @contextmanager
-def _being_read(path: Path) -> Iterator[None]:
-    """Block :func:`remove_checkpoint`, where the storage supports locks."""
+def _verified(path: Path, names: tuple[str, ...]) -> Iterator[None]:
+    """Check the files ``names``; block :func:`remove_checkpoint`, where the storage supports locks."""
     try:
         with (path / MANIFEST).open("rb") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CheckpointError(f"{path}: is being deleted") from None
-            except OSError:
-                pass  # storage without locks
+            if not _lock(stream, fcntl.LOCK_SH):
+                raise CheckpointError(f"{path}: is being deleted")
+            manifest = read_json(path / MANIFEST)
+            for name in names:
+                entry, file = manifest.get(name), path / name
+                if not isinstance(entry, dict) or not file.is_file():
+                    raise CheckpointError(f"{file}: missing")
+                if (size := file.stat().st_size) != entry.get("bytes"):
+                    raise CheckpointError(f"{file}: {size} bytes, the manifest says {entry.get('bytes')}")
+                if sha256_of(file) != entry.get("sha256"):
+                    raise CheckpointError(f"{file}: its SHA-256 is not the manifest's")
             yield
     except OSError as error:
         raise CheckpointError(f"{error.filename or path}: not readable ({error.strerror or error})") from error
+
+
+def _lock(stream: BufferedIOBase, kind: int) -> bool:
+    """Lock a manifest. Returns False if another process holds it in a way that excludes this."""
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # storage without locks
+    return True
 
 
 def remove_checkpoint(path: Path) -> bool:
@@ -165,13 +161,7 @@ def remove_checkpoint(path: Path) -> bool:
     It is renamed first, so a kill during the deletion leaves no incomplete checkpoint.
     """
     with suppress(FileNotFoundError), (path / MANIFEST).open("r+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # storage without locks
-        return _delete(path)
+        return _lock(stream, fcntl.LOCK_EX) and _delete(path)
     return _delete(path)  # without a manifest nobody can read it
 
 
@@ -179,7 +169,7 @@ def _delete(path: Path) -> bool:
     if not holds_only(path, FILES):
         log.warning("%s: not deleted, as there are files in it that no checkpoint has", path)
         return False
-    doomed = path.with_name(f".{path.name}.deleted")
+    doomed = temporary_path(path, "deleted")
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(path, doomed)
     failpoint("prune")

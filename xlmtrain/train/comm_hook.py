@@ -23,8 +23,8 @@ def mean_over_processes(gradients: torch.Tensor, dtype: torch.dtype | None) -> t
     return dist.all_reduce(sent, async_op=True).get_future()
 
 
-def compress_hook(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Average a bucket of gradients in ``dtype``."""
+def compress_hook(dtype: torch.dtype | None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Average a bucket of gradients, sent in ``dtype``, or None for their own."""
     buffer = bucket.buffer()
     return mean_over_processes(buffer, dtype).then(lambda done: buffer.copy_(done.value()[0]))
 
@@ -33,10 +33,9 @@ class TiedEmbeddingCommHook:
     """Communication hook for embeddings (V, D) that are the weight of the output layer, too.
 
     Their gradient is complete only at the end of the backward pass, when the lookups of the tokens add to it. So
-    DistributedDataParallel sends it last, with nothing left to hide the transfer behind. But the lookups touch only U
-    rows, over the last micro-batches of all processes. The other rows are complete as soon as the output layer has its
-    gradient. They are all-reduced then, beside the rest of the backward pass, and the U rows after it. Nothing is sent
-    twice.
+    DistributedDataParallel sends it last, with nothing left to hide the transfer behind. But the lookups of the last
+    micro-batches touch only U rows. The others are all-reduced as soon as the output layer has its gradient, beside the
+    rest of the backward pass, and the U rows after it. Nothing is sent twice.
 
     ``dtype``: of the numbers that are sent; None: the gradients' own. Needs a model with tied embeddings.
     """
@@ -62,11 +61,11 @@ class TiedEmbeddingCommHook:
 
     def hook(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         """Average a bucket of gradients, without the U rows."""
-        buffer, gradients = bucket.buffer(), bucket.gradients()
         tied = [i for i, parameter in enumerate(bucket.parameters()) if parameter is self._weight]
         if not tied:
-            return mean_over_processes(buffer, self._dtype).then(lambda done: buffer.copy_(done.value()[0]))
+            return compress_hook(self._dtype, bucket)
         self._partition_rows()
+        buffer, gradients = bucket.buffer(), bucket.gradients()
         matrix = gradients.pop(tied[0])
         parts = [matrix[self._early], *gradients]
 

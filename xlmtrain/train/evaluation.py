@@ -9,12 +9,13 @@ from typing import Protocol
 import torch
 
 from xlmtrain.config.schema import Config, Precision
-from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import evaluation_advice, explain_oom
 from xlmtrain.train.parallel import unsharded_copy
 from xlmtrain.train.state import TrainState
+from xlmtrain.train.step import TrainStep
 
 
 class Evaluator(Protocol):
@@ -36,23 +37,20 @@ class Evaluator(Protocol):
 class Evaluation:
     """Runs ``evaluator`` when it is due, writes its metrics and keeps the best value in ``state``.
 
-    ``writer``: None on all processes but the main one.
+    ``evaluator``: None without validation text. ``writer``: None on all processes but the main one.
     """
 
     config: Config
-    evaluator: Evaluator
-    model: LanguageModel
-    precision: Precision
-    distributed: Distributed
+    evaluator: Evaluator | None
+    step: TrainStep
     state: TrainState
     writer: MetricsWriter | None
-    console: Console
 
     def is_due(self) -> bool:
         """Return True at the first and the last step and every ``evaluate.every`` steps, once per step."""
         step, every = self.state.step, self.config.evaluate.every
         due = step in (0, self.config.train.steps) or (every > 0 and step % every == 0)
-        return due and self.state.evaluated != step
+        return self.evaluator is not None and due and self.state.evaluated != step
 
     @torch.compiler.set_stance("force_eager")  # its many shapes would exceed the recompilation limit of a block
     def run(self, stop: Callable[[], bool]) -> bool:
@@ -60,24 +58,20 @@ class Evaluation:
 
         Raises Interrupted if ``stop`` returned True on any process, DeviceOutOfMemory with the setting that helps.
         """
+        evaluator, precision, distributed = self.evaluator, self.step.precision, self.step.distributed
+        assert evaluator is not None, "no evaluation is due"
         with explain_oom(*evaluation_advice(self.config)):
-            model = unsharded_copy(self.model)
-            metrics = self.evaluator(model, self.precision, self.distributed, stop)
-            samples = self.distributed.run_on_all(lambda: self._samples(model))
-        name = self.config.evaluate.metric
+            model = unsharded_copy(self.step.model)
+            metrics = evaluator(model, precision, distributed, stop)
+            samples = distributed.run_on_all(
+                lambda: evaluator.samples(model, precision, distributed) if distributed.is_main else {}
+            )
+        name, step = self.config.evaluate.metric, self.state.step
         improved = self.state.add_evaluation(metrics[name], rising=name.endswith("_acc"))
         if self.writer is not None:
-            self._write(self.writer, metrics, samples, improved)
+            self.writer.scalars(step, metrics)
+            for key, text in samples.items():
+                self.writer.text(step, f"samples/{key}", text)
+            shown = "  ".join(f"{key[6:]} {value:.2f}" for key, value in metrics.items() if key.startswith("valid/"))
+            self.writer.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
         return improved
-
-    def _samples(self, model: LanguageModel) -> dict[str, str]:
-        return self.evaluator.samples(model, self.precision, self.distributed) if self.writer is not None else {}
-
-    def _write(self, writer: MetricsWriter, metrics: dict[str, float], samples: dict[str, str], improved: bool) -> None:
-        step = self.state.step
-        writer.scalars(step, metrics)
-        for name, text in samples.items():
-            writer.text(step, f"samples/{name}", text)
-        named = ((name.partition("/")[2], value) for name, value in metrics.items() if name.startswith("valid/"))
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in named)
-        self.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")

@@ -6,26 +6,22 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from xlmtrain.config.schema import Config
 from xlmtrain.data.disk_array import data_error
 from xlmtrain.data.loader import GlobalBatchShard, Loader
 from xlmtrain.errors import DataError, DeviceOutOfMemory, PeerError, UserError
 from xlmtrain.metrics.loggers import MetricsWriter
-from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.oom import explain_oom, step_advice
 from xlmtrain.runtime.process import Interrupted, StopRequest
 from xlmtrain.runtime.watchdog import Watchdog
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.evaluation import Evaluation, Evaluator
-from xlmtrain.train.metrics import MetricsLog
 from xlmtrain.train.monitor import StepMonitor, where
 from xlmtrain.train.saver import RunSaver
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
+from xlmtrain.train.step_metrics import MetricsLog
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +39,15 @@ class Outcome:
 class TrainingLoop:
     """Trains from ``state`` to ``config.train.steps``.
 
-    ``evaluator``: None without validation text. ``checkpointer``, ``writer``, ``advise``: None on all processes but the
-    main one. ``advise`` returns new warnings about the run.
+    ``evaluator``: None without validation text. ``writer``, ``advise``: None on all processes but the main one.
+    ``advise`` returns new warnings about the run.
     """
 
     config: Config
-    distributed: Distributed
-    model: LanguageModel
-    optimizer: torch.optim.Optimizer
     train_step: TrainStep
     loader: Loader
     evaluator: Evaluator | None
-    checkpointer: AsyncCheckpointer | None
+    checkpointer: AsyncCheckpointer
     writer: MetricsWriter | None
     advise: Callable[[], list[str]] | None
     stop: StopRequest
@@ -62,18 +55,11 @@ class TrainingLoop:
     state: TrainState
 
     def __post_init__(self) -> None:
-        config, model, step, state, distributed = self.config, self.model, self.train_step, self.state, self.distributed
-        metric, precision = config.evaluate.metric, step.precision
-        self.monitor = StepMonitor(config, model, step, distributed, state)
-        self.metrics = MetricsLog(config, model, step, distributed, self.monitor, self.writer, state)
-        self.saver = RunSaver(
-            model, self.optimizer, step.scaler, state, metric, self.checkpointer, distributed, self.watchdog.progress
-        )
-        self.evaluation: Evaluation | None = None
-        if self.evaluator is not None:
-            self.evaluation = Evaluation(
-                config, self.evaluator, model, precision, distributed, state, self.writer, self.metrics.console
-            )
+        config, step, state, self.distributed = self.config, self.train_step, self.state, self.train_step.distributed
+        self.monitor = StepMonitor(config, step, state)
+        self.metrics = MetricsLog(config, step, self.monitor, self.writer, state)
+        self.saver = RunSaver(step, state, config.evaluate.metric, self.checkpointer)
+        self.evaluation = Evaluation(config, self.evaluator, step, state, self.writer)
 
     def run(self) -> Outcome:
         """Train until the steps are done, the metric no longer improves, or a signal came.
@@ -82,22 +68,18 @@ class TrainingLoop:
         checkpoints cannot be written; DataError if the data cannot be read; DeviceOutOfMemory.
         """
         try:
-            outcome = self._begin() or self._train()
-            self.saver.finish()
+            # An interrupted start may have left these to do: best.json, an evaluation.
+            self.checkpointer.update_best(self.saver.best)
+            outcome = self._stopped() or self._evaluate_if_due() or self._out_of_patience() or self._train()
+            self.checkpointer.finalize()
         finally:
-            self.metrics.console.clear()
-            self.saver.close()
             self.metrics.close()
+            self.checkpointer.close()
         return outcome or Outcome("done", f"{self.state.step} steps")
-
-    def _begin(self) -> Outcome | None:
-        """Run anything the previous, interrupted start still owed: best.json, a due evaluation."""
-        self.saver.update_best()
-        return self._stopped() or self._evaluate_if_due() or self._out_of_patience()
 
     def _train(self) -> Outcome | None:
         config, state = self.config.train, self.state
-        self.model.train()
+        self.train_step.model.train()
         self.metrics.timer.reset()
         for data in self.loader.steps(state.step, config.steps, state.cursors):
             self.metrics.timer.data_ready()
@@ -108,12 +90,13 @@ class TrainingLoop:
             if config.replica_check_every and state.step % config.replica_check_every == 0:
                 self.monitor.check_replicas()
             outcome = self._preempted() if stopping else self._evaluate_if_due()
-            if outcome or last or state.step % config.save_every == 0:
+            due = last or state.step % config.save_every == 0
+            if outcome or due:
                 self._save()
-                if not outcome:  # a run that ends does not wait for advice
-                    self._warn()
             if outcome:
-                return outcome
+                return outcome  # a run that ends does not wait for advice
+            if due:
+                self._warn()
             self.watchdog.progress()
             self.metrics.timer.resume()
         return None
@@ -135,16 +118,15 @@ class TrainingLoop:
 
         If a process has no data, all of them save the steps so far and raise DataError.
         """
-        flags = [self.stop.signal is not None, self.saver.has_failed, data.error is not None]
+        flags = [self.stop.signal is not None, self.checkpointer.has_failed(), data.error is not None]
         *targets, tokens, positions, stopping, unsafe, lost = self.distributed.all_reduce_sum(
             [*data.targets, data.tokens, data.positions, *map(float, flags)]
         )
         if lost:
-            self._save()
-            self.saver.wait()
+            self._save_and_wait()
             raise data_error(data.error)
         if unsafe:
-            self.saver.wait()
+            self.checkpointer.wait()
         output = self.train_step(data, targets)
         self.state.step = data.step + 1
         self.state.cursors = data.sampler_state
@@ -155,7 +137,7 @@ class TrainingLoop:
 
     def _evaluate_if_due(self) -> Outcome | None:
         """Evaluate if it is due. Returns an Outcome if the metric has stopped improving or a signal came."""
-        if self.evaluation is None or not self.evaluation.is_due():
+        if not self.evaluation.is_due():
             return None
         self.metrics.write()
         try:
@@ -163,8 +145,7 @@ class TrainingLoop:
         except Interrupted:  # the next start evaluates
             return self._preempted()
         except (DataError, DeviceOutOfMemory, PeerError):  # on all processes, so they can save together
-            self._save()
-            self.saver.wait()
+            self._save_and_wait()
             raise
         step = self.state.step
         if step > 0 and (improved or self.saver.saved_step == step):  # a checkpoint of this step lacks the evaluation
@@ -185,6 +166,10 @@ class TrainingLoop:
         self.metrics.flush()
         self.saver.save()
 
+    def _save_and_wait(self) -> None:
+        self._save()
+        self.checkpointer.wait()
+
     def _warn(self) -> None:
         """Log new warnings about the run. Advice that fails is given up: it must never end a run."""
         try:
@@ -192,8 +177,9 @@ class TrainingLoop:
         except Exception as error:
             log.warning("no more advice on this run: %s: %s", type(error).__name__, " ".join(str(error).split()))
             self.advise, lines = None, []
+        if lines and self.writer is not None:
+            self.writer.console.clear()
         for line in lines:
-            self.metrics.console.clear()
             log.warning("WARNING: %s", line)
 
     def _stopped(self) -> Outcome | None:
@@ -201,8 +187,7 @@ class TrainingLoop:
         return self._preempted() if self.distributed.any(self.stop.signal is not None) else None
 
     def _preempted(self) -> Outcome:
-        reason = f"signal {self.stop.signal}" if self.stop.signal else "signal to another process"
-        return Outcome("preempted", reason, self.stop.signal)
+        return Outcome("preempted", self.stop.reason, self.stop.signal)
 
     def _out_of_patience(self) -> Outcome | None:
         config = self.config.evaluate

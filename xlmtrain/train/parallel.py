@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -28,10 +28,14 @@ from xlmtrain.train.comm_hook import TiedEmbeddingCommHook, compress_hook
 
 
 class Parallel:
-    """A model in training, here on a single process. ``module``: what to call in the forward pass."""
+    """A model in training, here on a single process. ``module``: the model or its wrapper, to call in training."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, model: nn.Module, module: nn.Module | None = None) -> None:
+        self.model, self.module = model, model if module is None else module
+
+    def pad(self, batches: list[Batch]) -> list[Batch]:
+        """Return the micro-batches, with empty ones appended where all processes need as many. Collective."""
+        return batches
 
     def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
         """Return the context for forward and backward pass of a micro-batch; ``last``: of the step.
@@ -39,13 +43,6 @@ class Parallel:
         The gradients are averaged over the processes when the context of the last one is left. ``batch``: on the host.
         """
         return nullcontext()
-
-    def missing(self, micro_batches: int) -> int:
-        """Return how many empty micro-batches this process needs after its own. Collective."""
-        return 0
-
-    def run_empty(self, micro_batches: int) -> None:
-        """Run so many empty micro-batches, whose gradient is zero."""
 
 
 class DdpParallel(Parallel):
@@ -62,59 +59,54 @@ class DdpParallel(Parallel):
         hook: TiedEmbeddingCommHook | None = None,
     ) -> None:
         ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
-        super().__init__(ddp)
+        super().__init__(model, ddp)
         self._no_sync, self._hook = ddp.no_sync, hook
         # Through lambdas, as torch compares a hook's annotations, which are text here, with its own types.
         if hook is not None:
             ddp.register_comm_hook(hook, lambda hook, bucket: hook.hook(bucket))
         elif dtype is not None:
             ddp.register_comm_hook(dtype, lambda dtype, bucket: compress_hook(dtype, bucket))
-        self._warm_up_ddp_buckets(device)
+        # DDP rearranges its buckets when its second batch begins, and sums over more than two processes depend on the
+        # arrangement: without two batches now, a resumed run's first step would differ in the last bits.
+        for _ in range(2):
+            with self.micro_batch(_one_token(), last=True):
+                ddp(_one_token().to(device)).backward()
+        ddp.zero_grad(set_to_none=True)
 
     def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
         """Return the context; see :class:`Parallel`."""
-        return self._synchronized(batch) if last else self._no_sync()
+        if not last:
+            return self._no_sync()
+        return nullcontext() if self._hook is None else _hooked(self._hook, batch)
 
-    @contextmanager
-    def _synchronized(self, batch: Batch) -> Iterator[None]:
-        if self._hook is not None:
-            self._hook.embed(batch.tokens)
-        yield
-        if self._hook is not None:
-            self._hook.finish()
 
-    def _warm_up_ddp_buckets(self, device: torch.device) -> None:
-        """Run a batch forward and backward, twice, and drop its gradient.
-
-        DDP rearranges its buckets when its second batch begins, and sums over more than two processes depend on the
-        arrangement: without this, a resumed run's first step would differ in the last bits.
-        """
-        batch = _one_token()
-        for _ in range(2):
-            with self.micro_batch(batch, last=True):
-                self.module(batch.to(device)).backward()
-        self.module.zero_grad(set_to_none=True)
+@contextmanager
+def _hooked(hook: TiedEmbeddingCommHook, batch: Batch) -> Iterator[None]:
+    hook.embed(batch.tokens)
+    yield
+    hook.finish()
 
 
 class FsdpParallel(Parallel):
     """A model whose weights are sharded over the processes.
 
     Every forward and backward pass takes all processes, to all-gather weights and reduce-scatter gradients. So all have
-    to run as many micro-batches: those with fewer add empty ones.
+    to run as many micro-batches.
     """
 
-    def __init__(self, model: LanguageModel, distributed: Distributed) -> None:
+    def __init__(self, model: nn.Module, distributed: Distributed) -> None:
         super().__init__(model)
         self._distributed = distributed
 
-    def missing(self, micro_batches: int) -> int:
-        """Return how many micro-batches another process has more. Collective."""
-        return max(int(count) for count in self._distributed.all_gather_text(str(micro_batches))) - micro_batches
+    def pad(self, batches: list[Batch]) -> list[Batch]:
+        """Append batches without targets up to the largest number of a process; their gradient is zero. Collective."""
+        most = max(map(int, self._distributed.all_gather_text(str(len(batches)))))
+        return batches + [_one_token(targets=0)] * (most - len(batches))
 
-    def run_empty(self, micro_batches: int) -> None:
-        """Run so many batches of one token, with a gradient of zero."""
-        for _ in range(micro_batches):
-            (self.module(_one_token().to(self._distributed.device)) * 0.0).backward()
+
+def _one_token(targets: int = 1) -> Batch:
+    one = torch.ones(1, 1, dtype=torch.int64)
+    return Batch("mlm", one, 0 * one, 0 * one, None, 0 * one[0, :targets], one[0, :targets])
 
 
 def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> Parallel:
@@ -123,7 +115,8 @@ def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision,
     Call it before the optimizer is made, as sharding replaces the parameters. Raises ConfigError if gradients are to be
     compressed and the precision is fp32, or if the hosts have different numbers of processes.
     """
-    if config.reduce_dtype is ReduceDtype.half and precision not in HALF:
+    half = config.reduce_dtype is ReduceDtype.half
+    if half and precision not in HALF:
         raise ConfigError(
             f"train.reduce_dtype=half: with train.precision={precision.value} there is no smaller format to "
             "send gradients in; take bf16 or fp16, or leave it out"
@@ -134,7 +127,7 @@ def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision,
     model.to(distributed.device)
     if distributed.world_size == 1:
         return Parallel(model)
-    dtype = HALF[precision] if config.reduce_dtype is ReduceDtype.half else None
+    dtype = HALF[precision] if half else None
     overlap = config.overlap_tied_embedding and model.head.weight is None
     return DdpParallel(model, distributed.device, dtype, TiedEmbeddingCommHook(model, dtype) if overlap else None)
 
@@ -145,20 +138,16 @@ def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distr
     The weights of a block are all-gathered when it is needed, and freed after it. The embeddings and the output layer
     stay gathered during a micro-batch. Raises ConfigError if the hosts have different numbers of processes.
     """
-    mesh = _mesh(config.sharding, distributed)
+    world_size, device = distributed.world_size, distributed.device.type
+    if config.sharding is Sharding.full:
+        mesh = init_device_mesh(device, (world_size,))
+    else:
+        local = local_world_size(world_size)
+        mesh = init_device_mesh(device, (world_size // local, local), mesh_dim_names=("hosts", "processes"))
     policy = MixedPrecisionPolicy(reduce_dtype=HALF.get(precision) if config.reduce_dtype is ReduceDtype.half else None)
     for block in model.encoder.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-
-
-def _mesh(sharding: Sharding, distributed: Distributed) -> DeviceMesh:
-    if sharding is Sharding.full:
-        return init_device_mesh(distributed.device.type, (distributed.world_size,))
-    local = local_world_size(distributed.world_size)
-    return init_device_mesh(
-        distributed.device.type, (distributed.world_size // local, local), mesh_dim_names=("hosts", "processes")
-    )
 
 
 def local_world_size(world_size: int) -> int:
@@ -179,13 +168,18 @@ def replica_groups(sharding: Sharding, world_size: int) -> list[list[int]]:
     return [list(range(first, world_size, count)) for first in range(count)]
 
 
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return ``tensor``, all-gathered or reduced over the processes if it is sharded. Collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def full_state_dict(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
     """Return the tensors, sharded ones all-gathered one by one onto the host; nothing unless ``keep``. Collective."""
     result = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+        full = full_tensor(tensor)
         if keep:
-            result[name] = full
+            result[name] = full if full is tensor else full.cpu()
     return result
 
 
@@ -196,19 +190,8 @@ def unsharded_copy(model: LanguageModel) -> LanguageModel:
         return model
     with torch.device("meta"):
         copy = LanguageModel(model.config, model.vocab_size, model.languages, model.pad)
-    full = {name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in weights.items()}
-    copy.load_state_dict(full, assign=True)
+    copy.load_state_dict({name: full_tensor(weight) for name, weight in weights.items()}, assign=True)
     return copy.train(model.training)
-
-
-def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the part of ``tensor`` that this process holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def full_scalar(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a number that was computed from shards, reduced over the processes. Collective."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -216,16 +199,3 @@ def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if isinstance(like, DTensor) and full.shape == like.shape:
         return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return full.to(like.device)
-
-
-@torch.no_grad()
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy full ``weights`` into a model, sharded or not. They must have its names and shapes."""
-    for name, weight in model.state_dict().items():
-        weight.copy_(shard_like(weights[name], weight))
-
-
-def _one_token() -> Batch:
-    """Return the smallest batch there is."""
-    one = torch.ones(1, 1, dtype=torch.int64)
-    return Batch("mlm", one, 0 * one, 0 * one, None, torch.zeros(1, dtype=torch.int64), one[0])

@@ -27,18 +27,14 @@ class ResumePolicy:
     may_change: tuple[str, ...]
     must_stay: tuple[str, ...] = ()
 
-    def allows(self, key: str, is_new: bool) -> bool:
-        """Return True if ``key`` may differ. ``is_new``: an earlier version wrote the run and did not have the key."""
-        # The best value so far cannot depend on an evaluation that the earlier version did not have.
-        stays = key.startswith(self.must_stay) and not (is_new and key.startswith("evaluate."))
-        return key.startswith(self.may_change) and not stays
-
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return a line for each setting, by key path, that differs, and those of the lines that are not allowed."""
         # A setting that a later version added, and that is not used, is no change.
         keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)}
-        refused = [line for key, line in lines.items() if not self.allows(key, is_new=key not in old)]
+        # The best value so far cannot depend on an evaluation that an earlier version did not have.
+        stays = {k for k in lines if k.startswith(self.must_stay) and (k in old or not k.startswith("evaluate."))}
+        refused = [line for key, line in lines.items() if key in stays or not key.startswith(self.may_change)]
         return list(lines.values()), refused
 
 

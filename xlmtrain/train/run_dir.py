@@ -10,14 +10,14 @@ checkpoints/        see train/checkpoint.py
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,18 +47,14 @@ from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
 
+_REPLACED = ("config.json", "environment.json", "status.json", "metrics.jsonl", "dataset.json", "codes", "vocab")
 RUN = DirectoryKind(
     name="a training run",
     header="config.json",
     keys=frozenset({"run", "model", "data", "optim", "train"}),
     files=(
-        *("config.json", "environment.json", "status.json", "metrics.jsonl", "log.txt", "report.html"),
-        *("dataset.json", "codes", "vocab", ".failed-rank-*"),
-        *(
-            f".{name}.tmp"
-            for name in ("config.json", "environment.json", "status.json", "metrics.jsonl", "dataset.json")
-        ),
-        *(".codes.tmp", ".vocab.tmp"),
+        *("log.txt", "report.html", ".failed-rank-*"),
+        *(name for file in _REPLACED for name in (file, f".{file}.tmp")),
         *("tensorboard/", "tensorboard/events.out.tfevents.*", "tensorboard/projector/*", "tensorboard/projector/*/*"),
         *("checkpoints/", "checkpoints/best.json", "checkpoints/.best.json.tmp"),
         *("checkpoints/step-[0-9]*/", "checkpoints/.step-[0-9]*/"),
@@ -72,16 +68,7 @@ def open_run(config: Config, dataset: Dataset, distributed: Distributed) -> RunD
     inputs: list[str | Path] = [dataset.path, *config.init.word_vectors]
     if config.init.pretrained is not None:
         inputs.append(config.init.pretrained)
-    return RunDirectory(
-        RUN,
-        RESUME_POLICY,
-        config_as_json(config),
-        distributed,
-        overwrite=config.train.overwrite,
-        inputs=inputs,
-        dataset=dataset,
-        hang_timeout=config.train.hang_timeout,
-    )
+    return RunDirectory(RUN, RESUME_POLICY, config_as_json(config), distributed, inputs, dataset)
 
 
 class RunDirectory:
@@ -97,17 +84,14 @@ class RunDirectory:
         policy: ResumePolicy,
         settings: dict[str, Any],
         distributed: Distributed,
-        *,
-        overwrite: bool,
-        inputs: Iterable[str | Path],
+        inputs: Sequence[str | Path],
         dataset: Dataset | None = None,
-        hang_timeout: float = math.inf,
     ) -> None:
         """Create or reopen the directory ``settings["run"]``. Collective: returns when it is complete on the disk.
 
-        ``settings``: what is stored as ``config.json``. ``inputs``: paths that the run reads. ``dataset``: copied, and
-        must be the same at a resume. Raises ConfigError if the directory belongs to a run with other settings or other
-        data, or another process holds it.
+        ``settings``: stored as ``config.json``; ``train.overwrite`` and ``train.hang_timeout`` count here. ``inputs``:
+        paths that the run reads. ``dataset``: copied, and must be the same at a resume. Raises ConfigError if the
+        directory belongs to a run with other settings or other data, or another process holds it.
         """
         failpoint("open")
         self.path, self._kind, self._policy, self._dataset = Path(settings["run"]), kind, policy, dataset
@@ -116,39 +100,22 @@ class RunDirectory:
         """Progress of the run, once it is known."""
         self._warned = False
         self._lock: TextIO | None = None
-        self.watchdog = Watchdog(hang_timeout, self._heartbeat, self._failed)
-        problem: UserError | None = None
-        if self.is_main:
-            try:
-                self._open(settings, overwrite, inputs, distributed)
-            except UserError as error:
-                problem = error
-            except OSError as error:  # a full disk, for example
-                problem = ConfigError(f"run={self.path}: cannot be used ({error})")
-        failed = distributed.any(problem is not None)
-        if problem is not None:
-            raise problem
-        if failed:
-            raise ConfigError(f"run={self.path}: rank 0 cannot use this directory, and says why")
+        self.watchdog = Watchdog(settings["train"]["hang_timeout"], partial(self.status, "running"), self._failed)
+        distributed.run_on_all(lambda: self._open(settings, inputs, distributed) if self.is_main else None)
 
-    def _open(
-        self, settings: dict[str, Any], overwrite: bool, inputs: Iterable[str | Path], distributed: Distributed
-    ) -> None:
+    def _open(self, settings: dict[str, Any], inputs: Sequence[str | Path], distributed: Distributed) -> None:
+        overwrite = settings["train"]["overwrite"]
         check_output_path("run", settings["run"], inputs)
-        if overwrite:
-            check_replaceable("run", self.path, self._kind)
-        else:
-            check_directory("run", self.path, self._kind)
+        (check_replaceable if overwrite else check_directory)("run", self.path, self._kind)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"run={self.path}: cannot make this directory ({error.strerror})") from None
-        self._lock = lock_directory(self.path)
-        try:
-            self._fill(settings, overwrite, distributed)
-        except BaseException:
-            self._lock.close()
-            raise
+            with ExitStack() as until_filled:
+                lock = until_filled.enter_context(lock_directory(self.path))
+                self._fill(settings, overwrite, distributed)
+                until_filled.pop_all()
+            self._lock = lock
+        except OSError as error:  # a full disk, for example
+            raise ConfigError(f"run={self.path}: cannot be used ({error})") from error
 
     def _fill(self, settings: dict[str, Any], overwrite: bool, distributed: Distributed) -> None:
         sync_file(self.path.absolute().parent)
@@ -161,21 +128,16 @@ class RunDirectory:
         log_to_file(self.path / "log.txt")
         for change in changes:
             log.info("another setting than before, %s", change)
-        if self._dataset is not None:
-            self._copy_from(self._dataset.path)
+        for name in ("dataset.json", "codes", "vocab"):
+            if self._dataset is not None and (self._dataset.path / name).exists():  # imported data may lack codes
+                copy = self.path / f".{name}.tmp"
+                shutil.copyfile(self._dataset.path / name, copy)
+                sync_file(copy)
+                os.replace(copy, self.path / name)
         write_json(self.path / "environment.json", _environment(distributed))
         for note in self.path.glob(".failed-rank-*"):
             note.unlink(missing_ok=True)
         self.status("running")
-
-    def _copy_from(self, data: Path) -> None:
-        for name in ("dataset.json", "codes", "vocab"):
-            if not (data / name).exists():
-                continue  # imported data may come without codes
-            copy = self.path / f".{name}.tmp"
-            shutil.copyfile(data / name, copy)
-            sync_file(copy)
-            os.replace(copy, self.path / name)
 
     def __enter__(self) -> RunDirectory:
         self.watchdog.start()
@@ -212,9 +174,6 @@ class RunDirectory:
                 log.warning("status.json is not up to date: %s", error)
             self._warned = True
 
-    def _heartbeat(self) -> None:
-        self.status("running")
-
     def _failed(self, reason: str, alone: bool = False) -> None:
         """Write ``reason`` to ``status.json``; other processes than the main one leave it in a file for that.
 
@@ -235,16 +194,15 @@ class RunDirectory:
 
         Raises ConfigError if one of them may not change, or the data is another.
         """
-        before = self.path / "config.json"
-        if not before.is_file():
+        if not (self.path / "config.json").is_file():
             return []
-        old, new = flatten(current_settings(read_json(before))), flatten(settings)
+        old = flatten(current_settings(read_json(self.path / "config.json")))
         if "imported" in old:
             raise ConfigError(
                 f"run={self.path}: an imported model is in this directory; start from it with "
                 f"init.pretrained={self.path} and give the run another directory"
             )
-        lines, refused = self._policy.compare(old, new)
+        lines, refused = self._policy.compare(old, flatten(settings))
         copy = self.path / "dataset.json"  # missing if the first start was killed early
         if self._dataset is not None and copy.is_file():
             fingerprint, current = read_json(copy).get("fingerprint", "none"), self._dataset.fingerprint

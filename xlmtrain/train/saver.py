@@ -1,43 +1,43 @@
-"""Save a run: every process takes part, the main one writes."""
+"""Save and resume a run: every process takes part, the main one writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from xlmtrain.errors import CheckpointError
-from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.model.language_model import check_state_dict
+from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
-from xlmtrain.train.parallel import full_state_dict
-from xlmtrain.train.state import SelectionState, optimizer_tensors
+from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.checkpoint_io import Tensors
+from xlmtrain.train.parallel import full_state_dict, shard_like
+from xlmtrain.train.state import SelectionState
+from xlmtrain.train.step import OptimizerStep
+
+log = logging.getLogger(__name__)
+
+_GROUP_STEP = "group_step"
 
 
 @dataclass
 class RunSaver:
-    """Saves weights, optimizer, loss scale and state. All methods but ``close`` are collective.
+    """Saves weights, optimizer, loss scale and ``state``. Collective. ``metric``: name of the selection metric."""
 
-    ``checkpointer``: None on all processes but the main one. ``metric``: name of the selection metric.
-    ``still_alive``: called every second while the processes wait for the disk.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    step: OptimizerStep
     state: SelectionState
     metric: str
-    checkpointer: AsyncCheckpointer | None
-    distributed: Distributed
-    still_alive: Callable[[], None]
-    _saved: tuple[int, int] = field(init=False)
+    checkpointer: AsyncCheckpointer
 
     def __post_init__(self) -> None:
         self._saved = self._version()
 
     def _version(self) -> tuple[int, int]:
-        """Return (step, last evaluated step), which identifies what a checkpoint would contain."""
+        """Return what identifies the content of a checkpoint."""
         return self.state.step, self.state.evaluated
 
     @property
@@ -51,48 +51,70 @@ class RunSaver:
         return self._saved[0]
 
     @property
-    def has_failed(self) -> bool:
-        """True on the main process if :meth:`wait` is going to raise."""
-        return self.checkpointer is not None and self.checkpointer.has_failed()
-
-    def update_best(self) -> None:
-        """Write ``best.json`` again, which an interrupted start may have left out of date."""
-        if self.checkpointer is not None:
-            self.checkpointer.update_best(self._best())
+    def best(self) -> Best | None:
+        """The best evaluation so far, None before the first."""
+        state = self.state
+        return None if state.best is None else Best(state.best_step, self.metric, state.best)
 
     def save(self) -> None:
         """Copy the run and start to write its checkpoint, after the one before is on the disk."""
-        self.wait()
-        weights = full_state_dict(self.model.state_dict(), self.distributed.is_main)
-        optimizer = full_state_dict(optimizer_tensors(self.optimizer, self.model), self.distributed.is_main)
-        if self.checkpointer is not None:
-            state = {"progress": self.state.to_json(), "scaler": self.scaler.state_dict()}
-            self.checkpointer.save(self.state.step, weights, optimizer, state, self._best())
+        self.checkpointer.wait()
+        step, is_main = self.step, self.step.distributed.is_main
+        weights = full_state_dict(step.model.state_dict(), is_main)
+        optimizer = full_state_dict(optimizer_tensors(step.optimizer, step.model), is_main)
+        state = {"progress": asdict(self.state), "scaler": step.scaler.state_dict()}
+        self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
 
-    def wait(self) -> None:
-        """Wait until the disk has what is being written. Raises the error that ended the checkpointer, on all ranks.
 
-        The main process answers every second, so no time limit of a collective is reached.
-        """
-        while self.distributed.any(self.checkpointer is not None and self.checkpointer.is_saving(patience=1.0)):
-            self.still_alive()
-        if self.distributed.any(self.has_failed):
-            if self.checkpointer is not None:
-                self.checkpointer.wait()
-            raise CheckpointError("the main process cannot write checkpoints; its message gives the reason")
+def resume(store: CheckpointManager, step: OptimizerStep) -> dict[str, Any] | None:
+    """Load weights, optimizer state and loss scale. Returns the saved progress, or None without a checkpoint.
 
-    def finish(self) -> None:
-        """Wait for the last checkpoint. Raises CheckpointError if it could not be written."""
-        self.wait()
-        if self.checkpointer is not None:
-            self.checkpointer.finalize()
+    Every process reads for itself, from shared storage. Raises CheckpointError if the checkpoint does not fit the
+    model, ConfigError if the processes did not find the same one.
+    """
+    failpoint("resume")
+    checkpoint = store.latest()
+    newest = checkpoint.state["progress"]["step"] if checkpoint else 0
+    step.distributed.assert_same({"newest step": newest}, "checkpoints (the run directory must be on shared storage)")
+    if checkpoint is None:
+        return None
+    check_state_dict(step.model, checkpoint.model, str(checkpoint.path))
+    with torch.no_grad():
+        for name, weight in step.model.state_dict().items():
+            weight.copy_(shard_like(checkpoint.model[name], weight))
+    load_optimizer_tensors(step.optimizer, step.model, checkpoint.optimizer)
+    if step.scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
+        window = step.scaler.get_growth_interval()
+        step.scaler.load_state_dict(checkpoint.state["scaler"])
+        step.scaler.set_growth_interval(window)  # a setting, which may have changed
+    if step.distributed.is_main:
+        log.info("resumed from %s", checkpoint.path)
+    progress: dict[str, Any] = checkpoint.state["progress"]
+    return progress
 
-    def close(self) -> None:
-        """Wait for the writing thread, also after an error."""
-        if self.checkpointer is not None:
-            self.checkpointer.close()
 
-    def _best(self) -> Best | None:
-        state = self.state
-        return None if state.best is None else Best(state.best_step, self.metric, state.best)
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
+    """Return the optimizer's state as ``<kind>.<parameter name>`` -> tensor."""
+    tensors = {
+        f"{kind}.{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+    if "step" in optimizer.param_groups[0]:  # apex counts steps per group, torch per parameter
+        tensors[_GROUP_STEP] = torch.tensor(optimizer.param_groups[0]["step"])
+    return tensors
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Tensors) -> None:
+    """Restore the state that :func:`optimizer_tensors` gave. Raises CheckpointError if it is another model's."""
+    parameters = dict(model.named_parameters())
+    for key, tensor in tensors.items():
+        if key == _GROUP_STEP:
+            for group in optimizer.param_groups:
+                group["step"] = int(tensor)
+            continue
+        kind, _, name = key.partition(".")
+        if name not in parameters:
+            raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
+        optimizer.state[parameters[name]][kind] = shard_like(tensor, parameters[name])

@@ -1,16 +1,11 @@
-"""The state of a run besides its weights, and the optimizer's state by name."""
+"""The state of a run besides its weights and optimizer."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import nn
-
 from xlmtrain.data.sampling import SamplerState
-from xlmtrain.errors import CheckpointError
-from xlmtrain.train.parallel import shard_like
 
 
 @dataclass(kw_only=True)
@@ -29,10 +24,7 @@ class SelectionState:
     without_best: int = 0
 
     def add_evaluation(self, value: float, rising: bool) -> bool:
-        """Record an evaluation at the current step. Returns True if ``value`` is the best so far.
-
-        ``rising``: larger is better.
-        """
+        """Record an evaluation; return True if ``value`` is the best so far. ``rising``: larger is better."""
         self.evaluated = self.step
         improved = self.best is None or (value > self.best if rising else value < self.best)
         if improved:
@@ -44,10 +36,6 @@ class SelectionState:
     def out_of_patience(self, patience: int) -> bool:
         """Return True after ``patience`` evaluations in a row without a new best; 0 is endless patience."""
         return 0 < patience <= self.without_best
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass
@@ -67,37 +55,6 @@ class TrainState(SelectionState):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainState:
-        """Return the state that :meth:`to_json` gave."""
+        """Return the state that a checkpoint has."""
         cursors = {name: (epoch, number) for name, (epoch, number) in value["cursors"].items()}
         return cls(**{**value, "cursors": cursors})
-
-
-_GROUP_STEP = "group_step"
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state as ``<kind>.<parameter name>`` -> tensor."""
-    tensors = {
-        f"{kind}.{name}": value
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
-    if "step" in optimizer.param_groups[0]:  # apex counts steps per group, torch per parameter
-        tensors[_GROUP_STEP] = torch.tensor(optimizer.param_groups[0]["step"])
-    return tensors
-
-
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
-) -> None:
-    """Restore the state that :func:`optimizer_tensors` gave. Raises CheckpointError if it is another model's."""
-    parameters = dict(model.named_parameters())
-    for key, tensor in tensors.items():
-        if key == _GROUP_STEP:
-            for group in optimizer.param_groups:
-                group["step"] = int(tensor)
-            continue
-        kind, _, name = key.partition(".")
-        if name not in parameters:
-            raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
-        optimizer.state[parameters[name]][kind] = shard_like(tensor, parameters[name])

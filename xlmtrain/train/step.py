@@ -12,12 +12,13 @@ from torch import nn
 from xlmtrain.config.schema import Config, FusedAdam, OptimConfig, Precision
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint_value
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.train.parallel import Parallel, full_scalar
+from xlmtrain.train.parallel import Parallel, full_tensor
 
 
 @dataclass
@@ -29,7 +30,6 @@ class StepOutput:
     finite or the loss was above the limit.
     """
 
-    step: int
     losses: torch.Tensor
     targets: list[float]
     grad_norm: torch.Tensor
@@ -39,44 +39,48 @@ class StepOutput:
 
 @dataclass
 class OptimizerStep:
-    """One optimizer step: learning rate, gradient, clipping, update. The gradient comes from a given function.
+    """A model with its optimizer and loss scale. :meth:`take` is one step: learning rate, gradient, clipping, update.
 
-    ``steps``: length of the schedule. ``limit``: loss per target; None is no limit. A step whose loss is above it, or
-    whose gradient is not finite, leaves weights and optimizer state unchanged.
+    ``steps``: length of the schedule. ``loss_limit``: loss per target; None is no limit. A step whose loss is above it,
+    or whose gradient is not finite, leaves weights and optimizer state unchanged.
     """
 
-    config: OptimConfig
+    optim: OptimConfig
     steps: int
-    parameters: list[nn.Parameter]
+    parallel: Parallel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    precision: Precision
     distributed: Distributed
-    limit: float | None = None
+    loss_limit: float | None = None
 
-    def __call__(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
+    def __post_init__(self) -> None:
+        self.model = self.parallel.model
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def take(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
         """Take step ``step``, from 0. ``backward`` accumulates the scaled gradient and returns the summed losses."""
-        rate = learning_rate(self.config, step, self.steps)
+        rate = learning_rate(self.optim, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = backward()
         self.scaler.unscale_(self.optimizer)
-        clip = self.config.clip_grad_norm
-        norm = full_scalar(nn.utils.clip_grad_norm_(self.parameters, clip if clip > 0 else float("inf")))
+        norm = full_tensor(nn.utils.clip_grad_norm_(self._trained, self.optim.clip_grad_norm or float("inf")))
         skipped = (~torch.isfinite(norm)).to(torch.float32)
-        if self.limit is not None:
+        if self.loss_limit is not None:
             loss = sum(self.distributed.all_reduce_sum(losses.tolist())) / max(sum(targets), 1.0)
-            skipped.fill_(max(float(skipped), float(loss > self.limit)))
+            skipped.fill_(max(float(skipped), float(loss > self.loss_limit)))
         self._update(skipped)
         self.optimizer.zero_grad()
-        return StepOutput(step, losses, targets, norm, skipped, rate)
+        return StepOutput(losses, targets, norm, skipped, rate)
 
     def _update(self, skipped: torch.Tensor) -> None:
         """Step the optimizer unless ``skipped``; the host does not wait to know."""
         if self.scaler.is_enabled():
-            if self.limit is None or not skipped.item():
+            if self.loss_limit is None or not skipped.item():
                 self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.config.fused is FusedAdam.torch:
+        elif self.optim.fused is FusedAdam.torch:
             # torch's fused kernels skip the update where this flag is set; GradScaler uses it too.
             self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -84,12 +88,14 @@ class OptimizerStep:
             self.optimizer.step()
 
 
-class TrainStep:
+class TrainStep(OptimizerStep):
     """Compute the gradient of a global batch and step the optimizer.
 
     The loss is the sum over objectives of the objective's share of the sub-batches times its mean loss per target. The
     mean is over the whole global batch, that is all micro-batches of all processes, not a mean of their means.
     """
+
+    model: LanguageModel
 
     def __init__(
         self,
@@ -99,36 +105,27 @@ class TrainStep:
         precision: Precision,
         distributed: Distributed,
     ) -> None:
-        self._config, self._parallel, self._distributed = config, parallel, distributed
-        self.precision = precision
-        self.scaler = make_scaler(config.train, precision, distributed.device)
-        parameters = [p for p in parallel.module.parameters() if p.requires_grad]
-        self._optimizer_step = OptimizerStep(
-            config.optim, config.train.steps, parameters, optimizer, self.scaler, distributed
-        )
+        scaler = make_scaler(config.train, precision, distributed.device)
+        super().__init__(config.optim, config.train.steps, parallel, optimizer, scaler, precision, distributed)
+        self._seed = config.seed
 
     def __call__(self, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
-        return self._optimizer_step(data.step, targets, partial(self._backward, data, targets))
-
-    def set_loss_limit(self, limit: float | None) -> None:
-        """Set the loss per target above which a step leaves the weights unchanged; None: no limit."""
-        self._optimizer_step.limit = limit
+        return self.take(data.step, targets, partial(self._backward, data, targets))
 
     def _backward(self, data: GlobalBatchShard, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
-        device, world_size = self._distributed.device, self._distributed.world_size
+        device, world_size = self.distributed.device, self.distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
-        missing = self._parallel.missing(len(data.batches))
-        for number, batch in enumerate(data.batches, 1):
+        batches = self.parallel.pad(data.batches)
+        for number, batch in enumerate(batches, 1):
             objective = OBJECTIVES.index(batch.objective)
             weight = data.shares[batch.objective] / max(targets[objective], 1.0)
-            torch.manual_seed(torch_seed(self._config.seed, "dropout", data.step, *batch.key))
-            with self._parallel.micro_batch(batch, last=number == len(data.batches)):
+            torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.key))
+            with self.parallel.micro_batch(batch, last=number == len(batches)):
                 with autocast(self.precision, device):
-                    loss = failpoint_value("loss", self._parallel.module(batch.to(device)))
+                    loss = failpoint_value("loss", self.parallel.module(batch.to(device)))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             losses[objective] += loss.detach()
-        self._parallel.run_empty(missing)
         return losses

@@ -1,10 +1,10 @@
-"""Metrics of a run: collected from its steps, written as one record for several steps."""
+"""Metrics of training steps, written as one record for several steps."""
 
 from __future__ import annotations
 
 import math
 import resource
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -12,10 +12,8 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import GlobalBatchShard
 from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
-from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
-from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import StepMetrics, StepMonitor
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import StepOutput, TrainStep
@@ -26,17 +24,16 @@ class MetricsLog:
     """Collects the outputs of steps and writes their metrics. ``writer``: None on all processes but the main one."""
 
     config: Config
-    model: LanguageModel
     train_step: TrainStep
-    distributed: Distributed
     monitor: StepMonitor
     writer: MetricsWriter | None
     state: TrainState
-    console: Console = field(init=False, default_factory=Console)
-    timer: StepTimer = field(init=False, default_factory=StepTimer)
-    # Steps whose outputs are still on the device, and steps that are in no record yet.
-    _on_device: list[tuple[StepOutput, GlobalBatchShard]] = field(init=False, default_factory=list)
-    _unwritten: list[StepMetrics] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.timer = StepTimer()
+        # Steps whose outputs are still on the device, and steps that are in no record yet.
+        self._on_device: list[tuple[StepOutput, GlobalBatchShard]] = []
+        self._unwritten: list[StepMetrics] = []
 
     def add(self, output: StepOutput, data: GlobalBatchShard) -> None:
         """Add a step. Raises NumericalError as :meth:`StepMonitor.collect`."""
@@ -56,33 +53,31 @@ class MetricsLog:
             return
         self.timer.step_done(0, 0, 0)  # collecting waited for the device to finish the steps
         self.state.seconds += self.timer.seconds
-        metrics = training_metrics(steps, self.state, self.train_step)
-        device, world_size = self.distributed.device, self.distributed.world_size
-        metrics |= throughput_metrics(self.timer, self.config, self.model, self.train_step, device, world_size)
+        metrics = training_metrics(steps, self.state, self.train_step.scaler)
+        metrics |= throughput_metrics(self.timer, self.config, self.train_step)
         if self.writer is not None:
             self.writer.scalars(self.state.step, metrics)
-            self.console.progress(progress_line(metrics, self.state, self.config.train.steps))
+            self.writer.console.progress(progress_line(metrics, self.state, self.config.train.steps))
         self.timer.reset()
 
     def flush(self) -> None:
-        """Hand all records to the system, before a checkpoint refers to them."""
+        """Hand all metrics to the system, before a checkpoint refers to them."""
         if self.writer is not None:
             self.writer.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        self.console.clear()
         if self.writer is not None:
             self.writer.close()
 
 
-def training_metrics(steps: list[StepMetrics], state: TrainState, train_step: TrainStep) -> dict[str, float]:
+def training_metrics(steps: list[StepMetrics], state: TrainState, scaler: torch.amp.GradScaler) -> dict[str, float]:
     """Return the means over ``steps`` of loss per target and gradient norm, the learning rate, and the progress.
 
     A loss that is not finite is in no mean; its step counts as skipped.
     """
     metrics: dict[str, float] = {}
-    finite = [step for step in steps if math.isfinite(sum(step.losses))]
+    finite = [step for step in steps if math.isfinite(step.loss)]
     losses = [sum(step.losses[i] for step in finite) for i in range(len(OBJECTIVES))]
     targets = [sum(step.targets[i] for step in finite) for i in range(len(OBJECTIVES))]
     if finite:
@@ -94,58 +89,49 @@ def training_metrics(steps: list[StepMetrics], state: TrainState, train_step: Tr
     norms = [step.grad_norm for step in steps if not step.skipped]
     if norms:
         metrics["train/grad_norm"] = sum(norms) / len(norms)
-    metrics |= {
-        "train/lr": steps[-1].learning_rate,
-        "progress/tokens": state.tokens,
-        "progress/seconds": state.seconds,
-    }
-    if train_step.scaler.is_enabled():
-        metrics["train/loss_scale"] = train_step.scaler.get_scale()
-    if train_step.scaler.is_enabled() or state.skipped:
+    metrics["train/lr"] = steps[-1].learning_rate
+    metrics |= {"progress/tokens": state.tokens, "progress/seconds": state.seconds}
+    if scaler.is_enabled():
+        metrics["train/loss_scale"] = scaler.get_scale()
+    if scaler.is_enabled() or state.skipped:
         metrics["train/skipped_steps"] = state.skipped
     if state.spikes:
         metrics["train/spikes"] = state.spikes
     return metrics
 
 
-def throughput_metrics(
-    timer: StepTimer, config: Config, model: LanguageModel, train_step: TrainStep, device: torch.device, world_size: int
-) -> dict[str, float]:
+def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) -> dict[str, float]:
     """Return tokens per second, the share of time spent waiting for data, token density, memory, utilization.
 
-    Without elapsed time the speed is 0.
+    Without elapsed time the speed is 0. Memory: the peak that torch allocated on a GPU, or resident on a CPU.
     """
+    device, world_size = train_step.distributed.device, train_step.distributed.world_size
+    if device.type == "cuda":
+        memory = float(torch.cuda.max_memory_allocated(device))
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
     per_second = timer.tokens / timer.seconds if timer.seconds > 0 else 0.0
     speed = {
         "speed/tokens_per_second": per_second,
         "speed/data_wait_share": timer.waiting / max(timer.seconds, 1e-9),
         "speed/token_density": timer.tokens / max(timer.positions, 1.0),
-        "speed/peak_memory_gb": _peak_memory(device) / 1e9,
+        "speed/peak_memory_gb": memory / 1e9,
     }
     peak = peak_flops(device, train_step.precision)
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
-        vocab = model.encoder.token_embeddings.num_embeddings
-        useful = per_second * flops_per_token(config.model, vocab, length, scored)
+        useful = per_second * flops_per_token(config.model, train_step.model.vocab_size, length, scored)
         speed["speed/mfu"] = useful / (peak * world_size)
     return speed
 
 
 def progress_line(metrics: dict[str, float], state: TrainState, steps: int) -> str:
     """Return one line for the terminal on the progress of a run of ``steps`` steps."""
-    step = state.step
     losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
     norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
-    left = state.seconds / max(step, 1) * (steps - step)
+    left = state.seconds / max(state.step, 1) * (steps - state.step)
     return (
-        f"step {step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
+        f"step {state.step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
         f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
         f"wait {metrics['speed/data_wait_share']:.1%} | ETA {duration(left)}"
     )
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Return the peak of the memory that torch allocated on a GPU, or of this process's resident memory, in bytes."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
