@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
+from xlmtrain.data.spans import continued_subwords, sample_spans, span_ids, whole_words
 from xlmtrain.diagnostics.finding import Finding, error, warning
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.validator import Validator
@@ -105,14 +105,14 @@ def unk_warnings(corpus: str, rate: float) -> Iterator[Finding]:
 
 def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iterator[Finding]:
     """Yield what the prepared data and its statistics show; ``model``: the one to be trained, if known."""
-    words = WordCounter(dataset.vocab)
-    yield from vocab_warnings(len(dataset.vocab), words.parts)
+    continued = continued_subwords(dataset.vocab)
+    yield from vocab_warnings(len(dataset.vocab), int(continued.sum()))
     if model is not None:
         yield from _model_warnings(len(dataset.vocab), model)
     markers = _marker_ids(dataset.vocab)
     pairs = set()
     for name in dataset.header.corpora:
-        yield from _corpus_warnings(dataset.corpus(name), words, markers)
+        yield from _corpus_warnings(dataset.corpus(name), continued, markers)
         if name.count(".") == 2:
             pairs.add(tuple(name.split(".")[:2]))
     for split, pair in sorted(pairs):
@@ -145,7 +145,7 @@ def _model_warnings(size: int, model: ModelConfig) -> Iterator[Finding]:
         )
 
 
-def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
+def _corpus_warnings(corpus: Corpus, continued: np.ndarray, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
     language = corpus.name.rpartition(".")[2]
     tokens = unknown = spans = 0
     others: Counter[str] = Counter()
@@ -154,7 +154,7 @@ def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.n
         tokens += len(ids) - len(sentences)
         unknown += int(np.count_nonzero(ids == UNK))
         if len(ids):
-            whole = ids[words.whole(ids)]
+            whole = whole_words(ids, continued)
             counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
             spans += 1
             if other := detected_language(language, counts):
