@@ -233,3 +233,11 @@ def test_a_missing_ray_says_how_to_install_it(
     monkeypatch.setattr(ray, "ray", None)
     with pytest.raises(ConfigError, match="pip install ray"):
         list(ray.run_on_ray(work.directory, tasks, 1))
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[1]", b"\xff"])
+def test_a_share_of_no_list_of_tasks_is_one_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "nope").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"tasks=.*nope: not a list of tasks .*; give the .*tasks\.json"):
+        list(run_share(tmp_path / "nope", 0, 1))

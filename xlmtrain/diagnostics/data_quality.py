@@ -57,9 +57,9 @@ def raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
     for file in statistics.files:
         yield from _raw_file_warnings(file)
     for total in statistics.totals():
-        if overlap := total.dropped["overlap"]:
+        if repeated := total.dropped["decontaminate"]:
             yield warning(
-                f"{total.file}: {overlap:,} lines are in the validation or test text, too; they were left out"
+                f"{total.file}: {repeated:,} lines are in the validation or test text, too; they were left out"
             )
     for total in statistics.totals():
         if total.subwords > _SUBWORDS_PER_WORD * total.words:

@@ -80,7 +80,15 @@ def _last_log_line(logs: Path, stage: str) -> str:
 
 
 def run_share(tasks: Path, share: int, of: int) -> Iterator[str]:
-    """Run every ``of``-th task of the file, from number ``share`` on, as one array task does; yields the keys."""
-    listed = [BuildTask(*item) for item in json.loads(tasks.read_bytes())]
+    """Run every ``of``-th task of the file, from number ``share`` on, as one array task does; yields the keys.
+
+    Raises ConfigError if the file is not a list of tasks.
+    """
+    try:
+        listed = [BuildTask(*item) for item in json.loads(tasks.read_bytes())]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"tasks={tasks}: not a list of tasks ({error}); give the {{stage}}.tasks.json of a running preparation"
+        ) from None
     for task in listed[share::of]:
         yield run_task(tasks.parent, task)
