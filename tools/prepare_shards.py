@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xlmtrain.config.load import parse_args, user_errors
 from xlmtrain.errors import ConfigError
-from xlmtrain.prepare.executors.slurm import run_share
+from xlmtrain.prepare.executors import run_share
 
 
 @dataclass

@@ -19,10 +19,9 @@ from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare import encode_stage, global_stages, shard_raw, tokenize_stage
+from xlmtrain.prepare import encode_stage, executors, global_stages, shard_raw, tokenize_stage
 from xlmtrain.prepare import pipeline as prepare_module
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
-from xlmtrain.prepare.executors import local
 from xlmtrain.prepare.output import open_store
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import FileStatistics, Statistics
@@ -194,7 +193,7 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     monkeypatch.setattr(encode_stage, "CACHED_WORDS", 10)
     monkeypatch.setattr(tokenizer, "CACHE_SIZE", 10)
     monkeypatch.setattr(tokenizer, "CACHE_KEPT", 5)
-    monkeypatch.setattr(local, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(executors, "PARALLEL_BYTES", 0)
     for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)
         assert contents(work.directory / "more") == contents(work.output)

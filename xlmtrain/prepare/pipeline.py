@@ -123,15 +123,13 @@ class PreparePipeline:
     def shard(self) -> list[_Shard]:
         """Read every file once, so that faults in the text show before the long stages."""
         tasks = {text: shard_task(text, self._config) for text in self._texts}
-        self._scheduler.run_sharded("shard", list(tasks.values()))
         shards = []
-        for text, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
+        for text, result in self._scheduler.run_sharded("shard", tasks).items():
             for file, words in zip(self._files[text], result["words"]):
                 file.lines, file.segmented = result["lines"], result["segmented"]
                 file.reads_like = detected_language(file.language, words)
                 file.drop(result["dropped"])
-            shards += [_Shard(text, task.key, number, **shard) for number, shard in enumerate(result["shards"])]
+            shards += [_Shard(text, tasks[text].key, number, **shard) for number, shard in enumerate(result["shards"])]
         self._train = {shard for shard in shards if shard.text.split == "train"}
         return shards
 
@@ -179,9 +177,7 @@ class PreparePipeline:
                 "sample": [self._rates[language] for language in languages] if is_train else [],
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
-        self._scheduler.run_sharded("tokenize", list(tasks.values()))
-        for shard, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
+        for shard, result in self._scheduler.run_sharded("tokenize", tasks).items():
             for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
                 file.words += words
@@ -236,7 +232,7 @@ class PreparePipeline:
                 "count": self._config.vocab.file is None and shard in self._train,
             }
             tasks[shard] = BuildTask("encode", arguments, shard.bytes)
-        self._scheduler.run_sharded("encode", list(tasks.values()))
+        self._scheduler.run_sharded("encode", tasks)
         return tasks
 
     def make_vocab(self, encoded: ShardTasks, subwords: str) -> str:
@@ -250,27 +246,26 @@ class PreparePipeline:
 
     def assemble(self, encoded: ShardTasks, codes: str, subwords: str, vocab: str) -> dict[str, BuildTask]:
         """Concatenate the shards of every corpus."""
-        files: dict[str, list[FileStatistics]] = {}
-        shards: dict[str, list[list[str]]] = {}  # of a corpus: encode key, tokenize key, language
-        owners: dict[str, list[FileStatistics]] = {}  # of a corpus: the file of each of its shards
+        corpora: dict[str, list[tuple[FileStatistics, list[BuildTask]]]] = {}
         for text in self._texts:
             own = [task for shard, task in encoded.items() if shard.text == text]
             for file in self._files[text]:
-                name = corpus_name(text.split, file.language, text.pair)
-                files.setdefault(name, []).append(file)
-                shards.setdefault(name, []).extend([task.key, task.arguments["tokens"], file.language] for task in own)
-                owners.setdefault(name, []).extend([file] * len(own))
+                corpora.setdefault(corpus_name(text.split, file.language, text.pair), []).append((file, own))
         tasks = {}
-        for name, keys in shards.items():
-            sources = [Path(file.file).name for file in files[name]]
-            paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in keys]
-            arguments = {"shards": keys, "codes": codes, "subwords": subwords, "vocab": vocab, "sources": sources}
-            size = sum(path.stat().st_size for path in paths)
-            tasks[name] = BuildTask("assemble", {"name": name, **arguments}, size)
-        self._scheduler.run_sharded("assemble", list(tasks.values()))
-        for name, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
-            for file, counted, unknown in zip(owners[name], result["subwords"], result["unknown"]):
+        for name, files in corpora.items():
+            arguments = {
+                "name": name,
+                "shards": [[task.key, task.arguments["tokens"], file.language] for file, own in files for task in own],
+                "codes": codes,
+                "subwords": subwords,
+                "vocab": vocab,
+                "sources": [Path(file.file).name for file, _ in files],
+            }
+            paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in arguments["shards"]]
+            tasks[name] = BuildTask("assemble", arguments, sum(path.stat().st_size for path in paths))
+        for name, result in self._scheduler.run_sharded("assemble", tasks).items():
+            owners = [file for file, own in corpora[name] for _ in own]
+            for file, counted, unknown in zip(owners, result["subwords"], result["unknown"]):
                 file.subwords += counted
                 file.unknown += unknown
             self._unknown_words[name] = result["unknown_words"]

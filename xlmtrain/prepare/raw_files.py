@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
@@ -104,34 +105,35 @@ class _ZstdReader(io.RawIOBase):
     """Zstandard reader that raises EOFError for a truncated file, unlike the library's own."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._input = b""
-        self._output = memoryview(b"")
-        self._at_boundary = True
+        self._blocks = _zstd_blocks(path.open("rb"))
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._output:
-            self._input = self._input or self._file.read(BLOCK_BYTES // 8)
-            if not self._input:
-                if not self._at_boundary:
-                    raise EOFError("compressed file ended before the end of a frame")
+        while not self._rest:
+            if (block := next(self._blocks, None)) is None:
                 return 0
-            self._output = memoryview(self._frame.decompress(self._input))
-            self._input, self._at_boundary = self._frame.unused_data, self._frame.eof
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-        count = min(len(buffer), len(self._output))
-        buffer[:count] = self._output[:count]
-        self._output = self._output[count:]
+            self._rest = memoryview(block)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+
+def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
+    frame = None
+    with file:
+        while content := file.read(BLOCK_BYTES // 8):
+            while content:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(content)
+                content = frame.unused_data
+                if frame.eof:
+                    frame = None
+    if frame is not None:
+        raise EOFError("compressed file ended before the end of a frame")
 
 
 @dataclass(frozen=True)
