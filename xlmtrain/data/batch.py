@@ -102,7 +102,7 @@ def make_batch(
     return Batch(
         objective,
         torch.from_numpy(inputs),
-        torch.from_numpy(np.array(sequences.positions)),  # copies, because windows of a stream share these arrays
+        torch.from_numpy(np.array(sequences.positions)),  # copies, because a source's sub-batches share these arrays
         torch.from_numpy(np.array(sequences.languages)),
         torch.from_numpy(sequences.lengths) if padded else None,
         torch.from_numpy(index),

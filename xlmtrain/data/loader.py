@@ -53,8 +53,8 @@ class GlobalBatchShard:
 class Loader:
     """Builds this process's shard of each global batch: sub-batch i goes to process i modulo ``world_size``.
 
-    A global batch depends on the settings and the step only, not on the number of processes or the micro-batch size.
-    Raises ConfigError if the number of processes does not divide the number of sub-batches.
+    A global batch does not depend on the number of processes or the micro-batch size. Raises ConfigError if the number
+    of processes does not divide the number of sub-batches.
     """
 
     def __init__(self, config: Config, dataset: Dataset, rank: int = 0, world_size: int = 1) -> None:

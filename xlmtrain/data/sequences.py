@@ -37,7 +37,7 @@ def windows(ids: DiskArray, starts: np.ndarray, length: int) -> np.ndarray:
     return ids.gather_spans(begins.tolist(), ends.tolist()).reshape(-1, length).astype(np.int64)
 
 
-def stream_sequences(tokens: np.ndarray, language: int) -> Sequences:
+def window_sequences(tokens: np.ndarray, language: int) -> Sequences:
     """Return full sequences ``tokens`` (B, T) of one language, with positions from 0."""
     count, length = tokens.shape
     positions = np.broadcast_to(np.arange(length), tokens.shape)
@@ -51,7 +51,7 @@ def sentence_sequences(sentences: list[np.ndarray], language: int) -> Sequences:
     valid = column < lengths[:, None]
     tokens = np.where(valid, EOS, PAD)
     tokens[valid & (column > 0)] = np.concatenate(sentences)
-    return stream_sequences(tokens, language)._replace(lengths=lengths)
+    return window_sequences(tokens, language)._replace(lengths=lengths)
 
 
 def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int]) -> Sequences:

@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.sequences import Sequences, pair_sequences, stream_sequences, windows
+from xlmtrain.data.sequences import Sequences, pair_sequences, window_sequences, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 
@@ -48,7 +48,7 @@ class WindowSource:
                 f"{corpus.name}: {len(corpus.ids)} tokens, less than one sequence of data.sequence_length={length}"
             )
         # Positions, languages and lengths are the same for all sub-batches.
-        self._shared = stream_sequences(np.zeros((count, length), dtype=np.int64), language)
+        self._shared = window_sequences(np.zeros((count, length), dtype=np.int64), language)
         self._epoch = -1
 
     def sub_batch_count(self, epoch: int) -> int:

@@ -14,7 +14,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, stream_sequences
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
 
@@ -88,7 +88,7 @@ class ValidationSet:
         for start in range(0, count, size):
             place = np.arange(start * length, min(start + size, count) * length) - fill
             tokens = np.where(place < 0, EOS, ids[np.maximum(place, 0)]).astype(np.int64)
-            yield stream_sequences(tokens.reshape(-1, length), self._languages[0])
+            yield window_sequences(tokens.reshape(-1, length), self._languages[0])
 
     def _pair_batches(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Yield both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer at a time."""

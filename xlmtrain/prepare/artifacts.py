@@ -2,11 +2,9 @@
 
 A :class:`BuildTask` is one piece of work: a stage and its arguments, which name the input (files with size and time of
 change, or keys of earlier tasks) and every setting that matters. Its result is an *artifact*, a directory
-``{stage}/{key}`` that appears complete, by renaming; the key is a checksum of stage, arguments and code. Therefore:
-
-* a preparation that is started again after an interruption builds only the missing artifacts;
-* artifacts of other input, settings or code have other keys: they are not used, and are removed;
-* a task can run in any process, on any machine that shares the directory, in any order, even twice.
+``{stage}/{key}`` that appears complete, by renaming; the key is a checksum of stage, arguments and code. So a
+preparation that is started again builds only what is missing, and a task can run on any machine that shares the
+directory, even twice.
 """
 
 from __future__ import annotations

@@ -64,11 +64,8 @@ ShardTasks = dict[_Shard, BuildTask]
 def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
     """Create ``config.output`` (layout: :mod:`xlmtrain.data.format`) with ``codes``, ``vocab`` and ``statistics.json``.
 
-    ``on_raw_text``: called with the statistics of the raw text, before the long work.
-
-    Progress goes to stdout. The output appears when it is complete; until then everything is beside it in
-    ``.{name}.partial``, from where the same command resumes after an interruption. Raises DataError for faults in the
-    text, the codes, the vocabulary or the output.
+    ``on_raw_text``: called with the statistics of the raw text, before the long work. The output appears when it is
+    complete. Raises DataError for faults in the text, the codes, the vocabulary or the output.
     """
     texts = find_texts(config)
     output = check_output(config, texts)

@@ -53,11 +53,11 @@ def shard_raw(
     shard_bytes: int,
     clean: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the shards of a raw text to ``out``.
+    """Write the shards of a raw text to ``out``. Raises DataError with file and line for text that ``clean`` does not
+    tolerate.
 
-    Returns ``shards``: lines and bytes of each; ``lines`` in the raw files; ``dropped``: lines by reason; ``words``:
-    :func:`~xlmtrain.text.langid.marker_words` of each side; ``segmented``: lines that contain ``@@``. Raises DataError
-    with file and line for text that ``clean`` does not tolerate.
+    In the result, ``words`` are :func:`~xlmtrain.text.langid.marker_words` of each side, ``segmented`` lines contain
+    ``@@``.
     """
     text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files))
     checks = _Checks(text, CleanConfig(**clean))

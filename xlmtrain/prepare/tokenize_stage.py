@@ -39,10 +39,8 @@ def tokenize(
 ) -> dict[str, Any]:
     """Clean and tokenize a shard; the files are described in :mod:`xlmtrain.prepare.token_shards`.
 
-    ``raw``, ``held_out``, ``duplicates``: keys of the artifacts with the raw lines and with the lines to drop.
-    ``sample``: for each language the fraction of the text whose words are counted; empty if this is not training text.
-    Returns sentences, words per language, lines dropped by reason, and for training text the number of words counted
-    and the characters that occur.
+    ``raw``, ``held_out``, ``duplicates``: keys of artifacts. ``sample``: for each language the fraction of the text
+    whose words are counted for BPE training, and the characters listed; empty if this is not training text.
     """
     tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
     for tokenizer in tokenizers:
