@@ -28,7 +28,6 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
-from xlmtrain.data.format import id_dtype
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
@@ -115,7 +114,7 @@ def sacremoses_tokens(sample: Sample) -> None:
 def our_ids(sample: Sample) -> None:
     """Turn tokens, numbered as tokenization leaves them, into ids."""
     place = sample.directory / "prepared"
-    encoder = BpeEncoder(place / "codes", place / "vocab", id_dtype(len(Vocab.read(place / "vocab"))))
+    encoder = BpeEncoder(place / "codes", place / "vocab")
     for language in sample.languages:
         rows = encoder.rows(json.loads(sample.path("words", language).read_text(encoding="utf-8")))
         numbers = np.fromfile(sample.path("numbers", language), np.int32)

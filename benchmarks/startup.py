@@ -38,7 +38,7 @@ def main(config: Config) -> None:
     begin, unpadded, positions = time.process_time(), 0.0, 0.0
     while time.process_time() - begin < CPU_SECONDS:
         step = loader.make(step.step + 1, step.sampler_state)
-        unpadded, positions = unpadded + step.tokens, positions + step.positions
+        unpadded, positions = unpadded + step.tokens, positions + step.padded_tokens
     rate = unpadded / (time.process_time() - begin) / 1e6
     print(f"batches: {rate:.1f} million tokens per CPU-second, {unpadded / positions:.2%} not padding")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xlmtrain.config.load import parse_options, user_errors
 from xlmtrain.config.validate import CheckedSettings
-from xlmtrain.prepare.executors.slurm import run_share
+from xlmtrain.prepare.executors import run_share
 
 
 @dataclass

@@ -82,3 +82,21 @@ def test_what_is_not_a_prepared_data_set_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(content)
         with pytest.raises(DataError, match=message):
             Header.read(tmp_path)
+
+
+def test_languages_are_unique_and_those_of_a_corpus_sorted(tmp_path: Path) -> None:
+    """A language's id is its index: another order would give every token another language."""
+    corpora = {"train.en": write_corpus(tmp_path)}
+    for languages, some, good in [
+        (["de", "en"], corpora, True),
+        (["en", "de"], corpora, False),
+        (["de", "de", "en"], corpora, False),
+        (["en", "de"], {}, True),  # a model of another program, in its order
+        (["en", "en"], {}, False),
+    ]:
+        Header(languages, "uint16", 100, "ab", {}, "cd", some).write(tmp_path)
+        if good:
+            assert Header.read(tmp_path).languages == languages
+        else:
+            with pytest.raises(DataError, match=r"dataset\.json: damaged header \(languages .* unique and sorted"):
+                Header.read(tmp_path)

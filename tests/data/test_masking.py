@@ -8,7 +8,7 @@ import pytest
 from tests.support.oracle import Oracle
 from xlmtrain.config.schema import MaskConfig
 from xlmtrain.data.masking import Masker
-from xlmtrain.data.sequences import Sequences, stream_sequences
+from xlmtrain.data.sequences import Sequences, window_sequences
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK
 
@@ -17,7 +17,7 @@ COUNTS = np.array([0] * len(SPECIALS) + [1000] * (WORDS - len(SPECIALS)))
 
 
 def rows_of(tokens: np.ndarray, lengths: np.ndarray | None = None) -> Sequences:
-    rows = stream_sequences(tokens, 0)
+    rows = window_sequences(tokens, 0)
     return rows if lengths is None else Sequences(rows.tokens, rows.positions, rows.languages, lengths)
 
 

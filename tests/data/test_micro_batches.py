@@ -8,7 +8,7 @@ import torch
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, stream_sequences
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import EOS, MASK
 
@@ -36,7 +36,7 @@ def exercises(objective: str) -> list[MaskedBatch]:
             first, second = ([sentence(rng, size) for size in sizes] for _ in range(2))
             rows = pair_sequences(first, second, (0, 1))
         elif number == 1:
-            rows = stream_sequences(rng.integers(20, VOCABULARY, (count, LENGTH)), 1)
+            rows = window_sequences(rng.integers(20, VOCABULARY, (count, LENGTH)), 1)
         else:
             rows = sentence_sequences([sentence(rng, size) for size in (LENGTH - 1, 5, 3)[:count]], 0)
         made.append(next_token_targets(rows) if objective == "clm" else masked(rows, rng))

@@ -8,7 +8,7 @@ import torch
 from tests.support.oracle import Oracle
 from tests.support.tiny import stored
 from xlmtrain.data.batch import make_batch, make_causal_batch
-from xlmtrain.data.sequences import Sequences, pair_sequences, stream_sequences, windows
+from xlmtrain.data.sequences import Sequences, pair_sequences, window_sequences, windows
 from xlmtrain.text.vocab import EOS, PAD
 
 
@@ -64,7 +64,7 @@ def test_batch_predicts_the_originals_at_the_chosen_places() -> None:
 
 
 def test_batch_of_full_rows_has_no_lengths() -> None:
-    rows = stream_sequences(np.full((2, 4), 20), 0)
+    rows = window_sequences(np.full((2, 4), 20), 0)
     assert make_batch("mlm", rows, rows.tokens, rows.tokens == 0).lengths is None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny import stored, write_corpus, write_header
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import SPANS, WordCounter, sample_spans, span_ids
+from xlmtrain.data.spans import SPANS, continued_subwords, count_words, sample_spans, span_ids, whole_words
 from xlmtrain.text.vocab import EOS, Vocab
 
 VOCAB = Vocab([(word, 1) for word in ("the", "un@@", "der@@", "stand", "der", "a")])
@@ -33,13 +33,11 @@ def test_words_are_counted_whole(dataset: Dataset) -> None:
     expected = Counter(
         word for i in range(len(corpus)) for word in VOCAB.decode(corpus.sentence(i)[:-1].tolist()).split()
     )
-    words = WordCounter(VOCAB)
-    for first in range(0, 3000, 700):  # in any pieces
-        words.count(span_ids(corpus, range(first, min(first + 700, 3000))))
-    assert dict(words.most_frequent(10)) == dict(expected)
-    assert [count for _, count in words.most_frequent(4)] == sorted(expected.values(), reverse=True)[:4]
-    assert words.total == sum(expected.values())
-    assert words.parts == 2
+    assert count_words(corpus, VOCAB, len(corpus.ids)) == expected
+    continued = continued_subwords(VOCAB)
+    assert [VOCAB.word(i) for i in np.flatnonzero(continued)] == ["un@@", "der@@"]
+    single = Counter(map(VOCAB.word, whole_words(corpus.ids[:], continued).tolist()))
+    assert single == {word: expected[word] for word in ("the", "der", "a")}
 
 
 def test_a_short_corpus_is_taken_whole_and_a_long_one_evenly(dataset: Dataset) -> None:
@@ -56,7 +54,4 @@ def test_a_short_corpus_is_taken_whole_and_a_long_one_evenly(dataset: Dataset) -
 
 def test_nothing_is_no_trouble() -> None:
     corpus = Corpus("train.de", stored(np.empty(0, np.uint16)), stored(np.zeros(1, np.int64)))
-    words = WordCounter(VOCAB)
-    for some in sample_spans(corpus, 100):
-        words.count(span_ids(corpus, some))
-    assert (words.total, words.most_frequent(3)) == (0, [])
+    assert not count_words(corpus, VOCAB, 100)

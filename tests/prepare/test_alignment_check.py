@@ -65,14 +65,14 @@ def test_a_lost_line_is_found_near_its_place(
     assert f"are {lost} {'ahead of' if side == 0 else 'behind'}" in message
     line = int(message.partition("x.de:")[2].partition(":")[0])
     assert abs(line - (place + 1)) < 60
-    dropped = shard_pairs(tmp_path, sides, OnError.drop)["dropped"]["mismatch"]
+    dropped = shard_pairs(tmp_path, sides, OnError.drop)["dropped"]["misaligned"]
     assert abs(dropped - (3000 - lost - place)) < 250
 
 
 def test_swapped_files_are_found(pairs: tuple[list[bytes], list[bytes]], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.de:1: .* reads like en, .* swapped with .*x\.en; fix"):
         shard_pairs(tmp_path, (pairs[1], pairs[0]))
-    assert shard_pairs(tmp_path, (pairs[1], pairs[0]), OnError.drop)["dropped"] == {"mismatch": 3000}
+    assert shard_pairs(tmp_path, (pairs[1], pairs[0]), OnError.drop)["dropped"] == {"misaligned": 3000}
 
 
 def test_few_lines_and_equal_lines_are_no_evidence() -> None:

@@ -11,15 +11,8 @@ import pytest
 
 from xlmtrain.errors import DataError
 from xlmtrain.prepare import artifacts as work_module
-from xlmtrain.prepare.artifacts import (
-    ArtifactStore,
-    BuildTask,
-    InterruptedWork,
-    link,
-    open_store,
-    publish,
-    remove_finished,
-)
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
+from xlmtrain.prepare.output import link, open_store, publish, remove_finished
 
 
 def make(out: Path) -> dict[str, Any]:

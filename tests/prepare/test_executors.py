@@ -16,10 +16,9 @@ import pytest
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.prepare import executors
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.executors import local, ray, slurm
-from xlmtrain.prepare.executors.local import run_local
-from xlmtrain.prepare.executors.slurm import run_on_slurm, run_share
+from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm, run_share
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.prepare.scheduler import run_tasks
@@ -47,7 +46,7 @@ def work(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture(autouse=True)
 def _processes_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(executors, "PARALLEL_BYTES", 0)
 
 
 def break_one(tasks: Sequence[BuildTask]) -> None:
@@ -152,7 +151,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (directory / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(executors, "POLL_SECONDS", 0.05)
     return directory
 
 
@@ -230,6 +229,14 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
 def test_a_missing_ray_says_how_to_install_it(
     work: ArtifactStore, tasks: list[BuildTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "ray", None)
+    monkeypatch.setattr(executors, "ray", None)
     with pytest.raises(ConfigError, match="pip install ray"):
-        list(ray.run_on_ray(work.directory, tasks, 1))
+        list(run_on_ray(work.directory, tasks, 1))
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[1]", b"\xff"])
+def test_a_share_of_no_list_of_tasks_is_one_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "nope").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"tasks=.*nope: not a list of tasks .*; give the .*tasks\.json"):
+        list(run_share(tmp_path / "nope", 0, 1))

@@ -21,14 +21,14 @@ GIGABYTE = 10**9
 
 # What is done to a line, by what becomes of it: dropped for a reason, or kept.
 KINDS: dict[str, list[Malform]] = {
-    "not_utf8": [
+    "invalid_utf8": [
         lambda line: f"{line} Größe".encode("latin-1"),
         lambda line: line.encode() + b" \xff\xfe",
         lambda line: line.encode() + b" cut \xc3",
         lambda line: line.encode() + b" overlong \xc0\xaf",
         lambda line: line.encode() + b" surrogate \xed\xa0\x80",
     ],
-    "too_many_chars": [
+    "max_chars": [
         lambda line: line.encode() + b" word" * 600,
         lambda line: f"{line} {'ü' * 2001}".encode(),
     ],
@@ -67,7 +67,7 @@ def write_malformed(directory: Path, count: int) -> dict[str, int]:
             side = rng.choice(list(sides))
             sides[side][-1] = rng.choice(KINDS[kind])(sides[side][-1].decode())
     for number, side in ((5, "de"), (7, "en")):  # a line of ten megabytes, of one word and of many
-        injected["too_many_chars"] += sides[side][11 * number] != b""
+        injected["max_chars"] += sides[side][11 * number] != b""
         sides[side][11 * number] = b"x" * 10_000_000 if side == "de" else b"x " * 5_000_000
     for side, lines in sides.items():
         (directory / f"x.{side}").write_bytes(b"".join(line + b"\n" for line in lines))
@@ -94,7 +94,7 @@ def most_resident(*settings: str, addresses: int = 0) -> int:
 
 def test_20000_malformed_lines_are_dropped_for_their_reason_or_mended(tmp_path: Path) -> None:
     injected = write_malformed(tmp_path, 20_000)
-    assert set(injected) == {"not_utf8", "too_many_chars", "empty"}
+    assert set(injected) == {"invalid_utf8", "max_chars", "empty"}
     settings = ["bpe.merges=100", "workers=1", "clean.max_chars=2000", "clean.invalid_utf8=drop"]
     pairs = f"train.pairs={{de-en: ['{tmp_path}/x.{{lang}}']}}"
     assert most_resident(f"output={tmp_path}/data", pairs, *settings) < GIGABYTE / 2

@@ -19,10 +19,10 @@ from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare import encode_stage, global_stages, shard_raw, tokenize_stage
+from xlmtrain.prepare import encode_stage, executors, global_stages, shard_raw, tokenize_stage
 from xlmtrain.prepare import pipeline as prepare_module
-from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, open_store
-from xlmtrain.prepare.executors import local
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
+from xlmtrain.prepare.output import open_store
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import FileStatistics, Statistics
 from xlmtrain.text import tokenizer
@@ -166,7 +166,9 @@ def test_dropped_lines_are_counted_and_pairs_stay_aligned(work: Workplace) -> No
     assert work.text("train.de-en.de") == ["eins </s>", "sechs </s>"]
     assert work.text("train.de-en.en") == ["one </s>", "six </s>"]
     sides = [file for file in statistics.files if file.pair]
-    assert [(file.lines, dropped(file), file.sentences) for file in sides] == [(6, {"empty": 2, "too_long": 2}, 2)] * 2
+    assert [(file.lines, dropped(file), file.sentences) for file in sides] == [
+        (6, {"empty": 2, "max_tokens": 2}, 2)
+    ] * 2
 
 
 def test_several_files_of_a_corpus_follow_one_another(work: Workplace) -> None:
@@ -191,7 +193,7 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     monkeypatch.setattr(encode_stage, "CACHED_WORDS", 10)
     monkeypatch.setattr(tokenizer, "CACHE_SIZE", 10)
     monkeypatch.setattr(tokenizer, "CACHE_KEPT", 5)
-    monkeypatch.setattr(local, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(executors, "PARALLEL_BYTES", 0)
     for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)
         assert contents(work.directory / "more") == contents(work.output)
@@ -435,7 +437,7 @@ def test_lines_in_another_language_are_counted(work: Workplace) -> None:
     work.write("pairs.de", ["Der Hund schläft auf dem Sofa und die Katze sitzt daneben.", english])
     work.write("pairs.en", [english, english])
     statistics = work.prepare(train=work.pairs(), clean=CleanConfig(langid_confidence=0.9))
-    assert [dropped(file) for file in statistics.files] == [{"language": 1}] * 2
+    assert [dropped(file) for file in statistics.files] == [{"langid_confidence": 1}] * 2
     assert len(work.text("train.de-en.en")) == 1
 
 
@@ -449,14 +451,15 @@ def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:
     clean = CleanConfig(drop_duplicates=True, drop_identical=True, max_length_ratio=4, min_latin_fraction=0.5)
     statistics = work.prepare(clean=clean, text=TextConfig(max_tokens=2), **settings)
     german, pair = statistics.files[0], statistics.files[1]
-    assert dropped(german) == {"empty": 1, "duplicate": 2}
-    expected = ["duplicate", "identical", "ratio", "script", "empty", "overlap", "too_long"]
-    assert dropped(pair) == dict.fromkeys(expected, 1)
+    assert dropped(german) == {"empty": 1, "drop_duplicates": 2}
+    expected = "drop_duplicates drop_identical max_length_ratio min_latin_fraction empty decontaminate max_tokens"
+    assert dropped(pair) == dict.fromkeys(expected.split(), 1)
     assert all(file.sentences + sum(file.dropped.values()) == file.lines for file in statistics.files)
     assert work.text("train.de-en.en") == ["one </s>", "two </s>", "three </s>"]
     assert work.text("train.de") == ["sechs </s>", "zwei </s>"]
     header = str(statistics).splitlines()[0].split()
-    assert header[:9] == ["file", "lines", "overlap", "duplicate", "identical", "ratio", "script", "empty", "too"]
+    reasons = "decontaminate drop_duplicates drop_identical max_length_ratio min_latin_fraction empty max_tokens"
+    assert header[:9] == ["file", "lines", *reasons.split()]  # named like the settings, in the order of the checks
     overlap = "train.de-en.de: 1 lines are in the validation or test text, too; they were left out"
     assert overlap in [finding.what for finding in statistics_warnings(statistics)]
 
@@ -471,7 +474,7 @@ def test_by_default_only_what_cannot_be_used_is_dropped(work: Workplace) -> None
 def test_training_lines_of_the_validation_text_may_be_kept(work: Workplace) -> None:
     valid = SplitConfig({"de": [f"{work.directory}/mono.de"]})
     work.write("pairs.de", [*GERMAN[:1], "Neu.", "Alt."])
-    assert dropped(work.prepare(valid=valid, train=work.pairs()).files[0]) == {"overlap": 1}
+    assert dropped(work.prepare(valid=valid, train=work.pairs()).files[0]) == {"decontaminate": 1}
     kept = work.prepare(valid=valid, train=work.pairs(), clean=CleanConfig(decontaminate=False), overwrite=True)
     assert dropped(kept.files[0]) == {}
 
@@ -585,3 +588,15 @@ def test_settings_that_cannot_be_right_are_refused_by_key_path(
     (problem,) = str(caught.value).splitlines()[1:]
     assert problem.startswith(f"  {complaint}")
     work.config(vocab=VocabConfig(max_size=15), valid=SplitConfig(mono={"zh_Hans": ["a"]}, pairs={"de-en": ["a"]}))
+
+
+def test_statistics_of_0_1_0_are_read_with_the_names_of_the_settings(work: Workplace) -> None:
+    statistics = work.prepare()
+    path = work.output / "statistics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["files"][0]["dropped"] = {"overlap": 3, "too_long": 2, "empty": 1}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    read = Statistics.read(path)
+    assert read is not None
+    assert dropped(read.files[0]) == {"decontaminate": 3, "max_tokens": 2, "empty": 1}
+    assert read.files[1:] == statistics.files[1:]

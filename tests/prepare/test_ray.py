@@ -21,7 +21,7 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
-from xlmtrain.prepare.executors.ray import run_on_ray
+from xlmtrain.prepare.executors import run_on_ray
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.prepare.scheduler import run_tasks

@@ -73,8 +73,8 @@ def test_shards_hold_all_lines_in_order_with_a_digest_each(sharder: Sharder) -> 
 def malformed(rng: random.Random) -> tuple[str, bytes]:
     """A kind of damage, and a line that has it."""
     kinds: dict[str, bytes] = {
-        "not_utf8": rng.choice([b"gr\xfc\xdfe", b"a\xed\xa0\x80b", b"\xff\xfe", b"cut \xc3", b"\xc0\xafx"]),
-        "too_many_chars": rng.choice([b"x" * 2001, "ü".encode() * 3000, b"word " * 1000]),
+        "invalid_utf8": rng.choice([b"gr\xfc\xdfe", b"a\xed\xa0\x80b", b"\xff\xfe", b"cut \xc3", b"\xc0\xafx"]),
+        "max_chars": rng.choice([b"x" * 2001, "ü".encode() * 3000, b"word " * 1000]),
         "": rng.choice(
             [
                 *(b"nul \x00 byte", "\ufeffBOM".encode(), b"return\r", "a\u0085b\u2028c".encode(), b"t\ta\tb", b""),
@@ -88,7 +88,7 @@ def malformed(rng: random.Random) -> tuple[str, bytes]:
 
 def test_20000_malformed_lines_are_each_dropped_for_the_right_reason_or_kept(sharder: Sharder) -> None:
     rng = random.Random(32)
-    injected: dict[str, int] = dict.fromkeys(["not_utf8", "too_many_chars", ""], 0)
+    injected: dict[str, int] = dict.fromkeys(["invalid_utf8", "max_chars", ""], 0)
     sides: dict[str, list[bytes]] = {"de": [], "en": []}
     expected: list[tuple[bytes, bytes]] = []
     for i in range(22_000):
@@ -116,7 +116,7 @@ def test_a_line_without_end_does_not_fill_the_memory(sharder: Sharder) -> None:
     result = sharder.shard(max_chars=10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert result["dropped"] == {"too_many_chars": 1}
+    assert result["dropped"] == {"max_chars": 1}
     assert sharder.lines(0, "de") == [b"kurz", b"auch kurz"]
     assert peak < 10_000_000
     with pytest.raises(AssertionError):  # the limit is what bounds it
@@ -146,7 +146,7 @@ def test_lines_without_a_partner(sharder: Sharder) -> None:
     with pytest.raises(DataError, match=r"x\.en has 1 lines, .*x\.de has 3; .*x\.de:2 is the first line without"):
         sharder.shard()
     result = sharder.shard(**DROP)
-    assert (result["lines"], result["dropped"], sharder.lines(0, "de")) == (3, {"mismatch": 2}, [b"eins"])
+    assert (result["lines"], result["dropped"], sharder.lines(0, "de")) == (3, {"misaligned": 2}, [b"eins"])
 
 
 def test_no_lines_make_no_shards(sharder: Sharder) -> None:

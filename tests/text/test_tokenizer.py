@@ -11,8 +11,7 @@ import pytest
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text import tokenizer as tokenizer_module
-from xlmtrain.text.moses import RuleTokenizer
-from xlmtrain.text.normalize import Normalizer
+from xlmtrain.text.moses import Normalizer, RuleTokenizer
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 
 # (language, raw line, tokens joined by spaces); own sentences, results as of Moses' Perl scripts

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from xlmtrain.data.sequences import Sequences, concat_sequences
+from xlmtrain.data.sequences import Sequences
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Batch:
 
     @property
     def causal(self) -> bool:
-        """True if a position attends only to itself and the positions before it."""
+        """True if each position attends only to itself and those before it."""
         return self.objective == "clm"
 
     @property
@@ -47,15 +47,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; the copy to a GPU is asynchronous."""
-        return replace(
-            self,
-            tokens=to_device(self.tokens, device),
-            positions=to_device(self.positions, device),
-            languages=to_device(self.languages, device),
-            lengths=None if self.lengths is None else to_device(self.lengths, device),
-            target_index=to_device(self.target_index, device),
-            targets=to_device(self.targets, device),
-        )
+        moved: dict[str, Any] = {
+            name: to_device(value, device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -73,7 +68,7 @@ class MaskedBatch(NamedTuple):
 
 def next_token_targets(sequences: Sequences) -> MaskedBatch:
     """Return the CLM targets: at every position but the last of a sequence, the token after it."""
-    shifted = replace(sequences, tokens=np.roll(sequences.tokens, -1, axis=1))
+    shifted = sequences._replace(tokens=np.roll(sequences.tokens, -1, axis=1))
     selected = np.arange(sequences.tokens.shape[1]) < sequences.lengths[:, None] - 1
     return MaskedBatch(shifted, sequences.tokens, selected)
 
@@ -81,14 +76,16 @@ def next_token_targets(sequences: Sequences) -> MaskedBatch:
 def concat(batches: Iterable[MaskedBatch]) -> MaskedBatch:
     """Concatenate batches of the same T along B."""
     sequences, inputs, selected = zip(*batches)
-    return MaskedBatch(concat_sequences(sequences), np.concatenate(inputs), np.concatenate(selected))
+    arrays = (np.concatenate(parts) for parts in zip(*sequences))
+    return MaskedBatch(Sequences(*arrays), np.concatenate(inputs), np.concatenate(selected))
 
 
 def split(batch: MaskedBatch, size: int) -> Iterator[MaskedBatch]:
     """Split a batch into parts of ``size`` sequences; the last part may be smaller."""
     for start in range(0, len(batch.inputs), size):
         part = slice(start, start + size)
-        yield MaskedBatch(batch.sequences[part], batch.inputs[part], batch.selected[part])
+        sequences = Sequences(*(array[part] for array in batch.sequences))
+        yield MaskedBatch(sequences, batch.inputs[part], batch.selected[part])
 
 
 def make_batch(
@@ -101,12 +98,13 @@ def make_batch(
 ) -> Batch:
     """Return the batch that predicts ``sequences.tokens`` where ``selected`` (B, T) from ``inputs`` (B, T)."""
     index = np.flatnonzero(selected)
+    padded = sequences.lengths.min() < inputs.shape[1]
     return Batch(
         objective,
         torch.from_numpy(inputs),
-        torch.from_numpy(np.array(sequences.positions)),  # copies, because windows of a stream share these arrays
+        torch.from_numpy(np.array(sequences.positions)),  # copies, because a source's sub-batches share these arrays
         torch.from_numpy(np.array(sequences.languages)),
-        torch.from_numpy(sequences.lengths) if sequences.padded else None,
+        torch.from_numpy(sequences.lengths) if padded else None,
         torch.from_numpy(index),
         torch.from_numpy(sequences.tokens.ravel()[index]),
         name,

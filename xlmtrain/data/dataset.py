@@ -103,33 +103,23 @@ class Dataset:
         """Open both sides of ``{split}.{pair}``, which are aligned sentence by sentence."""
         first, second = (self.corpus(f"{split}.{pair}.{language}") for language in pair.split("-"))
         if len(first) != len(second):
-            raise DataError(
-                f"data.path={self.path}: {first.name} has {len(first)} sentences, {second.name} {len(second)}"
-            )
+            raise DataError(f"{self.path}: {first.name} has {len(first)} sentences, {second.name} {len(second)}")
         return first, second
 
     def verify(self, name: str) -> None:
-        """Read a whole corpus and compare it with its checksums.
-
-        Raises DataError with the file, and the bytes of the damaged shard.
-        """
+        """Read a whole corpus; raises DataError with file and bytes where it does not match its checksums."""
         corpus, header = self.corpus(name), self.header.corpora[name]
-        begin = 0
+        begin, size = 0, corpus.ids.dtype.itemsize
         for shard in header.shards or [Shard(header.tokens, header.ids.sha256)]:
             end = begin + shard.tokens
             if _sha256(corpus.ids, begin, end) != shard.sha256:
-                size = corpus.ids.dtype.itemsize
-                raise DataError(
-                    f"{self.path / header.ids.file}: damaged between bytes {begin * size} and {end * size}: not what "
-                    "was prepared; prepare the data again"
-                )
+                where = f"between bytes {begin * size} and {end * size}"
+                raise DataError(f"{self.path / header.ids.file}: damaged {where}; prepare the data again")
             begin = end
         if begin != header.tokens:
             raise DataError(f"{self.path / HEADER}: damaged header: shards of {begin} tokens in {name}")
         if _sha256(corpus.offsets, 0, len(corpus.offsets)) != header.offsets.sha256:
-            raise DataError(
-                f"{self.path / header.offsets.file}: damaged: not what was prepared; prepare the data again"
-            )
+            raise DataError(f"{self.path / header.offsets.file}: damaged; prepare the data again")
 
     def verify_training(self) -> None:
         """Verify every corpus that training and its evaluations read."""

@@ -1,7 +1,7 @@
 """Arrays that stay on disk and are read on demand.
 
-Files are read with ``pread``, not memory-mapped: a storage error then raises an exception, which can be retried or
-handled, where a mapped page would end the process with a bus error. All processes of a host share the page cache.
+Files are read with ``pread``, not memory-mapped: a storage error then raises an exception, which can be retried, where
+a mapped page would end the process with a bus error.
 """
 
 from __future__ import annotations
@@ -57,21 +57,20 @@ class DiskArray:
     def __getitem__(self, index: slice) -> np.ndarray: ...
 
     def __getitem__(self, index: int | slice) -> int | np.ndarray:
-        if isinstance(index, slice):
-            begin, end, step = index.indices(self._length)
-            assert step == 1, "slices have step 1"
-            return self.gather_spans([begin], [max(end, begin)])
-        place = index if index >= 0 else index + self._length
-        if not 0 <= place < self._length:
-            raise IndexError(index)
-        return int(self.gather_spans([place], [place + 1])[0])
+        place = range(self._length)[index]
+        if isinstance(place, int):
+            return int(self.gather_spans([place], [place + 1])[0])
+        assert place.step == 1, "slices have step 1"
+        return self.gather_spans([place.start], [max(place.start, place.stop)])
 
     def gather_spans(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
         """Return the concatenation of several spans; a span is ``begin`` to ``end - 1``."""
+        size = self.dtype.itemsize
         for pause in (*PAUSES, None):
             try:
                 failpoint("read")
-                return np.frombuffer(self._read(begins, ends), self.dtype)
+                spans = [self._read_bytes(begin * size, end * size) for begin, end in zip(begins, ends)]
+                return np.frombuffer(b"".join(spans), self.dtype)
             except OSError as error:
                 if pause is None:
                     raise DataError(
@@ -82,17 +81,9 @@ class DiskArray:
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _read(self, begins: Sequence[int], ends: Sequence[int]) -> bytes:
-        size = self.dtype.itemsize
-        spans = [(begin * size, end * size) for begin, end in zip(begins, ends)]
-        content = b"".join([os.pread(self._file, end - begin, begin) for begin, end in spans])
-        if len(content) == (sum(ends) - sum(begins)) * size:
-            return content
-        return b"".join([self._read_fully(begin, end) for begin, end in spans])
-
-    def _read_fully(self, begin: int, end: int) -> bytes:
+    def _read_bytes(self, begin: int, end: int) -> bytes:
         """Return the bytes ``begin`` to ``end - 1``, for which the system may need several reads."""
-        content = b""
+        content = os.pread(self._file, end - begin, begin)
         while begin + len(content) < end:
             if not (more := os.pread(self._file, end - begin - len(content), begin + len(content))):
                 raise OSError(errno.EIO, f"cannot be read: it ends before byte {end}")

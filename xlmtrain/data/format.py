@@ -27,17 +27,12 @@ FORMAT = 1
 HEADER = "dataset.json"
 OFFSET_DTYPE = np.dtype("<i8")
 SPLITS = ("train", "valid", "test")
+_KINDS = ("ids", "offsets")
 PREPARED = DirectoryKind(
     name="a prepared data set",
     header=HEADER,
     keys=frozenset({"format", "languages", "vocab_size", "fingerprint", "corpora"}),
-    files=(
-        HEADER,
-        "codes",
-        "vocab",
-        "statistics.json",
-        *(f"{split}.*.{kind}" for split in ("train", "valid", "test") for kind in ("ids", "offsets")),
-    ),
+    files=(HEADER, "codes", "vocab", "statistics.json", *(f"{split}.*.{kind}" for split in SPLITS for kind in _KINDS)),
 )
 
 
@@ -72,8 +67,9 @@ class CorpusHeader:
 
 @dataclass(frozen=True)
 class Header:
-    """The data set. A language's id is its index in ``languages`` (sorted). ``text``: settings of the text pipeline.
-    ``fingerprint`` changes with any id, setting, BPE code or vocabulary entry."""
+    """The data set. A language's id is its index in ``languages``, which are sorted; the header of an imported model,
+    which has no corpora, keeps the model's order. ``text``: settings of the text pipeline. ``fingerprint`` changes with
+    any id, setting, BPE code or vocabulary entry."""
 
     languages: list[str]
     dtype: str
@@ -102,7 +98,11 @@ class Header:
             if version != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
             corpora = {name: corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
-            return cls(corpora=corpora, **content)
+            header = cls(corpora=corpora, **content)
+            languages = header.languages
+            if len(set(languages)) < len(languages) or (corpora and languages != sorted(languages)):
+                raise TypeError(f"languages {languages} are not unique and sorted")
+            return header
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -189,7 +189,7 @@ class _HashingFile:
 
 def corpus_header(content: dict[str, Any]) -> CorpusHeader:
     """Parse a corpus header from JSON; raises KeyError or TypeError if it is invalid."""
-    files = {key: StoredFile(**content[key]) for key in ("ids", "offsets")}
+    files = {kind: StoredFile(**content[kind]) for kind in _KINDS}
     shards = [Shard(**shard) for shard in content.get("shards", [])]
     if not all(isinstance(shard.tokens, int) for shard in shards):
         raise TypeError("the tokens of a shard are a number")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
+from xlmtrain.data.spans import count_words
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
@@ -35,16 +35,14 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: 
     targets = dict(zip(batch.target_index.tolist(), batch.targets.tolist()))
     for row in range(min(count, sequences)):
         used = length if batch.lengths is None else int(batch.lengths[row])
-        text = vocab.decode(batch.tokens[row, :used].tolist())
-        yield f"-- row {row}, {used} tokens: {text.replace(SPECIALS[MASK], '<mask>')}"
+        arrays = (batch.tokens, batch.languages, batch.positions)
+        tokens, ids, positions = (array[row, :used].tolist() for array in arrays)
+        yield f"-- row {row}, {used} tokens: {vocab.decode(tokens).replace(SPECIALS[MASK], '<mask>')}"
         shown = []
-        for column in range(used):
-            token = int(batch.tokens[row, column])
+        for place, (token, language, position) in enumerate(zip(tokens, ids, positions), row * length):
             word = "<mask>" if token == MASK else vocab.word(token)
-            if (place := row * length + column) in targets:
-                word = f"{word}({vocab.word(targets[place])})"
-            language = languages[int(batch.languages[row, column])]
-            shown.append(f"{word} {language}:{int(batch.positions[row, column])}")
+            target = f"({vocab.word(targets[place])})" if place in targets else ""
+            shown.append(f"{word}{target} {languages[language]}:{position}")
         yield "   " + " | ".join(shown)
 
 
@@ -52,10 +50,11 @@ def corpus_sizes(dataset: Dataset) -> list[Sequence[str]]:
     """Return the rows of a table of the corpora's sizes, header first."""
     rows: list[Sequence[str]] = [("corpus", "sentences", "tokens", "MB", "shards", "mean", "files")]
     for name, corpus in dataset.header.corpora.items():
-        size = (corpus.ids.bytes + corpus.offsets.bytes) / 1e6
-        mean = (corpus.tokens - corpus.sentences) / max(corpus.sentences, 1)
-        counts = f"{corpus.sentences:,}", f"{corpus.tokens:,}", f"{size:,.1f}", f"{len(corpus.shards) or 1:,}"
-        rows.append((name, *counts, f"{mean:.1f}", f"{len(corpus.sources):,}"))
+        megabytes = f"{(corpus.ids.bytes + corpus.offsets.bytes) / 1e6:,.1f}"
+        mean = f"{(corpus.tokens - corpus.sentences) / max(corpus.sentences, 1):.1f}"
+        counts = (corpus.sentences, corpus.tokens, len(corpus.shards) or 1, len(corpus.sources))
+        sentences, tokens, shards, files = (f"{count:,}" for count in counts)
+        rows.append((name, sentences, tokens, megabytes, shards, mean, files))
     return rows
 
 
@@ -67,27 +66,21 @@ def describe_corpora(
     ``unknown``: corpus -> its unknown words with their counts, most frequent first. ``sentences``, ``words``: how many
     to show. ``width``: columns of the terminal. The sides of a pair are shown side by side.
     """
-    for sides in _group_sides(dataset.header.corpora):
+    groups: dict[str, list[str]] = {}
+    for name in dataset.header.corpora:
+        split, key, *_ = name.split(".")
+        groups.setdefault(f"{split}.{key}", []).append(name)
+    for sides in groups.values():
         corpora = [dataset.corpus(name) for name in sides]
         yield ""
         yield f"== {' | '.join(sides)}"
         yield from _sample_sentences(dataset.vocab, corpora, sentences, width)
         for corpus in corpora:
             yield from _length_histogram(corpus)
-            counter = WordCounter(dataset.vocab)
-            for span in sample_spans(corpus, _SAMPLE_TOKENS):
-                counter.count(span_ids(corpus, span))
-            yield from _word_list(f"most frequent of {counter.total:,} words", counter.most_frequent(words))
+            counts = count_words(corpus, dataset.vocab, _SAMPLE_TOKENS)
+            yield from _word_list(f"most frequent of {counts.total():,} words", counts.most_common(words))
             if corpus.name in unknown:
                 yield from _word_list("most frequent unknown words", unknown[corpus.name][:words])
-
-
-def _group_sides(names: Iterable[str]) -> list[list[str]]:
-    """Group the names of corpora so that the sides of a pair are together."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.rpartition(".")[0] if name.count(".") == 2 else name, []).append(name)
-    return list(groups.values())
 
 
 def _sample_sentences(vocab: Vocab, corpora: list[Corpus], count: int, width: int) -> Iterator[str]:
@@ -97,9 +90,9 @@ def _sample_sentences(vocab: Vocab, corpora: list[Corpus], count: int, width: in
     column = max((width - 10) // len(corpora) - 3, 20)
     for index in sorted(chosen.tolist()):
         sides = [textwrap.wrap(vocab.decode(c.sentence(index)[:-1].tolist()), column) for c in corpora]
-        for line in range(max(1, *map(len, sides))):
-            cells = [(side[line] if line < len(side) else "").ljust(column) for side in sides]
-            yield f"{index if line == 0 else '':>9} {' | '.join(cells)}".rstrip()
+        for line, cells in enumerate(zip_longest(*sides, fillvalue="")):
+            text = " | ".join(cell.ljust(column) for cell in cells)
+            yield f"{index if line == 0 else '':>9} {text}".rstrip()
 
 
 def _length_histogram(corpus: Corpus) -> Iterator[str]:

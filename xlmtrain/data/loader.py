@@ -14,6 +14,9 @@ from xlmtrain.data.sampling import OBJECTIVES, Sampler, SamplerState, SubBatch, 
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
+_CHUNK_TOKENS = 8192
+_Masked = tuple[SubBatch, MaskedBatch]
+
 
 @dataclass
 class GlobalBatchShard:
@@ -37,42 +40,38 @@ class GlobalBatchShard:
         return [float(sum(len(b.targets) for b in self.batches if b.objective == o)) for o in OBJECTIVES]
 
     @property
-    def positions(self) -> float:
-        """Number of positions, padding included."""
+    def padded_tokens(self) -> float:
+        """Number of tokens, padding included."""
         return float(sum(batch.tokens.numel() for batch in self.batches))
 
     @property
     def tokens(self) -> float:
-        """Number of positions that are not padding."""
+        """Number of tokens, without padding."""
         return float(sum(batch.unpadded for batch in self.batches))
-
-
-_CHUNK_TOKENS = 8192
-_Masked = tuple[SubBatch, MaskedBatch]
 
 
 class Loader:
     """Builds this process's shard of each global batch: sub-batch i goes to process i modulo ``world_size``.
 
-    A global batch depends on the settings and the step only, not on the number of processes or the micro-batch size.
-    Raises ConfigError if the number of processes does not divide the number of sub-batches.
+    A global batch does not depend on the number of processes or the micro-batch size. Raises ConfigError if the number
+    of processes does not divide the number of sub-batches.
     """
 
     def __init__(self, config: Config, dataset: Dataset, rank: int = 0, world_size: int = 1) -> None:
-        count = config.train.batch_tokens // config.data.sub_batch_tokens
+        batch_tokens, self._sub_batch_tokens = config.train.batch_tokens, config.data.sub_batch_tokens
+        count = batch_tokens // self._sub_batch_tokens
         if count % world_size:
             allowed = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
             raise ConfigError(
-                f"train.batch_tokens={config.train.batch_tokens} is {count} sub-batches of data.sub_batch_tokens="
-                f"{config.data.sub_batch_tokens}, which {world_size} processes cannot share evenly; "
-                f"take one of {allowed} processes or another batch size"
+                f"train.batch_tokens={batch_tokens} is {count} sub-batches of data.sub_batch_tokens="
+                f"{self._sub_batch_tokens}, which {world_size} processes cannot share evenly; take one of {allowed} "
+                "processes or another batch size"
             )
         mixture = make_mixture(config.data, dataset, config.seed)
         self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
-        self._sub_batch_tokens = config.data.sub_batch_tokens
-        self._step_tokens = config.train.batch_tokens // world_size
-        self._micro_batch_tokens = config.train.micro_batch_tokens or config.data.sub_batch_tokens
+        self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
+        self._steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab.counts)
 
@@ -99,10 +98,9 @@ class Loader:
                 yield from chunk
 
     def _chunk(self, first: int, last: int, state: SamplerState) -> list[GlobalBatchShard]:
-        """Return steps from ``first`` on with about ``_CHUNK_TOKENS`` tokens, which uses the CPU's caches better than
-        small steps one by one."""
+        """Return some steps from ``first`` on; several small ones together use the CPU's caches better."""
         chunk: list[GlobalBatchShard] = []
-        for step in range(first, min(last, first + max(1, _CHUNK_TOKENS // self._step_tokens))):
+        for step in range(first, min(last, first + self._steps_per_chunk)):
             try:
                 chunk.append(self.make(step, state))
             except DataError as error:

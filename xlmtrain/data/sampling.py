@@ -11,7 +11,7 @@ import numpy as np
 
 from xlmtrain.config.schema import DataConfig
 from xlmtrain.data.dataset import Dataset, corpus_names
-from xlmtrain.data.sources import PairSource, Source, StreamSource
+from xlmtrain.data.sources import PairSource, Source, WindowSource
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
 
@@ -53,10 +53,7 @@ SamplerState = dict[str, tuple[int, int]]
 
 
 def make_mixture(config: DataConfig, dataset: Dataset, seed: int) -> list[MixtureComponent]:
-    """Return the components with a weight above 0, over the training text.
-
-    Raises ConfigError if the data lacks a language or pair.
-    """
+    """Return the components with a weight above 0. Raises ConfigError if the training text lacks a language or pair."""
     return [
         MixtureComponent(objective, key, _make_source(config, dataset, objective, key, seed), weight)
         for objective in OBJECTIVES
@@ -75,10 +72,10 @@ def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str,
         )
     ids = [dataset.language_id(language) for language in key.split("-")]
     if objective == "tlm":
-        sides = dataset.pair("train", key)
-        return PairSource(*sides, (ids[0], ids[1]), config.sub_batch_tokens, config.max_sentence_length, seed)
+        pair = dataset.pair("train", key)
+        return PairSource(pair, ids, config.sub_batch_tokens, config.max_sentence_length, seed)
     count = config.sub_batch_tokens // config.sequence_length
-    return StreamSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
+    return WindowSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
 
 
 def probabilities(components: list[MixtureComponent], alpha: float) -> np.ndarray:

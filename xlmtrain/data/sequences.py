@@ -6,7 +6,7 @@ Letters: B sequences, T positions. ``</s>`` is EOS; it starts and ends every sen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from xlmtrain.data.disk_array import DiskArray
 from xlmtrain.text.vocab import EOS, PAD
 
 
-@dataclass
-class Sequences:
+class Sequences(NamedTuple):
     """B sequences, padded to T tokens. All arrays are int64.
 
     ``tokens``, ``positions``, ``languages``: (B, T). ``lengths``: (B,), tokens before the padding.
@@ -25,21 +24,6 @@ class Sequences:
     positions: np.ndarray
     languages: np.ndarray
     lengths: np.ndarray
-
-    def __getitem__(self, part: slice) -> Sequences:
-        """Return a slice along B."""
-        return Sequences(self.tokens[part], self.positions[part], self.languages[part], self.lengths[part])
-
-    @property
-    def padded(self) -> bool:
-        """True if any sequence is shorter than T."""
-        return bool(self.lengths.min() < self.tokens.shape[1])
-
-
-def concat_sequences(parts: Sequence[Sequences]) -> Sequences:
-    """Concatenate sequences of the same T along B."""
-    fields = zip(*((part.tokens, part.positions, part.languages, part.lengths) for part in parts))
-    return Sequences(*(np.concatenate(arrays) for arrays in fields))
 
 
 def windows(ids: DiskArray, starts: np.ndarray, length: int) -> np.ndarray:
@@ -53,7 +37,7 @@ def windows(ids: DiskArray, starts: np.ndarray, length: int) -> np.ndarray:
     return ids.gather_spans(begins.tolist(), ends.tolist()).reshape(-1, length).astype(np.int64)
 
 
-def stream_sequences(tokens: np.ndarray, language: int) -> Sequences:
+def window_sequences(tokens: np.ndarray, language: int) -> Sequences:
     """Return full sequences ``tokens`` (B, T) of one language, with positions from 0."""
     count, length = tokens.shape
     positions = np.broadcast_to(np.arange(length), tokens.shape)
@@ -67,10 +51,10 @@ def sentence_sequences(sentences: list[np.ndarray], language: int) -> Sequences:
     valid = column < lengths[:, None]
     tokens = np.where(valid, EOS, PAD)
     tokens[valid & (column > 0)] = np.concatenate(sentences)
-    return replace(stream_sequences(tokens, language), lengths=lengths)
+    return window_sequences(tokens, language)._replace(lengths=lengths)
 
 
-def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: tuple[int, int]) -> Sequences:
+def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int]) -> Sequences:
     """Return sentence pairs as TLM reads them: ``</s> a .. </s> </s> b .. </s> <pad> ..``.
 
     Each array of ``first`` and ``second`` ends with EOS. Positions restart at 0 with the second sentence, and the

@@ -1,4 +1,4 @@
-"""Sources of training sequences: running text of one language, or sentence pairs.
+"""Sources of training sequences: windows of running text, or sentence pairs.
 
 A source is an endless series of epochs of sub-batches. ``sequences(epoch, index)`` depends on the seed and its
 arguments only, so any process can read any sub-batch, in any order, at the same cost.
@@ -6,13 +6,14 @@ arguments only, so any process can read any sub-batch, in any order, at the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.sequences import Sequences, pair_sequences, stream_sequences, windows
+from xlmtrain.data.sequences import Sequences, pair_sequences, window_sequences, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 
@@ -20,37 +21,34 @@ _CHUNK_PAIRS = 1 << 20
 
 
 class Source(Protocol):
-    """Text that sub-batches are read from."""
+    """Text that sub-batches are read from; ``sentences``: its size."""
 
     sentences: int
 
     def sub_batch_count(self, epoch: int) -> int:
         """Return the number of sub-batches in an epoch."""
-        ...
 
     def sequences(self, epoch: int, index: int) -> Sequences:
         """Return the sequences of one sub-batch."""
-        ...
 
 
-class StreamSource:
-    """Running text of one language in windows of ``length`` tokens, ``windows_per_sub_batch`` at a time.
+class WindowSource:
+    """Running text of one language in windows of ``length`` tokens, ``count`` windows in a sub-batch.
 
     Each epoch cuts at another offset and visits every window once, in another order. Raises DataError if the text is
     shorter than a window.
     """
 
-    def __init__(self, corpus: Corpus, language: int, length: int, windows_per_sub_batch: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, language: int, length: int, count: int, seed: int) -> None:
         self.sentences = len(corpus)
-        self._corpus, self._length = corpus, length
-        self._count, self._seed = windows_per_sub_batch, seed
+        self._corpus, self._length, self._count, self._seed = corpus, length, count, seed
         self._windows = len(corpus.ids) // length
         if self._windows == 0:
             raise DataError(
                 f"{corpus.name}: {len(corpus.ids)} tokens, less than one sequence of data.sequence_length={length}"
             )
         # Positions, languages and lengths are the same for all sub-batches.
-        self._shared = stream_sequences(np.zeros((windows_per_sub_batch, length), dtype=np.int64), language)
+        self._shared = window_sequences(np.zeros((count, length), dtype=np.int64), language)
         self._epoch = -1
 
     def sub_batch_count(self, epoch: int) -> int:
@@ -58,20 +56,15 @@ class StreamSource:
         return -(-self._windows // self._count)
 
     def sequences(self, epoch: int, index: int) -> Sequences:
-        """Return (windows_per_sub_batch, length) tokens; windows of the first sub-batch fill up the epoch's last."""
-        self._start_epoch(epoch)
+        """Return (count, length) tokens; windows of the first sub-batch fill up the epoch's last."""
+        if epoch != self._epoch:
+            name = self._corpus.name
+            self._offset = int(generator(self._seed, "offset", name, epoch).integers(self._length))
+            self._order = Permutation(self._windows, generator(self._seed, "windows", name, epoch))
+            self._epoch = epoch
         window = self._order.run(index * self._count, self._count)
         tokens = windows(self._corpus.ids, self._offset + window * self._length, self._length)
-        return Sequences(tokens, self._shared.positions, self._shared.languages, self._shared.lengths)
-
-    def _start_epoch(self, epoch: int) -> None:
-        """Choose the offset of the epoch's cuts and the order of its windows."""
-        if epoch == self._epoch:
-            return
-        name = self._corpus.name
-        self._offset = int(generator(self._seed, "offset", name, epoch).integers(self._length))
-        self._order = Permutation(self._windows, generator(self._seed, "windows", name, epoch))
-        self._epoch = epoch
+        return self._shared._replace(tokens=tokens)
 
 
 class PairSource:
@@ -81,22 +74,16 @@ class PairSource:
     """
 
     def __init__(
-        self,
-        first: Corpus,
-        second: Corpus,
-        languages: tuple[int, int],
-        sub_batch_tokens: int,
-        max_length: int,
-        seed: int,
+        self, sides: tuple[Corpus, Corpus], languages: Sequence[int], sub_batch_tokens: int, max_length: int, seed: int
     ) -> None:
-        self._sides, self._languages = (first, second), languages
+        self._sides, self._languages = sides, languages
         self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
         # Together with an epoch's order, these two take 10 bytes per pair of the corpus.
-        self._pairs, self._row_lengths = _usable_pairs(first, second, max_length)
+        self._pairs, self._row_lengths = _usable_pairs(sides, max_length)
         self.sentences = len(self._pairs)
         if self.sentences == 0:
             raise DataError(
-                f"{first.name}: none of {len(first)} pairs is within data.max_sentence_length={max_length} tokens"
+                f"{sides[0].name}: none of {len(sides[0])} pairs is within data.max_sentence_length={max_length} tokens"
             )
         self._epoch = -1
 
@@ -110,17 +97,15 @@ class PairSource:
         self._start_epoch(epoch)
         place = self._shuffle.run(index, 1)[0]
         chosen = self._pairs[self._order[self._bounds[place] : self._bounds[place + 1]]]
-        sides = [side.sentences(chosen.tolist()) for side in self._sides]
-        return pair_sequences(sides[0], sides[1], self._languages)
+        first, second = (side.sentences(chosen.tolist()) for side in self._sides)
+        return pair_sequences(first, second, self._languages)
 
     def _start_epoch(self, epoch: int) -> None:
         """Shuffle the pairs, sort them by length (equal lengths stay shuffled), and cut them into sub-batches."""
         if epoch == self._epoch:
             return
-        name = self._sides[0].name
-        shuffled = generator(self._seed, "pairs", name, epoch).permutation(
-            np.arange(self.sentences, dtype=self._pairs.dtype)
-        )
+        name, everything = self._sides[0].name, np.arange(self.sentences, dtype=self._pairs.dtype)
+        shuffled = generator(self._seed, "pairs", name, epoch).permutation(everything)
         order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
         bounds = cut_by_tokens(self._row_lengths[order], self._sub_batch_tokens)
         # The sub-batches are shuffled too; otherwise an epoch would go from short to long pairs. The purpose "draws"
@@ -129,14 +114,15 @@ class PairSource:
         self._epoch, self._order, self._bounds = epoch, order, bounds
 
 
-def _usable_pairs(first: Corpus, second: Corpus, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+def _usable_pairs(sides: tuple[Corpus, Corpus], max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of pairs whose sides have 1 to ``max_length`` tokens, and the lengths of their sequences."""
     pairs, row_lengths = [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
-    for start in range(0, len(first), _CHUNK_PAIRS):
+    count = len(sides[0])
+    for start in range(0, count, _CHUNK_PAIRS):
         chunk = slice(start, start + _CHUNK_PAIRS + 1)
-        a, b = (np.diff(side.offsets[chunk]) - 1 for side in (first, second))
+        a, b = (np.diff(side.offsets[chunk]) - 1 for side in sides)
         usable = np.flatnonzero((np.maximum(a, b) <= max_length) & (np.minimum(a, b) > 0))
-        pairs.append((start + usable).astype(np.int32 if len(first) < 2**31 else np.int64))
+        pairs.append((start + usable).astype(np.int32 if count < 2**31 else np.int64))
         row_lengths.append((a + b + 4)[usable].astype(np.uint16))  # each side has two delimiters
     return np.concatenate(pairs), np.concatenate(row_lengths)
 

@@ -45,44 +45,21 @@ def duplicate_rate(corpus: Corpus) -> float:
     return 1 - len(seen) / max(count, 1)
 
 
-class WordCounter:
-    """Counts whole words in ids. A word is a run of subwords that all but the last end with ``@@``."""
+def count_words(corpus: Corpus, vocab: Vocab, tokens: int) -> Counter[str]:
+    """Return the words and their counts in spans of about ``tokens`` tokens."""
+    counts: Counter[str] = Counter()
+    for sentences in sample_spans(corpus, tokens):
+        counts.update(vocab.decode(span_ids(corpus, sentences).tolist()).split())
+    del counts[vocab.word(EOS)]
+    return counts
 
-    def __init__(self, vocab: Vocab) -> None:
-        self._vocab = vocab
-        self._continued = np.array([word.endswith(CONTINUATION) for word in vocab.words])
-        self._counts = np.zeros(len(vocab), np.int64)
-        self._longer: Counter[bytes] = Counter()
-        self.total = 0
 
-    @property
-    def parts(self) -> int:
-        """Number of vocabulary entries that do not end a word."""
-        return int(self._continued.sum())
+def continued_subwords(vocab: Vocab) -> np.ndarray:
+    """Return (len(vocab),) bool: the entries that do not end a word."""
+    return np.array([word.endswith(CONTINUATION) for word in vocab.words])
 
-    def whole(self, ids: np.ndarray) -> np.ndarray:
-        """Return (len(ids),) bool: the ids that are a word of one subword; EOS is none."""
-        continuing = np.concatenate([[False], self._continued[ids[:-1]]])
-        return ~continuing & ~self._continued[ids] & (ids != EOS)
 
-    def count(self, ids: np.ndarray) -> None:
-        """Add the words of whole sentences."""
-        if not len(ids):
-            return
-        whole = self.whole(ids)
-        self._counts += np.bincount(ids[whole], minlength=len(self._vocab))
-        ends = np.flatnonzero(~self._continued[ids])
-        begins = np.concatenate([[0], ends[:-1] + 1])
-        longer = ends > begins
-        for begin, end in zip(begins[longer].tolist(), ends[longer].tolist()):
-            self._longer[ids[begin : end + 1].tobytes()] += 1
-        self.total += int(whole.sum() + longer.sum())
-        self._dtype = ids.dtype
-
-    def most_frequent(self, count: int) -> list[tuple[str, int]]:
-        """Return the most frequent words and their counts."""
-        single = np.argsort(-self._counts, kind="stable")[:count]
-        words = [(self._vocab.word(id), int(self._counts[id])) for id in single.tolist() if self._counts[id]]
-        for ids, times in self._longer.most_common(count):
-            words.append((self._vocab.decode(np.frombuffer(ids, self._dtype).tolist()), times))
-        return sorted(words, key=lambda word: -word[1])[:count]
+def whole_words(ids: np.ndarray, continued: np.ndarray) -> np.ndarray:
+    """Return those of ``ids`` that are a word of one subword; ``continued``: :func:`continued_subwords`."""
+    begins = np.concatenate([[True], ~continued[ids[:-1]]])
+    return ids[begins & ~continued[ids] & (ids != EOS)]

@@ -12,11 +12,14 @@ import numpy as np
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
-from xlmtrain.data.dataset import Corpus, Dataset, check_ids, corpus_names
+from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.sampling import OBJECTIVES
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, stream_sequences
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, MASK
+
+_Masked = tuple[Sequences, np.ndarray | None]
+"""Sequences, and the positions to predict, (B, T) bool; None for CLM."""
 
 
 class ValidationSet:
@@ -31,13 +34,8 @@ class ValidationSet:
         self.name = f"{split}/{key}_{objective}"
         self._config, self._dataset = config, dataset
         self._languages = [dataset.language_id(language) for language in key.split("-")]
-        if objective == "tlm":
-            self._pair = dataset.pair(split, key)
-            empty = not len(self._usable_pairs(*self._pair))
-        else:
-            self._corpus = dataset.corpus(f"{split}.{key}")
-            empty = not len(self._corpus.ids)
-        if empty:
+        self._corpora = [dataset.corpus(f"{split}.{key}")] if objective != "tlm" else [*dataset.pair(split, key)]
+        if not len(self._corpora[0].ids if objective != "tlm" else self._usable_pairs()):
             raise DataError(
                 f"{split}.{key}: nothing to evaluate {objective} on; give it text or leave it out of the data"
             )
@@ -55,56 +53,56 @@ class ValidationSet:
                 inputs = np.where(selected, MASK, sequences.tokens)
                 yield make_batch(self.objective, sequences, inputs, selected, self.name)
 
-    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[tuple[Sequences, np.ndarray | None]]:
-        """Yield (sequences, positions to predict (B, T) bool), the latter None for CLM."""
-        for sequences in self._pair_sequences() if self.objective == "tlm" else self._windows():
-            yield sequences, None if self.objective == "clm" else self._select(sequences, masks)
+    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
+        if self.objective == "tlm":
+            for sides in self._pair_batches():
+                sequences = pair_sequences(*sides, self._languages)
+                yield sequences, self._select(sequences, masks, len(sequences.tokens))
+        else:
+            for sequences in self._windows():
+                yield sequences, None if self.objective == "clm" else self._select(sequences, masks, 1)
 
-    def _select(self, sequences: Sequences, masks: np.random.RandomState) -> np.ndarray:
-        """Return (B, T) bool: a share ``mask.prob`` of the tokens between first and last, at least one a sequence."""
+    def _select(self, sequences: Sequences, masks: np.random.RandomState, rows: int) -> np.ndarray:
+        """Return (B, T) bool: a share ``mask.prob`` of the tokens between first and last, at least one a sequence.
+
+        ``rows``: sequences to sample at a time, time first as the original XLM does: a batch of TLM, a window of text.
+        """
         count, length = sequences.tokens.shape
-        # The original XLM draws time-first: TLM batch by batch, running text window by window.
-        size = count if self.objective == "tlm" else 1
         selected = np.empty((count, length), dtype=bool)
-        for start in range(0, count, size):
-            selected[start : start + size] = (masks.rand(length, size) <= self._config.mask.prob).T
-            for row in range(start, start + size):
+        for start in range(0, count, rows):
+            selected[start : start + rows] = (masks.rand(length, rows) <= self._config.mask.prob).T
+            for row, end in enumerate(sequences.lengths[start : start + rows] - 1, start):
                 selected[row, 0] = False
-                selected[row, sequences.lengths[row] - 1 :] = False
+                selected[row, end:] = False
                 if not selected[row].any():
-                    selected[row, masks.randint(1, sequences.lengths[row] - 1)] = True
+                    selected[row, masks.randint(1, end)] = True
         return selected
 
     def _windows(self) -> Iterator[Sequences]:
         """Yield windows of the running text, in order; EOS in front fill up the first window."""
         length = self._config.data.sequence_length
-        ids = self._corpus.ids[: self._config.evaluate.max_tokens or None]
+        ids = self._corpora[0].ids[: self._config.evaluate.max_tokens or None]
         count = -(-len(ids) // length)
         fill = count * length - len(ids) + 1  # one more, so that the first window always begins with EOS
         size = max(1, self._config.evaluate.batch_tokens // length)
         for start in range(0, count, size):
             place = np.arange(start * length, min(start + size, count) * length) - fill
             tokens = np.where(place < 0, EOS, ids[np.maximum(place, 0)]).astype(np.int64)
-            yield stream_sequences(tokens.reshape(-1, length), self._languages[0])
-
-    def _pair_sequences(self) -> Iterator[Sequences]:
-        for first, second in self._pair_batches():
-            yield pair_sequences(first, second, (self._languages[0], self._languages[1]))
+            yield window_sequences(tokens.reshape(-1, length), self._languages[0])
 
     def _pair_batches(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Yield both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer at a time."""
-        first, second = self._pair
-        pairs = self._usable_pairs(first, second)
-        row_lengths = first.lengths()[pairs] + second.lengths()[pairs] + 4
-        order = pairs[np.argsort(row_lengths, kind="stable")]
+        first, second = self._corpora
+        pairs = self._usable_pairs()
+        order = pairs[np.argsort((first.lengths() + second.lengths())[pairs], kind="stable")]
         parts = max(1, -(-len(order) // self._config.evaluate.pairs_per_batch))
         for chosen in np.array_split(order, parts):
             if len(chosen):
                 yield first.sentences(chosen.tolist()), second.sentences(chosen.tolist())
 
-    def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
+    def _usable_pairs(self) -> np.ndarray:
         """Return the indices of the pairs to evaluate on."""
-        lengths = np.stack([first.lengths(), second.lengths()])
+        lengths = np.stack([corpus.lengths() for corpus in self._corpora])
         usable = (lengths.max(axis=0) + 2 <= self._config.model.max_positions) & (lengths.min(axis=0) > 0)
         if self._config.evaluate.max_tokens:
             usable &= np.cumsum(lengths.sum(axis=0)) <= self._config.evaluate.max_tokens
@@ -131,21 +129,21 @@ class ParallelClozeSet(ValidationSet):
         self.key = f"{masked}-{languages[1 - self._side]}"
         self.name = f"{split}/{self.key}_{self.objective}"
 
-    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[tuple[Sequences, np.ndarray | None]]:
+    def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
         for sides in self._pair_batches():
             sequences = sentence_sequences(sides[self._side], self._languages[self._side])
-            selected = self._select(sequences, masks)
+            selected = self._select(sequences, masks, 1)
             if self.objective == "cloze_parallel":
                 # Move the masks to where the side begins in the sequence of the pair.
                 starts = np.array([self._side * (len(sentence) + 1) for sentence in sides[0]])
                 row, column = np.nonzero(selected)
-                sequences = pair_sequences(*sides, (self._languages[0], self._languages[1]))
+                sequences = pair_sequences(*sides, self._languages)
                 selected = np.zeros(sequences.tokens.shape, dtype=bool)
                 selected[row, starts[row] + column] = True
             yield sequences, selected
 
-    def _usable_pairs(self, first: Corpus, second: Corpus) -> np.ndarray:
-        return super()._usable_pairs(first, second)[: self._max_pairs or None]
+    def _usable_pairs(self) -> np.ndarray:
+        return super()._usable_pairs()[: self._max_pairs or None]
 
 
 def parallel_cloze_sets(

@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import WordCounter, sample_spans, span_ids
+from xlmtrain.data.spans import continued_subwords, sample_spans, span_ids, whole_words
 from xlmtrain.diagnostics.finding import Finding, error, warning
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.validator import Validator
@@ -54,12 +54,12 @@ def statistics_warnings(statistics: Statistics) -> Iterator[Finding]:
 
 def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iterator[Finding]:
     """Yield what the prepared data and its statistics show; ``model``: the one to be trained, if known."""
-    words = WordCounter(dataset.vocab)
-    yield from _vocab_warnings(len(dataset.vocab), words.parts, model)
+    continued = continued_subwords(dataset.vocab)
+    yield from _vocab_warnings(len(dataset.vocab), int(continued.sum()), model)
     markers = _marker_ids(dataset.vocab)
     names = list(dataset.header.corpora)
     for name in names:
-        yield from _corpus_warnings(dataset.corpus(name), words, markers)
+        yield from _corpus_warnings(dataset.corpus(name), continued, markers)
     for split, pair in sorted({tuple(name.split(".")[:2]) for name in names if name.count(".") == 2}):
         yield from _alignment_warnings(*dataset.pair(split, pair))
     try:
@@ -87,8 +87,8 @@ def _raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
             count = f"{file.segmented:,} of {file.lines:,}"
             yield error(f"{corpus}: {count} lines of {file.file} hold '@@ ', as after BPE; give raw text")
     for total in statistics.totals():
-        if overlap := total.dropped["overlap"]:
-            what = f"{overlap:,} lines are in the validation or test text, too; they were left out"
+        if repeated := total.dropped["decontaminate"]:
+            what = f"{repeated:,} lines are in the validation or test text, too; they were left out"
             yield warning(f"{total.file}: {what}")
         if total.subwords > _SUBWORDS_PER_WORD * total.words:
             what = f"{total.subwords / total.words:.1f} subwords a word"
@@ -123,7 +123,7 @@ def _swapped(corpus: str, text: str, other: str, language: str) -> Finding:
     return error(f"{corpus}: {text} reads like {other}, not {language}; were files swapped?")
 
 
-def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
+def _corpus_warnings(corpus: Corpus, continued: np.ndarray, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
     language = corpus.name.rpartition(".")[2]
     tokens = unknown = spans = 0
     others: Counter[str] = Counter()
@@ -131,11 +131,12 @@ def _corpus_warnings(corpus: Corpus, words: WordCounter, markers: dict[str, np.n
         ids = span_ids(corpus, sentences)
         tokens += len(ids) - len(sentences)
         unknown += int(np.count_nonzero(ids == UNK))
-        whole = ids[words.whole(ids)]
-        counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
-        spans += 1
-        if other := detected_language(language, counts):
-            others[other] += 1
+        if len(ids):
+            whole = whole_words(ids, continued)
+            counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
+            spans += 1
+            if other := detected_language(language, counts):
+                others[other] += 1
     yield from _unk_warnings(corpus.name, unknown / max(tokens, 1))
     for other, times in others.items():
         yield _swapped(corpus.name, "it" if spans == 1 else f"{times} of its {spans} sampled parts", other, language)

@@ -50,7 +50,7 @@ def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Ba
 def _batch(chosen: Sequence[tuple[Encoded, int]], key: tuple[int, int]) -> Batch:
     rows = sentence_sequences([file.ids[index] for file, index in chosen], 0)
     languages = np.array([file.language for file, _ in chosen])
-    rows = replace(rows, languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
+    rows = rows._replace(languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
     first = np.zeros(rows.tokens.shape, dtype=bool)
     first[:, 0] = True
     labels = torch.from_numpy(np.array([file.labels[index] for file, index in chosen]))

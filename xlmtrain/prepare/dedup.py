@@ -25,23 +25,18 @@ _SIDE_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 def collect_held_out(store: ArtifactStore, out: Path, languages: list[str], shards: list[list[Any]]) -> dict[str, Any]:
     """Write ``{language}.digests``, sorted, of all lines in ``shards``: (raw key, shard number, languages)."""
     for language in languages:
-        found = [
-            read_digests(store.path("shard", raw), number, language)
-            for raw, number, sides in shards
-            if language in sides
-        ]
-        digests = np.unique(np.concatenate([np.empty(0, DIGEST_DTYPE), *found]))
+        found = [np.empty(0, DIGEST_DTYPE)]
+        for raw, number, sides in shards:
+            if language in sides:
+                found.append(read_digests(store.path("shard", raw), number, language))
+        digests = np.unique(np.concatenate(found))
         digests[digests != NO_DIGEST].tofile(out / f"{language}.digests")
     return {}
 
 
 def is_held_out(held_out: Path, language: str, digests: np.ndarray) -> np.ndarray:
     """Return which of ``digests`` (n,) are in the held-out text, (n,) bool."""
-    known = np.fromfile(held_out / f"{language}.digests", DIGEST_DTYPE)
-    if not len(known):
-        return np.zeros(len(digests), bool)
-    found: np.ndarray = known[np.minimum(np.searchsorted(known, digests), len(known) - 1)] == digests
-    return found
+    return np.isin(digests, np.fromfile(held_out / f"{language}.digests", DIGEST_DTYPE))
 
 
 def find_duplicates(
@@ -52,39 +47,38 @@ def find_duplicates(
     ``lines``: in all shards together. A pair repeats another if both sides do.
     """
     bits = max(lines // DIGESTS_PER_RANGE, 1).bit_length()
-    repeated: list[list[np.ndarray]] = [[] for _ in shards]
+    repeated = [[np.empty(0, np.int32)] for _ in shards]
     for high in range(1 << bits):
         # Digests that begin with the same bits, with shard and line of each, in the order of the text.
         digests, owners, lines_of = [], [], []
-        for owner, shard in enumerate(shards):
-            found = _line_digests(store, shard, languages)
+        for owner, (raw, number) in enumerate(shards):
+            found = _line_digests(store.path("shard", raw), number, languages)
             chosen = np.flatnonzero((found >> np.uint64(64 - bits) == high) & (found != NO_DIGEST))
             digests.append(found[chosen])
             owners.append(np.full(len(chosen), owner, np.int32))
             lines_of.append(chosen.astype(np.int32))
-        for owner, some in zip(*_repetitions(*map(np.concatenate, (digests, owners, lines_of)))):
-            repeated[owner].append(some)
-    for shard, found_lines in zip(shards, repeated):
-        np.sort(np.concatenate([np.empty(0, np.int32), *found_lines])).tofile(_drop_file(out, *shard))
+        again = _repetitions(np.concatenate(digests))
+        present, begins = np.unique(np.concatenate(owners)[again], return_index=True)
+        for owner, found in zip(present.tolist(), np.split(np.concatenate(lines_of)[again], begins[1:])):
+            repeated[owner].append(found)
+    for (raw, number), found_lines in zip(shards, repeated):
+        np.sort(np.concatenate(found_lines)).tofile(_drop_file(out, raw, number))
     return {}
 
 
-def _repetitions(digests: np.ndarray, owners: np.ndarray, lines: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
-    """Find entries whose digest occurred before: the shards that have any, and the lines in each."""
+def _repetitions(digests: np.ndarray) -> np.ndarray:
+    """Return the indices of digests that occurred before, sorted."""
     order = np.argsort(digests, kind="stable")
-    again = np.sort(order[1:][digests[order[1:]] == digests[order[:-1]]])
-    present, begins = np.unique(owners[again], return_index=True)
-    return present.tolist(), np.split(lines[again], begins[1:]) if len(present) else []
+    return np.sort(order[1:][digests[order[1:]] == digests[order[:-1]]])
 
 
-def _line_digests(store: ArtifactStore, shard: list[Any], languages: Sequence[str]) -> np.ndarray:
+def _line_digests(raw: Path, number: int, languages: Sequence[str]) -> np.ndarray:
     """Return one digest per line, for a pair one of both sides."""
-    raw, number = shard
-    sides = [read_digests(store.path("shard", raw), number, language) for language in languages]
-    if len(sides) == 1:
-        return sides[0]
-    blank = (sides[0] == NO_DIGEST) | (sides[1] == NO_DIGEST)
-    return np.where(blank, NO_DIGEST, sides[0] * _SIDE_MULTIPLIER + sides[1])
+    first, *second = (read_digests(raw, number, language) for language in languages)
+    if not second:
+        return first
+    blank = (first == NO_DIGEST) | (second[0] == NO_DIGEST)
+    return np.where(blank, NO_DIGEST, first * _SIDE_MULTIPLIER + second[0])
 
 
 def read_duplicates(duplicates: Path, raw: str, shard: int) -> np.ndarray:

@@ -6,7 +6,7 @@ produce. Assembling renumbers the subwords by the final vocabulary. Memory is bo
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -42,8 +42,8 @@ def encode(
     ``codes``, ``subwords``: keys of the artifacts with the codes and the provisional vocabulary. With ``count``, also
     writes ``counts``, (subwords,) int64.
     """
-    encoder, size = _encoder(store.path("codes", codes) / "codes", store.path("subwords", subwords) / "subwords")
-    counts = np.zeros(size, np.int64)
+    encoder = _encoder(store.path("codes", codes) / "codes", store.path("subwords", subwords) / "subwords")
+    counts = np.zeros(encoder.size, np.int64)
     source = store.path("tokenize", tokens)
     for language in languages:
         rows = encoder.rows(read_words(source, language))
@@ -55,7 +55,7 @@ def encode(
                 ends.append(before + row_ends[numbers == LINE_END])
                 before += len(ids)
                 if count:
-                    counts += np.bincount(ids, minlength=size)
+                    counts += np.bincount(ids, minlength=encoder.size)
         np.diff(np.concatenate(ends), prepend=0).astype(_LENGTH_DTYPE).tofile(out / f"{language}.lengths")
     if count:
         counts.tofile(out / "counts")
@@ -81,8 +81,7 @@ def assemble(
     final = Vocab.read(store.path("vocab", vocab) / "vocab")
     dtype = id_dtype(len(final))
     final_ids = np.array([final.id(word) for word in provisional.words], dtype)
-    counted, unknown = [], []
-    unknown_words = _UnknownWords(store.path("codes", codes) / "codes", final)
+    counted, unknown, unknown_words = [], [], Counter[str]()
     with CorpusWriter(out, name, dtype) as writer:
         for encoded, tokens, language in shards:
             path = store.path("encode", encoded) / f"{language}.ids"
@@ -98,9 +97,12 @@ def assemble(
             counted.append(begin - len(lengths))
             unknown.append(sum(map(len, positions)))
             sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(positions), side="right"))
-            unknown_words.count(store.path("tokenize", tokens), language, sentences)
+            bpe = _bpe(store.path("codes", codes) / "codes")
+            unknown_words.update(_count_unknown(store.path("tokenize", tokens), language, sentences, bpe, final))
+            if len(unknown_words) > _UNKNOWN_COUNTED:
+                unknown_words = Counter(dict(unknown_words.most_common(_UNKNOWN_COUNTED // 2)))
         header = writer.finish(sources)
-    most = unknown_words.counts.most_common(UNKNOWN_WORDS)
+    most = unknown_words.most_common(UNKNOWN_WORDS)
     return {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
 
 
@@ -110,11 +112,12 @@ class BpeEncoder:
     Row 0 is the line end, encoded as EOS.
     """
 
-    def __init__(self, codes: Path, vocab: Path, dtype: np.dtype[Any]) -> None:
+    def __init__(self, codes: Path, vocab: Path) -> None:
         self._bpe = Bpe(codes)
         self._vocab = Vocab.read(vocab)
-        self._rows = _RowNumbers({"\n": LINE_END})
-        self._ids = np.array([EOS], dtype)
+        self.size = len(self._vocab)
+        self._set_rows(["\n"])
+        self._ids = np.array([EOS], id_dtype(self.size))
         self._ends = np.array([0, 1])
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
@@ -133,52 +136,34 @@ class BpeEncoder:
         """Return the concatenated ids of ``rows`` (n,), and where each row ends in them, (n,)."""
         return gather(self._ids, self._ends, rows)
 
+    def _set_rows(self, words: Sequence[str]) -> None:
+        """Number ``words``, and each new word by the next row."""
+        self._rows: defaultdict[str, int] = defaultdict(None, zip(words, range(len(words))))
+        self._rows.default_factory = self._rows.__len__
+
     def _retain(self, words: Sequence[str]) -> None:
         kept = [word for word in words if word in self._rows]
         self._ids, ends = self.ids(np.array([self._rows[word] for word in kept]))
         self._ends = np.concatenate([[0], ends])
-        self._rows = _RowNumbers(zip(kept, range(len(kept))))
+        self._set_rows(kept)
 
 
-class _RowNumbers(dict[str, int]):
-    """Strings numbered by first occurrence."""
+def _count_unknown(tokens: Path, language: str, sentences: np.ndarray, bpe: Bpe, vocab: Vocab) -> Counter[str]:
+    """Count the words with an unknown subword in the given sentences (sorted indices) of a tokenized shard.
 
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        return number
-
-
-class _UnknownWords:
-    """Counts words with an unknown subword; ``counts`` holds the most frequent ones.
-
-    At most ``_SENTENCES_SEARCHED`` sentences of a shard are searched, which are all that have an unknown subword unless
-    the vocabulary lacks much of the text.
+    At most ``_SENTENCES_SEARCHED`` are searched, which are all unless the vocabulary lacks much of the text.
     """
-
-    def __init__(self, codes: Path, vocab: Vocab) -> None:
-        self._codes, self._vocab = codes, vocab
-        self.counts: Counter[str] = Counter()
-
-    def count(self, tokens: Path, language: str, sentences: np.ndarray) -> None:
-        """Count the words of the given sentences (sorted indices) of a tokenized shard."""
-        if not len(sentences):
-            return
-        words = _count_words(tokens, language, sentences[:: -(-len(sentences) // _SENTENCES_SEARCHED)])
-        for word, subwords in zip(words, _bpe(self._codes).segment_all(list(words))):
-            if any(self._vocab.id(subword) == UNK for subword in subwords):
-                self.counts[word] += words[word]
-        if len(self.counts) > _UNKNOWN_COUNTED:
-            self.counts = Counter(dict(self.counts.most_common(_UNKNOWN_COUNTED // 2)))
-
-
-def _count_words(tokens: Path, language: str, sentences: np.ndarray) -> Counter[str]:
+    if not len(sentences):
+        return Counter()
+    sentences = sentences[:: -(-len(sentences) // _SENTENCES_SEARCHED)]
     known, words, before = read_words(tokens, language), Counter[str](), 0
     for numbers in read_numbers(tokens, language, _NUMBERS_PER_BLOCK):
         sentence = before + np.cumsum(numbers == LINE_END)
         wanted = numbers[np.isin(sentence, sentences) & (numbers != LINE_END)]
         words.update(known[number] for number in wanted.tolist())
         before = int(sentence[-1])
-    return words
+    segmented = zip(words, bpe.segment_all(list(words)))
+    return Counter({word: words[word] for word, subwords in segmented if UNK in map(vocab.id, subwords)})
 
 
 def _read_sentences(path: Path, lengths: np.ndarray, dtype: np.dtype[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -201,7 +186,6 @@ def _bpe(codes: Path) -> Bpe:
 
 
 @lru_cache(maxsize=1)
-def _encoder(codes: Path, subwords: Path) -> tuple[BpeEncoder, int]:
-    """Return an encoder, kept for the next shards, and the size of its vocabulary."""
-    size = len(Vocab.read(subwords))
-    return BpeEncoder(codes, subwords, id_dtype(size)), size
+def _encoder(codes: Path, subwords: Path) -> BpeEncoder:
+    """Return an encoder, kept for the next shards."""
+    return BpeEncoder(codes, subwords)

@@ -1,27 +1,36 @@
-"""Check the output path of a preparation, and write the prepared data set to it."""
+"""The output of a preparation, and the work directory beside it, in which the artifacts are stored."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.data.format import PREPARED, Header, corpus_header, fingerprint, id_dtype
-from xlmtrain.errors import DataError
-from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, link, remove_finished
+from xlmtrain.errors import DataError, UserError
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.runtime.atomic_io import sha256_of
-from xlmtrain.runtime.output_paths import check_output_path, check_replaceable
+from xlmtrain.runtime.output_paths import LOCK_FILE, check_output_path, check_replaceable
 from xlmtrain.text.vocab import Vocab
+
+FINISHED = "finished"
+# In a work directory: one for each stage, the data set that is put together, the logs of Slurm's jobs.
+_DIRECTORIES = (
+    *("shard", "held_out", "duplicates", "tokenize", "codes", "subwords", "encode", "vocab", "assemble"),
+    *("output", "logs"),
+)
 
 
 def check_output(config: PrepareConfig, texts: Sequence[RawText]) -> Path:
     """Return the absolute path of the output. Raises UserError if it must not be created or replaced."""
     given = [path for path in (config.bpe.codes, config.vocab.file) if path is not None]
-    output = check_output_path("output", config.output, [*given, *(path for text in texts for _, path in text.sides())])
+    output = check_output_path("output", config.output, [*given, *(path for text in texts for path in text.paths)])
     if not os.path.lexists(output):
         return output
     if not config.overwrite:
@@ -31,8 +40,52 @@ def check_output(config: PrepareConfig, texts: Sequence[RawText]) -> Path:
     return output
 
 
+def _work_directory(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
+def _is_work_directory(directory: Path) -> bool:
+    """Return whether all that is in ``directory`` was put there by a preparation, or it is empty."""
+    known = (LOCK_FILE, FINISHED, *_DIRECTORIES)
+    return (
+        directory.is_dir()
+        and not directory.is_symlink()
+        and all(entry.name in known or entry.name.endswith(".tasks.json") for entry in directory.iterdir())
+    )
+
+
+@contextmanager
+def open_store(output: Path) -> Iterator[ArtifactStore]:
+    """Open and lock the artifact store of ``output``, in ``.{name}.partial`` beside it.
+
+    An interruption (a signal, a full disk) leaves the store, so that the same command goes on. A UserError removes it
+    unless it existed before; so does :func:`publish`. Raises DataError if another process holds it, or for any OSError.
+    """
+    directory = _work_directory(output)
+    is_new = not directory.exists()
+    if not is_new and not _is_work_directory(directory):
+        raise DataError(f"{directory}: is in the way of preparing {output} and was not left by a preparation; move it")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / LOCK_FILE).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"{output}: another process is preparing it (it works in {directory})") from None
+            try:
+                yield ArtifactStore(directory)
+            except UserError as error:
+                if is_new and not isinstance(error, InterruptedWork):
+                    shutil.rmtree(directory, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or output}: {error.strerror or error}; finished work is kept in {directory}, the same "
+            "command goes on"
+        ) from error
+
+
 def write_dataset(
-    directory: Path,
     store: ArtifactStore,
     codes: str,
     vocab: str,
@@ -40,8 +93,12 @@ def write_dataset(
     *,
     languages: list[str],
     text: dict[str, Any],
-) -> Vocab:
-    """Link codes, vocabulary and assembled corpora from the store, write ``dataset.json``; returns the vocabulary."""
+) -> tuple[Path, Vocab]:
+    """Link codes, vocabulary and assembled corpora to the directory ``output`` of the store, write ``dataset.json``.
+
+    Returns the directory and the vocabulary.
+    """
+    directory = store.directory / "output"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     link(store.path("codes", codes) / "codes", directory / "codes")
@@ -61,4 +118,40 @@ def write_dataset(
         fingerprint=fingerprint(words.fingerprint, sha256_of(directory / "codes"), text, headers),
         corpora=headers,
     ).write(directory)
-    return words
+    return directory, words
+
+
+def publish(store: ArtifactStore, prepared: Path, output: Path, overwrite: bool) -> None:
+    """Rename ``prepared``, a directory in the store, to ``output``, and remove the store.
+
+    Raises UserError, and leaves the store, if something that must not be replaced has appeared there meanwhile.
+    """
+    replaced = output.with_name(f".{output.name}.replaced")
+    check_replaceable("output", replaced, PREPARED)
+    if os.path.lexists(output):
+        if not overwrite:
+            raise InterruptedWork(f"{output}: has appeared meanwhile; move it away, and the same command goes on")
+        check_replaceable("output", output, PREPARED)
+    (store.directory / FINISHED).touch()
+    shutil.rmtree(replaced, ignore_errors=True)
+    if output.exists():
+        output.rename(replaced)
+    prepared.rename(output)
+    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(store.directory, ignore_errors=True)
+
+
+def remove_finished(output: Path) -> None:
+    """Remove the store of a complete output, left by a process that was killed while removing it."""
+    directory = _work_directory(output)
+    if (directory / FINISHED).exists() and _is_work_directory(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link ``source`` to ``target``; copy it where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -15,18 +15,15 @@ stage          result                                               an artifact 
 =============  ===================================================  ======================================
 
 Artifacts stay in the work directory until the end (:mod:`xlmtrain.prepare.artifacts`), so an interrupted preparation is
-resumed by the same command. The stages ``shard``, ``tokenize``, ``encode`` and ``assemble`` run on workers, here or on
-other machines (:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard,
-the words to learn from (``bpe.max_word_types``), or the subwords.
-
-A prepared corpus is one file of ids, so that readers see a single array. It costs no additional pass, as ids get their
-final numbers while shards are assembled. The header keeps a checksum of each shard.
+resumed by the same command. The stages ``shard``, ``tokenize``, ``encode`` and ``assemble`` run on workers
+(:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard, the words to
+learn from (``bpe.max_word_types``), or the subwords. Ids get their final numbers while the shards of a corpus are
+assembled to one file.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +32,8 @@ from xlmtrain.config.prepare import PrepareConfig, Unit
 from xlmtrain.data.format import corpus_name
 from xlmtrain.errors import DataError
 from xlmtrain.prepare import dedup, global_stages
-from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, open_store, publish
-from xlmtrain.prepare.output import check_output, write_dataset
+from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
+from xlmtrain.prepare.output import check_output, open_store, publish, write_dataset
 from xlmtrain.prepare.raw_files import RawText, find_texts
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
@@ -59,22 +56,16 @@ class _Shard(NamedTuple):
     lines: int
     bytes: int
 
-    @property
-    def is_train(self) -> bool:
-        return self.text.split == "train"
-
 
 ShardTasks = dict[_Shard, BuildTask]
+"""The task that was run for each shard."""
 
 
 def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
     """Create ``config.output`` (layout: :mod:`xlmtrain.data.format`) with ``codes``, ``vocab`` and ``statistics.json``.
 
-    ``on_raw_text``: called with the statistics of the raw text, before the long work.
-
-    Progress goes to stdout. The output appears when it is complete; until then everything is beside it in
-    ``.{name}.partial``, from where the same command resumes after an interruption. Raises DataError for faults in the
-    text, the codes, the vocabulary or the output.
+    ``on_raw_text``: called with the statistics of the raw text, before the long work. The output appears when it is
+    complete. Raises DataError for faults in the text, the codes, the vocabulary or the output.
     """
     texts = find_texts(config)
     output = check_output(config, texts)
@@ -96,8 +87,12 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
         encoded = pipeline.encode(tokens, codes, subwords)
         vocab = pipeline.make_vocab(encoded, subwords)
         corpora = pipeline.assemble(encoded, codes, subwords, vocab)
-        statistics = pipeline.write_output(codes, vocab, corpora)
-        publish(store, pipeline.output, output, config.overwrite)
+        prepared, words = write_dataset(
+            store, codes, vocab, corpora, languages=pipeline.languages, text=asdict(config.text)
+        )
+        statistics = pipeline.statistics(words, len(read_codes(prepared / "codes")))
+        statistics.write(prepared / STATISTICS)
+        publish(store, prepared, output, config.overwrite)
     return statistics
 
 
@@ -107,48 +102,52 @@ class PreparePipeline:
     def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText]) -> None:
         self._config, self._store, self._texts = config, store, texts
         self._scheduler = Scheduler(config, store)
-        self._languages = sorted({language for text in texts for language in text.languages})
+        self.languages = sorted({language for text in texts for language in text.languages})
         self._files = {
-            text: [FileStatistics(text.split, language, text.pair, str(path)) for language, path in text.sides()]
+            text: [
+                FileStatistics(text.split, language, text.pair, str(path))
+                for language, path in zip(text.languages, text.paths)
+            ]
             for text in texts
         }
         self._notes = [
             f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
-            for language in self._languages
+            for language in self.languages
             if not has_rules(language)
         ]
         self._unknown_words: dict[str, list[tuple[str, int]]] = {}
-        self.output = store.directory / "output"
 
     def shard(self) -> list[_Shard]:
         """Read every file once, so that faults in the text show before the long stages."""
         tasks = {text: shard_task(text, self._config) for text in self._texts}
-        self._scheduler.run_sharded("shard", list(tasks.values()))
         shards = []
-        for text, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
+        for text, result in self._scheduler.run_sharded("shard", tasks).items():
             for file, words in zip(self._files[text], result["words"]):
                 file.lines, file.segmented = result["lines"], result["segmented"]
                 file.reads_like = detected_language(file.language, words)
                 file.drop(result["dropped"])
-            shards += [_Shard(text, task.key, number, **shard) for number, shard in enumerate(result["shards"])]
+            shards += [_Shard(text, tasks[text].key, number, **shard) for number, shard in enumerate(result["shards"])]
+        self._train = {shard for shard in shards if shard.text.split == "train"}
         return shards
 
     def collect_held_out(self, shards: list[_Shard]) -> str | None:
         """Collect the lines of validation and test text; None if training text is not compared with them."""
-        chosen = [[shard.raw, shard.number, shard.text.languages] for shard in shards if not shard.is_train]
-        if not self._config.clean.decontaminate or not chosen:
+        held_out = [[shard.raw, shard.number, shard.text.languages] for shard in shards if shard not in self._train]
+        if not self._config.clean.decontaminate or not held_out:
             return None
-        task = BuildTask("held_out", {"languages": self._languages, "shards": chosen})
+        task = BuildTask("held_out", {"languages": self.languages, "shards": held_out})
         return self._scheduler.run_here(dedup.collect_held_out, task)
 
     def find_duplicates(self, shards: list[_Shard]) -> dict[tuple[str, ...], str]:
         """Return for each training corpus, by its languages, the key of its repeated lines."""
         if not self._config.clean.drop_duplicates:
             return {}
+        corpora: dict[tuple[str, ...], list[_Shard]] = {}
+        for shard in shards:
+            if shard in self._train:
+                corpora.setdefault(shard.text.languages, []).append(shard)
         tasks = {}
-        for languages in dict.fromkeys(text.languages for text in self._texts if text.split == "train"):
-            corpus = [shard for shard in shards if shard.is_train and shard.text.languages == languages]
+        for languages, corpus in corpora.items():
             keys, lines = [[shard.raw, shard.number] for shard in corpus], sum(shard.lines for shard in corpus)
             tasks[languages] = BuildTask("duplicates", {"shards": keys, "languages": languages, "lines": lines})
         self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
@@ -158,25 +157,24 @@ class PreparePipeline:
         self, shards: list[_Shard], held_out: str | None, duplicates: dict[tuple[str, ...], str]
     ) -> ShardTasks:
         """Clean and tokenize every shard."""
-        self._rates = self._sample_rates(shards)
+        self._rates = self._sample_rates()
         clean = {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
         tasks = {}
         for shard in shards:
+            languages, is_train = shard.text.languages, shard in self._train
             arguments = {
                 "raw": shard.raw,
                 "shard": shard.number,
                 "split": shard.text.split,
-                "languages": list(shard.text.languages),
+                "languages": languages,
                 "text": asdict(self._config.text),
                 "clean": clean,
-                "held_out": held_out if shard.is_train else None,
-                "duplicates": duplicates.get(shard.text.languages) if shard.is_train else None,
-                "sample": [self._rates[language] for language in shard.text.languages] if shard.is_train else [],
+                "held_out": held_out if is_train else None,
+                "duplicates": duplicates.get(languages) if is_train else None,
+                "sample": [self._rates[language] for language in languages] if is_train else [],
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
-        self._scheduler.run_sharded("tokenize", list(tasks.values()))
-        for shard, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
+        for shard, result in self._scheduler.run_sharded("tokenize", tasks).items():
             for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
                 file.words += words
@@ -194,7 +192,7 @@ class PreparePipeline:
         if settings.codes is not None:
             return self._scheduler.run_here(global_stages.copy_codes, BuildTask("codes", _given_file(settings.codes)))
         arguments = {
-            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard.is_train],
+            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard in self._train],
             "rates": self._rates,
             **{name: getattr(settings, name) for name in ("sampling_alpha", "merges", "max_word_types")},
         }
@@ -216,24 +214,22 @@ class PreparePipeline:
         if self._config.vocab.file is not None:
             task = BuildTask("subwords", _given_file(self._config.vocab.file))
             return self._scheduler.run_here(global_stages.copy_subwords, task)
-        train = [task.key for shard, task in tokens.items() if shard.is_train]
-        task = BuildTask("subwords", {"codes": codes, "tokens": train})
+        task = BuildTask("subwords", {"codes": codes, "tokens": self._train_keys(tokens)})
         return self._scheduler.run_here(global_stages.list_subwords, task)
 
     def encode(self, tokens: ShardTasks, codes: str, subwords: str) -> ShardTasks:
         """Split the tokens of every shard into subwords, and count these in training text."""
-        count = self._config.vocab.file is None
         tasks = {}
         for shard, task in tokens.items():
             arguments = {
                 "tokens": task.key,
-                "languages": list(shard.text.languages),
+                "languages": shard.text.languages,
                 "codes": codes,
                 "subwords": subwords,
-                "count": count and shard.is_train,
+                "count": self._config.vocab.file is None and shard in self._train,
             }
             tasks[shard] = BuildTask("encode", arguments, shard.bytes)
-        self._scheduler.run_sharded("encode", list(tasks.values()))
+        self._scheduler.run_sharded("encode", tasks)
         return tasks
 
     def make_vocab(self, encoded: ShardTasks, subwords: str) -> str:
@@ -242,55 +238,48 @@ class PreparePipeline:
         arguments = {"subwords": subwords, "max_size": settings.max_size, "min_count": settings.min_count}
         if settings.file is not None:
             return self._scheduler.run_here(global_stages.truncate_vocab, BuildTask("vocab", arguments))
-        train = [task.key for shard, task in encoded.items() if shard.is_train]
-        task = BuildTask("vocab", {**arguments, "encoded": train})
+        task = BuildTask("vocab", {**arguments, "encoded": self._train_keys(encoded)})
         return self._scheduler.run_here(global_stages.count_vocab, task)
 
     def assemble(self, encoded: ShardTasks, codes: str, subwords: str, vocab: str) -> dict[str, BuildTask]:
         """Concatenate the shards of every corpus."""
-        shards: dict[str, list[list[str]]] = {}
-        sources: dict[str, list[str]] = {}
-        owners: dict[str, list[FileStatistics]] = {}
+        corpora: dict[str, list[tuple[FileStatistics, list[BuildTask]]]] = {}
         for text in self._texts:
-            for (language, path), file in zip(text.sides(), self._files[text]):
-                name = corpus_name(text.split, language, text.pair)
-                sources.setdefault(name, []).append(path.name)
-                own = [task for shard, task in encoded.items() if shard.text == text]
-                shards.setdefault(name, []).extend([task.key, task.arguments["tokens"], language] for task in own)
-                owners.setdefault(name, []).extend([file] * len(own))
+            own = [task for shard, task in encoded.items() if shard.text == text]
+            for file in self._files[text]:
+                corpora.setdefault(corpus_name(text.split, file.language, text.pair), []).append((file, own))
         tasks = {}
-        for name, keys in shards.items():
-            inputs = {"codes": codes, "subwords": subwords, "vocab": vocab, "sources": sources[name]}
-            paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in keys]
-            tasks[name] = BuildTask(
-                "assemble", {"name": name, "shards": keys, **inputs}, sum(path.stat().st_size for path in paths)
-            )
-        self._scheduler.run_sharded("assemble", list(tasks.values()))
-        for name, task in tasks.items():
-            result = self._store.result(task.stage, task.key)
-            for file, counted, unknown in zip(owners[name], result["subwords"], result["unknown"]):
+        for name, files in corpora.items():
+            arguments = {
+                "name": name,
+                "shards": [[task.key, task.arguments["tokens"], file.language] for file, own in files for task in own],
+                "codes": codes,
+                "subwords": subwords,
+                "vocab": vocab,
+                "sources": [Path(file.file).name for file, _ in files],
+            }
+            paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in arguments["shards"]]
+            tasks[name] = BuildTask("assemble", arguments, sum(path.stat().st_size for path in paths))
+        for name, result in self._scheduler.run_sharded("assemble", tasks).items():
+            owners = [file for file, own in corpora[name] for _ in own]
+            for file, counted, unknown in zip(owners, result["subwords"], result["unknown"]):
                 file.subwords += counted
                 file.unknown += unknown
             self._unknown_words[name] = result["unknown_words"]
         return tasks
 
-    def write_output(self, codes: str, vocab: str, corpora: dict[str, BuildTask]) -> Statistics:
-        """Collect everything in the directory ``output``, with header and statistics."""
-        words = write_dataset(
-            self.output, self._store, codes, vocab, corpora, languages=self._languages, text=asdict(self._config.text)
-        )
-        statistics = self.statistics(words, len(read_codes(self.output / "codes")))
-        statistics.write(self.output / STATISTICS)
-        return statistics
+    def _train_keys(self, tasks: ShardTasks) -> list[str]:
+        return [task.key for shard, task in tasks.items() if shard in self._train]
 
-    def _sample_rates(self, shards: Sequence[_Shard]) -> dict[str, float]:
-        sizes = Counter(dict.fromkeys(self._languages, 0))
-        in_bytes = self._config.bpe.train_sample_unit is Unit.bytes
-        for shard in shards:
-            if shard.is_train:
-                languages = shard.text.languages
-                sizes.update(dict.fromkeys(languages, shard.bytes // len(languages) if in_bytes else shard.lines))
-        return sample_rates(sizes, self._config.bpe.train_sample, self._config.bpe.sampling_alpha)
+    def _sample_rates(self) -> dict[str, float]:
+        """Return the fraction of each language's training text to learn codes from."""
+        settings, sizes = self._config.bpe, dict.fromkeys(self.languages, 0)
+        for shard in self._train:
+            languages = shard.text.languages
+            in_bytes = settings.train_sample_unit is Unit.bytes
+            for language in languages:
+                sizes[language] += shard.bytes // len(languages) if in_bytes else shard.lines
+        return sample_rates(sizes, settings.train_sample, settings.sampling_alpha)
 
     def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
         """Return the statistics of the stages that have run."""

@@ -13,19 +13,19 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
 from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import DataError
 
 BLOCK_BYTES = 1 << 20
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -41,35 +41,32 @@ class RawText:
         """Name of the pair, None for a single language."""
         return "-".join(self.languages) if len(self.languages) > 1 else None
 
-    def sides(self) -> Iterator[tuple[str, Path]]:
-        """Yield (language, file)."""
-        return zip(self.languages, self.paths)
-
 
 def find_texts(config: PrepareConfig) -> list[RawText]:
     """Return the files of the settings: sorted within a pattern, patterns in the given order.
 
     Raises DataError with the key path if a pattern matches no file, or different files for the two languages.
     """
-    texts: list[RawText] = []
-    for split in SPLITS:
-        section = getattr(config, split)
-        for language, patterns in section.mono.items():
-            for pattern in patterns:
-                matched = _matches(pattern, language, f"{split}.mono.{language}")
-                texts += [RawText(split, (language,), (path,)) for path in matched.values()]
-        for pair, patterns in section.pairs.items():
-            languages = tuple(pair.split("-"))
-            for pattern in patterns:
-                key_path = f"{split}.pairs.{pair}"
-                if "{lang}" not in pattern:
-                    raise DataError(f"{key_path}: {pattern} must contain {{lang}}, which stands for either language")
-                left, right = (_matches(pattern, language, key_path) for language in languages)
-                for one, other in ((left, right), (right, left)):
-                    if unpaired := [path for key, path in one.items() if key not in other]:
-                        raise DataError(f"{key_path}: {unpaired[0]} has no counterpart in the other language")
-                texts += [RawText(split, languages, (path, right[key])) for key, path in left.items()]
-    return texts
+    return [
+        text
+        for split in SPLITS
+        for kind in ("mono", "pairs")
+        for key, patterns in getattr(getattr(config, split), kind).items()
+        for pattern in patterns
+        for text in _texts_of(split, kind, key, pattern)
+    ]
+
+
+def _texts_of(split: str, kind: str, key: str, pattern: str) -> list[RawText]:
+    """Return the texts of one pattern of a language or pair ``key``."""
+    key_path, languages = f"{split}.{kind}.{key}", tuple(key.split("-"))
+    if kind == "pairs" and "{lang}" not in pattern:
+        raise DataError(f"{key_path}: {pattern} must contain {{lang}}, which stands for either language")
+    sides = [_matches(pattern, language, key_path) for language in languages]
+    for one, other in zip(sides, reversed(sides)):
+        if unpaired := [path for wildcards, path in one.items() if wildcards not in other]:
+            raise DataError(f"{key_path}: {unpaired[0]} has no counterpart in the other language")
+    return [RawText(split, languages, tuple(side[wildcards] for side in sides)) for wildcards in sides[0]]
 
 
 def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...], Path]:
@@ -99,50 +96,65 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
     return path.open("rb")
 
 
+def open_zstd_writer(path: Path) -> zstandard.ZstdCompressionWriter:
+    """Open a file for writing content that is compressed with Zstandard."""
+    return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"), write_size=BLOCK_BYTES)
+
+
 class _ZstdReader(io.RawIOBase):
     """Zstandard reader that raises EOFError for a truncated file, unlike the library's own."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._input = b""
-        self._output = memoryview(b"")
-        self._at_boundary = True
+        self._blocks = _zstd_blocks(path.open("rb"))
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._output:
-            self._input = self._input or self._file.read(BLOCK_BYTES // 8)
-            if not self._input:
-                if not self._at_boundary:
-                    raise EOFError("compressed file ended before the end of a frame")
+        while not self._rest:
+            if (block := next(self._blocks, None)) is None:
                 return 0
-            self._output = memoryview(self._frame.decompress(self._input))
-            self._input, self._at_boundary = self._frame.unused_data, self._frame.eof
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-        count = min(len(buffer), len(self._output))
-        buffer[:count] = self._output[:count]
-        self._output = self._output[count:]
+            self._rest = memoryview(block)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+
+def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
+    frame = None
+    with file:
+        while content := file.read(BLOCK_BYTES // 8):
+            while content:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(content)
+                content = frame.unused_data
+                if frame.eof:
+                    frame = None
+    if frame is not None:
+        raise EOFError("compressed file ended before the end of a frame")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive lines of a raw text. ``lines``: for each language the same number of lines, without line ends.
-    ``size``: bytes, line ends included; ``index`` of the chunk, from 0; ``first``: number of the first line, from 1."""
+    """Consecutive lines of a raw text: ``lines`` of each language, as many of one as of the other, without line ends;
+    the number of the ``first``, from 1."""
 
-    index: int
-    languages: tuple[str, ...]
     lines: tuple[list[bytes], ...]
-    size: int
     first: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes, line ends included."""
+        return sum(len(line) + 1 for side in self.lines for line in side)
+
+    def without(self, reasons: Mapping[int, str]) -> Chunk:
+        """Return the chunk without the lines of these indices, on either side."""
+        if not reasons:
+            return self
+        kept = ([line for index, line in enumerate(side) if index not in reasons] for side in self.lines)
+        return Chunk(tuple(kept), self.first)
 
 
 class UnequalLengths(DataError):
@@ -159,64 +171,47 @@ def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> It
     ``max_line_bytes``: longer lines are truncated to one byte more than this; 0 keeps all. Raises UnequalLengths after
     the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its end.
     """
-    with ExitStack() as stack:
-        sides = [_lines(path, stack.enter_context(_open(path)), max_line_bytes) for path in text.paths]
-        lines: tuple[list[bytes], ...] = tuple([] for _ in sides)
-        size, index, first = 0, 0, 1
-        for aligned in zip_longest(*sides):
-            if None in aligned:
-                break
-            for side, line in zip(lines, aligned):
-                side.append(line)
-                size += len(line) + 1
-            if size >= target_bytes:
-                yield Chunk(index, text.languages, lines, size, first)
-                index, first = index + 1, first + len(lines[0])
-                lines, size = tuple([] for _ in sides), 0
-        else:
-            aligned = ()
-        if size:
-            yield Chunk(index, text.languages, lines, size, first)
-        if aligned:
-            raise _unequal(text, aligned, sides, first + len(lines[0]))
+    sides = [_lines(path, max_line_bytes) for path in text.paths]
+    lines: tuple[list[bytes], ...] = tuple([] for _ in sides)
+    size, first = 0, 1
+    for aligned in zip_longest(*sides):
+        if None in aligned:
+            break
+        for side, line in zip(lines, aligned):
+            side.append(line)
+            size += len(line) + 1
+        if size >= target_bytes:
+            yield Chunk(lines, first)
+            size, first = 0, first + len(lines[0])
+            lines = tuple([] for _ in sides)
+    else:
+        aligned = ()
+    if size:
+        yield Chunk(lines, first)
+    if aligned:
+        end, longer = first + len(lines[0]), 0 if aligned[1] is None else 1
+        surplus = 1 + sum(1 for _ in sides[longer])
+        short, long = text.paths[1 - longer], text.paths[longer]
+        raise UnequalLengths(
+            f"{text.split}.pairs.{text.pair}: {short} has {end - 1} lines, {long} has {end - 1 + surplus}; "
+            f"{long}:{end} is the first line without a partner",
+            surplus,
+        )
 
 
-def _unequal(text: RawText, aligned: tuple[bytes | None, ...], sides: list[Iterator[bytes]], first: int) -> DataError:
-    more = next(side for side, line in enumerate(aligned) if line is not None)
-    surplus = 1 + sum(1 for _ in sides[more])
-    short, long = text.paths[1 - more], text.paths[more]
-    return UnequalLengths(
-        f"{text.split}.pairs.{text.pair}: {short} has {first - 1} lines, {long} has {first - 1 + surplus}; "
-        f"{long}:{first} is the first line without a partner",
-        surplus,
-    )
-
-
-def _open(path: Path) -> io.BufferedIOBase:
-    try:
-        return open_bytes(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _lines(path: Path, stream: io.BufferedIOBase, max_bytes: int) -> Iterator[bytes]:
+def _lines(path: Path, max_bytes: int) -> Iterator[bytes]:
     """Yield lines without their ends. ``max_bytes`` bounds memory even for a line that never ends."""
-    rest = b""
+    rest, limit = b"", max_bytes + 1 if max_bytes else None
     try:
-        while block := stream.read(BLOCK_BYTES):
-            *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
-                yield _truncated(line, max_bytes).removesuffix(b"\r")
-            rest = _truncated(rest, max_bytes)
+        with open_bytes(path) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                *whole, rest = (rest + block).split(b"\n")
+                for line in whole:
+                    yield line[:limit].removesuffix(b"\r")
+                rest = rest[:limit]
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
-        raise _unreadable(path, error) from error
+        raise DataError(
+            f"{path}: cannot be read to its end ({error}); is it damaged, truncated, or misnamed?"
+        ) from error
     if rest:
         yield rest.removesuffix(b"\r")
-
-
-def _truncated(line: bytes, max_bytes: int) -> bytes:
-    return line[: max_bytes + 1] if max_bytes else line
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read to its end ({error}); is it damaged, truncated, or misnamed?")

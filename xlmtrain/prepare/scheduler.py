@@ -6,18 +6,17 @@ are all that processes exchange, so an executor may lose any worker: the tasks i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xlmtrain.config.prepare import Executor, PrepareConfig
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.executors.local import run_local
-from xlmtrain.prepare.executors.ray import run_on_ray
-from xlmtrain.prepare.executors.slurm import run_on_slurm
+from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm
 from xlmtrain.runtime.progress import ProgressBar
 
+T = TypeVar("T")
 ExecutorFunction = Callable[[Path, Sequence[BuildTask]], Iterable[str]]
 
 
@@ -25,7 +24,15 @@ class Scheduler:
     """Runs the missing tasks of a stage, and removes the stage's stale artifacts."""
 
     def __init__(self, config: PrepareConfig, store: ArtifactStore) -> None:
-        self._execute, self._store = _executor(config), store
+        self._store = store
+        self._execute: ExecutorFunction
+        match config.executor:
+            case Executor.local:
+                self._execute = partial(run_local, workers=config.workers)
+            case Executor.ray:
+                self._execute = partial(run_on_ray, workers=config.workers)
+            case Executor.slurm:
+                self._execute = partial(run_on_slurm, workers=config.workers, options=config.slurm_options)
 
     def run_here(self, function: Callable[..., dict[str, Any]], *tasks: BuildTask) -> str:
         """Build all tasks of a stage in this process with ``function(store, directory, **arguments)``.
@@ -37,8 +44,12 @@ class Scheduler:
             self._store.build(task, partial(function, self._store, **task.arguments))
         return tasks[-1].key
 
-    def run_sharded(self, stage: str, tasks: Sequence[BuildTask]) -> None:
-        """Build all tasks of a stage with the executor; prints progress, and how much was built before."""
+    def run_sharded(self, stage: str, tasks_of: Mapping[T, BuildTask]) -> dict[T, dict[str, Any]]:
+        """Build the tasks of a stage with the executor and return their results.
+
+        Prints progress, and how much was built before.
+        """
+        tasks = list(tasks_of.values())
         stale = self._store.gc(stage, tasks)
         missing = list({task.key: task for task in tasks if not self._store.exists(task)}.values())
         if stale:
@@ -48,16 +59,7 @@ class Scheduler:
         with ProgressBar(stage, sum(task.size for task in missing), "B") as progress:
             for task in run_tasks(self._execute, self._store, missing):
                 progress.update(task.size)
-
-
-def _executor(config: PrepareConfig) -> ExecutorFunction:
-    match config.executor:
-        case Executor.local:
-            return partial(run_local, workers=config.workers)
-        case Executor.ray:
-            return partial(run_on_ray, workers=config.workers)
-        case Executor.slurm:
-            return partial(run_on_slurm, workers=config.workers, options=config.slurm_options)
+        return {owner: self._store.result(stage, task.key) for owner, task in tasks_of.items()}
 
 
 def run_tasks(execute: ExecutorFunction, store: ArtifactStore, tasks: Sequence[BuildTask]) -> Iterator[BuildTask]:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from xlmtrain.data.format import corpus_name
 from xlmtrain.errors import DataError
 from xlmtrain.metrics.table import format_table
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.text.filters import REASONS
 
 STATISTICS = "statistics.json"
-COLUMNS = ("sentences", "subwords", "per word", "unknown")
 UNKNOWN_WORDS_SHOWN = 10
+_COUNTERS = ("lines", "sentences", "words", "subwords", "unknown", "segmented")
+_OLD_REASONS = {
+    "not_utf8": "invalid_utf8",
+    "too_many_chars": "max_chars",
+    "mismatch": "misaligned",
+    "overlap": "decontaminate",
+    "duplicate": "drop_duplicates",
+    "identical": "drop_identical",
+    "ratio": "max_length_ratio",
+    "script": "min_latin_fraction",
+    "language": "langid_confidence",
+    "too_long": "max_tokens",
+}
+"""Reasons as 0.1.0 named them -> the names of the settings."""
 
 
 @dataclass
@@ -28,7 +42,7 @@ class FileStatistics:
     pair: str | None
     file: str
     lines: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    dropped: dict[str, int] = field(default_factory=dict)
     sentences: int = 0
     words: int = 0
     subwords: int = 0
@@ -37,7 +51,8 @@ class FileStatistics:
     reads_like: str | None = None
 
     def __post_init__(self) -> None:
-        self.dropped = {**dict.fromkeys(REASONS, 0), **self.dropped}  # earlier versions had fewer reasons
+        counts = {_OLD_REASONS.get(reason, reason): count for reason, count in self.dropped.items()}
+        self.dropped = {**dict.fromkeys(REASONS, 0), **counts}  # earlier versions had fewer reasons
 
     def drop(self, reasons: Mapping[str, int]) -> None:
         """Count lines that were dropped."""
@@ -65,10 +80,14 @@ class Statistics:
 
     def totals(self) -> list[FileStatistics]:
         """Return the sums per split, language and pair."""
-        groups: dict[tuple[str, str, str | None], list[FileStatistics]] = {}
+        totals: dict[str, FileStatistics] = {}
         for file in self.files:
-            groups.setdefault((file.split, file.language, file.pair), []).append(file)
-        return [_sum(files) for files in groups.values()]
+            name = corpus_name(file.split, file.language, file.pair)
+            total = totals.setdefault(name, FileStatistics(file.split, file.language, file.pair, name))
+            total.drop(file.dropped)
+            for counter in _COUNTERS:
+                setattr(total, counter, getattr(total, counter) + getattr(file, counter))
+        return list(totals.values())
 
     def write(self, path: Path) -> None:
         """Write it all as JSON."""
@@ -91,37 +110,21 @@ class Statistics:
             raise DataError(f"{path}: not statistics as this program writes them ({error!r})") from error
 
     def table(self) -> list[str]:
-        """Format a row per file, and a row for the sum of each corpus."""
+        """Format a row per file, and a row for the sum of each corpus; columns of drops are named by their settings."""
         reasons = [reason for reason in REASONS if any(file.dropped[reason] for file in self.files)]
-        header = ["file", "lines", *(reason.replace("_", " ") for reason in reasons), *COLUMNS]
-        rows = [_row(file, reasons) for file in [*self.files, *self.totals()]]
+        header = ["file", "lines", *reasons, "sentences", "subwords", "per word", "unknown"]
+        rows = []
+        for file in [*self.files, *self.totals()]:
+            counts = (file.lines, *(file.dropped[reason] for reason in reasons), file.sentences, file.subwords)
+            rates = (f"{file.subwords / max(file.words, 1):.2f}", f"{file.unknown_rate:.3%}")
+            rows.append((file.file, *(f"{count:,}" for count in counts), *rates))
         return format_table(rows, header, rules=(len(self.files),)).splitlines()
 
     def __str__(self) -> str:
         lines = self.table()
         for corpus, words in self.unknown_words.items():
             if words:
-                lines.append(f"unknown in {corpus}: {listed(words[:UNKNOWN_WORDS_SHOWN])}")
+                shown = " | ".join(f"{word} {count:,}" for word, count in words[:UNKNOWN_WORDS_SHOWN])
+                lines.append(f"unknown in {corpus}: {shown}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{self.codes:,} BPE codes, vocabulary of {self.vocab_size:,}"])
-
-
-def _sum(files: Sequence[FileStatistics]) -> FileStatistics:
-    first = files[0]
-    name = ".".join(part for part in (first.split, first.pair, first.language) if part)
-    total = FileStatistics(first.split, first.language, first.pair, name)
-    for counter in ("lines", "sentences", "words", "subwords", "unknown", "segmented"):
-        setattr(total, counter, sum(getattr(file, counter) for file in files))
-    total.dropped = {reason: sum(file.dropped[reason] for file in files) for reason in total.dropped}
-    return total
-
-
-def _row(file: FileStatistics, reasons: Iterable[str]) -> tuple[str, ...]:
-    counts = (file.lines, *(file.dropped[reason] for reason in reasons), file.sentences, file.subwords)
-    per_word = f"{file.subwords / max(file.words, 1):.2f}"
-    return (file.file, *(f"{count:,}" for count in counts), per_word, f"{file.unknown_rate:.3%}")
-
-
-def listed(words: Iterable[tuple[str, int]]) -> str:
-    """Words with their counts."""
-    return " | ".join(f"{word} {count:,}" for word, count in words)

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
-from xlmtrain.prepare.raw_files import open_bytes
+from xlmtrain.prepare.raw_files import open_bytes, open_zstd_writer
 from xlmtrain.text.tokenizer import LINE_END
 
 _DTYPE = np.dtype("<i4")
@@ -28,9 +27,9 @@ def write_tokenized(directory: Path, language: str, words: Sequence[str], number
     written = sorted((number for number in present if number != LINE_END), key=words.__getitem__)
     renumbered = np.zeros(len(words), _DTYPE)
     renumbered[written] = np.arange(1, len(written) + 1)
-    with _compressed(directory / f"{language}.words.zst") as file:
+    with open_zstd_writer(directory / f"{language}.words.zst") as file:
         file.write("".join(f"{words[number]}\n" for number in written).encode())
-    with _compressed(directory / f"{language}.numbers.zst") as file:
+    with open_zstd_writer(directory / f"{language}.numbers.zst") as file:
         file.write(renumbered[numbers].tobytes())
     return written
 
@@ -57,7 +56,3 @@ def read_word_counts(directory: Path, language: str) -> Iterator[tuple[str, int]
     """Yield the words with a count above 0, sorted by code points, with their counts."""
     counts = np.fromfile(directory / f"{language}.counts", _COUNT_DTYPE).tolist()
     return ((word, count) for word, count in zip(read_words(directory, language)[1:], counts) if count)
-
-
-def _compressed(path: Path) -> zstandard.ZstdCompressionWriter:
-    return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"))

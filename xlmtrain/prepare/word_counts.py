@@ -13,9 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import zstandard
-
-from xlmtrain.prepare.raw_files import open_bytes
+from xlmtrain.prepare.raw_files import open_bytes, open_zstd_writer
 
 IN_MEMORY = 1 << 18
 """Distinct words that are summed in memory before they are written to disk."""
@@ -25,9 +23,10 @@ WordCount = tuple[str, int]
 
 def write_counts(path: Path, counts: Iterable[WordCount]) -> None:
     """Write sorted counts."""
-    with path.open("wb") as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as file:
-        for batch in _batches(counts, 4096):
-            file.write("".join(f"{word} {count}\n" for word, count in batch).encode())
+    lines = (f"{word} {count}\n" for word, count in counts)
+    with open_zstd_writer(path) as file:
+        while batch := "".join(itertools.islice(lines, 4096)):
+            file.write(batch.encode())
 
 
 def read_counts(path: Path) -> Iterator[WordCount]:
@@ -49,13 +48,11 @@ def merge_counts(sources: Iterable[Iterable[WordCount]], scratch: Path) -> Itera
             runs.append(scratch / f"run-{len(runs)}.zst")
             write_counts(runs[-1], sorted(counts.items()))
             counts = Counter()
-    return sum_sorted([*map(read_counts, runs), iter(sorted(counts.items()))])
+    return sum_sorted([*map(read_counts, runs), sorted(counts.items())])
 
 
 def sum_sorted(sources: Sequence[Iterable[WordCount]]) -> Iterator[WordCount]:
     """Merge several sorted counts."""
-    if len(sources) == 1:
-        return iter(sources[0])
     merged = itertools.groupby(heapq.merge(*sources), key=operator.itemgetter(0))
     return ((word, sum(count for _, count in group)) for word, group in merged)
 
@@ -67,12 +64,10 @@ def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[st
     """
     if not sample or sum(sizes.values()) <= sample:
         return dict.fromkeys(sizes, 1.0)
-    weights = {language: count**alpha for language, count in sizes.items() if count}
+    weights = {language: size**alpha for language, size in sizes.items() if size}
     per_weight = sample / sum(weights.values())
-    return {
-        language: min(per_weight * weights[language] / count, 1.0) if count else 1.0
-        for language, count in sizes.items()
-    }
+    rates = {language: min(per_weight * weight / sizes[language], 1.0) for language, weight in weights.items()}
+    return {**dict.fromkeys(sizes, 1.0), **rates}
 
 
 def balance_factors(counted: Mapping[str, int], rates: Mapping[str, float], alpha: float) -> dict[str, float]:
@@ -99,15 +94,9 @@ def truncate_counts(counts: Iterable[WordCount], words: int, scratch: Path) -> t
     Returns the file, its number of words, and that count. (More than ``words`` are left if all have the same count.)
     """
     everything, kept = scratch / "all.zst", scratch / "kept.zst"
-    histogram: Counter[int] = Counter()
-
-    def counted() -> Iterator[WordCount]:
-        for word, count in counts:
-            histogram[count] += 1
-            yield word, count
-
-    write_counts(everything, counted())
-    left, least = sum(histogram.values()), 1
+    write_counts(everything, counts)
+    histogram = Counter(count for _, count in read_counts(everything))
+    left, least = histogram.total(), 1
     while left > words and left > histogram[least]:
         left -= histogram[least]
         least += 1
@@ -115,9 +104,3 @@ def truncate_counts(counts: Iterable[WordCount], words: int, scratch: Path) -> t
         return everything, left, least
     write_counts(kept, ((word, count) for word, count in read_counts(everything) if count >= least))
     return kept, left, least
-
-
-def _batches(items: Iterable[WordCount], size: int) -> Iterator[list[WordCount]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.vocab import CONTINUATION
+from xlmtrain.text.vocab import CONTINUATION, read_lines
 
 try:
     import fastBPE as fastBPE
@@ -51,18 +51,14 @@ def write_codes(codes: Sequence[Code], path: Path) -> None:
 
 def read_codes(path: str | Path) -> list[Code]:
     """Read codes. Raises DataError with file and line for one that is not ``left right count`` or repeats a pair."""
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the BPE codes: {error.strerror}") from error
     codes: list[Code] = []
     seen: set[tuple[str, str]] = set()
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
+    for number, line in enumerate(read_lines(path, "BPE codes"), start=1):
         try:
-            left, right, count = line.decode().split(" ")
+            left, right, count = line.split(" ")
             codes.append(Code(left, right, int(count)))
         except ValueError as error:
-            raise DataError(f"{path}:{number}: not a BPE code; expected 'left right count' in UTF-8") from error
+            raise DataError(f"{path}:{number}: not a BPE code; expected 'left right count'") from error
         if not left or not right or (left, right) in seen:
             raise DataError(f"{path}:{number}: a BPE code has two non-empty symbols and occurs once")
         seen.add((left, right))

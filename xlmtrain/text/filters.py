@@ -10,16 +10,17 @@ import regex
 from xlmtrain.config.prepare import CleanConfig
 from xlmtrain.text.langid import make_langid_filter
 
-REASONS = (
-    *("not_utf8", "too_many_chars", "mismatch"),  # while the raw files are sharded
-    *("overlap", "duplicate"),  # by comparing the shards
-    *("identical", "ratio", "script", "language"),  # here
-    *("empty", "too_long"),  # after tokenization
-)
-"""Reasons for dropping a line, in the order of the checks; the first that applies is counted."""
-
 LINE_SETTINGS = ("drop_identical", "max_length_ratio", "min_latin_fraction", "langid_confidence")
 """Settings that :func:`line_checks` reads."""
+
+REASONS = (
+    *("invalid_utf8", "max_chars", "misaligned"),  # while the raw files are sharded
+    *("decontaminate", "drop_duplicates"),  # by comparing the shards
+    *LINE_SETTINGS,
+    *("empty", "max_tokens"),  # after tokenization
+)
+"""Reasons for dropping a line, in the order of the checks; the first that applies is counted. All but ``empty`` are
+settings of ``clean``, or ``text.max_tokens``."""
 
 _LETTER = regex.compile(r"\p{L}")
 _LATIN = regex.compile(r"\p{Script=Latin}")
@@ -33,14 +34,14 @@ def line_checks(clean: CleanConfig, languages: Sequence[str]) -> Iterator[tuple[
     Raises ConfigError if language identification is on but not available.
     """
     if clean.drop_identical and len(languages) > 1:
-        yield "identical", _identical
+        yield "drop_identical", _identical
     if clean.max_length_ratio and len(languages) > 1:
-        yield "ratio", partial(_exceeds_ratio, clean.max_length_ratio)
+        yield "max_length_ratio", partial(_exceeds_ratio, clean.max_length_ratio)
     if clean.min_latin_fraction:
-        yield "script", partial(_not_latin, clean.min_latin_fraction)
+        yield "min_latin_fraction", partial(_not_latin, clean.min_latin_fraction)
     if clean.langid_confidence:
         filters = [make_langid_filter(language, clean.langid_confidence) for language in languages]
-        yield "language", lambda sides: any(is_foreign(side) for is_foreign, side in zip(filters, sides))
+        yield "langid_confidence", lambda sides: any(is_foreign(side) for is_foreign, side in zip(filters, sides))
 
 
 def _identical(sides: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,9 +22,8 @@ class TextPipeline:
     def __init__(self, settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> None:
         """``codes``: empty for a model imported without codes, which cannot split raw text into subwords."""
         self.vocab = vocab
-        self._settings = settings
+        self._tokenizer = cache(lambda language: Tokenizer(language, settings))
         self._bpe = None
-        self._tokenizers: dict[str, Tokenizer] = {}
         if codes:
             with TemporaryDirectory() as directory:  # fastBPE reads a file only
                 path = Path(directory) / "codes"
@@ -53,8 +53,3 @@ class TextPipeline:
     def ids(self, line: str, language: str) -> list[int]:
         """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
-
-    def _tokenizer(self, language: str) -> Tokenizer:
-        if language not in self._tokenizers:
-            self._tokenizers[language] = Tokenizer(language, self._settings)
-        return self._tokenizers[language]

@@ -28,7 +28,8 @@ Rules that remove a space (``x :``, ``5 %``, ``( x``) do so beside characters th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -83,9 +84,9 @@ class Tokenizer:
     def __init__(self, language: str, settings: TextConfig) -> None:
         self._rules = RuleTokenizer(language, settings)
         self._prefix_runs = frozenset(_RUN.findall(" ".join(self._rules.moses.NONBREAKING_PREFIXES)))
-        self._templates = _BoundedCache(self._template)
-        self._placeholders = _BoundedCache(self._placeholder)
-        self._neighbours = _BoundedCache(self._neighbour)
+        self._templates = lru_cache(CACHE_SIZE)(self._template)
+        self._placeholders = lru_cache(CACHE_SIZE)(self._placeholder)
+        self._neighbours = lru_cache(CACHE_SIZE)(self._neighbour)
         self._context_free: _Cache[str, int] = _Cache(lambda word: self._token_run(self._tokenize_context_free(word)))
         self._in_context: _Cache[tuple[str, str, str], int] = _Cache(
             lambda key: self._token_run(self._tokenize_in_context(key))
@@ -160,22 +161,21 @@ class Tokenizer:
         run = word.strip(_MARKS)
         if run.isalpha():  # most words have a single run
             left, _, right = word.partition(run)
-            runs, shape = (run,), left + self._placeholders[run] + right
+            runs, shape = (run,), left + self._placeholders(run) + right
         else:
             runs = tuple(_RUN.findall(word))
-            shape = _RUN.sub(lambda match: self._placeholders[match.group()], word)
-        template = self._templates[before, shape, after]
+            shape = _RUN.sub(lambda match: self._placeholders(match.group()), word)
+        template = self._templates(before, shape, after)
         return self._finish(template % runs) if template else ""
 
     def _finish(self, tokens: str) -> str:
         return " ".join(self._rules.finish(tokens.split(" ")))
 
-    def _template(self, key: tuple[str, str, str]) -> str:
+    def _template(self, before: str, shape: str, after: str) -> str:
         """Return the tokens of a shape with ``%s`` for each run, "" if they depend on the whole line."""
-        before, shape, after = key
         if _RARE.search(shape) or (shape[-1] in _QUOTES and after in ("'", ".")):
             return ""
-        tokens = self._rules.split(" ".join(filter(None, key)))
+        tokens = self._rules.split(" ".join(filter(None, (before, shape, after))))
         inner = " ".join(tokens[1 if before else 0 : -1 if after else None])
         return str(_RUN.sub("%s", inner.replace("%", "%%")))
 
@@ -206,10 +206,10 @@ class Tokenizer:
         return "a" if self._rules.moses.islower(char) else "A"
 
 
-def _context(raw: Sequence[str], i: int, neighbours: Mapping[str, str]) -> tuple[str, str, str]:
+def _context(raw: Sequence[str], i: int, neighbours: Callable[[str], str]) -> tuple[str, str, str]:
     """Return word ``i`` between representatives of its neighbours, "" at an end of the line."""
     before, after = raw[i - 1] if i else "\n", raw[i + 1]
-    return "" if before == "\n" else "A", raw[i], "" if after == "\n" else neighbours[after[0]]
+    return "" if before == "\n" else "A", raw[i], "" if after == "\n" else neighbours(after[0])
 
 
 def gather(values: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -239,12 +239,3 @@ class _Cache(dict[K, V]):
         kept = {key: value for key, value in self.items() if value in values}
         self.clear()
         self.update(kept)
-
-
-class _BoundedCache(_Cache[K, V]):
-    """A cache that is cleared when it is full."""
-
-    def __missing__(self, key: K) -> V:
-        if len(self) >= CACHE_SIZE:
-            self.clear()
-        return super().__missing__(key)

@@ -84,7 +84,7 @@ class Vocab:
         entries: list[tuple[str, int]] = []
         seen = set(SPECIALS)
         skipped: list[int] = []
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(read_lines(path, "vocabulary"), start=1):
             fields = line.split()
             if "\u2028" in line or len(fields) != 2 or fields[0] in seen:
                 skipped.append(number)
@@ -101,12 +101,8 @@ class Vocab:
         if not entries:
             raise DataError(f"{path}: no vocabulary in it; expected lines of 'word count'")
         if skipped:
-            logger.warning(
-                "%s: skipped %d lines that are not 'word count' or repeat a word, the first is line %d",
-                path,
-                len(skipped),
-                skipped[0],
-            )
+            what = "lines that are not 'word count' or repeat a word"
+            logger.warning("%s: skipped %d %s, the first is line %d", path, len(skipped), what, skipped[0])
         return cls(_truncated(entries, max_size, min_count))
 
     def write(self, path: str | Path) -> None:
@@ -124,15 +120,15 @@ def _truncated(entries: Sequence[tuple[str, int]], max_size: int, min_count: int
     return kept[: max(max_size - len(SPECIALS), 0)] if max_size else kept
 
 
-def _lines(path: str | Path) -> list[str]:
-    """Return the lines of a UTF-8 text file; only ``\\n`` ends a line."""
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """Return the lines of a UTF-8 text file, ``what`` in messages; only ``\\n`` ends a line."""
+    content = b""
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the vocabulary: {error.strerror}") from error
-    try:
         lines = content.decode().split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{number}: not UTF-8; is this a vocabulary?") from error
+        raise DataError(f"{path}:{number}: not UTF-8; is this a file of {what}?") from error
     return lines[:-1] if lines[-1] == "" else lines

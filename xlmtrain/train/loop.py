@@ -120,7 +120,7 @@ class TrainingLoop:
         """
         flags = [self.stop.signal is not None, self.checkpointer.has_failed(), data.error is not None]
         *targets, tokens, positions, stopping, unsafe, lost = self.distributed.all_reduce_sum(
-            [*data.targets, data.tokens, data.positions, *map(float, flags)]
+            [*data.targets, data.tokens, data.padded_tokens, *map(float, flags)]
         )
         if lost:
             self._save_and_wait()

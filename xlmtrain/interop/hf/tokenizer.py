@@ -148,7 +148,7 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
 
 
 def _punctuation_rules(language: str) -> Iterator[Rule]:
-    """Yield the rules of :class:`xlmtrain.text.normalize.Normalizer`, and of white space to single spaces."""
+    """Yield the rules of :class:`xlmtrain.text.moses.Normalizer`, and of white space to single spaces."""
     table = MosesPunctNormalizer(lang=language, perl_parity=True)
     for pattern, replacement in [*table.REPLACE_UNICODE_PUNCTUATION, *table.substitutions]:
         yield from _to_rules(pattern, replacement)

@@ -11,7 +11,7 @@ import xlmtrain.data.sources
 from tests.support.tiny import stored
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.sequences import Sequences
-from xlmtrain.data.sources import PairSource, StreamSource, cut_by_tokens
+from xlmtrain.data.sources import PairSource, WindowSource, cut_by_tokens
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, PAD
 
@@ -27,11 +27,11 @@ def numbered(tokens: int) -> Corpus:
 
 
 def same(a: Sequences, b: Sequences) -> bool:
-    return all(np.array_equal(vars(a)[key], vars(b)[key]) for key in vars(a))
+    return all(np.array_equal(one, other) for one, other in zip(a, b))
 
 
-def stream(tokens: int = 1000, length: int = 10, rows: int = 4, seed: int = 0) -> StreamSource:
-    return StreamSource(numbered(tokens), 1, length, rows, seed)
+def stream(tokens: int = 1000, length: int = 10, rows: int = 4, seed: int = 0) -> WindowSource:
+    return WindowSource(numbered(tokens), 1, length, rows, seed)
 
 
 def test_stream_visits_every_window_once_an_epoch() -> None:
@@ -76,7 +76,7 @@ def test_stream_rows_say_where_and_what_they_are() -> None:
     assert np.array_equal(rows.positions, np.tile(np.arange(10), (4, 1)))
     assert (rows.languages == 1).all()
     assert (rows.lengths == 10).all()
-    assert {array.dtype for array in vars(rows).values()} == {np.dtype(np.int64)}
+    assert {array.dtype for array in rows} == {np.dtype(np.int64)}
 
 
 def test_stream_is_a_pure_function() -> None:
@@ -102,7 +102,7 @@ def pairs(count: int = 500, seed: int = 0, budget: int = 256, max_length: int = 
         for language, side in zip(("de", "en"), lengths.T)
     ]
     eligible = [i for i, both in enumerate(lengths) if both.min() > 0 and both.max() <= max_length]
-    return PairSource(sides[0], sides[1], (0, 1), budget, max_length, seed), eligible
+    return PairSource((sides[0], sides[1]), (0, 1), budget, max_length, seed), eligible
 
 
 def test_every_pair_that_may_be_read_is_read_once_an_epoch() -> None:
