@@ -79,7 +79,7 @@ class PretrainedBundle:
         blocks = {name.split(".")[2] for name in self.weights if name.startswith("encoder.blocks.")}
         if len(blocks) != config.layers:
             raise CheckpointError(f"{where}: has the weights of {len(blocks)} layers, its settings say {config.layers}")
-        if config.heads < 1 or config.dim % config.heads:
+        if min(config.heads, config.dim) < 1 or config.dim % config.heads:
             raise CheckpointError(f"{where}: its {config.heads} heads do not divide its width, {config.dim}")
         invalid = [language for language in self.languages if not _LANGUAGE.fullmatch(language)]
         if invalid or not self.languages or len(set(self.languages)) < len(self.languages):
