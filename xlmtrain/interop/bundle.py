@@ -79,7 +79,7 @@ class PretrainedBundle:
         layers = len({name.split(".")[2] for name in self.weights if name.startswith("encoder.blocks.")})
         if layers != config.layers:
             raise CheckpointError(f"{where}: has the weights of {layers} layers, its settings say {config.layers}")
-        if config.heads < 1 or config.dim % config.heads:
+        if min(config.heads, config.dim) < 1 or config.dim % config.heads:
             raise CheckpointError(f"{where}: its {config.heads} heads do not divide its width, {config.dim}")
         if not languages or len(set(languages)) < len(languages) or not all(map(_LANGUAGE.fullmatch, languages)):
             raise CheckpointError(

@@ -137,6 +137,7 @@ def test_the_originals_own_data(shared: Path) -> None:
 # --- What is hostile ---
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # they leave files open and processes running
 @pytest.mark.parametrize("name", evil.live(NOWHERE))
 def test_the_hostile_files_would_do_harm(marker: Path, name: str) -> None:
     """Else the tests below would show nothing."""

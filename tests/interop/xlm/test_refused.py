@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "more layers in params": (put("params", "n_layers", 3), "has the weights of 2 layers, its settings say 3"),
     "a billion layers": (put("params", "n_layers", 10**9), "has the weights of 2 layers, its settings say 1000000000"),
     "another width": (put("params", "emb_dim", 128), "does not fit the model"),
-    "no width": (put("params", "emb_dim", 0), "there is no model with its settings"),
+    "no width": (put("params", "emb_dim", 0), "its 4 heads do not divide its width, 0"),
     "heads that do not divide it": (put("params", "n_heads", 5), "its 5 heads do not divide its width, 64"),
     "no heads": (put("params", "n_heads", 0), "its 0 heads do not divide its width, 64"),
     "a width of the wrong type": (put("params", "emb_dim", "wide"), "ValueError: invalid literal"),
