@@ -79,6 +79,13 @@ class TranslationModel(LanguageModel):
         """Return the encoder's hidden states (B, S, D)."""
         return self.encoder(source.tokens, source.positions, source.languages, source.lengths)
 
+    def start(self, source: Source, per_sentence: int, positions: int) -> DecoderCache:
+        """Encode ``source``; return the cache for ``per_sentence`` prefixes of up to ``positions`` tokens of each."""
+        lengths = source.lengths
+        if lengths is None:
+            lengths = torch.full(source.tokens.shape[:1], source.tokens.shape[1], device=source.tokens.device)
+        return self.decoder.start(self.encode(source), lengths, per_sentence, positions)
+
     def next_logits(self, tokens: torch.Tensor, language: int, cache: DecoderCache) -> torch.Tensor:
         """Append a token, ``tokens`` (R,), to each prefix in ``cache``; return the logits (R, V) in fp32 of the next.
 
