@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import Source
-from xlmtrain.generate.decoding import bar_special_words, evaluation, up_to_eos
+from xlmtrain.generate.decoding import bar_special_words, evaluation, top_words, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.vocab import EOS
 
@@ -118,17 +118,18 @@ def _candidates(
 
     ``logits``: (n K, V). ``sums``: log-probabilities of the prefixes, (n, K). 2 K, because K of them may be ``</s>``.
     """
-    size, vocab_size = settings.size, logits.shape[1]
-    normalizer = logits.logsumexp(dim=1, keepdim=True)
     if not settings.original_rules:
         bar_special_words(logits)
-        rows = at_limit.repeat_interleave(size).nonzero()[:, 0]
-        ends = logits[rows, EOS]
-        logits[rows] = -torch.inf
-        logits[rows, EOS] = ends
-    scores = logits.sub_(normalizer).add_(sums.view(-1, 1))
-    best = scores.view(len(sums), -1).topk(2 * size)
-    return best.values, best.indices // vocab_size, best.indices % vocab_size
+    values, words = top_words(logits, 2 * settings.size)
+    largest = values[:, :1].clone()
+    if not settings.original_rules:  # at the limit, only </s> may follow
+        rows = at_limit.repeat_interleave(settings.size).nonzero()[:, 0]
+        values[rows] = -torch.inf
+        values[rows, 0], words[rows, 0] = logits[rows, EOS], EOS
+    normalizer = logits.sub_(largest).exp_().sum(dim=1, keepdim=True).log() + largest
+    scores = (values - normalizer + sums.view(-1, 1)).view(len(sums), -1)
+    best = scores.topk(2 * settings.size)
+    return best.values, best.indices // values.shape[1], words.view(len(sums), -1).gather(1, best.indices)
 
 
 def _select(words: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:

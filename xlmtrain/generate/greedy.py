@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import Source
-from xlmtrain.generate.decoding import bar_special_words, evaluation, up_to_eos
+from xlmtrain.generate.decoding import bar_special_words, evaluation, top_words, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS
@@ -28,7 +28,9 @@ def greedy_search(
     ``limits`` (B,): most tokens of each translation, both ``</s>`` counted, 3 or more. ``bar_specials``: special words
     cannot be part of a translation; in the original they could.
     """
-    return _word_by_word(model, source, language, limits, lambda logits, _, __: logits.argmax(dim=1), bar_specials)
+    return _word_by_word(
+        model, source, language, limits, lambda logits, _, __: top_words(logits, 1)[1][:, 0], bar_specials
+    )
 
 
 def sample(
