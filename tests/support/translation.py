@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import Batch, Source
+from xlmtrain.data.batch import Batch, EncoderInput
 from xlmtrain.interop.xlm.checkpoint import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.model.translation_model import TranslationModel, as_decoder, decoder_part
 
@@ -28,11 +28,11 @@ def reference_model(translation: dict[str, Any]) -> TranslationModel:
     return model
 
 
-def source_of(tokens: torch.Tensor, lengths: torch.Tensor, language: int) -> Source:
+def source_of(tokens: torch.Tensor, lengths: torch.Tensor, language: int) -> EncoderInput:
     """Sentences (S, B) of one language."""
     tokens = tokens.T.contiguous()
     positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    return Source(tokens, positions, torch.full_like(tokens, language), lengths)
+    return EncoderInput(tokens, positions, torch.full_like(tokens, language), lengths)
 
 
 def batch_of(case: dict[str, Any]) -> Batch:

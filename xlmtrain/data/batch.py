@@ -16,7 +16,7 @@ from xlmtrain.data.sequences import Sequences, concat_sequences
 
 
 @dataclass
-class Source:
+class EncoderInput:
     """Sentences that an encoder reads, for a decoder to translate.
 
     ``tokens``, ``positions``, ``languages``: (B, S) int64. ``lengths``: (B,) int64, or None without padding.
@@ -27,9 +27,9 @@ class Source:
     languages: torch.Tensor
     lengths: torch.Tensor | None
 
-    def to(self, device: torch.device) -> Source:
+    def to(self, device: torch.device) -> EncoderInput:
         """Return the sentences on ``device``; the copy to a GPU is asynchronous."""
-        return Source(
+        return EncoderInput(
             to_device(self.tokens, device),
             to_device(self.positions, device),
             to_device(self.languages, device),
@@ -57,7 +57,7 @@ class Batch:
     targets: torch.Tensor
     name: str = ""
     key: tuple[int, int] = (0, 0)
-    source: Source | None = None
+    source: EncoderInput | None = None
 
     @property
     def causal(self) -> bool:
@@ -144,9 +144,9 @@ def make_causal_batch(sequences: Sequences, name: str = "") -> Batch:
     return make_batch("clm", *next_token_targets(sequences), name)
 
 
-def make_source(sequences: Sequences) -> Source:
+def encoder_input(sequences: Sequences) -> EncoderInput:
     """Return ``sequences`` as an encoder reads them."""
-    return Source(
+    return EncoderInput(
         torch.from_numpy(sequences.tokens),
         torch.from_numpy(np.array(sequences.positions)),
         torch.from_numpy(sequences.languages),
@@ -156,4 +156,4 @@ def make_source(sequences: Sequences) -> Source:
 
 def make_translation_batch(objective: str, source: Sequences, target: Sequences, name: str = "") -> Batch:
     """Return the batch that predicts ``target`` from ``source``: at every position but the last, the token after it."""
-    return replace(make_batch(objective, *next_token_targets(target), name), source=make_source(source))
+    return replace(make_batch(objective, *next_token_targets(target), name), source=encoder_input(source))

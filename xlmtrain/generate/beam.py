@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from xlmtrain.data.batch import Source
+from xlmtrain.data.batch import EncoderInput
 from xlmtrain.generate.decoding import bar_special_words, evaluation, top_words, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.vocab import EOS
@@ -58,7 +58,7 @@ class _Finished:
 
 
 def beam_search(
-    model: TranslationModel, source: Source, language: int, limits: torch.Tensor, settings: BeamSettings
+    model: TranslationModel, source: EncoderInput, language: int, limits: torch.Tensor, settings: BeamSettings
 ) -> list[list[Hypothesis]]:
     """Return up to ``settings.size`` translations of each sentence into ``language``, the best first.
 
@@ -73,7 +73,7 @@ def beam_search(
 
 
 def _search(
-    model: TranslationModel, source: Source, language: int, limits: torch.Tensor, settings: BeamSettings
+    model: TranslationModel, source: EncoderInput, language: int, limits: torch.Tensor, settings: BeamSettings
 ) -> _Finished:
     size, penalty, device = settings.size, settings.length_penalty, limits.device
     longest = int(limits.max()) - 1
@@ -82,7 +82,7 @@ def _search(
     sentences = torch.arange(len(limits), device=device)
     prefixes = torch.full((len(limits), size, longest), EOS, device=device)
     last = prefixes[:, :, 0]
-    sums = torch.full((len(limits), size), -1e9, device=device)
+    sums = torch.full((len(limits), size), -torch.inf, device=device)
     sums[:, 0] = 0.0  # all beams are the same at first: only one of them may have successors
     for number in range(longest):
         at_limit = limits[sentences] == number + 2
@@ -120,7 +120,7 @@ def _candidates(
     """
     if not settings.original_rules:
         bar_special_words(logits)
-    values, words = top_words(logits, 2 * settings.size)
+    values, words = top_words(logits, min(2 * settings.size, logits.shape[1]))
     largest = values[:, :1].clone()
     if not settings.original_rules:  # at the limit, only </s> may follow
         rows = at_limit.repeat_interleave(settings.size).nonzero()[:, 0]

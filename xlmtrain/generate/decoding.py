@@ -46,7 +46,8 @@ def top_words(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Ten
     best = chunks.amax(dim=2).topk(min(count, chunks.shape[1])).indices
     rows = torch.arange(len(scores), device=scores.device)[:, None]
     top = chunks[rows, best].flatten(1).topk(count)
-    return top.values, best.gather(1, top.indices // _CHUNK) * _CHUNK + top.indices % _CHUNK
+    words = best.gather(1, top.indices // _CHUNK) * _CHUNK + top.indices % _CHUNK
+    return top.values, words.clamp(max=scores.shape[1] - 1)  # -inf may have been found in the padding
 
 
 def up_to_eos(words: torch.Tensor) -> list[np.ndarray]:

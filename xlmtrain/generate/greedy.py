@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from xlmtrain.data.batch import Source
+from xlmtrain.data.batch import EncoderInput
 from xlmtrain.generate.decoding import bar_special_words, evaluation, top_words, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.rng import generator
@@ -21,7 +21,7 @@ Choice = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 def greedy_search(
-    model: TranslationModel, source: Source, language: int, limits: torch.Tensor, bar_specials: bool = True
+    model: TranslationModel, source: EncoderInput, language: int, limits: torch.Tensor, bar_specials: bool = True
 ) -> list[np.ndarray]:
     """Return the ids of each translation into ``language``, ending with ``</s>``; always the most probable word.
 
@@ -35,7 +35,7 @@ def greedy_search(
 
 def sample(
     model: TranslationModel,
-    source: Source,
+    source: EncoderInput,
     language: int,
     limits: torch.Tensor,
     numbers: torch.Tensor,
@@ -60,7 +60,12 @@ def sampling_numbers(seed: int, purpose: str, indices: Sequence[tuple[int, ...]]
 
 
 def _word_by_word(
-    model: TranslationModel, source: Source, language: int, limits: torch.Tensor, choose: Choice, bar_specials: bool
+    model: TranslationModel,
+    source: EncoderInput,
+    language: int,
+    limits: torch.Tensor,
+    choose: Choice,
+    bar_specials: bool,
 ) -> list[np.ndarray]:
     with evaluation(model):
         words_left, longest = limits - 2, int(limits.max()) - 2

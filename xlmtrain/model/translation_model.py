@@ -20,7 +20,7 @@ from xlmtrain.model.language_model import LanguageModel
 if TYPE_CHECKING:
     from torch import nn
 
-    from xlmtrain.data.batch import Batch, Source
+    from xlmtrain.data.batch import Batch, EncoderInput
 
 ENCODER_TABLE, DECODER_TABLE = "encoder.token_embeddings.weight", "decoder.token_embeddings.weight"
 
@@ -67,7 +67,7 @@ class TranslationModel(LanguageModel):
         smoothing = self.label_smoothing if self.training else 0.0
         return self.decoder_head(*self._at_decoder_targets(batch, batch.source), batch.targets, smoothing)
 
-    def _at_decoder_targets(self, batch: Batch, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+    def _at_decoder_targets(self, batch: Batch, source: EncoderInput) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the decoder's hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
         embeds, matrix = tied_embedding(self.target_embeddings, batch.tokens)
         hidden = self.decoder(
@@ -75,11 +75,11 @@ class TranslationModel(LanguageModel):
         )
         return hidden.flatten(0, 1).index_select(0, batch.target_index), matrix
 
-    def encode(self, source: Source) -> torch.Tensor:
+    def encode(self, source: EncoderInput) -> torch.Tensor:
         """Return the encoder's hidden states (B, S, D)."""
         return self.encoder(source.tokens, source.positions, source.languages, source.lengths)
 
-    def start(self, source: Source, per_sentence: int, positions: int) -> DecoderCache:
+    def start(self, source: EncoderInput, per_sentence: int, positions: int) -> DecoderCache:
         """Encode ``source``; return the cache for ``per_sentence`` prefixes of up to ``positions`` tokens of each."""
         lengths = source.lengths
         if lengths is None:
