@@ -14,7 +14,7 @@ from torch import nn
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.model.attention import CrossAttention, SelfAttention
 from xlmtrain.model.block import LAYER_NORM_EPS, FeedForward
-from xlmtrain.model.encoder import TransformerStack, unpadded
+from xlmtrain.model.encoder import TransformerStack, length_mask
 from xlmtrain.model.kernels.dropout import Dropout
 
 
@@ -75,6 +75,8 @@ class DecoderCache:
         The last ones are moved into the gaps, so that few have to be copied.
         """
         count, left = int((~finished).sum()), torch.arange(len(finished), device=finished.device)
+        if count == len(finished):
+            return left
         gaps = left[:count][finished[:count]]
         movers = left[count:][~finished[count:]]
         left = left[:count].index_copy(0, gaps, movers)
@@ -109,7 +111,7 @@ class Decoder(TransformerStack):
         source, all of which they attend to. Lengths are None without padding; its hidden states are zero.
         """
         x = self.embed(input_embeds, positions, languages)
-        valid = None if lengths is None else unpadded(lengths, x.shape[1])[..., None].to(x.dtype)
+        valid = None if lengths is None else length_mask(lengths, x.shape[1])[..., None].to(x.dtype)
         source_mask = None if source_lengths is None else source_key_mask(source_lengths, source.shape[1])
         if valid is not None:
             x = x * valid
@@ -143,4 +145,4 @@ class Decoder(TransformerStack):
 
 def source_key_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:
     """Return (B, 1, 1, count) bool: the positions of the source that may be attended to."""
-    return unpadded(lengths, count)[:, None, None]
+    return length_mask(lengths, count)[:, None, None]

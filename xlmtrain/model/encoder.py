@@ -97,7 +97,7 @@ class Encoder(TransformerStack):
         x = self.embed(input_embeds, positions, languages)
         key_mask = token_mask = None
         if lengths is not None:
-            valid = unpadded(lengths, tokens.shape[1])
+            valid = length_mask(lengths, tokens.shape[1])
             token_mask = valid[..., None].to(x.dtype)
             key_mask = None if causal else valid[:, None, None, :]
             x = x * token_mask
@@ -109,8 +109,8 @@ class Encoder(TransformerStack):
             yield x
 
 
-def unpadded(lengths: torch.Tensor, count: int) -> torch.Tensor:
-    """Return (B, count) bool: which of ``count`` positions of each row are within its ``lengths`` (B,)."""
+def length_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (B, count) bool: True for positions within the ``lengths`` (B,) of their rows."""
     return torch.arange(count, device=lengths.device) < lengths[:, None]
 
 
