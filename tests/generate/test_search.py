@@ -163,7 +163,7 @@ def test_words_are_drawn_from_the_models_distribution(temperature: float) -> Non
     found = sample(model, source, 1, torch.full((trials,), 3), numbers, temperature)
     with torch.no_grad():
         cache = model.start(inputs([3])[0], 1, 1)
-        logits = model.next_logits(torch.tensor([EOS]), 1, cache)[0]
+        logits = model.next_logits(torch.tensor([[EOS]]), 1, cache)[0, 0]
     logits[[i for i in range(len(SPECIALS)) if i != EOS]] = -torch.inf
     shares = (logits / temperature).softmax(dim=0)
     counts = np.bincount([ids[0] for ids in found], minlength=200)

@@ -86,7 +86,7 @@ def _search(
     sums[:, 0] = 0.0  # all beams are the same at first: only one of them may have successors
     for number in range(longest):
         at_limit = limits[sentences] == number + 2
-        logits = model.next_logits(last.flatten(), language, cache)
+        logits = model.next_logits(last, language, cache).flatten(0, 1)
         scores, beams, words = _candidates(logits, sums, at_limit, settings)
         # A later translation scores at most the best candidate's sum over the largest length.
         bound = scores[:, 0] / (limits[sentences] - 1) ** penalty
@@ -107,7 +107,7 @@ def _search(
         sums, beams, last = (x[left].gather(1, following) for x in (scores, beams, words))
         sentences, prefixes = sentences[left], _select(prefixes[left], beams)
         prefixes[:, :, number] = last
-        cache.reorder((torch.arange(len(left), device=device)[:, None] * size + beams).flatten())
+        cache.reorder(beams)
     return finished
 
 

@@ -73,7 +73,7 @@ def _word_by_word(
         sentences, last = torch.arange(len(limits), device=limits.device), words[:, 0]
         cache = model.start(source, 1, longest)
         for number in range(longest):
-            logits = model.next_logits(last, language, cache)
+            logits = model.next_logits(last[:, None], language, cache)[:, 0]
             last = choose(bar_special_words(logits) if bar_specials else logits, sentences, number)
             words[sentences, number] = last
             finished = (last == EOS) | (words_left[sentences] == number + 1)

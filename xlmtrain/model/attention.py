@@ -29,15 +29,18 @@ class SelfAttention(nn.Module):
         """(B, T, D) -> (B, T, D). ``key_mask``: (B, 1, 1, T) bool, keys that may be attended to, or None for all."""
         return self.out(attention(self.qkv(x), self.heads, key_mask, causal, self.dropout if self.training else 0.0))
 
-    def step(self, x: torch.Tensor, cache: torch.Tensor, position: int) -> torch.Tensor:
-        """Return the output (B, 1, D) at ``position`` for its input ``x`` (B, 1, D).
+    def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
 
-        ``cache``: (2, B, H, T, K), keys and values of the positions before it; those of ``position`` are added.
+        ``cache``: (2, B, H, capacity, K), keys and values of the earlier positions; those of the new ones are added.
+        ``key_mask``: (B, 1, T, filled + T) bool, keys that may be attended to, or None for all.
         """
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, 1, -1).unbind(1)
-        cache[0, :, :, position], cache[1, :, :, position] = k[:, :, 0], v[:, :, 0]
-        keys, values = cache[:, :, :, : position + 1]
-        return self.out(F.scaled_dot_product_attention(q, keys, values).reshape(x.shape))
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        end = filled + x.shape[1]
+        cache[0, :, :, filled:end], cache[1, :, :, filled:end] = k, v
+        keys, values = cache[:, :, :, :end]
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=key_mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):

@@ -1,7 +1,7 @@
 """The Transformer decoder: causal self-attention, then attention to the source, in every block.
 
 Letters: B rows, T positions, S positions of the source, D width, L layers, H heads, K = D / H. While translations are
-generated: N sentences, R prefixes of translations, as many of each sentence and side by side.
+generated: N sentences, P prefixes of each one's translation.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ class DecoderBlock(nn.Module):
         return self._after_self_attention(x, self.cross_attention.keys_values(source), source_mask)
 
     def step(self, x: torch.Tensor, cache: DecoderCache, layer: int) -> torch.Tensor:
-        """Return the output (R, 1, D) at the position that follows the cached ones, for its input ``x`` (R, 1, D)."""
-        x = self.attention_norm(x + self.attention.step(x, cache.prefixes[layer], cache.length))
-        # To attention to the source, the prefixes of one sentence are so many positions of one target.
-        by_sentence = x.view(cache.source.shape[2], -1, x.shape[2])
-        return self._after_self_attention(by_sentence, cache.source[layer], cache.source_mask).view(x.shape)
+        """Return the outputs (N, P, D) at the position that follows the cached ones, for its inputs ``x`` (N, P, D)."""
+        prefixes = cache.length * x.shape[1]
+        x = self.attention_norm(x + self.attention.step(x, cache.prefixes[layer], prefixes, cache.prefix_mask()))
+        return self._after_self_attention(x, cache.source[layer], cache.source_mask)
 
     def _after_self_attention(
         self, x: torch.Tensor, keys_values: torch.Tensor, source_mask: torch.Tensor | None
@@ -53,21 +52,28 @@ class DecoderBlock(nn.Module):
 class DecoderCache:
     """Keys and values of the prefixes and of their sources.
 
-    ``prefixes``: (L, 2, R, H, T, K), of which the first ``length`` of T positions are filled. ``source``:
-    (L, 2, N, H, S, K). ``source_mask``: (N, 1, 1, S) bool.
+    All prefixes of a sentence are one sequence of keys, the P tokens of the first position, then those of the second,
+    and each has a mask of its own tokens. So a prefix can be continued in several ways without copying its keys.
+
+    ``prefixes``: (L, 2, N, H, T P, K), of which the first ``length`` of T positions are filled. ``members``:
+    (N, P, T, P) bool, the tokens of each prefix. ``source``: (L, 2, N, H, S, K). ``source_mask``: (N, 1, 1, S) bool.
     """
 
     def __init__(self, source: torch.Tensor, source_mask: torch.Tensor, per_sentence: int, positions: int) -> None:
         layers, _, sentences, heads, _, size = source.shape
-        self.prefixes = source.new_empty(layers, 2, sentences * per_sentence, heads, positions, size)
+        self.prefixes = source.new_empty(layers, 2, sentences, heads, positions * per_sentence, size)
+        own = torch.eye(per_sentence, dtype=torch.bool, device=source.device)[:, None]
+        self.members = own.expand(sentences, -1, positions, -1).contiguous()
         self.source, self.source_mask, self.length = source, source_mask, 0
 
-    def reorder(self, rows: torch.Tensor) -> None:
-        """Let the prefixes be those of ``rows``, indices into R that stay within their sentence."""
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        filled = self.prefixes[..., : self.length, :]
-        for layer in filled:
-            layer[:, moved] = layer[:, rows[moved]]
+    def prefix_mask(self) -> torch.Tensor | None:
+        """Return (N, 1, P, (length + 1) P) bool: the tokens of each prefix up to the next; None if P is 1."""
+        return self.members[:, None, :, : self.length + 1].flatten(3) if self.members.shape[1] > 1 else None
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Let each prefix continue one of the earlier ones of its sentence, ``parents`` (N, P)."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        self.members[:, :, : self.length] = self.members[rows, parents, : self.length]
 
     def drop(self, finished: torch.Tensor) -> torch.Tensor:
         """Remove sentences that are ``finished``, (N,) bool; return the old index of each that is left, (N',).
@@ -77,16 +83,14 @@ class DecoderCache:
         count, left = int((~finished).sum()), torch.arange(len(finished), device=finished.device)
         if count == len(finished):
             return left
-        gaps = left[:count][finished[:count]]
-        movers = left[count:][~finished[count:]]
-        left = left[:count].index_copy(0, gaps, movers)
-        by_sentence = self.prefixes.unflatten(2, (len(finished), -1))
-        by_sentence[:, :, gaps, ..., : self.length, :] = by_sentence[:, :, movers, ..., : self.length, :]
+        gaps, movers = left[:count][finished[:count]], left[count:][~finished[count:]]
+        filled = self.length * self.members.shape[1]
+        self.prefixes[:, :, gaps, :, :filled] = self.prefixes[:, :, movers, :, :filled]
         self.source[:, :, gaps] = self.source[:, :, movers]
-        self.source_mask[gaps] = self.source_mask[movers]
-        self.prefixes = by_sentence[:, :, :count].flatten(2, 3)
-        self.source, self.source_mask = self.source[:, :, :count], self.source_mask[:count]
-        return left
+        self.members[gaps], self.source_mask[gaps] = self.members[movers], self.source_mask[movers]
+        self.prefixes, self.source = self.prefixes[:, :, :count], self.source[:, :, :count]
+        self.members, self.source_mask = self.members[:count], self.source_mask[:count]
+        return left[:count].index_copy(0, gaps, movers)
 
 
 class Decoder(TransformerStack):
@@ -134,13 +138,13 @@ class Decoder(TransformerStack):
         return DecoderCache(keys_values, source_key_mask(lengths, source.shape[1]), per_sentence, positions)
 
     def step(self, input_embeds: torch.Tensor, language: int, cache: DecoderCache) -> torch.Tensor:
-        """Append a token, ``input_embeds`` (R, D), to each prefix; return the hidden states (R, D) at its position."""
+        """Append a token, ``input_embeds`` (N, P, D), to each prefix; return the hidden states there, (N, P, D)."""
         position = torch.full((1, 1), cache.length, device=input_embeds.device)
-        x = self.embed(input_embeds[:, None], position, torch.full_like(position, language))
+        x = self.embed(input_embeds, position, torch.full_like(position, language))
         for layer, block in enumerate(self._layers):
             x = block.step(x, cache, layer)
         cache.length += 1
-        return x[:, 0]
+        return x
 
 
 def source_key_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:

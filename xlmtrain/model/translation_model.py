@@ -1,6 +1,7 @@
 """From a source sentence to its translation: an encoder, a decoder, and the loss of the decoder's targets.
 
-Letters: B rows, T positions of the target, S positions of the source, N targets, R prefixes, D width, V vocabulary.
+Letters: B rows, T positions of the target, S positions of the source, N targets, D width, V vocabulary. While
+translations are generated: N sentences, P prefixes of each one's translation.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class TranslationModel(LanguageModel):
         return self.decoder.start(self.encode(source), lengths, per_sentence, positions)
 
     def next_logits(self, tokens: torch.Tensor, language: int, cache: DecoderCache) -> torch.Tensor:
-        """Append a token, ``tokens`` (R,), to each prefix in ``cache``; return the logits (R, V) in fp32 of the next.
+        """Append a token, ``tokens`` (N, P), to each prefix in ``cache``; return the next logits, (N, P, V) fp32.
 
         ``language``: to translate into.
         """
