@@ -40,6 +40,12 @@ def reference(shared: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def translation(shared: Path) -> dict[str, Any]:
+    """The reference of the original's translation half."""
+    return torch.load(shared / "reference" / "translation.pt", weights_only=True)
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set, shared by all tests: do not write to it."""
     return write_tiny_dataset(tmp_path_factory.mktemp("tiny") / "data")

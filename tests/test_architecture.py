@@ -36,6 +36,7 @@ ALLOWED = {
     "xlmtrain.data": ("xlmtrain.config.schema", "xlmtrain.metrics.table", "xlmtrain.runtime", "xlmtrain.text.vocab"),
     "xlmtrain.model": ("xlmtrain.config.schema",),
     "xlmtrain.optim": ("xlmtrain.config.schema",),
+    "xlmtrain.generate": ("xlmtrain.data", "xlmtrain.model", "xlmtrain.runtime", "xlmtrain.text.vocab"),
     "xlmtrain.metrics": ("xlmtrain.config.old_names", "xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
         "xlmtrain.config.prepare",

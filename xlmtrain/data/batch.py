@@ -16,13 +16,36 @@ from xlmtrain.data.sequences import Sequences
 
 
 @dataclass
+class EncoderInput:
+    """Sentences that an encoder reads, for a decoder to translate.
+
+    ``tokens``, ``positions``, ``languages``: (B, S) int64. ``lengths``: (B,) int64, or None without padding.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    languages: torch.Tensor
+    lengths: torch.Tensor | None
+
+    def to(self, device: torch.device) -> EncoderInput:
+        """Return the sentences on ``device``; the copy to a GPU is asynchronous."""
+        return EncoderInput(
+            to_device(self.tokens, device),
+            to_device(self.positions, device),
+            to_device(self.languages, device),
+            None if self.lengths is None else to_device(self.lengths, device),
+        )
+
+
+@dataclass
 class Batch:
     """Sequences of one objective.
 
     ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
     ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.
     ``targets``: (N,) int64, the tokens to predict there. ``name``: component and sub-batch, for messages.
-    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
+    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout. ``source``:
+    of translations, of which the batch itself is the target.
     """
 
     objective: str
@@ -34,6 +57,7 @@ class Batch:
     targets: torch.Tensor
     name: str = ""
     key: tuple[int, int] = (0, 0)
+    source: EncoderInput | None = None
 
     @property
     def causal(self) -> bool:
@@ -50,7 +74,7 @@ class Batch:
         moved: dict[str, Any] = {
             name: to_device(value, device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, source=None if self.source is None else self.source.to(device))
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -115,3 +139,18 @@ def make_batch(
 def make_causal_batch(sequences: Sequences, name: str = "") -> Batch:
     """Return the CLM batch of ``sequences``."""
     return make_batch("clm", *next_token_targets(sequences), name)
+
+
+def encoder_input(sequences: Sequences) -> EncoderInput:
+    """Return ``sequences`` as an encoder reads them."""
+    return EncoderInput(
+        torch.from_numpy(sequences.tokens),
+        torch.from_numpy(np.array(sequences.positions)),
+        torch.from_numpy(sequences.languages),
+        torch.from_numpy(sequences.lengths) if sequences.lengths.min() < sequences.tokens.shape[1] else None,
+    )
+
+
+def make_translation_batch(objective: str, source: Sequences, target: Sequences, name: str = "") -> Batch:
+    """Return the batch that predicts ``target`` from ``source``: at every position but the last, the token after it."""
+    return replace(make_batch(objective, *next_token_targets(target), name), source=encoder_input(source))

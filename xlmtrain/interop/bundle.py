@@ -14,6 +14,7 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
+from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import Vocab
@@ -59,9 +60,10 @@ class PretrainedBundle:
     """Weights, configuration, vocabulary and text processing of a model.
 
     ``languages``: in the order of their ids. ``weights``: the state dict of a
-    :class:`~xlmtrain.model.language_model.LanguageModel`. ``text`` and ``codes`` turn raw text into subwords of the
-    vocabulary; ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends only
-    to those up to it.
+    :class:`~xlmtrain.model.language_model.LanguageModel`, or of a
+    :class:`~xlmtrain.model.translation_model.TranslationModel`. ``text`` and ``codes`` turn raw text into subwords of
+    the vocabulary; ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends
+    only to those up to it.
     """
 
     config: ModelConfig
@@ -103,5 +105,8 @@ class PretrainedBundle:
 
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""
+        shape = (self.config, len(self.vocab), len(self.languages))
         with torch.device("meta"):
-            return LanguageModel(self.config, len(self.vocab), len(self.languages))
+            if decoder_part(self.weights):
+                return TranslationModel(*shape, tie_tables=DECODER_TABLE not in self.weights)
+            return LanguageModel(*shape)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -17,14 +17,17 @@ from xlmtrain.model.block import LAYER_NORM_EPS, Block
 from xlmtrain.model.kernels.dropout import Dropout
 
 
-class Encoder(nn.Module):
-    """Sum of token, position and language embeddings, a norm, then ``config.layers`` blocks.
+class TransformerStack(nn.Module):
+    """Embeddings and ``config.layers`` blocks: what the encoder and the decoder have in common.
 
-    ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding, whose
-    embedding starts at zero and gets no gradient from being looked up.
+    The input of the first block is the sum of token, position and language embeddings, normalized. ``vocab_size``:
+    entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding, whose embedding starts at
+    zero and gets no gradient from being looked up; ``block``: class of the blocks.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, pad: int) -> None:
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, languages: int, pad: int, block: Callable[[ModelConfig], nn.Module]
+    ) -> None:
         super().__init__()
         self.token_embeddings = nn.Embedding(vocab_size, config.dim, padding_idx=pad)
         self.position_embeddings = nn.Embedding(config.max_positions, config.dim)
@@ -33,7 +36,7 @@ class Encoder(nn.Module):
         self.language_embeddings = nn.Embedding(languages, config.dim) if multilingual else None
         self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
         self._initialize(config, pad)
 
     def _initialize(self, config: ModelConfig, pad: int) -> None:
@@ -46,6 +49,20 @@ class Encoder(nn.Module):
             self.position_embeddings.weight.copy_(sinusoids(config.max_positions, config.dim))
         with torch.no_grad():
             self.token_embeddings.weight[pad].zero_()
+
+    def embed(self, input_embeds: torch.Tensor, positions: torch.Tensor, languages: torch.Tensor) -> torch.Tensor:
+        """Return the input of the first block (B, T, D), for token embeddings (B, T, D) and ids (B, T)."""
+        x = input_embeds + self.position_embeddings(positions)
+        if self.language_embeddings is not None:
+            x = x + self.language_embeddings(languages)
+        return self.dropout(self.embedding_norm(x))
+
+
+class Encoder(TransformerStack):
+    """Embeddings, then blocks of self-attention; arguments as :class:`TransformerStack`'s."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, pad: int) -> None:
+        super().__init__(config, vocab_size, languages, pad, Block)
 
     def forward(
         self,
@@ -77,13 +94,10 @@ class Encoder(nn.Module):
         """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s."""
         if input_embeds is None:
             input_embeds = self.token_embeddings(tokens)
-        x = input_embeds + self.position_embeddings(positions)
-        if self.language_embeddings is not None:
-            x = x + self.language_embeddings(languages)
-        x = self.dropout(self.embedding_norm(x))
+        x = self.embed(input_embeds, positions, languages)
         key_mask = token_mask = None
         if lengths is not None:
-            valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
+            valid = length_mask(lengths, tokens.shape[1])
             token_mask = valid[..., None].to(x.dtype)
             key_mask = None if causal else valid[:, None, None, :]
             x = x * token_mask
@@ -93,6 +107,11 @@ class Encoder(nn.Module):
             if token_mask is not None:
                 x = x * token_mask
             yield x
+
+
+def length_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (B, count) bool: True for positions within the ``lengths`` (B,) of their rows."""
+    return torch.arange(count, device=lengths.device) < lengths[:, None]
 
 
 def sinusoids(count: int, dim: int) -> torch.Tensor:

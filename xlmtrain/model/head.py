@@ -27,13 +27,17 @@ class Head(nn.Module):
         self._scratch = ScratchBuffer()
 
     def forward(
-        self, hidden: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor | None = None
+        self,
+        hidden: torch.Tensor,
+        embeddings: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        smoothing: float = 0.0,
     ) -> torch.Tensor:
         """Return the logits (N, V) of ``hidden`` (N, D); ``embeddings`` (V, D).
 
-        With ``targets`` (N,): their cross-entropy instead, summed, in nats, () fp32.
+        With ``targets`` (N,): their cross-entropy instead, summed, in nats, () fp32, with label ``smoothing``.
         """
         weight = embeddings if self.weight is None else self.weight
         if targets is None:
             return F.linear(hidden, weight, self.bias)
-        return linear_cross_entropy(hidden, weight, self.bias, targets, self._scratch)
+        return linear_cross_entropy(hidden, weight, self.bias, targets, self._scratch, smoothing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
+from xlmtrain.model.translation_model import as_decoder, decoder_part
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
 
@@ -46,17 +47,28 @@ _BLOCK = {
     "ffns.{}.lin2": "ffn.outer",
     "layer_norm2.{}": "ffn_norm",
 }
-_UNSUPPORTED = re.compile(r"layer_norm15|encoder_attn|memories|pred_layer\.proj\.(head|tail)")
+_DECODER_BLOCK = {
+    "layer_norm15.{}": "cross_attention_norm",
+    "encoder_attn.{}.q_lin": "cross_attention.query",
+    "encoder_attn.{}.out_lin": "cross_attention.out",
+}
+_OF_DECODER = re.compile("layer_norm15|encoder_attn")
+_UNSUPPORTED = re.compile(r"memories|pred_layer\.proj\.(head|tail)")
 
 
-def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
-    """Read the encoder from a checkpoint of the original XLM.
+def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig, decoder: bool = False) -> PretrainedBundle:
+    """Read a checkpoint of the original XLM: its encoder, and its ``decoder`` if asked for.
 
-    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, or of an
-    architecture that is not supported.
+    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, without
+    what is asked for, or of an architecture that is not supported.
     """
     content = read_checkpoint_file(path)
-    weights, params = _encoder(content, path), content.get("params")
+    name = "model" if isinstance(content.get("model"), dict) and not decoder else "encoder"
+    if not decoder and isinstance(content.get("decoder"), dict):
+        log.warning("%s: has a decoder too, which is left out", path)
+    of_decoder = _plain_weights(content, "decoder", path) if decoder else {}
+    weights = _plain_weights(content, name, path)
+    params = content.get("params")
     if not isinstance(params, dict):
         raise CheckpointError(f"{path}: has no params, which say what kind of model it is")
     try:
@@ -64,6 +76,8 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
         config = model_config({"use_lang_emb": LANGUAGES in weights, **params}, weights)
         languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
         weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
+        if decoder:
+            weights |= as_decoder(from_xlm_state_dict(of_decoder, untied=not config.tie_embeddings))
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     except Exception as error:  # an untrusted file can raise any error
         raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
@@ -72,17 +86,14 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
     return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance, causal)
 
 
-def _encoder(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """Return the encoder's weights in fp32, without the prefix that DistributedDataParallel adds."""
-    part = next((content[name] for name in ("model", "encoder") if isinstance(content.get(name), dict)), None)
-    if part is None:
-        found = ", ".join(map(str, content))
-        raise CheckpointError(f"{path}: neither 'model' nor 'encoder' is in it; there are {found}")
-    if isinstance(content.get("decoder"), dict):
-        log.warning("%s: has a decoder too, which is left out", path)
-    weights = {str(key).removeprefix("module."): value for key, value in part.items()}
+def _plain_weights(content: dict[str, Any], name: str, path: Path) -> dict[str, torch.Tensor]:
+    """Return a module's weights in fp32, without the prefix that DistributedDataParallel adds."""
+    if not isinstance(content.get(name), dict):
+        wanted = "no 'decoder'" if name == "decoder" else "neither 'model' nor 'encoder'"
+        raise CheckpointError(f"{path}: {wanted} is in it; there are {', '.join(map(str, content))}")
+    weights = {str(key).removeprefix("module."): value for key, value in content[name].items()}
     for key, value in weights.items():
-        if _UNSUPPORTED.match(key):
+        if _UNSUPPORTED.match(key) or (name != "decoder" and _OF_DECODER.match(key)):
             raise CheckpointError(f"{path}: {key} is in it; decoders, memories and adaptive softmax cannot be read")
         if not _is_plain(value):
             raise CheckpointError(f"{path}: {key} is not a plain tensor of real numbers")
@@ -119,11 +130,12 @@ def model_config(params: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
 def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError."""
     config, languages = bundle.config, dict(enumerate(bundle.languages))
+    decoder = decoder_part(bundle.weights)
     if config.max_positions != MAX_POSITIONS:
         message = "the model has %d positions; the original program reads models of %d only"
         log.warning(message, config.max_positions, MAX_POSITIONS)
     params = {
-        "encoder_only": True,
+        "encoder_only": not decoder,
         "emb_dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,
@@ -151,7 +163,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         "n_total_iter": bundle.provenance.step,
         "best_metrics": {},
         "best_stopping_criterion": None,
-        "model": to_xlm_state_dict(bundle.weights),
+        "encoder" if decoder else "model": to_xlm_state_dict(bundle.weights),
+        **({"decoder": to_xlm_state_dict(decoder)} if decoder else {}),
         "dico_id2word": words,
         "dico_word2id": {word: i for i, word in words.items()},
         "dico_counts": dict(zip(bundle.vocab.words, bundle.vocab.counts.tolist())),
@@ -169,7 +182,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
 def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
     """Convert the original's encoder to the state dict of a :class:`~xlmtrain.model.language_model.LanguageModel`.
 
-    Gradients can be converted too. Unless ``untied``, an output matrix that equals the embeddings is left out as tied.
+    A decoder's weights get the names of an encoder's. Gradients can be converted too. Unless ``untied``, an output
+    matrix that equals the embeddings is left out as tied.
     """
     result = {ours: tensors[theirs] for theirs, ours in _TOP.items() if theirs in tensors}
     output = tensors.get(OUTPUT)
@@ -181,7 +195,7 @@ def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) 
 
 
 def to_xlm_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convert a state dict to the original's encoder, which has a tied matrix under both names."""
+    """Convert a state dict to the original's encoder or decoder, which have a tied matrix under both names."""
     result = {theirs: tensors[ours] for theirs, ours in _TOP.items() if ours in tensors}
     result[OUTPUT] = tensors.get("head.weight", tensors["encoder.token_embeddings.weight"])
     for ours, theirs in _block_names(tensors, r"encoder\.blocks\.(\d+)\."):
@@ -189,12 +203,15 @@ def to_xlm_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return result
 
 
-def _block_names(tensors: Iterable[str], pattern: str) -> Iterator[tuple[str, list[str]]]:
+def _block_names(tensors: Collection[str], pattern: str) -> Iterator[tuple[str, list[str]]]:
     """Yield our name and the original's names of every weight of a block; ``pattern`` finds the layers' numbers."""
     layers = 1 + max(int(match[1]) for name in tensors if (match := re.match(pattern, name)))
+    decoder = "layer_norm15.0.weight" in tensors or "encoder.blocks.0.cross_attention_norm.weight" in tensors
+    joined = {"attention.qkv": [f"attentions.{{}}.{part}_lin" for part in "qkv"]}
+    if decoder:
+        joined["cross_attention.key_value"] = [f"encoder_attn.{{}}.{part}_lin" for part in "kv"]
+    joined |= {ours: [theirs] for theirs, ours in (_BLOCK | _DECODER_BLOCK if decoder else _BLOCK).items()}
     for layer in range(layers):
         for kind in ("weight", "bias"):
-            queries_keys_values = [f"attentions.{layer}.{part}_lin.{kind}" for part in "qkv"]
-            yield f"encoder.blocks.{layer}.attention.qkv.{kind}", queries_keys_values
-            for theirs, ours in _BLOCK.items():
-                yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{theirs.format(layer)}.{kind}"]
+            for ours, theirs in joined.items():
+                yield f"encoder.blocks.{layer}.{ours}.{kind}", [f"{name.format(layer)}.{kind}" for name in theirs]

@@ -28,21 +28,27 @@ _CHUNK = 1 << 20
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, targets: torch.Tensor, scratch: ScratchBuffer
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    targets: torch.Tensor,
+    scratch: ScratchBuffer,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Return the cross-entropy in nats, () fp32, of logits ``hidden`` (N, D) ``weight`` (V, D)^T + ``bias`` (V,).
 
-    ``targets``: (N,) int64. ``scratch``: for temporaries of the size of ``weight``.
+    ``targets``: (N,) int64. ``scratch``: for temporaries of the size of ``weight``. ``smoothing``: share of each target
+    that is spread over all V entries (Szegedy et al. 2016, section 7).
     """
     padding = -len(targets) % _TARGETS_MULTIPLE
     hidden = F.pad(hidden, (0, 0, 0, padding))
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
     cpu = dispatch.use_cpu_kernels(hidden) and dtype in (torch.float32, torch.bfloat16)
     if cpu and torch.is_grad_enabled():
-        return _FusedLinearCrossEntropy.apply(hidden, weight, bias, targets, dtype, scratch)
+        return _FusedLinearCrossEntropy.apply(hidden, weight, bias, targets, dtype, scratch, smoothing)
     logits = F.linear(hidden, weight, bias).float()
     targets = F.pad(targets, (0, padding), value=_IGNORED)
-    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=_IGNORED)
+    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=_IGNORED, label_smoothing=smoothing)
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
@@ -62,6 +68,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         dtype: torch.dtype,
         scratch: ScratchBuffer,
+        smoothing: float,
     ) -> torch.Tensor:
         x = hidden.to(dtype)
         w = weight if weight.dtype is dtype else scratch.get(weight.shape, dtype).copy_(weight)
@@ -72,9 +79,12 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         rows = max(1, _CHUNK // len(weight))
         for part, target, loss in zip(scored.split(rows), targets[:, None].split(rows), losses.split(rows)):
             scores = part.log_softmax(dim=-1, dtype=torch.float32)
-            torch.neg(scores.gather(1, target)[:, 0], out=loss)
-            scores.exp_().scatter_add_(1, target, scores.new_full(target.shape, -1.0))
-            part.copy_(scores)  # softmax minus one-hot: the gradient of the logits
+            torch.mul(scores.gather(1, target)[:, 0], smoothing - 1.0, out=loss)
+            if smoothing:
+                loss.sub_(scores.mean(1), alpha=smoothing)
+            scores.exp_().scatter_add_(1, target, scores.new_full(target.shape, smoothing - 1.0))
+            # Softmax minus one-hot, or minus the smoothed one: the gradient of the logits.
+            part.copy_(scores.sub_(smoothing / len(weight)) if smoothing else scores)
         ctx.save_for_backward(x, torch.mm(logits, w), logits)
         ctx.scratch = scratch
         return losses.sum()
@@ -88,4 +98,4 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         for part, some in zip(to_weight.split(words), errors.t().split(words)):
             part.copy_(torch.mm(some, x))
         to_bias = errors.sum(0, dtype=torch.float32).mul_(grad)
-        return to_hidden.float().mul_(grad), to_weight, to_bias, None, None, None
+        return to_hidden.float().mul_(grad), to_weight, to_bias, None, None, None, None

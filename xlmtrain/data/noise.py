@@ -1,0 +1,96 @@
+"""Noise for denoising: words are shuffled locally, dropped and blanked (Lample et al. 2018, section 3.3).
+
+Letters: B sentences, T positions. A word is one subword, or all subwords of a word of the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmtrain.data.sequences import Sequences, sentence_sequences
+from xlmtrain.errors import ConfigError
+from xlmtrain.text.vocab import CONTINUATION, MASK, Vocab
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Settings of the noise; the defaults are those of the published unsupervised translation."""
+
+    shuffle: float = 3.0
+    """Two words at a distance d below this swap their order with probability (shuffle - d)^2 / (2 shuffle^2); no word
+    moves by as much. 0: no shuffling; otherwise above 1."""
+
+    drop: float = 0.1
+    """Probability that a word is dropped. A sentence keeps at least one word."""
+
+    blank: float = 0.1
+    """Probability that a word is replaced by ``<mask>``, each of its subwords by one."""
+
+    whole_words: bool = False
+    """Move, drop and blank whole words instead of subwords, as the original does."""
+
+    def __post_init__(self) -> None:
+        if not (self.shuffle == 0 or self.shuffle > 1):
+            raise ConfigError(f"shuffle={self.shuffle}: must be 0 or above 1, the distance of neighbours")
+        for name in ("drop", "blank"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be a probability below 1")
+
+
+class Noise:
+    """Adds noise to sentences. ``vocab`` says which subwords are continued by the next one."""
+
+    def __init__(self, config: NoiseConfig, vocab: Vocab) -> None:
+        self._config = config
+        self._continued = np.zeros(len(vocab), dtype=bool)
+        if config.whole_words:
+            self._continued[:] = [word.endswith(CONTINUATION) for word in vocab.words]
+
+    def __call__(self, sequences: Sequences, rng: np.random.Generator) -> Sequences:
+        """Return a noisy copy of single sentences of one language; their ``</s>`` stay where they are.
+
+        Each kind of noise draws a number per position, row by row; one that is off draws none.
+        """
+        tokens, lengths = sequences.tokens, sequences.lengths
+        if self._config.shuffle:
+            tokens = self._shuffle(tokens, lengths, rng)
+        if self._config.drop:
+            kept = self._kept(tokens, lengths, rng)
+            sentences = [row[1:length][keep[1:length]] for row, length, keep in zip(tokens, lengths, kept)]
+            sequences = sentence_sequences(sentences, int(sequences.languages[0, 0]))
+            tokens, lengths = sequences.tokens, sequences.lengths
+        if self._config.blank:
+            numbers, words = self._draw(tokens, lengths, rng)
+            tokens = np.where((numbers < self._config.blank) & (words > 0), MASK, tokens)
+        return Sequences(tokens, sequences.positions, sequences.languages, lengths)
+
+    def _draw(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return a number in [0, 1) for each position, the same for all of a word, and the word's number from 1.
+
+        Both are (B, T). Delimiters and padding have the number 0.
+        """
+        column = np.arange(tokens.shape[1])
+        inside = (column > 0) & (column < lengths[:, None] - 1)
+        begins = inside.copy()
+        begins[:, 1:] &= ~(self._continued[tokens[:, :-1]] & inside[:, :-1])
+        first = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
+        numbers = rng.random((len(tokens), tokens.shape[1] - 1))
+        numbers = np.take_along_axis(numbers, np.minimum(first, tokens.shape[1] - 2), axis=1)
+        return numbers, np.where(inside, begins.cumsum(axis=1), 0)
+
+    def _shuffle(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sort the words of each sentence by their number plus noise in [0, ``shuffle``)."""
+        numbers, words = self._draw(tokens, lengths, rng)
+        keys = np.where(words > 0, words + self._config.shuffle * numbers, np.inf)
+        keys[:, 0] = -np.inf
+        return np.take_along_axis(tokens, keys.argsort(axis=1, kind="stable"), axis=1)
+
+    def _kept(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return (B, T) bool: which tokens are not dropped. If no word is left, one of them is put back."""
+        numbers, words = self._draw(tokens, lengths, rng)
+        kept = (numbers >= self._config.drop) | (words == 0)
+        for row in np.flatnonzero((words.max(axis=1) > 0) & ~(kept & (words > 0)).any(axis=1)):
+            kept[row] |= words[row] == rng.integers(1, words[row].max() + 1)
+        return kept

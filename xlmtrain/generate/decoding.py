@@ -1,0 +1,68 @@
+"""Parts that greedy search, sampling and beam search share.
+
+Letters: B sentences, R prefixes, V vocabulary, W words of the longest translation and its ``</s>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from xlmtrain.text.vocab import EOS, SPECIALS
+
+_CHUNK = 64
+"""Words whose maximum is searched first."""
+
+
+def length_limits(lengths: torch.Tensor, longest: int, ratio: float = 1.3, extra: int = 5) -> torch.Tensor:
+    """Return the most tokens of each translation, (B,): int(``ratio`` * length + ``extra``), at most ``longest``.
+
+    ``lengths`` (B,): tokens of the sources. Both ``</s>`` count on both sides. The limit of a sentence depends on no
+    other, so its translation does not either. Defaults are those of the original's back-translation.
+    """
+    return (ratio * lengths.double() + extra).long().clamp(max=longest)
+
+
+def bar_special_words(scores: torch.Tensor) -> torch.Tensor:
+    """Set the scores (R, V) of all special words but ``</s>`` to -inf in place, and return them."""
+    scores[:, :EOS] = -torch.inf
+    scores[:, EOS + 1 : len(SPECIALS)] = -torch.inf
+    return scores
+
+
+def top_words(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values and words of the ``count`` largest scores (R, V) of each row, the largest first, (R, count).
+
+    They are in the chunks with the ``count`` largest maxima, which torch finds much faster than an argmax or topk.
+    """
+    padding = -scores.shape[1] % _CHUNK
+    padded = F.pad(scores, (0, padding), value=-torch.inf) if padding else scores
+    chunks = padded.unflatten(1, (-1, _CHUNK))
+    best = chunks.amax(dim=2).topk(min(count, chunks.shape[1])).indices
+    rows = torch.arange(len(scores), device=scores.device)[:, None]
+    top = chunks[rows, best].flatten(1).topk(count)
+    words = best.gather(1, top.indices // _CHUNK) * _CHUNK + top.indices % _CHUNK
+    return top.values, words.clamp(max=scores.shape[1] - 1)  # -inf may have been found in the padding
+
+
+def up_to_eos(words: torch.Tensor) -> list[np.ndarray]:
+    """Return each row of ``words`` (B, W) up to its first ``</s>``, and with it."""
+    ends = (words == EOS).int().argmax(dim=1).tolist()
+    return [row[: end + 1] for row, end in zip(words.cpu().numpy(), ends)]
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradients for a while; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,136 @@
+"""From a source sentence to its translation: an encoder, a decoder, and the loss of the decoder's targets.
+
+Letters: B rows, T positions of the target, S positions of the source, N targets, D width, V vocabulary. While
+translations are generated: N sentences, P prefixes of each one's translation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.model.decoder import Decoder, DecoderCache
+from xlmtrain.model.head import Head
+from xlmtrain.model.kernels.tied_embedding import tied_embedding
+from xlmtrain.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xlmtrain.data.batch import Batch, EncoderInput
+
+ENCODER_TABLE, DECODER_TABLE = "encoder.token_embeddings.weight", "decoder.token_embeddings.weight"
+
+
+class TranslationModel(LanguageModel):
+    """A language model, whose encoder reads the source, and a decoder of the same size with an output layer of its own.
+
+    Nothing is shared between the two, as in the original XLM. ``tie_tables``: one token table is used by encoder and
+    decoder. ``label_smoothing``: in training, share of a target that is spread over the vocabulary. Batches without a
+    source go through the language model; translation does not use its output layer.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        languages: int,
+        pad: int = 2,
+        tie_tables: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(config, vocab_size, languages, pad)
+        self.tie_tables, self.label_smoothing = tie_tables, label_smoothing
+        self.decoder = Decoder(config, vocab_size, languages, pad)
+        self.decoder_head = Head(config.dim, vocab_size, config.tie_embeddings)
+        if tie_tables:
+            del self.decoder.token_embeddings
+
+    @property
+    def target_embeddings(self) -> nn.Embedding:
+        """Table of the decoder's tokens."""
+        return self.encoder.token_embeddings if self.tie_tables else self.decoder.token_embeddings
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return logits (N, V) in fp32 at the batch's N targets only."""
+        if batch.source is None:
+            return super().logits(batch)
+        return self.decoder_head(*self._at_decoder_targets(batch, batch.source)).float()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""
+        if batch.source is None:
+            return super().forward(batch)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return self.decoder_head(*self._at_decoder_targets(batch, batch.source), batch.targets, smoothing)
+
+    def _at_decoder_targets(self, batch: Batch, source: EncoderInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the decoder's hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
+        embeds, matrix = tied_embedding(self.target_embeddings, batch.tokens)
+        hidden = self.decoder(
+            embeds, batch.positions, batch.languages, batch.lengths, self.encode(source), source.lengths
+        )
+        return hidden.flatten(0, 1).index_select(0, batch.target_index), matrix
+
+    def encode(self, source: EncoderInput) -> torch.Tensor:
+        """Return the encoder's hidden states (B, S, D)."""
+        return self.encoder(source.tokens, source.positions, source.languages, source.lengths)
+
+    def start(self, source: EncoderInput, per_sentence: int, positions: int) -> DecoderCache:
+        """Encode ``source``; return the cache for ``per_sentence`` prefixes of up to ``positions`` tokens of each."""
+        lengths = source.lengths
+        if lengths is None:
+            lengths = torch.full(source.tokens.shape[:1], source.tokens.shape[1], device=source.tokens.device)
+        return self.decoder.start(self.encode(source), lengths, per_sentence, positions)
+
+    def next_logits(self, tokens: torch.Tensor, language: int, cache: DecoderCache) -> torch.Tensor:
+        """Append a token, ``tokens`` (N, P), to each prefix in ``cache``; return the next logits, (N, P, V) fp32.
+
+        ``language``: to translate into.
+        """
+        embeddings = self.target_embeddings
+        hidden = self.decoder.step(embeddings(tokens), language, cache)
+        return self.decoder_head(hidden, embeddings.weight).float()
+
+
+def as_decoder(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename a language model's weights to those of a translation model's decoder."""
+    return {
+        f"decoder_{name}" if name.startswith("head.") else f"decoder.{name.removeprefix('encoder.')}": value
+        for name, value in weights.items()
+    }
+
+
+def decoder_part(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the decoder's weights of a translation model under a language model's names, the inverse of as_decoder.
+
+    Empty for a language model. A tied token table is the encoder's.
+    """
+    part = {
+        re.sub("^decoder_", "", re.sub(r"^decoder\.", "encoder.", name)): value
+        for name, value in weights.items()
+        if name.startswith("decoder")
+    }
+    return {ENCODER_TABLE: weights[ENCODER_TABLE], **part} if part else {}
+
+
+@torch.no_grad()
+def initialize_from(
+    model: TranslationModel, encoder: Mapping[str, torch.Tensor], decoder: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Replace the initial weights by those of language models, of the shapes and vocabulary of ``model``.
+
+    ``encoder``, ``decoder``: their state dicts; either may be empty. Returns the names of the weights that stay random:
+    for the decoder, attention to the source and its norms. A tied token table is the encoder's.
+    """
+    weights = {**encoder, **as_decoder(decoder)}
+    if model.tie_tables and decoder:
+        weights.setdefault(ENCODER_TABLE, weights[DECODER_TABLE])
+        del weights[DECODER_TABLE]
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    return missing
