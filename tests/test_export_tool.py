@@ -251,6 +251,6 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeyp
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Convert a model from one format to another."
     settings = [line.split("=")[0].strip() for line in lines if re.match(r"  [a-z_]+=.*\[", line)]
-    assert settings == [field.name for field in fields(export.Export)]
+    assert settings == [field.name for field in fields(export.ExportOptions)]
     for name in export.ExportFormat:
         assert f"format={name.value} " in "\n".join(lines)

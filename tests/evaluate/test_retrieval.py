@@ -268,7 +268,7 @@ def test_the_tool(run: Path, files: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_tool_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = f"model={run}", f"output={tmp_path / 'f.json'}"
-    with pytest.raises(ConfigError, match="data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed"):
+    with pytest.raises(ConfigError, match="data: data, retrieval, bilingual_lexicon or zero_shot_probe is needed"):
         tool.main([model, output])
     with pytest.raises(ConfigError, match=r"retrieval=dev\.de: has no"):
         tool.main([model, output, "retrieval=dev.de"])

@@ -26,7 +26,7 @@ def test_output_replaces_a_report_only(run: Path, tmp_path: Path) -> None:
 
 def test_images_need_matplotlib(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "matplotlib", None)
-    with pytest.raises(ConfigError, match=r"^images=: matplotlib is not installed; install it with: pip install matp"):
+    with pytest.raises(ConfigError, match=r"images: matplotlib is not installed; install it with: pip install matp"):
         tool.main([f"run={run}", f"images={tmp_path / 'images'}", f"output={tmp_path / 'page.html'}"])
     assert list(tmp_path.iterdir()) == []
     tool.main([f"run={run}", f"output={tmp_path / 'page.html'}", "words=1"])
