@@ -44,8 +44,8 @@ class Batch:
     ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
     ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.
     ``targets``: (N,) int64, the tokens to predict there. ``name``: component and sub-batch, for messages.
-    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout. ``source``:
-    of translations, of which the batch itself is the target.
+    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
+    ``source``: for translation, the source sentences; the other fields then hold the target.
     """
 
     objective: str

@@ -65,7 +65,8 @@ class ValidationSet:
     def _select(self, sequences: Sequences, masks: np.random.RandomState, rows: int) -> np.ndarray:
         """Return (B, T) bool: a share ``mask.prob`` of the tokens between first and last, at least one a sequence.
 
-        ``rows``: sequences to sample at a time, time first as the original XLM does: a batch of TLM, a window of text.
+        ``rows``: number of sequences that share one sampling, position by position as in the original XLM: a batch of
+        TLM, one window of running text.
         """
         count, length = sequences.tokens.shape
         selected = np.empty((count, length), dtype=bool)

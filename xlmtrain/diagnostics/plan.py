@@ -24,8 +24,8 @@ from xlmtrain.model.language_model import LanguageModel
 # the four matrix products 2 + 2 + 2 + 8, queries, keys and values 6, input of the activation 8, of the norms 4 + 4.
 ACTIVATIONS = 36
 DROPOUT = 2  # bytes of the masks of a block's two dropouts, likewise
-# Bytes per logit at most: half precision, fp32, and fp32 log-probabilities; in the backward pass, the last with their
-# gradient and that in half precision.
+# Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
+# + 4 (gradient) + 2 (gradient in half precision).
 LOGITS = 10
 CUDA_CONTEXT = 1e9  # bytes of CUDA's context and the work spaces of its libraries
 FRAGMENTATION = 0.05  # share that the allocator wastes

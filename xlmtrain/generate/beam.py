@@ -24,9 +24,9 @@ class BeamSettings:
 
     A finished translation of n tokens, ``</s>`` counted, scores (sum of its log-probabilities) / n^``length_penalty``.
     A sentence is finished once it has ``size`` translations and no prefix can give a better one, or at once with
-    ``early_stopping``. ``original_rules``: those of the original XLM, by which special words are allowed, a ``</s>``
-    that is not among the ``size`` best candidates counts, and a translation at the limit has the score of the word that
-    no longer fits instead of that of its ``</s>``.
+    ``early_stopping``. ``original_rules``: the rules of the original XLM. There, special words may be generated; a
+    ``</s>`` counts while fewer than ``size`` unfinished candidates rank above it; and a translation that is cut at its
+    limit is scored with the word that no longer fits, not with ``</s>``.
     """
 
     size: int = 4

@@ -52,8 +52,8 @@ class DecoderBlock(nn.Module):
 class DecoderCache:
     """Keys and values of the prefixes and of their sources.
 
-    All prefixes of a sentence are one sequence of keys, the P tokens of the first position, then those of the second,
-    and each has a mask of its own tokens. So a prefix can be continued in several ways without copying its keys.
+    The P prefixes of a sentence share one sequence of keys: P tokens of position 0, then P of position 1, and so on. A
+    mask per prefix selects its own tokens, so that reordering the prefixes copies no keys.
 
     ``prefixes``: (L, 2, N, H, T P, K), of which the first ``length`` of T positions are filled. ``members``:
     (N, P, T, P) bool, the tokens of each prefix. ``source``: (L, 2, N, H, S, K). ``source_mask``: (N, 1, 1, S) bool.

@@ -71,10 +71,11 @@ def sample_rates(sizes: Mapping[str, int], sample: int, alpha: float) -> dict[st
 
 
 def balance_factors(counted: Mapping[str, int], rates: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """Return the factor for the word counts of each language that gives it a share of n^alpha for n running words.
+    """Return a factor for the word counts of each language that makes its share proportional to n^alpha.
 
-    ``counted``: running words in the sample; ``rates``: fraction of the text that was sampled. Conneau & Lample 2019,
-    section 3.1, use alpha 0.5. No factor is below 1, which would round the counts of rare words to 0.
+    n: running words of the whole text. ``counted``: running words in the sample; ``rates``: fraction of the text that
+    was sampled. Conneau & Lample 2019, section 3.1, use alpha 0.5. No factor is below 1, which would round the counts
+    of rare words to 0.
     """
     sizes = {language: count / rates[language] for language, count in counted.items() if count}
     largest = max(sizes.values(), default=0)
@@ -89,9 +90,9 @@ def scaled(counts: Iterable[WordCount], factor: float) -> Iterator[WordCount]:
 
 
 def truncate_counts(counts: Iterable[WordCount], words: int, scratch: Path) -> tuple[Path, int, int]:
-    """Write to ``scratch`` the words with at least the smallest count that leaves no more than ``words``.
+    """Write to ``scratch`` the words whose count reaches a threshold: the lowest that leaves at most ``words`` of them.
 
-    Returns the file, its number of words, and that count. (More than ``words`` are left if all have the same count.)
+    Returns the file, its number of words, and the threshold. (More than ``words`` are left if all have the same count.)
     """
     everything, kept = scratch / "all.zst", scratch / "kept.zst"
     write_counts(everything, counts)

@@ -90,8 +90,8 @@ def _path_problem(value: str, inputs: Iterable[str | Path]) -> str | None:
         return f"not a usable path ({error})"
     if path == Path("/").resolve():
         return "this is the root directory"
-    if path == Path(os.environ.get("HOME", "/")).resolve():
-        return "this is the home directory"
+    if Path(os.environ.get("HOME", "/")).resolve().is_relative_to(path):
+        return "this is the home directory or above it"
     if Path.cwd().resolve().is_relative_to(path):
         return "this is the current directory or above it"
     for given in inputs:

@@ -45,9 +45,9 @@ class Checkpoint:
 
 
 def temporary_path(path: Path, kind: str) -> Path:
-    """Return the name of a checkpoint that is not at ``path`` yet (``partial``) or no more (``replaced``, ``deleted``).
+    """Return the hidden sibling of ``path`` for a checkpoint being written, replaced or deleted.
 
-    After a kill the ``replaced`` one may be the only one.
+    ``kind``: ``partial``, ``replaced`` or ``deleted``. After a kill the ``replaced`` one may be the only one.
     """
     return path.with_name(f".{path.name}.{kind}")
 

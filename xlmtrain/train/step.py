@@ -91,8 +91,8 @@ class OptimizerStep:
 class TrainStep(OptimizerStep):
     """Compute the gradient of a global batch and step the optimizer.
 
-    The loss is the sum over objectives of the objective's share of the sub-batches times its mean loss per target. The
-    mean is over the whole global batch, that is all micro-batches of all processes, not a mean of their means.
+    loss = sum over objectives of share x (summed loss / targets). The share is the objective's fraction of the
+    sub-batches. Both sums are over the global batch, all micro-batches of all processes: no mean of means.
     """
 
     model: LanguageModel
