@@ -8,7 +8,6 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig, SplitConfig
@@ -16,7 +15,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.prepare import shard_raw as shard_raw_module
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.raw_files import RawText, find_texts
-from xlmtrain.prepare.shard_raw import line_digest, read_digests, shard_file, shard_raw, shard_task
+from xlmtrain.prepare.shard_raw import shard_file, shard_raw, shard_task
 from xlmtrain.text.text_files import open_bytes
 
 DROP: dict[str, Any] = {"invalid_utf8": OnError.drop, "misaligned": OnError.drop}
@@ -55,7 +54,7 @@ def sharder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sharder:
     return Sharder(tmp_path)
 
 
-def test_shards_hold_all_lines_in_order_with_a_digest_each(sharder: Sharder) -> None:
+def test_shards_hold_all_lines_in_order(sharder: Sharder) -> None:
     sides = {language: [f"{language} {i} ".encode() * (i % 7) for i in range(1000)] for language in ("de", "en")}
     sharder.write(**sides)
     result = sharder.shard(shard_bytes=5000)
@@ -65,10 +64,6 @@ def test_shards_hold_all_lines_in_order_with_a_digest_each(sharder: Sharder) -> 
         shards = [sharder.lines(number, language) for number in range(len(result["shards"]))]
         assert [len(shard) for shard in shards] == [shard["lines"] for shard in result["shards"]]
         assert list(itertools.chain(*shards)) == lines
-        digests = np.concatenate([read_digests(sharder.out, number, language) for number in range(len(shards))])
-        assert digests.tolist() == [line_digest(line) for line in lines]
-    assert line_digest(b" a b\t") == line_digest(b"a b") != line_digest(b"a  b")
-    assert line_digest(b" \r") == line_digest(b"") == 0
 
 
 def malformed(rng: random.Random) -> tuple[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -43,6 +43,29 @@ def find_texts(config: PrepareConfig) -> list[RawText]:
         for pattern in patterns
         for text in _texts_of(split, kind, key, pattern)
     ]
+
+
+def without_repeats(texts: Sequence[RawText]) -> tuple[list[RawText], list[str]]:
+    """Return each text once, whatever the names and links that lead to its files, and a note on each that is left out.
+
+    Raises DataError for a file that is given for two languages.
+    """
+    kept: dict[tuple[object, ...], RawText] = {}
+    languages: dict[tuple[int, int], tuple[str, Path]] = {}
+    notes = []
+    for text in texts:
+        identities = [(stat.st_dev, stat.st_ino) for stat in (path.stat() for path in text.paths)]
+        for identity, language, path in zip(identities, text.languages, text.paths):
+            other, its_path = languages.setdefault(identity, (language, path))
+            if other != language:
+                raise DataError(f"{text.split}: {path} is given for {language}, and as {its_path} for {other}")
+        first = kept.setdefault((text.split, text.languages, *identities), text)
+        if first is not text:
+            names, known = (" and ".join(map(str, one.paths)) for one in (text, first))
+            alias = "" if known == names else f", also as {known}"
+            key_path = f"{text.split}.{'pairs' if text.pair else 'mono'}.{text.pair or text.languages[0]}"
+            notes.append(f"{key_path}: {names} is given twice{alias}; it is read once")
+    return list(kept.values()), notes
 
 
 def _texts_of(split: str, kind: str, key: str, pattern: str) -> list[RawText]:
@@ -99,13 +122,13 @@ class UnequalLengths(DataError):
         self.surplus = surplus
 
 
-def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> Iterator[Chunk]:
+def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0, is_own: bool = False) -> Iterator[Chunk]:
     """Yield the lines of ``text`` in order, in chunks of about ``target_bytes``.
 
-    ``max_line_bytes``: longer lines are truncated to one byte more than this; 0 keeps all. Raises UnequalLengths after
+    ``max_line_bytes``, ``is_own``: as in :func:`~xlmtrain.text.text_files.read_byte_lines`. Raises UnequalLengths after
     the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its end.
     """
-    sides = [read_byte_lines(path, max_line_bytes) for path in text.paths]
+    sides = [read_byte_lines(path, max_line_bytes, is_own=is_own) for path in text.paths]
     lines: tuple[list[bytes], ...] = tuple([] for _ in sides)
     size, first = 0, 1
     for aligned in zip_longest(*sides):

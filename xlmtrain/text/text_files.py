@@ -40,6 +40,7 @@ _REFUSED = {
     b"\x1f\x9d": "compressed with compress; decompress it",
     b"\x04\x22\x4d\x18": "compressed with lz4; decompress it",
     b"LZIP\x01": "compressed with lzip; decompress it",
+    b"\xff\xfe\x00\x00": "UTF-32, not UTF-8; convert it, e.g. with iconv -f UTF-32 -t UTF-8",
     b"\xff\xfe": "UTF-16, not UTF-8; convert it, e.g. with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16, not UTF-8; convert it, e.g. with iconv -f UTF-16 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32, not UTF-8; convert it, e.g. with iconv -f UTF-32 -t UTF-8",
@@ -65,17 +66,19 @@ def open_zstd_writer(path: Path) -> zstandard.ZstdCompressionWriter:
     return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"), write_size=BLOCK_BYTES)
 
 
-def read_byte_lines(path: Path, max_bytes: int = 0, what: str = "text") -> Iterator[bytes]:
+def read_byte_lines(path: Path, max_bytes: int = 0, what: str = "text", is_own: bool = False) -> Iterator[bytes]:
     """Yield the lines of a text file without their ends, not decoded.
 
     ``max_bytes`` bounds memory even for a line that never ends: longer lines are truncated to one byte more than this;
-    0 keeps all. Raises DataError if the file cannot be read to its end or is not text.
+    0 keeps all. ``is_own``: written by this program, so the content is taken as it is. Raises DataError if the file
+    cannot be read to its end or is not text.
     """
     rest, limit = b"", max_bytes + 1 if max_bytes else None
     with _errors_of(path, what), open_bytes(path) as stream:
         head = stream.read(_HEAD_BYTES)
-        _check_text(path, head)
-        block = head.removeprefix(_BOM)
+        if not is_own:
+            _check_text(path, head)
+        block = head if is_own else head.removeprefix(_BOM)
         while block:
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:
@@ -116,22 +119,28 @@ def _decompressor(head: bytes) -> Callable[[Path], io.BufferedIOBase] | None:
 
 
 def _check_text(path: Path, head: bytes) -> None:
-    """Raise DataError if the decompressed content, which begins with ``head``, is not text."""
-    problem = next((problem for magic, problem in _REFUSED.items() if head.startswith(magic)), None)
-    if head.startswith(b"\xff\xfe\x00\x00"):
-        problem = _REFUSED[b"\x00\x00\xfe\xff"]
-    elif _is_tar(head):
-        problem = "a tar archive; unpack it"
-    elif _decompressor(head):
-        problem = "compressed twice; decompress it once"
-    elif head.count(b"\x00") > len(head) // 50:
-        problem = "full of NUL bytes: UTF-16, which iconv converts, or not text"
-    elif path.suffix.lower() in _COMPRESSED_NAMES and _is_binary(head) and not _is_compressed(path):
+    """Raise DataError if the decompressed content, which begins with ``head``, is not lines of text."""
+    is_misnamed = path.suffix.lower() in _COMPRESSED_NAMES and not _is_compressed(path)
+    if is_misnamed and _is_binary(head) and not head.startswith(tuple(_REFUSED)):
         raise OSError(f"its content is neither text nor compressed as {path.suffix} says")
-    elif len(_LONE_CR.findall(head, 0, len(head) - 1)) > head.count(b"\n"):
-        problem = "made of lines that end with a carriage return alone; convert it, e.g. with: tr '\\r' '\\n'"
-    if problem:
+    if problem := _problem(head):
         raise DataError(f"{path}: is {problem}")
+
+
+def _problem(head: bytes) -> str | None:
+    """Describe a file whose content begins with ``head`` and is not lines of text; None for text."""
+    for magic, problem in _REFUSED.items():
+        if head.startswith(magic):
+            return problem
+    if _is_tar(head):
+        return "a tar archive; unpack it"
+    if _decompressor(head):
+        return "compressed twice; decompress it once"
+    if head.count(b"\x00") > len(head) // 50:
+        return "full of NUL bytes: UTF-16, which iconv converts, or not text"
+    if len(_LONE_CR.findall(head, 0, len(head) - 1)) > head.count(b"\n"):
+        return "made of lines that end with a carriage return alone; convert it, e.g. with: tr '\\r' '\\n'"
+    return None
 
 
 def _is_tar(head: bytes) -> bool:
