@@ -211,6 +211,6 @@ def test_a_run_is_not_taken_for_its_data(own_dataset: Path) -> None:
     (own_dataset / "config.json").write_text("{}", encoding="utf-8")
     for path in own_dataset.glob("*.ids"):
         path.unlink()
+    dataset = Dataset(own_dataset)
     with pytest.raises(DataError, match=r"missing; this is a run; data\.path is prepared data"):
-        dataset = Dataset(own_dataset)
         dataset.corpus(next(iter(dataset.header.corpora)))
