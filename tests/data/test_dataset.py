@@ -205,3 +205,12 @@ def test_ids_outside_the_vocabulary(wrong: int) -> None:
         DataError, match=f"mlm.de, epoch 0, sub-batch 7: id {wrong} in row 1, position 2, .* has 54 entries"
     ):
         check_ids(tokens, 54, "mlm.de, epoch 0, sub-batch 7")
+
+
+def test_a_run_is_not_taken_for_its_data(own_dataset: Path) -> None:
+    (own_dataset / "config.json").write_text("{}", encoding="utf-8")
+    for path in own_dataset.glob("*.ids"):
+        path.unlink()
+    dataset = Dataset(own_dataset)
+    with pytest.raises(DataError, match=r"missing; this is a run; data\.path is prepared data"):
+        dataset.corpus(next(iter(dataset.header.corpora)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xlmtrain.metrics.table import format_table
+from xlmtrain.metrics.table import format_table, two_decimals
 
 ROWS = [("a|<b>", "1", "x"), ("c", "1,000", "yy")]
 HEADER = ("name", "count", "note")
@@ -36,3 +36,7 @@ def test_html() -> None:
 
 def test_without_rows() -> None:
     assert format_table([], HEADER).splitlines() == ["name  count  note", "-----------------"]
+
+
+def test_a_perplexity_that_ran_away_is_short() -> None:
+    assert [two_decimals(value) for value in (17.004, 999_999.0, 1.01e304)] == ["17.00", "999999.00", "1.0e+304"]

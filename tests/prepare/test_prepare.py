@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import encode_stage, executors, global_stages, shard_raw, tokenize_stage
+from xlmtrain.prepare import pipeline as pipeline_module
 from xlmtrain.prepare import pipeline as prepare_module
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.output import open_store
@@ -138,7 +140,7 @@ def test_the_header_describes_what_is_there(work: Workplace) -> None:
     vocab = Vocab.read(work.output / "vocab")
     assert header.languages == ["de", "en"]
     assert (header.vocab_size, header.vocab_fingerprint) == (len(vocab), vocab.fingerprint)
-    assert header.text == {"lowercase": False, "remove_accents": False, "max_tokens": 50}
+    assert header.text == {"lowercase": False, "remove_accents": False, "max_tokens": 50, "normalize_unicode": False}
     assert set(header.corpora) == {"train.en", "train.de", "train.de-en.de", "train.de-en.en"}
     corpus = header.corpora["train.de"]
     assert corpus.sources == ["mono.de"]
@@ -288,7 +290,7 @@ def only_empty_lines(work: Workplace) -> Broken:
 
 def utf16(work: Workplace) -> Broken:
     (work.directory / "mono.de").write_text("Hunde\n", encoding="utf-16")
-    return {}, r"mono\.de:1: not UTF-8, but UTF-16 by its first bytes"
+    return {}, r"mono\.de: is UTF-16, not UTF-8"
 
 
 def empty_file(work: Workplace) -> Broken:
@@ -360,7 +362,7 @@ def test_an_interrupted_job_spares_the_old_output_and_goes_on(
     assert [path.name for path in work.output.parent.iterdir()] == ["prepared"]
 
 
-STAGES = ("shard", "tokenize", "codes", "subwords", "encode", "vocab", "assemble")
+STAGES = ("shard", "tokenize", "select", "codes", "subwords", "encode", "vocab", "assemble")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -389,7 +391,7 @@ def test_a_job_that_ends_in_any_stage_goes_on_with_the_same_result(
     work.prepare(output=str(work.directory / "again"))
     assert contents(work.directory / "again") == before
     # every task was run once, but for the one that was interrupted
-    assert Counter(made) == Counter({"shard": 3, "tokenize": 3, "encode": 3, "assemble": 4}) + Counter(
+    assert Counter(made) == Counter({"shard": 3, "tokenize": 3, "select": 3, "encode": 3, "assemble": 4}) + Counter(
         [stage, "codes", "subwords", "vocab"]
     )
     assert set(first[:-1]) <= set(STAGES[: STAGES.index(stage) + 1])
@@ -423,7 +425,7 @@ def test_changed_input_and_settings_are_noticed(work: Workplace, capsys: pytest.
     assert contents(work.output) == contents(work.directory / "fresh")
 
 
-TASKS = {"shard": 3, "tokenize": 3, "encode": 3, "assemble": 4}
+TASKS = {"shard": 3, "tokenize": 3, "select": 3, "encode": 3, "assemble": 4}
 
 
 def test_a_second_job_for_the_same_output_is_refused(work: Workplace) -> None:
@@ -458,7 +460,7 @@ def test_every_cleaning_switch_counts_what_it_drops(work: Workplace) -> None:
     assert work.text("train.de-en.en") == ["one </s>", "two </s>", "three </s>"]
     assert work.text("train.de") == ["sechs </s>", "zwei </s>"]
     header = str(statistics).splitlines()[0].split()
-    reasons = "decontaminate drop_duplicates drop_identical max_length_ratio min_latin_fraction empty max_tokens"
+    reasons = "max_length_ratio min_latin_fraction empty max_tokens decontaminate drop_duplicates drop_identical"
     assert header[:9] == ["file", "lines", *reasons.split()]  # named like the settings, in the order of the checks
     overlap = "train.de-en.de: 1 lines are in the validation or test text, too; they were left out"
     assert overlap in [finding.what for finding in statistics_warnings(statistics)]
@@ -477,6 +479,101 @@ def test_training_lines_of_the_validation_text_may_be_kept(work: Workplace) -> N
     assert dropped(work.prepare(valid=valid, train=work.pairs()).files[0]) == {"decontaminate": 1}
     kept = work.prepare(valid=valid, train=work.pairs(), clean=CleanConfig(decontaminate=False), overwrite=True)
     assert dropped(kept.files[0]) == {}
+
+
+VARIANTS = [
+    "Das \u201eHaus\u201c ist gro\u00df.",
+    'Das "Haus" ist gro\u00df.',
+    " Das  \u201eHaus\u201c\u00a0ist \tgro\u00df .",
+    "Das \u00bbHaus\u00ab ist gro\u00df.",
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lines_are_compared_as_they_are_trained_on(work: Workplace, variant: str) -> None:
+    """Quotation marks, white space: the same tokens are the same line."""
+    work.write("mono.de", [*VARIANTS[:1], "Ganz neu.", variant])
+    work.write("valid.de", [variant])
+    train = SplitConfig({"de": [f"{work.directory}/mono.de"]})
+    valid = SplitConfig({"de": [f"{work.directory}/valid.de"]})
+    assert dropped(work.prepare(train=train, valid=valid).files[0]) == {"decontaminate": 2}
+    statistics = work.prepare(train=train, clean=CleanConfig(drop_duplicates=True), overwrite=True)
+    assert dropped(statistics.files[0]) == {"drop_duplicates": 1}
+
+
+def test_pairs_of_the_same_tokens_are_identical(work: Workplace) -> None:
+    work.write("pairs.de", ["Rhein \u2013 Main\u2026", "Nein."])
+    work.write("pairs.en", ["Rhein  - Main ...", "No."])
+    statistics = work.prepare(train=work.pairs(), clean=CleanConfig(drop_identical=True))
+    assert dropped(statistics.files[0]) == {"drop_identical": 1}
+
+
+def test_decomposed_text_is_composed_and_counted(work: Workplace) -> None:
+    decomposed = [unicodedata.normalize("NFD", line) for line in GERMAN]
+    train = SplitConfig({"de": [f"{work.directory}/mono.de"]})
+    work.prepare(train=train)
+    expected = contents(work.output)
+    work.write("mono.de", [line.replace("chl", "ch\u00adl") for line in decomposed])
+    statistics = work.prepare(train=train, overwrite=True)
+    assert {name: contents(work.output)[name] for name in expected if name != "statistics.json"} == {
+        name: content for name, content in expected.items() if name != "statistics.json"
+    }
+    warnings = [finding.what for finding in statistics_warnings(statistics)]
+    assert any(re.search(r"mono\.de: 2 of 3 lines, first .*mono\.de:1, hold letters and", text) for text in warnings)
+    assert any("1 of 3 lines" in text and "soft hyphens" in text for text in warnings)
+    assert Header.read(work.output).text["normalize_unicode"] is True
+    off = work.prepare(train=train, text=TextConfig(), overwrite=True)
+    assert off.totals()[0].words > statistics.totals()[0].words
+
+
+def test_a_word_without_end_is_cut_with_a_note(work: Workplace) -> None:
+    work.write("mono.de", [*GERMAN, "x" * 900_000])
+    statistics = work.prepare(train=SplitConfig({"de": [f"{work.directory}/mono.de"]}))
+    assert "longer words were cut: there are 900 pieces of 1,000 characters" in statistics.notes
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "message"),
+    [
+        (["a", "b", "c"], {}, r"train: every word is a single character"),
+        (GERMAN, {"bpe": BpeConfig(merges=9, train_sample=1, sampling_alpha=0.0)}, r"bpe\.train_sample: no word"),
+    ],
+)
+def test_nothing_to_learn_from_is_told_by_the_setting(
+    work: Workplace, lines: list[str], settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "sample_rates", lambda *_: {"de": 0.0 if settings else 1.0})
+    work.write("mono.de", lines)
+    with pytest.raises(DataError, match=message) as error:
+        work.prepare(train=SplitConfig({"de": [f"{work.directory}/mono.de"]}), **settings)
+    assert ".partial" not in str(error.value)
+
+
+def test_a_language_without_files_is_refused() -> None:
+    problems = list(SplitConfig(mono={"de": []}, pairs={"de-en": []}).problems())
+    assert problems == [f"{key}: has no file; give one, or remove it" for key in ("mono.de", "pairs.de-en")]
+
+
+def test_a_file_that_is_given_twice_is_read_once(work: Workplace) -> None:
+    (work.directory / "link.de").symlink_to("mono.de")
+    (work.directory / "hard.de").hardlink_to(work.directory / "mono.de")
+    names = ["mono.de", "*.de", "./mono.de", "link.de"]
+    (work.directory / "pairs.de").unlink()
+    statistics = work.prepare(train=SplitConfig({"de": [f"{work.directory}/{name}" for name in names]}))
+    assert [Path(file.file).name for file in statistics.files] == ["mono.de"]
+    assert statistics.totals()[0].sentences == len(work.sentences("train.de")) == len(GERMAN)
+    notes = [note for note in statistics.notes if "is given twice" in note]
+    assert len(notes) == 5
+    assert re.search(
+        r"train\.mono\.de: .*link\.de is given twice, also as .*mono\.de; it is read once", str(statistics)
+    )
+
+
+def test_a_file_of_two_languages_is_refused(work: Workplace) -> None:
+    (work.directory / "x.en").symlink_to("mono.de")
+    train = SplitConfig({"de": [f"{work.directory}/mono.de"], "en": [f"{work.directory}/x.en"]})
+    with pytest.raises(DataError, match=r"x\.en is given for en, and as .*mono\.de for de"):
+        work.prepare(train=train)
 
 
 def test_warnings_come_before_the_long_work_and_after_it(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:

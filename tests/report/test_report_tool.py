@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def test_images_need_matplotlib(run: Path, tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
     tool.main([f"run={run}", f"output={tmp_path / 'page.html'}", "words=1"])
     assert "matplotlib is not installed" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_run_without_a_checkpoint_is_reported_without_views(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    tool.main([f"run={tmp_path / 'run'}"])
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "It has no checkpoint yet." in page
+    assert "Curves" in page

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import lzma
 import random
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text import tokenizer as tokenizer_module
 from xlmtrain.text.moses import Normalizer, RuleTokenizer
@@ -51,7 +53,9 @@ def test_german_punctuation_at_the_end_of_the_line_is_normalized_as_inside() -> 
 
 def test_a_very_long_row_of_dots_takes_no_quadratic_time() -> None:
     dots = "." * 300_000
-    assert Tokenizer("de", TextConfig())(f'Punkte{dots}" und {dots} mehr') == ["Punkte", '"', dots, "und", dots, "mehr"]
+    pieces = ["." * 1000] * 300
+    tokens = Tokenizer("de", TextConfig())(f'Punkte{dots}" und {dots} mehr')
+    assert tokens == ["Punkte", '"', *pieces, "und", *pieces, "mehr"]
 
 
 ODD_WORDS = (
@@ -78,6 +82,40 @@ def test_text_at_once_is_what_the_rules_make_of_each_line(
         assert not len(sentences.pop())
         for line, sentence in zip(lines, sentences, strict=True):
             assert [tokenizer.words[number] for number in sentence[:-1]] == rules(line)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "gr\u00f6\u00dfer \u00dcber",
+        unicodedata.normalize("NFD", "gr\u00f6\u00dfer \u00dcber"),
+        "gr\u00f6\u00ad\u00dfer \u00dc\u00adber",
+        "\ufeffgr\u00f6\u200c\u00dfer \u200e\u00dcber\u2060",
+        "gro\u00ad\u0308\u00dfer U\u200d\u0308ber",
+    ],
+)
+def test_unicode_is_normalized_when_asked(raw: str) -> None:
+    settings = TextConfig(normalize_unicode=True)
+    assert Tokenizer("de", settings)(raw) == RuleTokenizer("de", settings)(raw) == ["gr\u00f6\u00dfer", "\u00dcber"]
+    assert (Tokenizer("de", TextConfig())(raw) == ["gr\u00f6\u00dfer", "\u00dcber"]) is (len(raw) == 11)
+
+
+def test_composed_text_has_the_same_tokens_with_and_without_normalization() -> None:
+    """The settings of today and the original's agree on text that is composed and has no invisible characters."""
+    for language in ("de", "en"):
+        lines = (REPOSITORY / "data" / "sample" / f"valid.{language}").read_text(encoding="utf-8").splitlines()
+        today, original = Tokenizer(language, TextConfig(normalize_unicode=True)), Tokenizer(language, TextConfig())
+        assert all(today(line) == original(line) for line in lines)
+
+
+@pytest.mark.parametrize("word", ["x", "1", ".", "-", "a.", "1,", "\u2026", "u\u0308"])
+def test_a_word_without_end_is_cut(word: str) -> None:
+    settings = TextConfig(normalize_unicode=True)
+    for line in (word * 20_001, f"Ein {word * 2000} Wort"):
+        tokens = Tokenizer("de", settings)(line)
+        assert tokens == RuleTokenizer("de", settings)(line)
+        assert max(map(len, tokens)) == 1000
+        assert "".join(tokens) == unicodedata.normalize("NFC", line).replace("\u2026", "...").replace(" ", "")
 
 
 def test_lowercase_and_accents_are_separate_switches() -> None:

@@ -14,8 +14,8 @@ _LANGUAGE = re.compile("[A-Za-z_]+")
 
 @dataclass
 class SplitConfig:
-    """The raw text files of one split. Paths may hold ``*`` and ``?``; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are
-    read in place; one sentence a line, UTF-8."""
+    """The raw text files of one split. Paths may hold ``*`` and ``?``; files compressed with gzip, bzip2, xz,
+    lzma or Zstandard are read in place; one sentence a line, UTF-8."""
 
     mono: dict[str, list[str]] = field(default_factory=dict)
     """Language -> monolingual files, e.g. ``{en: [news/*.en.xz], de: [news/*.de.xz]}``."""
@@ -25,6 +25,8 @@ class SplitConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield the names that cannot become parts of file names."""
+        for kind, texts in (("mono", self.mono), ("pairs", self.pairs)):
+            yield from (f"{kind}.{key}: has no file; give one, or remove it" for key in texts if not texts[key])
         for language in self.mono:
             if not _LANGUAGE.fullmatch(language):
                 yield f"mono.{language}: a language is named by letters and underscores, like de"
@@ -43,6 +45,10 @@ class TextConfig:
 
     remove_accents: bool = False
     """Strip accents; in German this turns ä, ö, ü into a, o, u."""
+
+    normalize_unicode: bool = False
+    """Compose letters and their accents (NFC), and remove soft hyphens, joiners and marks of direction, which would
+    split words. On for new data; off for data and models made without it, such as those of the original XLM."""
 
     max_tokens: int = ranged(0, NOT_NEGATIVE)
     """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line."""
@@ -167,7 +173,7 @@ class PrepareConfig(CheckedSettings):
     test: SplitConfig = field(default_factory=SplitConfig)
     """Test text, never read in training."""
 
-    text: TextConfig = field(default_factory=TextConfig)
+    text: TextConfig = field(default_factory=lambda: TextConfig(normalize_unicode=True))
     """Normalization and tokenization."""
 
     bpe: BpeConfig = field(default_factory=BpeConfig)

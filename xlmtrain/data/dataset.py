@@ -130,7 +130,9 @@ class Dataset:
     def _open(self, stored: StoredFile, dtype: np.dtype) -> DiskArray:
         path = self.path / stored.file
         if not path.is_file():
-            raise DataError(f"{path}: missing; prepare the data again")
+            is_run = (self.path / "config.json").is_file()
+            hint = "this is a run; data.path is prepared data, such as its own" if is_run else "prepare the data again"
+            raise DataError(f"{path}: missing; {hint}")
         if path.stat().st_size != stored.bytes:
             raise DataError(f"{path}: {path.stat().st_size} bytes, dataset.json says {stored.bytes}")
         if stored.bytes % dtype.itemsize:

@@ -20,6 +20,7 @@ from xlmtrain.evaluate.validator import Validator
 from xlmtrain.prepare.statistics import STATISTICS, Statistics
 from xlmtrain.text.alignment_check import lines_shifted, shifted
 from xlmtrain.text.langid import MARKERS, detected_language
+from xlmtrain.text.suspects import SUSPECTS
 from xlmtrain.text.vocab import UNK, Vocab
 
 LARGEST_VOCAB = 1_000_000  # trained with
@@ -27,6 +28,7 @@ LARGE_VOCAB = 200_000
 MOST_EMBEDDINGS = 0.95  # share of a model's parameters
 _UNK_RATE = 0.01
 _SEGMENTED_RATE = 0.01
+_SUSPECT_RATE = 0.0001
 _SUBWORDS_PER_WORD = 3.0
 _PARTS_RATE = 0.01  # of a vocabulary of more than
 _SMALL_VOCAB = 1000
@@ -86,6 +88,10 @@ def _raw_text_warnings(statistics: Statistics) -> Iterator[Finding]:
         if file.segmented > _SEGMENTED_RATE * file.lines:
             count = f"{file.segmented:,} of {file.lines:,}"
             yield error(f"{corpus}: {count} lines of {file.file} hold '@@ ', as after BPE; give raw text")
+        for kind, (lines, first) in file.suspects.items():
+            if lines >= _SUSPECT_RATE * file.lines:
+                where = f"{lines:,} of {file.lines:,} lines, first {file.file}:{first},"
+                yield warning(f"{corpus}: {where} {SUSPECTS[kind][0]}")
     for total in statistics.totals():
         if repeated := total.dropped["decontaminate"]:
             what = f"{repeated:,} lines are in the validation or test text, too; they were left out"

@@ -38,6 +38,11 @@ def format_table(
     return "\n".join(lines if rows else [*lines, rule])
 
 
+def two_decimals(value: float) -> str:
+    """Format a number with two decimals; a perplexity that has run away, of a million or more, by its exponent."""
+    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.1e}"
+
+
 def _html_row(tag: str, cells: Sequence[str], left: Collection[int]) -> str:
     marked = (f"<{tag}{'' if i in left else ' class=n'}>{escape(cell)}</{tag}>" for i, cell in enumerate(cells))
     return f"<tr>{''.join(marked)}</tr>"

@@ -44,7 +44,7 @@ def encode(
     """
     encoder = _encoder(store.path("codes", codes) / "codes", store.path("subwords", subwords) / "subwords")
     counts = np.zeros(encoder.size, np.int64)
-    source = store.path("tokenize", tokens)
+    source = store.path("select", tokens)
     for language in languages:
         rows = encoder.rows(read_words(source, language))
         ends, before = [np.empty(0, np.int64)], 0
@@ -72,7 +72,7 @@ def assemble(
     vocab: str,
     sources: list[str],
 ) -> dict[str, Any]:
-    """Concatenate the ``shards`` (encode key, tokenize key, language) of a corpus, with ids of the final vocabulary.
+    """Concatenate the ``shards`` (encode key, select key, language) of a corpus, with ids of the final vocabulary.
 
     Writes ``{name}.ids`` and ``{name}.offsets``. Returns the corpus header, per shard the numbers of subwords and of
     unknown ones, and the most frequent words with an unknown subword, with counts.
@@ -98,7 +98,7 @@ def assemble(
             unknown.append(sum(map(len, positions)))
             sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(positions), side="right"))
             bpe = _bpe(store.path("codes", codes) / "codes")
-            unknown_words.update(_count_unknown(store.path("tokenize", tokens), language, sentences, bpe, final))
+            unknown_words.update(_count_unknown(store.path("select", tokens), language, sentences, bpe, final))
             if len(unknown_words) > _UNKNOWN_COUNTED:
                 unknown_words = Counter(dict(unknown_words.most_common(_UNKNOWN_COUNTED // 2)))
         header = writer.finish(sources)

@@ -25,6 +25,7 @@ from typing import Any
 from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.encode_stage import assemble, encode
+from xlmtrain.prepare.select_stage import select
 from xlmtrain.prepare.shard_raw import shard_raw
 from xlmtrain.prepare.tokenize_stage import tokenize
 from xlmtrain.runtime.process_pool import initialize_worker, worker_count
@@ -42,6 +43,7 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_shards.py"  # th
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {
     "shard": shard_raw,
     "tokenize": tokenize,
+    "select": select,
     "encode": encode,
     "assemble": assemble,
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_word_counts
 from xlmtrain.prepare.word_counts import balance_factors, merge_counts, read_counts, scaled, sum_sorted, truncate_counts
@@ -26,7 +27,7 @@ def learn_codes(
     sampling_alpha: float,
     max_word_types: int,
 ) -> dict[str, Any]:
-    """Learn ``codes`` from the word counts of the shards ``tokens``: (tokenize key, languages).
+    """Learn ``codes`` from the word counts of the shards ``tokens``: (select key, languages).
 
     ``rates``: fraction of each language's text that was counted. Returns the number of codes, the number of words they
     were learned from, and the smallest count of such a word.
@@ -36,9 +37,9 @@ def learn_codes(
     counted = dict.fromkeys(rates, 0)
     shards: dict[str, list[Path]] = {language: [] for language in rates}
     for key, languages in tokens:
-        for language, words in zip(languages, store.result("tokenize", key)["counted"]):
+        for language, words in zip(languages, store.result("select", key)["counted"]):
             counted[language] += words
-            shards[language].append(store.path("tokenize", key))
+            shards[language].append(store.path("select", key))
     sources = []
     for language, factor in balance_factors(counted, rates, sampling_alpha).items():
         (scratch / language).mkdir()
@@ -47,14 +48,18 @@ def learn_codes(
     path, words, least = truncate_counts(sum_sorted(sources), max_word_types, scratch)
     with ProgressBar("learn codes", merges, " codes") as progress:
         codes = learn_bpe(read_counts(path), merges, lambda learned: progress.update(1))
+    if not words:
+        raise DataError("bpe.train_sample: no word was drawn to learn codes from; take more, or 0 for all text")
+    if not codes:
+        raise DataError("train: every word is a single character: BPE has nothing to learn; is this text?")
     write_codes(codes, out / "codes")
     shutil.rmtree(scratch)
     return {"codes": len(codes), "words": words, "least": least}
 
 
 def copy_codes(store: ArtifactStore, out: Path, path: str, sha256: str) -> dict[str, Any]:
-    """Copy the given ``codes``. ``sha256`` only makes the key follow the content."""
-    shutil.copyfile(path, out / "codes")
+    """Write the given ``codes`` in fastBPE's format. ``sha256`` only makes the key follow the content."""
+    write_codes(read_codes(path), out / "codes")
     return {}
 
 
@@ -62,7 +67,7 @@ def list_subwords(store: ArtifactStore, out: Path, tokens: list[str], codes: str
     """Write ``subwords``, a vocabulary: all that the codes can produce from the characters in the shards ``tokens``."""
     characters: set[str] = set()
     for key in tokens:
-        characters.update(store.result("tokenize", key)["characters"])
+        characters.update(store.result("select", key)["characters"])
     subwords = reachable_subwords(read_codes(store.path("codes", codes) / "codes"), characters) - set(SPECIALS)
     Vocab((word, 0) for word in sorted(subwords)).write(out / "subwords")
     return {}

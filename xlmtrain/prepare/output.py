@@ -22,7 +22,7 @@ from xlmtrain.text.vocab import Vocab
 FINISHED = "finished"
 # In a work directory: one for each stage, the data set that is put together, the logs of Slurm's jobs.
 _DIRECTORIES = (
-    *("shard", "held_out", "duplicates", "tokenize", "codes", "subwords", "encode", "vocab", "assemble"),
+    *("shard", "held_out", "duplicates", "tokenize", "select", "codes", "subwords", "encode", "vocab", "assemble"),
     *("output", "logs"),
 )
 

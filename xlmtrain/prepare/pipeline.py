@@ -4,9 +4,10 @@
 stage          result                                               an artifact is built from
 =============  ===================================================  ======================================
 ``shard``      raw files, checked and split into shards             a file, or the two files of a pair
+``tokenize``   cleaned and tokenized lines                          a shard
 ``held_out``   digests of validation and test lines                 their shards
 ``duplicates`` lines that repeat an earlier one (optional)          the shards of a corpus
-``tokenize``   cleaned and tokenized lines, word counts             a shard
+``select``     the lines that are not known already, word counts    a shard
 ``codes``      BPE codes, learned from the counts or given          all training shards
 ``subwords``   every subword that the codes can produce             codes, characters of the training shards
 ``encode``     tokens as numbers of these subwords, their counts    a shard
@@ -15,7 +16,7 @@ stage          result                                               an artifact 
 =============  ===================================================  ======================================
 
 Artifacts stay in the work directory until the end (:mod:`xlmtrain.prepare.artifacts`), so an interrupted preparation is
-resumed by the same command. The stages ``shard``, ``tokenize``, ``encode`` and ``assemble`` run on workers
+resumed by the same command. The stages ``shard``, ``tokenize``, ``select``, ``encode`` and ``assemble`` run on workers
 (:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard, the words to
 learn from (``bpe.max_word_types``), or the subwords. Ids get their final numbers while the shards of a corpus are
 assembled to one file.
@@ -34,7 +35,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.prepare import dedup, global_stages
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.output import check_output, open_store, publish, write_dataset
-from xlmtrain.prepare.raw_files import RawText, find_texts
+from xlmtrain.prepare.raw_files import RawText, find_texts, without_repeats
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
@@ -43,6 +44,7 @@ from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes, require_fastbpe
 from xlmtrain.text.filters import LINE_SETTINGS, line_checks
 from xlmtrain.text.langid import detected_language
+from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import has_rules
 from xlmtrain.text.vocab import CONTINUATION, Vocab
 
@@ -67,7 +69,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     ``on_raw_text``: called with the statistics of the raw text, before the long work. The output appears when it is
     complete. Raises DataError for faults in the text, the codes, the vocabulary or the output.
     """
-    texts = find_texts(config)
+    texts, notes = without_repeats(find_texts(config))
     output = check_output(config, texts)
     require_fastbpe()
     if config.bpe.codes is not None:
@@ -77,11 +79,12 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     for text in texts:
         list(line_checks(config.clean, text.languages))
     with open_store(output) as store:
-        pipeline = PreparePipeline(config, store, texts)
+        pipeline = PreparePipeline(config, store, texts, notes)
         shards = pipeline.shard()
         if on_raw_text is not None:
             on_raw_text(pipeline.statistics())
-        tokens = pipeline.tokenize(shards, pipeline.collect_held_out(shards), pipeline.find_duplicates(shards))
+        tokenized = pipeline.tokenize(shards)
+        tokens = pipeline.select(tokenized)
         codes = pipeline.make_codes(tokens)
         subwords = pipeline.list_subwords(tokens, codes)
         encoded = pipeline.encode(tokens, codes, subwords)
@@ -99,7 +102,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
 class PreparePipeline:
     """The stages, in order. They return keys of artifacts, or the task that was run for each shard or corpus."""
 
-    def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText]) -> None:
+    def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText], notes: list[str]) -> None:
         self._config, self._store, self._texts = config, store, texts
         self._scheduler = Scheduler(config, store)
         self.languages = sorted({language for text in texts for language in text.languages})
@@ -110,7 +113,7 @@ class PreparePipeline:
             ]
             for text in texts
         }
-        self._notes = [
+        self._notes = notes + [
             f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
             for language in self.languages
             if not has_rules(language)
@@ -122,59 +125,55 @@ class PreparePipeline:
         tasks = {text: shard_task(text, self._config) for text in self._texts}
         shards = []
         for text, result in self._scheduler.run_sharded("shard", tasks).items():
-            for file, words in zip(self._files[text], result["words"]):
-                file.lines, file.segmented = result["lines"], result["segmented"]
+            for file, words, suspects in zip(self._files[text], result["words"], result["suspects"]):
+                file.lines, file.segmented, file.suspects = result["lines"], result["segmented"], suspects
                 file.reads_like = detected_language(file.language, words)
                 file.drop(result["dropped"])
             shards += [_Shard(text, tasks[text].key, number, **shard) for number, shard in enumerate(result["shards"])]
         self._train = {shard for shard in shards if shard.text.split == "train"}
         return shards
 
-    def collect_held_out(self, shards: list[_Shard]) -> str | None:
-        """Collect the lines of validation and test text; None if training text is not compared with them."""
-        held_out = [[shard.raw, shard.number, shard.text.languages] for shard in shards if shard not in self._train]
-        if not self._config.clean.decontaminate or not held_out:
-            return None
-        task = BuildTask("held_out", {"languages": self.languages, "shards": held_out})
-        return self._scheduler.run_here(dedup.collect_held_out, task)
-
-    def find_duplicates(self, shards: list[_Shard]) -> dict[tuple[str, ...], str]:
-        """Return for each training corpus, by its languages, the key of its repeated lines."""
-        if not self._config.clean.drop_duplicates:
-            return {}
-        corpora: dict[tuple[str, ...], list[_Shard]] = {}
-        for shard in shards:
-            if shard in self._train:
-                corpora.setdefault(shard.text.languages, []).append(shard)
-        tasks = {}
-        for languages, corpus in corpora.items():
-            keys, lines = [[shard.raw, shard.number] for shard in corpus], sum(shard.lines for shard in corpus)
-            tasks[languages] = BuildTask("duplicates", {"shards": keys, "languages": languages, "lines": lines})
-        self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
-        return {languages: task.key for languages, task in tasks.items()}
-
-    def tokenize(
-        self, shards: list[_Shard], held_out: str | None, duplicates: dict[tuple[str, ...], str]
-    ) -> ShardTasks:
+    def tokenize(self, shards: list[_Shard]) -> ShardTasks:
         """Clean and tokenize every shard."""
         self._rates = self._sample_rates()
         clean = {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
         tasks = {}
         for shard in shards:
-            languages, is_train = shard.text.languages, shard in self._train
             arguments = {
                 "raw": shard.raw,
                 "shard": shard.number,
                 "split": shard.text.split,
-                "languages": languages,
+                "languages": shard.text.languages,
                 "text": asdict(self._config.text),
                 "clean": clean,
-                "held_out": held_out if is_train else None,
-                "duplicates": duplicates.get(languages) if is_train else None,
-                "sample": [self._rates[language] for language in languages] if is_train else [],
+                "sample": [self._rates[language] for language in shard.text.languages] if shard in self._train else [],
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
+        cut = 0
         for shard, result in self._scheduler.run_sharded("tokenize", tasks).items():
+            for file in self._files[shard.text]:
+                file.drop(result["dropped"])
+            cut += result["cut"]
+        if cut:
+            self._notes.append(f"longer words were cut: there are {cut:,} pieces of {MAX_TOKEN_CHARS:,} characters")
+        return tasks
+
+    def select(self, tokens: ShardTasks) -> ShardTasks:
+        """Leave out what training text repeats of itself and of the held-out text, and pairs of the same sides."""
+        held_out, duplicates = self._collect_held_out(tokens), self._find_duplicates(tokens)
+        tasks = {}
+        for shard, task in tokens.items():
+            languages, is_train = shard.text.languages, shard in self._train
+            arguments = {
+                "tokens": task.key,
+                "languages": languages,
+                "is_train": is_train,
+                "held_out": held_out if is_train else None,
+                "duplicates": duplicates.get(languages) if is_train else None,
+                "drop_identical": self._config.clean.drop_identical,
+            }
+            tasks[shard] = BuildTask("select", arguments, shard.bytes)
+        for shard, result in self._scheduler.run_sharded("select", tasks).items():
             for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
                 file.words += words
@@ -185,6 +184,29 @@ class PreparePipeline:
                 problem = f"none of its {total.lines:,} lines can be used" if total.lines else "there is no line in it"
                 raise DataError(f"{total.file}: {problem}{f'; dropped: {reasons}' if reasons else ''}")
         return tasks
+
+    def _collect_held_out(self, tokens: ShardTasks) -> str | None:
+        """Collect the lines of validation and test text; None if training text is not compared with them."""
+        held_out = [[task.key, shard.text.languages] for shard, task in tokens.items() if shard not in self._train]
+        if not self._config.clean.decontaminate or not held_out:
+            return None
+        task = BuildTask("held_out", {"languages": self.languages, "shards": held_out})
+        return self._scheduler.run_here(dedup.collect_held_out, task)
+
+    def _find_duplicates(self, tokens: ShardTasks) -> dict[tuple[str, ...], str]:
+        """Return for each training corpus, by its languages, the key of its repeated lines."""
+        if not self._config.clean.drop_duplicates:
+            return {}
+        corpora: dict[tuple[str, ...], list[_Shard]] = {}
+        for shard in tokens:
+            if shard in self._train:
+                corpora.setdefault(shard.text.languages, []).append(shard)
+        tasks = {}
+        for languages, corpus in corpora.items():
+            keys, lines = [tokens[shard].key for shard in corpus], sum(shard.lines for shard in corpus)
+            tasks[languages] = BuildTask("duplicates", {"shards": keys, "languages": languages, "lines": lines})
+        self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
+        return {languages: task.key for languages, task in tasks.items()}
 
     def make_codes(self, tokens: ShardTasks) -> str:
         """Copy the given codes, or learn them."""

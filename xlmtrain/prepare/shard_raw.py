@@ -7,28 +7,23 @@ more than ``clean.max_chars`` characters, misaligned pairs. Shard boundaries dep
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
-from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, open_zstd_writer, read_chunks
+from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, read_chunks
 from xlmtrain.text.alignment_check import first_mismatch
 from xlmtrain.text.langid import marker_words
+from xlmtrain.text.suspects import find_suspects
+from xlmtrain.text.text_files import open_zstd_writer
 
 CHUNK_BYTES = 1 << 18
-DIGEST_DTYPE = np.dtype("<u8")
-NO_DIGEST = 0
-"""The digest of a blank line, which is equal to no other line."""
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def shard_task(text: RawText, config: PrepareConfig) -> BuildTask:
@@ -57,7 +52,8 @@ def shard_raw(
     tolerate.
 
     In the result, ``words`` are :func:`~xlmtrain.text.langid.marker_words` of each side, ``segmented`` lines contain
-    ``@@``.
+    ``@@``, ``suspects`` are the number and the first of the lines of each kind of
+    :data:`~xlmtrain.text.suspects.SUSPECTS`, for each side.
     """
     text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files))
     checks = _Checks(text, CleanConfig(**clean))
@@ -66,11 +62,11 @@ def shard_raw(
         for chunk in checks.usable():
             if not shards or shards[-1]["bytes"] >= shard_bytes:
                 files_of_shard.close()
-                sides = [_open_side(files_of_shard, shard_file(out, len(shards), language)) for language in languages]
+                paths = [shard_file(out, len(shards), language) for language in languages]
+                sides = [files_of_shard.enter_context(open_zstd_writer(path)) for path in paths]
                 shards.append({"lines": 0, "bytes": 0})
-            for (content, digests), lines in zip(sides, chunk.lines):
-                content.write(b"".join(line + b"\n" for line in lines))
-                digests.write(np.array([line_digest(line) for line in lines], DIGEST_DTYPE).tobytes())
+            for side, lines in zip(sides, chunk.lines):
+                side.write(b"".join(line + b"\n" for line in lines))
             shards[-1]["lines"] += len(chunk.lines[0])
             shards[-1]["bytes"] += chunk.size
     return {
@@ -79,13 +75,8 @@ def shard_raw(
         "dropped": dict(checks.dropped),
         "words": [dict(words) for words in checks.words],
         "segmented": checks.segmented,
+        "suspects": checks.suspects,
     }
-
-
-def _open_side(stack: ExitStack, path: Path) -> tuple[BinaryIO, BinaryIO]:
-    """Open the files of one language's lines and digests for writing."""
-    digests = path.with_suffix(".digests").open("wb")
-    return stack.enter_context(open_zstd_writer(path)), stack.enter_context(digests)
 
 
 class _Checks:
@@ -96,12 +87,14 @@ class _Checks:
         self.lines = self.segmented = 0
         self.dropped: Counter[str] = Counter()
         self.words: list[Counter[str]] = [Counter() for _ in text.languages]
+        self.suspects: list[dict[str, list[int]]] = [{} for _ in text.languages]
 
     def usable(self) -> Iterator[Chunk]:
         """Yield every chunk without its unusable lines; it may be empty."""
         try:
             for chunk in read_chunks(self._text, CHUNK_BYTES, 4 * self._clean.max_chars):
                 self.lines += len(chunk.lines[0])
+                self._count_suspects(chunk)
                 for check in (self._too_long, self._undecodable, self._misaligned):
                     reasons = check(chunk)
                     self.dropped.update(reasons.values())
@@ -113,6 +106,11 @@ class _Checks:
                 raise
             self.lines += error.surplus
             self.dropped["misaligned"] += error.surplus
+
+    def _count_suspects(self, chunk: Chunk) -> None:
+        for suspects, side in zip(self.suspects, chunk.lines):
+            for kind, indices in find_suspects(side):
+                suspects.setdefault(kind, [0, chunk.first + indices[0]])[0] += len(indices)
 
     def _too_long(self, chunk: Chunk) -> dict[int, str]:
         limit = self._clean.max_chars
@@ -131,9 +129,8 @@ class _Checks:
             for index, line in enumerate(side):
                 if error := _decoding_error(line):
                     if self._clean.invalid_utf8 == OnError.stop:
-                        wide = ", but UTF-16 by its first bytes" if line.startswith(_UTF16) else ""
                         raise DataError(
-                            f"{path}:{chunk.first + index}: not UTF-8{wide} ({error.reason}); convert the file, e.g. "
+                            f"{path}:{chunk.first + index}: not UTF-8 ({error.reason}); convert the file, e.g. "
                             "with iconv, remove the line, or drop such lines with clean.invalid_utf8=drop"
                         )
                     bad[index] = "invalid_utf8"
@@ -168,14 +165,3 @@ def _decoding_error(content: bytes) -> UnicodeDecodeError | None:
 def shard_file(raw: Path, shard: int, language: str) -> Path:
     """Return the file with the raw lines of a shard in one language."""
     return raw / f"{shard:05d}.{language}.zst"
-
-
-def read_digests(raw: Path, shard: int, language: str) -> np.ndarray:
-    """Return a digest of every line of a shard, (lines,) uint64. White space at the ends of a line does not matter."""
-    return np.fromfile(shard_file(raw, shard, language).with_suffix(".digests"), DIGEST_DTYPE)
-
-
-def line_digest(line: bytes) -> int:
-    """Return the digest of a line, without white space at its ends."""
-    bare = line.strip()
-    return int.from_bytes(hashlib.blake2b(bare, digest_size=8).digest(), "little") if bare else NO_DIGEST

@@ -35,7 +35,8 @@ _OLD_REASONS = {
 class FileStatistics:
     """One raw file. ``dropped``: lines by reason (:data:`~xlmtrain.text.filters.REASONS`); of a pair, both sides are
     dropped. ``subwords`` does not count EOS; ``unknown`` are those not in the vocabulary. ``segmented``: lines that
-    contain ``@@``; ``reads_like``: the language it is clearly in, if not its own."""
+    contain ``@@``; ``reads_like``: the language it is clearly in, if not its own; ``suspects``: kind
+    (:data:`~xlmtrain.text.suspects.SUSPECTS`) -> number of lines, first line."""
 
     split: str
     language: str
@@ -49,6 +50,7 @@ class FileStatistics:
     unknown: int = 0
     segmented: int = 0
     reads_like: str | None = None
+    suspects: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {_OLD_REASONS.get(reason, reason): count for reason, count in self.dropped.items()}

@@ -67,11 +67,13 @@ class Views:
 
 
 def view(run: RunData, cloze_lang: str, words: int) -> Views:
-    """Run the best model on the pairs of its validation data.
+    """Run the best model on the pairs of its validation data; before the first checkpoint, every view is empty.
 
     ``cloze_lang``: the language in which ``words`` words are masked. Raises ConfigError if the model does not know it,
     DataError if the data is no longer what the run was trained on.
     """
+    if not any(run.path.glob("checkpoints/*")):
+        return Views()
     model = load(run.path)
     if cloze_lang not in model.languages:
         raise ConfigError(f"cloze_lang={cloze_lang}: the model knows {', '.join(model.languages)}")

@@ -26,7 +26,9 @@ class RunData:
     def __init__(self, path: Path) -> None:
         metrics = path / "metrics.jsonl"
         if not metrics.is_file():
-            raise CheckpointError(f"{metrics}: missing; is this a run directory?")
+            is_model = (path / "config.json").is_file()
+            hint = "averaged and converted models have no metrics" if is_model else "is this a run directory?"
+            raise CheckpointError(f"{metrics}: missing; {hint}")
         self.path, self.name = path, path.name
         self.records = read_records(metrics)
         self.environment = read_json(path / "environment.json")

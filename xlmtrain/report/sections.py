@@ -18,6 +18,7 @@ from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
 from xlmtrain.evaluate.cloze import ClozeExample
+from xlmtrain.metrics.table import two_decimals
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (
     COLORS,
@@ -75,7 +76,7 @@ def totals(run: RunData) -> list[tuple[str, str]]:
 def _best_metrics(run: RunData, step: int) -> dict[str, str]:
     """Return label -> value of the mean validation metrics at the step of the model that is shown."""
     last: dict[str, float] = next((record for record in reversed(run.evaluations) if record["step"] <= step), {})
-    return {label: f"{last[name]:.2f}" for name, label in _LABELS.items() if name in last}
+    return {label: two_decimals(last[name]) for name, label in _LABELS.items() if name in last}
 
 
 def status(run: RunData, views: Views) -> list[Block]:
@@ -87,7 +88,8 @@ def status(run: RunData, views: Views) -> list[Block]:
         kind = "finding error" if finding.severity is Severity.error else "finding"
         blocks.append(f'<div class="{kind}">{escape(finding.what)}{f"<ul>{causes}</ul>" if causes else ""}</div>')
     nothing = '<div class="finding ok">No plateau, divergence, overfitting or inefficiency found in the metrics.</div>'
-    shown = f"{place(run)}. The views below are of the model at step {views.step:,}."
+    model = f"The views below are of the model at step {views.step:,}." if views.step else "It has no checkpoint yet."
+    shown = f"{place(run)}. {model}"
     return [tiles(values), shown, Html("\n".join(blocks) or nothing)]
 
 
@@ -128,7 +130,10 @@ def validation(run: RunData) -> list[Section]:
     names = [key.removesuffix("_ppl") for key in run.evaluations[0] if re.fullmatch(r"valid/.*_ppl", key)]
     names = [name for name in names if not name.endswith(("_cloze_mono", "_cloze_parallel"))]  # their means are enough
     rows = [
-        (str(record["step"]), *(f"{record[f'{name}_ppl']:.2f} ({record[f'{name}_acc']:.1f})" for name in names))
+        (
+            str(record["step"]),
+            *(f"{two_decimals(record[f'{name}_ppl'])} ({record[f'{name}_acc']:.1f})" for name in names),
+        )
         for record in run.evaluations
     ]
     header = ("step", *(name.removeprefix("valid/") for name in names))

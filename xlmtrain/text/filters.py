@@ -10,14 +10,14 @@ import regex
 from xlmtrain.config.prepare import CleanConfig
 from xlmtrain.text.langid import make_langid_filter
 
-LINE_SETTINGS = ("drop_identical", "max_length_ratio", "min_latin_fraction", "langid_confidence")
+LINE_SETTINGS = ("max_length_ratio", "min_latin_fraction", "langid_confidence")
 """Settings that :func:`line_checks` reads."""
 
 REASONS = (
     *("invalid_utf8", "max_chars", "misaligned"),  # while the raw files are sharded
-    *("decontaminate", "drop_duplicates"),  # by comparing the shards
     *LINE_SETTINGS,
     *("empty", "max_tokens"),  # after tokenization
+    *("decontaminate", "drop_duplicates", "drop_identical"),  # by comparing tokenized lines
 )
 """Reasons for dropping a line, in the order of the checks; the first that applies is counted. All but ``empty`` are
 settings of ``clean``, or ``text.max_tokens``."""
@@ -33,8 +33,6 @@ def line_checks(clean: CleanConfig, languages: Sequence[str]) -> Iterator[tuple[
 
     Raises ConfigError if language identification is on but not available.
     """
-    if clean.drop_identical and len(languages) > 1:
-        yield "drop_identical", _identical
     if clean.max_length_ratio and len(languages) > 1:
         yield "max_length_ratio", partial(_exceeds_ratio, clean.max_length_ratio)
     if clean.min_latin_fraction:
@@ -42,10 +40,6 @@ def line_checks(clean: CleanConfig, languages: Sequence[str]) -> Iterator[tuple[
     if clean.langid_confidence:
         filters = [make_langid_filter(language, clean.langid_confidence) for language in languages]
         yield "langid_confidence", lambda sides: any(is_foreign(side) for is_foreign, side in zip(filters, sides))
-
-
-def _identical(sides: Sequence[str]) -> bool:
-    return len({side.strip() for side in sides}) == 1
 
 
 def _exceeds_ratio(ratio: float, sides: Sequence[str]) -> bool:

@@ -19,6 +19,19 @@ _METACHARACTERS = frozenset(r"\.^$*+?{}[]|()")
 _CONTROL = regex.compile(r"\p{C}")
 
 
+INVISIBLE = "\u00ad\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+"""Inside of a character class: characters that are not seen, and that Moses would replace by spaces."""
+MAX_TOKEN_CHARS = 1000
+"""Longer tokens are cut into several: the time of BPE grows with the square of the length."""
+
+_INVISIBLE = re.compile(f"[{INVISIBLE}]+")
+
+
+def normalize_unicode(text: str) -> str:
+    """Compose letters and accents (NFC), and remove invisible characters inside words."""
+    return text if text.isascii() else unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+
+
 class Normalizer:
     """Raw line -> line with uniform punctuation. The rules are sacremoses'; some depend on the language, such as those
     for German quotation marks and commas."""
@@ -65,9 +78,10 @@ class RuleTokenizer:
         self.moses = Moses(language)
         self._lowercase = settings.lowercase
         self._remove_accents = settings.remove_accents
+        self.prepare = normalize_unicode if settings.normalize_unicode else str
 
     def __call__(self, line: str) -> list[str]:
-        return self.finish(self.split(line))
+        return self.finish(self.split(self.prepare(line)))
 
     def split(self, line: str) -> list[str]:
         """Return the tokens before lower-casing and removal of accents."""
@@ -78,11 +92,15 @@ class RuleTokenizer:
         return tokens
 
     def finish(self, tokens: list[str]) -> list[str]:
-        """Lower-case the tokens and remove accents, as the settings say; each token separately."""
+        """Lower-case the tokens and remove accents, as the settings say, and cut long ones; each token separately."""
         if self._lowercase:
             tokens = [token.lower() for token in tokens]
         if self._remove_accents:
             tokens = [bare for token in tokens if (bare := _without_accents(token))]
+        if max(map(len, tokens), default=0) > MAX_TOKEN_CHARS:
+            pieces = range(0, max(map(len, tokens)), MAX_TOKEN_CHARS)
+            cut = (token[start : start + MAX_TOKEN_CHARS] for token in tokens for start in pieces)
+            tokens = [piece for piece in cut if piece]
         return tokens
 
 

@@ -117,6 +117,7 @@ class Tokenizer:
 
     def numbers(self, text: str) -> np.ndarray:
         """Return the token numbers of ``text``, int32, :data:`LINE_END` after every line. Every line ends with \\n."""
+        text = self._rules.prepare(text)
         raw = list(filter(None, text.replace("\n", " \n ").split(" ")))
         runs = np.fromiter(map(self._context_free.__getitem__, raw), np.int32, len(raw))
         open_words = np.flatnonzero(runs == _NEEDS_FULL_RULES).tolist()

@@ -10,6 +10,7 @@ import torch
 
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.loggers import MetricsWriter
+from xlmtrain.metrics.table import two_decimals
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import evaluation_advice, explain_oom
@@ -72,6 +73,7 @@ class Evaluation:
             self.writer.scalars(step, metrics)
             for key, text in samples.items():
                 self.writer.text(step, f"samples/{key}", text)
-            shown = "  ".join(f"{key[6:]} {value:.2f}" for key, value in metrics.items() if key.startswith("valid/"))
+            valid = {key[6:]: value for key, value in metrics.items() if key.startswith("valid/")}
+            shown = "  ".join(f"{key} {two_decimals(value)}" for key, value in valid.items())
             self.writer.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
         return improved

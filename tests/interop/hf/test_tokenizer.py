@@ -27,6 +27,7 @@ from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
 tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers package is not installed")
 
 CASED, BARE = TextConfig(), TextConfig(lowercase=True, remove_accents=True)
+COMPOSED = TextConfig(normalize_unicode=True)
 HARD = """
 "Ja", sagte er. „Ja.“ Dann ging er. ‚Nein‘, «oui», »doch« ‹so› ``x'' `x´ "." "," ",." x," x",
 ."."x ." ."x ." <b> ."<b> .". "." ."x."y x..".."y "... "",,".. 'x'. "x.'" don't.' x.'
@@ -67,10 +68,10 @@ class Small:
         characters = set(HARD + HARD.lower() + unicodedata.normalize("NFD", HARD))
         counts.update(2 * [word for character in characters for word in (character, f"{character}@@")])
         self.vocab = Vocab.from_counts(counts, min_count=2)
-        self._tokenizers: dict[tuple[str, bool], Any] = {}
+        self._tokenizers: dict[tuple[str, str], Any] = {}
 
     def tokenizer(self, language: str, text: TextConfig = CASED) -> Any:
-        key = language, text.lowercase
+        key = language, repr(text)
         if key not in self._tokenizers:
             content = tokenizer_json(self.vocab, self.codes, language, text)
             self._tokenizers[key] = tokenizers.Tokenizer.from_str(content)
@@ -99,6 +100,14 @@ def test_ids_are_the_pipelines(small: Small, language: str, text: TextConfig) ->
     pipeline = TextPipeline(text, small.codes, small.vocab)
     lines = [*hard_lines(800), *small.lines.get(language, [])]
     assert differences(small.tokenizer(language, text), pipeline, language, lines) == []
+
+
+def test_unicode_is_normalized_as_in_the_pipeline(small: Small) -> None:
+    lines = [*hard_lines(300), *small.lines["de"]]
+    lines += [unicodedata.normalize("NFD", line) for line in lines] + ["\u00ad".join(line) for line in lines[:50]]
+    lines += ["a" * 2500 + " b", "x" * 1000 + " y", "\u00fc" * 1001, "<mask>\u0308 <ma\u00adsk> \u200d<mask>\ufeff"]
+    pipeline = TextPipeline(COMPOSED, small.codes, small.vocab)
+    assert differences(small.tokenizer("de", COMPOSED), pipeline, "de", lines) == []
 
 
 def test_only_mask_is_special_in_text(small: Small) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
-from xlmtrain.metrics.table import format_table
+from xlmtrain.metrics.table import format_table, two_decimals
 
 _USE = """```python
 import torch
@@ -128,9 +128,10 @@ def _recipe(origin: Provenance) -> str:
 
 
 def _evaluation(origin: Provenance) -> str:
-    names = [name.removesuffix("_ppl") for name in origin.metrics if name.endswith("_ppl")]
+    metrics = origin.metrics
+    names = [name.removesuffix("_ppl") for name in metrics if name.endswith("_ppl")]
     rows = [
-        (name.removeprefix("valid/"), f"{origin.metrics[f'{name}_ppl']:.2f}", f"{origin.metrics[f'{name}_acc']:.1f} %")
+        (name.removeprefix("valid/"), two_decimals(metrics[f"{name}_ppl"]), f"{metrics[f'{name}_acc']:.1f} %")
         for name in names
     ]
     return format_table(rows, ("validation set", "perplexity", "accuracy"), "markdown") if rows else "Not recorded."

@@ -21,7 +21,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.text.bpe import END_OF_WORD, Code
-from xlmtrain.text.moses import Moses
+from xlmtrain.text.moses import INVISIBLE, MAX_TOKEN_CHARS, Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, SPECIALS, UNK, Vocab
 
@@ -134,7 +134,11 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
     # <mask> anywhere is the symbol; another special symbol's name is if it is the whole line.
     names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL), (MASK_IN_TEXT, f" {_MASK_PLACEHOLDER} ")]
     names += [(rf"\A{special}\z", _PLACEHOLDERS[special]) for special in _NAMED_SPECIALS[:-1]]
-    yield from replacements([*names, *_punctuation_rules(language), *_moses_rules(language)])
+    yield from replacements(names)
+    if text.normalize_unicode:
+        yield from replacements([(f"[{INVISIBLE}]+", "")])
+        yield tokenizers.normalizers.NFC()
+    yield from replacements([*_punctuation_rules(language), *_moses_rules(language)])
     if text.lowercase:
         # Python lower-cases a word-final sigma to its own letter; the library sees one character at a time.
         final = r"(?<=\p{Cased}\p{Case_Ignorable}{0,9})Σ(?!\p{Case_Ignorable}*\p{Cased})"
@@ -144,6 +148,7 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
         marks = _char_class(lambda char: unicodedata.category(char) == "Mn")
         yield tokenizers.normalizers.NFD()
         yield from replacements([(f"[{marks}]+", "")])
+    yield from replacements([(rf"[^ ]{{{MAX_TOKEN_CHARS}}}\K(?=[^ ])", " ")])
     yield from replacements((placeholder, special) for special, placeholder in _PLACEHOLDERS.items())
 
 
