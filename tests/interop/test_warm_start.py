@@ -275,7 +275,7 @@ def test_vectors_of_another_size_are_refused_before_there_is_a_run(tiny_dataset:
     path.write_text(f"1 8\na{' 1' * 8}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"words\.vec:2: a vector of 8 numbers, model\.dim is 16"):
         train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(word_vectors=[str(path)])))
-    with pytest.raises(DataError, match=r"nowhere\.vec: No such file"):
+    with pytest.raises(DataError, match=r"nowhere\.vec: cannot read the word vectors: No such file"):
         train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(word_vectors=["nowhere.vec"])))
     assert not (tmp_path / "run").exists()
 

@@ -102,7 +102,7 @@ def test_what_is_no_file_of_vectors(tmp_path: Path, content: str | bytes, error:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.vec: No such file"):
+    with pytest.raises(DataError, match=r"no\.vec: cannot read the word vectors: No such file"):
         read_vectors(tmp_path / "no.vec", VOCAB, DIM)
     with pytest.raises(DataError, match="Is a directory"):
         read_vectors(tmp_path, VOCAB, DIM)

@@ -15,8 +15,9 @@ from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig, SplitCo
 from xlmtrain.errors import DataError
 from xlmtrain.prepare import shard_raw as shard_raw_module
 from xlmtrain.prepare.artifacts import ArtifactStore
-from xlmtrain.prepare.raw_files import RawText, find_texts, open_bytes
+from xlmtrain.prepare.raw_files import RawText, find_texts
 from xlmtrain.prepare.shard_raw import line_digest, read_digests, shard_file, shard_raw, shard_task
+from xlmtrain.text.text_files import open_bytes
 
 DROP: dict[str, Any] = {"invalid_utf8": OnError.drop, "misaligned": OnError.drop}
 

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.text.text_files import read_lines
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 TABLE = "encoder.token_embeddings.weight"
@@ -51,17 +52,10 @@ def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.nda
 
 def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Yield (line number, word, numbers), without the header."""
-    number = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                word, *values = line.decode().rstrip().split(" ")
-                if word and not (number == 1 and len(values) == 1 and values[0].isdigit()):
-                    yield number, word, values
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}:{number}: not UTF-8; expected lines of 'word number number ...'") from None
+    for number, line in read_lines(path, "word vectors"):
+        word, *values = line.rstrip().split(" ")
+        if word and not (number == 1 and len(values) == 1 and values[0].isdigit()):
+            yield number, word, values
 
 
 def _vector(values: Sequence[str]) -> np.ndarray | None:

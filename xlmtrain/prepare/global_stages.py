@@ -53,8 +53,8 @@ def learn_codes(
 
 
 def copy_codes(store: ArtifactStore, out: Path, path: str, sha256: str) -> dict[str, Any]:
-    """Copy the given ``codes``. ``sha256`` only makes the key follow the content."""
-    shutil.copyfile(path, out / "codes")
+    """Write the given ``codes`` in fastBPE's format. ``sha256`` only makes the key follow the content."""
+    write_codes(read_codes(path), out / "codes")
     return {}
 
 

@@ -1,31 +1,19 @@
-"""Find the raw text files and read their lines, plain or compressed.
-
-Only ``\\n`` ends a line (U+0085 and U+2028 do not); a ``\\r`` before it is removed.
-"""
+"""Find the raw text files and read them in chunks of aligned lines."""
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
-import io
-import lzma
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO
-
-import zstandard
 
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import DataError
-
-BLOCK_BYTES = 1 << 20
+from xlmtrain.text.text_files import read_byte_lines
 
 
 @dataclass(frozen=True)
@@ -82,60 +70,6 @@ def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...]
     return {match.groups(): Path(match.string) for path in found if (match := expression.fullmatch(path))}
 
 
-def open_bytes(path: Path) -> io.BufferedIOBase:
-    """Open a file for reading its decompressed content."""
-    match path.suffix:
-        case ".gz":
-            return gzip.GzipFile(path)
-        case ".bz2":
-            return bz2.BZ2File(path)
-        case ".xz":
-            return lzma.LZMAFile(path)
-        case ".zst":
-            return io.BufferedReader(_ZstdReader(path), BLOCK_BYTES)
-    return path.open("rb")
-
-
-def open_zstd_writer(path: Path) -> zstandard.ZstdCompressionWriter:
-    """Open a file for writing content that is compressed with Zstandard."""
-    return zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"), write_size=BLOCK_BYTES)
-
-
-class _ZstdReader(io.RawIOBase):
-    """Zstandard reader that raises EOFError for a truncated file, unlike the library's own."""
-
-    def __init__(self, path: Path) -> None:
-        self._blocks = _zstd_blocks(path.open("rb"))
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._rest:
-            if (block := next(self._blocks, None)) is None:
-                return 0
-            self._rest = memoryview(block)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
-    frame = None
-    with file:
-        while content := file.read(BLOCK_BYTES // 8):
-            while content:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(content)
-                content = frame.unused_data
-                if frame.eof:
-                    frame = None
-    if frame is not None:
-        raise EOFError("compressed file ended before the end of a frame")
-
-
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive lines of a raw text: ``lines`` of each language, as many of one as of the other, without line ends;
@@ -171,7 +105,7 @@ def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> It
     ``max_line_bytes``: longer lines are truncated to one byte more than this; 0 keeps all. Raises UnequalLengths after
     the last chunk if one file of a pair has more lines, DataError if a file cannot be read to its end.
     """
-    sides = [_lines(path, max_line_bytes) for path in text.paths]
+    sides = [read_byte_lines(path, max_line_bytes) for path in text.paths]
     lines: tuple[list[bytes], ...] = tuple([] for _ in sides)
     size, first = 0, 1
     for aligned in zip_longest(*sides):
@@ -197,21 +131,3 @@ def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0) -> It
             f"{long}:{end} is the first line without a partner",
             surplus,
         )
-
-
-def _lines(path: Path, max_bytes: int) -> Iterator[bytes]:
-    """Yield lines without their ends. ``max_bytes`` bounds memory even for a line that never ends."""
-    rest, limit = b"", max_bytes + 1 if max_bytes else None
-    try:
-        with open_bytes(path) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                *whole, rest = (rest + block).split(b"\n")
-                for line in whole:
-                    yield line[:limit].removesuffix(b"\r")
-                rest = rest[:limit]
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({error}); is it damaged, truncated, or misnamed?"
-        ) from error
-    if rest:
-        yield rest.removesuffix(b"\r")

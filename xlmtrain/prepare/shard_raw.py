@@ -20,9 +20,10 @@ import numpy as np
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
-from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, open_zstd_writer, read_chunks
+from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, read_chunks
 from xlmtrain.text.alignment_check import first_mismatch
 from xlmtrain.text.langid import marker_words
+from xlmtrain.text.text_files import open_zstd_writer
 
 CHUNK_BYTES = 1 << 18
 DIGEST_DTYPE = np.dtype("<u8")

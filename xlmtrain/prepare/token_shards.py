@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmtrain.prepare.raw_files import open_bytes, open_zstd_writer
+from xlmtrain.text.text_files import open_bytes, open_zstd_writer
 from xlmtrain.text.tokenizer import LINE_END
 
 _DTYPE = np.dtype("<i4")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from xlmtrain.prepare.raw_files import open_bytes, open_zstd_writer
+from xlmtrain.text.text_files import open_bytes, open_zstd_writer
 
 IN_MEMORY = 1 << 18
 """Distinct words that are summed in memory before they are written to disk."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.vocab import CONTINUATION, read_lines
+from xlmtrain.text.text_files import read_lines
+from xlmtrain.text.vocab import CONTINUATION
 
 try:
     import fastBPE as fastBPE
@@ -50,15 +51,27 @@ def write_codes(codes: Sequence[Code], path: Path) -> None:
 
 
 def read_codes(path: str | Path) -> list[Code]:
-    """Read codes. Raises DataError with file and line for one that is not ``left right count`` or repeats a pair."""
+    """Read codes in fastBPE's format, or in subword-nmt's: ``#version: 0.2``, then ``left right``, which gets count 0.
+
+    Raises DataError with file and line for a line that is not a code or repeats a pair.
+    """
     codes: list[Code] = []
     seen: set[tuple[str, str]] = set()
-    for number, line in enumerate(read_lines(path, "BPE codes"), start=1):
+    counts: tuple[str, ...] = ()
+    for number, line in read_lines(path, "BPE codes"):
+        if number == 1 and line.startswith("#version:"):
+            if line.removeprefix("#version:").strip() != "0.2":
+                raise DataError(f"{path}:1: codes of subword-nmt before version 0.2 mark the end of words otherwise")
+            counts = ("0",)
+            continue
         try:
-            left, right, count = line.split(" ")
+            left, right, count = *line.split(" "), *counts
             codes.append(Code(left, right, int(count)))
         except ValueError as error:
-            raise DataError(f"{path}:{number}: not a BPE code; expected 'left right count'") from error
+            raise DataError(
+                f"{path}:{number}: not a BPE code; expected 'left right count' as fastBPE writes it, or 'left right' "
+                "below a first line '#version: 0.2' as subword-nmt does"
+            ) from error
         if not left or not right or (left, right) in seen:
             raise DataError(f"{path}:{number}: a BPE code has two non-empty symbols and occurs once")
         seen.add((left, right))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.errors import DataError
+from xlmtrain.text.text_files import read_lines
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
 # <s> is never emitted: EOS delimits a sentence on both sides, as in the released models.
@@ -84,7 +85,7 @@ class Vocab:
         entries: list[tuple[str, int]] = []
         seen = set(SPECIALS)
         skipped: list[int] = []
-        for number, line in enumerate(read_lines(path, "vocabulary"), start=1):
+        for number, line in read_lines(path, "vocabulary"):
             fields = line.split()
             if "\u2028" in line or len(fields) != 2 or fields[0] in seen:
                 skipped.append(number)
@@ -118,17 +119,3 @@ def _truncated(entries: Sequence[tuple[str, int]], max_size: int, min_count: int
             f"vocab.min_count: {min_count} leaves nothing; the most frequent subword occurs {entries[0][1]} times"
         )
     return kept[: max(max_size - len(SPECIALS), 0)] if max_size else kept
-
-
-def read_lines(path: str | Path, what: str) -> list[str]:
-    """Return the lines of a UTF-8 text file, ``what`` in messages; only ``\\n`` ends a line."""
-    content = b""
-    try:
-        content = Path(path).read_bytes()
-        lines = content.decode().split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{number}: not UTF-8; is this a file of {what}?") from error
-    return lines[:-1] if lines[-1] == "" else lines

@@ -19,7 +19,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.prepare.raw_files import open_bytes
+from xlmtrain.text.text_files import read_lines
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS, UNK
 
 try:
@@ -67,12 +67,8 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
 
 def _sentences(bundle: PretrainedBundle, language: str, template: str | None) -> list[str]:
     if template is not None:
-        path = Path(template.replace("{lang}", language))
-        try:
-            with open_bytes(path) as file:
-                return [line.decode().removesuffix("\n") for line in islice(file, MAX_SENTENCES)]
-        except (OSError, ValueError) as error:
-            raise DataError(f"sentences={path}: cannot be read ({error})") from None
+        path = template.replace("{lang}", language)
+        return [line for _, line in islice(read_lines(path, "sentences"), MAX_SENTENCES)]
     prepared = Path(bundle.provenance.settings.get("data", {}).get("path", ""))
     if not (prepared / "dataset.json").is_file():
         raise ConfigError("sentences=...{lang}: needed, raw text to compare on, as the run's own data is gone")

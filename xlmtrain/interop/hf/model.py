@@ -44,6 +44,7 @@ from xlmtrain.interop.xlm.pth import read_checkpoint_file
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
+from xlmtrain.text.text_files import read_lines
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
 
 EXTRA = "xlmtrain.json"
@@ -222,7 +223,7 @@ def _codes(path: Path) -> list[Code]:
     """Read lines ``left right``; a line ``#version`` is skipped. The counts are not in the file: 0."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = (line for _, line in read_lines(path, "merges"))
     pairs = [line.split(" ")[:2] for line in lines if line and not line.startswith("#version")]
     return [Code(left, right, 0) for left, right in pairs]
 

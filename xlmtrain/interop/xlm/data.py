@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.interop.run import write_vocab
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_data_file
 from xlmtrain.runtime.output_paths import new_directory
-from xlmtrain.text.bpe import read_codes
+from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.vocab import EOS, SPECIALS, UNK, Vocab
 
 log = logging.getLogger(__name__)
@@ -53,16 +52,15 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
     or do not belong together.
     """
     files = _find(data)
-    if codes is not None:
-        read_codes(codes)
+    merges = read_codes(codes) if codes is not None else []
     first = next(iter(files.values()))[0]
     vocab = _read(first)[0]
     corpora: dict[str, CorpusHeader] = {}
     unknown: dict[str, int] = {}
     with new_directory(output) as directory:
         write_vocab(vocab, directory, str(first))
-        if codes is not None:
-            shutil.copyfile(codes, directory / "codes")
+        if merges:
+            write_codes(merges, directory / "codes")
         for name, paths in files.items():
             with CorpusWriter(directory, name, id_dtype(len(vocab))) as writer:
                 unknown[name] = sum(_append(writer, path, vocab, first) for path in paths)
