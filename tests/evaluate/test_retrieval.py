@@ -172,7 +172,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"there is {tmp_path}/de "):
         aligned_sentences(template, ["de", "en"])
     write(tmp_path / "en", b"one", b"two", b"three")
-    with pytest.raises(DataError, match=r"de has 2 lines, .*en has 3; .*en:3 is the first line without a partner"):
+    with pytest.raises(DataError, match=r"de has 2 lines, other files have more"):
         aligned_sentences(template, ["de", "en"])
     write(tmp_path / "en", b"one", b"tw\xff")
     with pytest.raises(DataError, match="en:2: not UTF-8"):
@@ -268,7 +268,7 @@ def test_the_tool(run: Path, files: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_tool_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = f"model={run}", f"output={tmp_path / 'f.json'}"
-    with pytest.raises(ConfigError, match="data=, retrieval=, bilingual_lexicon= or zero_shot_probe=: one is needed"):
+    with pytest.raises(ConfigError, match="data, retrieval, bilingual_lexicon or zero_shot_probe is needed"):
         tool.main([model, output])
     with pytest.raises(ConfigError, match=r"retrieval=dev\.de: has no"):
         tool.main([model, output, "retrieval=dev.de"])
