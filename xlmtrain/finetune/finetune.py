@@ -17,6 +17,7 @@ import numpy as np
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import config_as_json, flatten
+from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
 from xlmtrain.finetune.scores import Scores
@@ -31,7 +32,6 @@ from xlmtrain.train.resume_policy import ResumePolicy
 from xlmtrain.train.run_dir import RUN, RunDirectory
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "valid", "test")
 FINETUNING = DirectoryKind(
     name="a fine-tuning",
     header="config.json",

@@ -78,10 +78,9 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     except OSError as error:
-        raise DataError(
-            f"{error.filename or output}: {error.strerror or error}; finished work is kept in {directory}, the same "
-            "command goes on"
-        ) from error
+        kept = f"finished work is kept in {directory}, the same command goes on"
+        advice = kept if directory.is_dir() else "choose another output"
+        raise DataError(f"{error.filename or output}: {error.strerror or error}; {advice}") from error
 
 
 def write_dataset(
