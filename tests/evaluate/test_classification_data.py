@@ -51,6 +51,12 @@ def test_xnli_has_all_languages_in_one_file(tmp_path: Path) -> None:
     assert read(tmp_path, XNLI, "en") == [Example("contradiction", ("And he said.", "He said nothing."))]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_label_or_a_header(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff" + XNLI) == read(tmp_path, XNLI)
+    assert read(tmp_path, "\ufeff" + XNLI, "en") == read(tmp_path, XNLI, "en")
+    assert [example.label for example in read(tmp_path, "\ufeffpos\tgut\r\nneg\tschlecht\r\n")] == ["pos", "neg"]
+
+
 def test_xnlis_training_text_spells_a_label_otherwise(tmp_path: Path) -> None:
     assert [example.label for example in read(tmp_path, XNLI_MT)] == ["contradiction", "neutral"]
 

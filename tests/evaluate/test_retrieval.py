@@ -162,6 +162,13 @@ def test_sentences_of_aligned_files(tmp_path: Path) -> None:
     assert found == {"de": ["Guten Tag!", "Ja."], "en": ["Hello!", "Yes."]}
 
 
+def test_a_byte_order_mark_and_compression_without_a_suffix(tmp_path: Path) -> None:
+    (tmp_path / "de").write_bytes(b"\xef\xbb\xbfGuten Tag!\r\nJa.\r\n")
+    (tmp_path / "en").write_bytes(lzma.compress(b"\xef\xbb\xbfHello!\nYes.\n"))
+    found = aligned_sentences(f"{tmp_path}/{{lang}}", ["de", "en"])
+    assert found == {"de": ["Guten Tag!", "Ja."], "en": ["Hello!", "Yes."]}
+
+
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     template = f"{tmp_path}/{{lang}}"
     with pytest.raises(ConfigError, match=r"retrieval=dev.de: has no \{lang\} in it"):
