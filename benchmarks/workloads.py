@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
-from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
 LANGUAGES = ("de", "en")
@@ -134,6 +134,5 @@ def write_synthetic_text(directory: Path, vocab_size: int, sentences: int) -> Pa
             ids[np.cumsum(lengths) - 1] = EOS
             writer.append(ids, lengths)
             corpora[f"train.{language}"] = writer.finish(["synthetic"])
-    mark = fingerprint(vocab.fingerprint, "", {}, corpora)
-    Header(list(LANGUAGES), id_dtype(vocab_size).str, vocab_size, vocab.fingerprint, {}, mark, corpora).write(directory)
+    Header.of(directory, vocab, list(LANGUAGES), {}, corpora).write(directory)
     return directory

@@ -44,7 +44,6 @@ ALLOWED = {
         "xlmtrain.data",
         "xlmtrain.metrics",
         "xlmtrain.model",
-        "xlmtrain.prepare.raw_files",
         "xlmtrain.runtime",
         "xlmtrain.text",
     ),

@@ -102,6 +102,13 @@ def test_prune(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "deleted: none; kept: 5, 20\n"
 
 
+def test_prune_where_nothing_can_be_written(run: Path) -> None:
+    (run / ".lock").unlink(missing_ok=True)
+    (run / ".lock").mkdir()  # refused for root, too
+    with pytest.raises(ConfigError, match=r"run=.*: cannot be changed \(Is a directory\); nothing was deleted"):
+        main(["prune", f"run={run}", "keep_last=1"])
+
+
 def test_prune_keeps_multiples(run: Path) -> None:
     main(["prune", f"run={run}", "keep_last=1", "keep_every=10"])
     assert store(run).steps() == [10, 20]

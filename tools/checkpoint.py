@@ -123,8 +123,11 @@ def _prune(options: CheckpointOptions, run: Path, store: CheckpointManager) -> N
     keep_every = options.keep_every if options.keep_every >= 0 else settings.get("keep_every", 0)
     if keep_last < 1:
         raise ConfigError(f"keep_last={keep_last}: at least 1 is kept")
-    with lock_directory(run):
-        deleted = CheckpointManager(run / "checkpoints", keep_last, keep_every).prune(store.steps()[-1])
+    try:
+        with lock_directory(run):
+            deleted = CheckpointManager(run / "checkpoints", keep_last, keep_every).prune(store.steps()[-1])
+    except OSError as error:
+        raise ConfigError(f"run={run}: cannot be changed ({error.strerror}); nothing was deleted") from None
     print(f"deleted: {', '.join(map(str, deleted)) or 'none'}; kept: {', '.join(map(str, store.steps()))}")
 
 

@@ -73,6 +73,35 @@ def test_vocabulary_of_other_data(own_dataset: Path) -> None:
     assert f"{path}: its 54 entries are not the 54 that the ids were made with" in refused(own_dataset)
 
 
+def _edit_codes(directory: Path) -> None:
+    (directory / "codes").write_text("a b 1\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _edit_codes,
+        lambda directory: edit_header(directory, lambda content: content["text"].update(lowercase=True)),
+        lambda directory: edit_header(directory, lambda c: c["corpora"]["train.de"]["ids"].update(sha256="0" * 64)),
+        lambda directory: edit_header(directory, lambda content: content.update(fingerprint="0" * 64)),
+    ],
+    ids=["codes", "text settings", "a checksum", "the fingerprint"],
+)
+def test_edited_after_preparation(own_dataset: Path, edit: Callable[[Path], None]) -> None:
+    edit(own_dataset)
+    assert f"{own_dataset}: its codes are not those that the ids were made with" in refused(own_dataset)
+
+
+def test_languages_are_those_of_the_corpora(own_dataset: Path) -> None:
+    edit_header(own_dataset, lambda content: content["languages"].insert(0, "cs"))
+    assert "damaged header (languages ['cs', 'de', 'en']" in refused(own_dataset)
+
+
+def test_data_older_than_fingerprints_opens(own_dataset: Path) -> None:
+    edit_header(own_dataset, lambda content: content.pop("fingerprint"))
+    assert Dataset(own_dataset).fingerprint == ""
+
+
 def test_missing_vocabulary(own_dataset: Path) -> None:
     (own_dataset / "vocab").unlink()
     assert f"{own_dataset / 'vocab'}: cannot read" in refused(own_dataset)

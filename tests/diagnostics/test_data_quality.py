@@ -23,6 +23,7 @@ from xlmtrain.diagnostics import data_quality
 from xlmtrain.diagnostics.data_quality import check_vocabulary, quality_warnings, statistics_warnings
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.pipeline import prepare
+from xlmtrain.text.vocab import Vocab
 
 SAMPLE = REPOSITORY / "data" / "sample"
 LINES = 3000
@@ -106,9 +107,8 @@ def rewritten(good: Path, directory: Path, change: Callable[[dict[str, list[np.n
         with CorpusWriter(data, name, id_dtype(len(dataset.vocab))) as writer:
             writer.append(np.concatenate(some), np.array([len(sentence) for sentence in some]))
             corpora[name] = writer.finish([name])
-    content.pop("format")
-    content["corpora"] = {name: corpus_header(corpus) for name, corpus in content["corpora"].items()} | corpora
-    Header(**content).write(data)
+    corpora = {name: corpus_header(corpus) for name, corpus in content["corpora"].items()} | corpora
+    Header.of(data, Vocab.read(data / "vocab"), content["languages"], content["text"], corpora).write(data)
     return data
 
 

@@ -51,6 +51,12 @@ def test_xnli_has_all_languages_in_one_file(tmp_path: Path) -> None:
     assert read(tmp_path, XNLI, "en") == [Example("contradiction", ("And he said.", "He said nothing."))]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_label_or_a_header(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff" + XNLI) == read(tmp_path, XNLI)
+    assert read(tmp_path, "\ufeff" + XNLI, "en") == read(tmp_path, XNLI, "en")
+    assert [example.label for example in read(tmp_path, "\ufeffpos\tgut\r\nneg\tschlecht\r\n")] == ["pos", "neg"]
+
+
 def test_xnlis_training_text_spells_a_label_otherwise(tmp_path: Path) -> None:
     assert [example.label for example in read(tmp_path, XNLI_MT)] == ["contradiction", "neutral"]
 
@@ -64,8 +70,10 @@ def test_paws_x(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "task.test.de: no examples of de in"),
-        ("only text\n", r"file.tsv:1: 1 fields between tabs; expected label and text"),
+        ("", r"task.test.de: .*file.tsv is empty"),
+        ("only text\n", r"file.tsv:1: a label, a tab and a text are needed, here is no tab: 'only text'"),
+        ("a,b\n", r"file.tsv:1: .* here is commas"),
+        ('{"label": 1}\n', r"file.tsv:1: .* here is JSON"),
         ("a\tb\nc\td\te\n", r"file.tsv:2: 3 fields between tabs, not 2 as in line 1"),
         (XNLI.replace("de\t", "fr\t"), "no examples of de in"),
     ],
@@ -73,6 +81,100 @@ def test_paws_x(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, text)
+
+
+# Header lines of GLUE's files, of exports, and headerless files; the values are made up.
+LAYOUTS = {
+    "SST-2": "sentence\tlabel\nSehr gut .\t1\nSehr schlecht .\t0\n",
+    "MRPC": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tEins .\tZwei .\n0\t7\t9\tDrei .\tVier .\n",
+    "QQP": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\tWie ?\tWarum ?\t0\n1\t3\t4\tWo ?\tWo ?\t1\n",
+    "QNLI": "index\tquestion\tsentence\tlabel\n0\tWann ?\tEs war .\tnot_entailment\n1\tWo ?\tHier .\tentailment\n",
+    "an export": '\ufeff"Text"\t"Label"\r\n"Er sagte ""ja"" ."\t"pos"\r\n"Nein ."\t"neg"\r\n\r\n',
+    "one known name": "comment_de\tlabel\nSehr gut .\tpos\nGeht so .\tneg\n",
+}
+EXPECTED = {
+    "SST-2": [Example("1", ("Sehr gut .",)), Example("0", ("Sehr schlecht .",))],
+    "MRPC": [Example("1", ("Eins .", "Zwei .")), Example("0", ("Drei .", "Vier ."))],
+    "QQP": [Example("0", ("Wie ?", "Warum ?")), Example("1", ("Wo ?", "Wo ?"))],
+    "QNLI": [Example("not_entailment", ("Wann ?", "Es war .")), Example("entailment", ("Wo ?", "Hier ."))],
+    "an export": [Example("pos", ('Er sagte "ja" .',)), Example("neg", ("Nein .",))],
+    "one known name": [Example("pos", ("Sehr gut .",)), Example("neg", ("Geht so .",))],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_columns_are_found_by_their_names(tmp_path: Path, layout: str) -> None:
+    assert read(tmp_path, LAYOUTS[layout]) == EXPECTED[layout]
+
+
+PLAIN = "".join(f"{'pos' if i % 2 else 'neg'}\tDas ist Satz {i} .\n" for i in range(12))
+TEXT_FIRST = "".join(f"Das ist Satz {i} .\t{'OTHER' if i % 2 else 'OFFENSE'}\tART {i % 3}\n" for i in range(61))
+COLA = "".join(f"src{i % 4}\t{i % 2}\t{'' if i % 2 else '*'}\tThat is sentence {i} .\n" for i in range(20))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            TEXT_FIRST,
+            r"file.tsv:1: column 1 has 61 different labels in the first 61 lines; .* 'task.columns=\[text, label, _\]'",
+        ),
+        (COLA, r"file.tsv:1: 4 columns without known names; .* 'task.columns=\[_, label, _, text\]'"),
+        ("stimmung\tsatz\n" + PLAIN, r"file.tsv:1: 'stimmung' is the label of this line only, .* a header"),
+        (
+            "index\tsentence\n0\tEin Satz .\n1\tNoch einer .\n",
+            r":1: a header \(index, sentence\) without a known label",
+        ),
+        ("text\tstance\n" + TEXT_FIRST, r":1: a header \(text, stance\) without a known label; .*\[text, label\]"),
+        (
+            "".join(f"Satz {i}\tSentence {i}\n" for i in range(30)),
+            r"column 1 has 30 different labels in the first 30 lines",
+        ),
+        (PLAIN + "pos\n", r"file.tsv:13: 1 fields between tabs, not 2"),
+        (PLAIN + "pos\tEin\tSatz\n", r"file.tsv:13: 3 fields between tabs, not 2"),
+        ("pos\tgut\n".encode("utf-16").decode("latin-1"), "UTF-16|not"),
+    ],
+)
+def test_columns_that_are_not_known_are_refused_with_a_proposal(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, text)
+
+
+def test_columns_are_named_by_the_setting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "file.tsv"
+    for text, columns, first in (
+        (TEXT_FIRST, ["text", "label", "_"], Example("OFFENSE", ("Das ist Satz 0 .",))),
+        (COLA, ["_", "label", "_", "text"], Example("0", ("That is sentence 0 .",))),
+        ("comment\tstance\t_\n" + TEXT_FIRST, ["text", "label", "_"], Example("OFFENSE", ("Das ist Satz 0 .",))),
+        ("satz\tstimmung\tart\n" + TEXT_FIRST, ["text", "label", "_"], Example("OFFENSE", ("Das ist Satz 0 .",))),
+    ):
+        path.write_text(text, encoding="utf-8")
+        found = read_examples(path, "de", "task.train.de", columns)
+        assert found[0] == first
+        assert len(found) == text.count(" .\t") or text is COLA
+    assert "file" not in caplog.text or "taken as a header, as no other line has the label 'stimmung'" in caplog.text
+    with pytest.raises(DataError, match=r"file.tsv:1: 3 columns, task.columns names 2"):
+        read_examples(path, "de", "task.train.de", ["text", "label"])
+
+
+def test_empty_cells_are_left_out_and_blank_lines_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read(tmp_path, "\n" + PLAIN + "pos\t\n\tSatz\n\n")) == 12
+    assert "left out 2 lines without text or label, first line 14" in caplog.text
+
+
+def test_quotes_in_a_text_stay(tmp_path: Path) -> None:
+    text = 'pos\t"Ja", sagte er, "nein"\nneg\t"Ja"\nneg\tEr "\n'
+    assert [example.texts[0] for example in read(tmp_path, text)] == ['"Ja", sagte er, "nein"', '"Ja"', 'Er "']
+
+
+def test_labels_of_a_test_that_training_lacks(caplog: pytest.LogCaptureFixture) -> None:
+    train = {"en": [Example("pos", ("x",)), Example("neg", ("x",))]}
+    for label, message in (("Pos", "'Pos', in the training text 'pos'"), ("gut", "none of its labels is in")):
+        with pytest.raises(DataError, match=f"task.test.de: .*{message}"):
+            labels_of("task", {"train": train, "test": {"de": [Example(label, ("y",))]}})
+    test = {"de": [Example("pos", ("y",)), Example("gut", ("y",))]}
+    assert labels_of("task", {"train": train, "test": test}) == ["gut", "neg", "pos"]
+    assert "task.test.de: the labels of 1 of its 2 examples have no training example: gut" in caplog.text
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -271,3 +271,9 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     assert figures["bilingual_lexicon"]["cosine"] == found.cosine
     kinds = [(row["direction"], row["among"], row["scoring"]) for row in figures["bilingual_lexicon"]["precision"]]
     assert kinds == list(product(("source-target", "target-source"), ("vocabulary", "lexicon"), ("cosine", "csls")))
+
+
+def test_a_lexicon_as_programs_for_tables_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "en-de.tsv"
+    path.write_bytes('\ufeff"English"\t"German"\r\n"house"\t"Haus"\r\n\r\n"say ""a"""\t"a"\r\n'.encode())
+    assert read_lexicon(path) == [("house", "Haus"), ('say "a"', "a")]

@@ -163,19 +163,29 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[UserError], str]] = {
     "more layers": (edited("config.json", lambda c: c["model"].update(layers=9)), CheckpointError, "of 2 layers, .* 9"),
     "heads": (edited("config.json", lambda c: c["model"].update(heads=7)), CheckpointError, "its 7 heads do not"),
     "no header": (lambda run: (run / "dataset.json").unlink(), DataError, r"dataset\.json: No such file"),
-    "more languages": (
-        edited("dataset.json", lambda c: c["languages"].append("fr")),
-        CheckpointError,
-        r"not \(3, 64\)",
-    ),
+    "more languages": (edited("dataset.json", lambda c: c["languages"].append("fr")), DataError, "were edited"),
+    "languages swapped": (edited("dataset.json", lambda c: c["languages"].reverse()), DataError, "were edited"),
     "a language like a path": (
-        edited("dataset.json", lambda c: c.update(languages=["de", "/etc"])),
+        edited("dataset.json", lambda c: c.update(languages=["de", "/etc"], fingerprint="")),
         CheckpointError,
         "expected different names of letters",
     ),
+    "other text settings": (
+        edited("dataset.json", lambda c: c["text"].update(lowercase=not c["text"]["lowercase"])),
+        DataError,
+        r"text settings, languages or checksums in dataset\.json were edited; put the original files back",
+    ),
     "no vocabulary": (lambda run: (run / "vocab").unlink(), DataError, "vocab: cannot read the vocabulary"),
-    "another vocabulary": (another_vocabulary, DataError, "vocab: is not the vocabulary that the run was trained with"),
-    "damaged codes": (lambda run: (run / "codes").write_text("a b\n"), DataError, "codes:1: not a BPE code"),
+    "another vocabulary": (
+        another_vocabulary,
+        DataError,
+        "vocab: its .* entries are not the .* the ids were made with",
+    ),
+    "other codes": (
+        lambda run: (run / "codes").write_bytes((run / "codes").read_bytes().rpartition(b"\n")[0]),
+        DataError,
+        "its codes are not those that the ids were made with",
+    ),
     "damaged weights": (cut_short, CheckpointError, r"step-00000020/model\.safetensors: .* the manifest says"),
     "the best is gone": (
         lambda run: shutil.rmtree(run / "checkpoints" / "step-00000020"),
@@ -193,9 +203,10 @@ def test_a_run_that_is_not_whole(run: Path, what: str) -> None:
         read_model(run)
 
 
-def test_without_codes_the_rest_of_a_run_is_there(run: Path) -> None:
+def test_without_codes_the_rest_of_a_run_is_there(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run / "codes").unlink()
     assert read_model(run).codes == []
+    assert "codes: missing, so raw text cannot be read" in caplog.text
     assert step_of(read_model(run)) == 20
 
 

@@ -108,6 +108,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_vectors(tmp_path, VOCAB, DIM)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+    line = f"{VOCAB.word(14)} {' '.join(['1'] * DIM)}\n"
+    assert list(found(vectors_file(tmp_path, "\ufeff" + line))) == [VOCAB.word(14)]
+
+
 def test_every_bit_comes_back(tmp_path: Path) -> None:
     """Any float32, the smallest, the largest and minus zero among them; read as gensim reads it, too."""
     vocab = Vocab((f"w{i}@@" if i % 3 else f"ß{i}", 5000 - i) for i in range(3000))

@@ -11,7 +11,7 @@ import pytest
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
-from xlmtrain.errors import ConfigError, DataError, UserError
+from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.runtime.output_paths import check_output_path, new_directory, replace_file
 
@@ -47,6 +47,38 @@ def test_a_path_that_is_none_is_refused(place: Path, value: str) -> None:
         check_output_path("output", value)
     with pytest.raises(ConfigError), new_directory(Path(value)):
         pass
+
+
+@pytest.mark.parametrize("value", ["n" * 260, "ü" * 120, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(place: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"output=.*(bytes|not a usable path)"):
+        check_output_path("output", value)
+    with pytest.raises(ConfigError, match="output="):
+        _prepare(value)
+
+
+def test_a_damaged_header_is_named_with_advice(place: Path, tiny_dataset: Path) -> None:
+    for name, start in (
+        ("config.json", lambda: train_alone(tiny_config(place / "x", tiny_dataset))),
+        ("dataset.json", lambda: _prepare("x")),
+    ):
+        (place / "x").mkdir(exist_ok=True)
+        (place / "x" / name).write_text("{", encoding="utf-8")
+        with pytest.raises(
+            CheckpointError, match=rf"x: this may be .*{name}: not readable .*; nothing .* choose another"
+        ):
+            start()
+        (place / "x" / name).unlink()
+
+
+def test_where_nothing_can_be_written_no_work_is_kept(place: Path) -> None:
+    (place / "other").write_text("a file", encoding="utf-8")
+    with pytest.raises(DataError, match=r"; choose another output$"):
+        _prepare("other/x")
+    (place / ".x.partial").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match=r"\.x\.partial: is in the way"):
+        _prepare("x")
+    assert (place / ".x.partial").read_text(encoding="utf-8") == "mine"
 
 
 def test_what_is_read_is_not_written(place: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import xlmtrain.runtime.atomic_io
 from tests.support import programs
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.atomic_io import sha256_of, write_json
+from xlmtrain.runtime.atomic_io import read_json, sha256_of, write_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.logging import log_to_file, set_up_logging
 from xlmtrain.runtime.rng import generator, torch_seed
@@ -108,3 +108,8 @@ def test_the_main_process_says_all_and_the_others_their_warnings(
         assert ("all is well" in text) == (rank == 0)
         assert "it smells" in text
     assert ("[rank 1] " in printed) == (rank == 1)
+
+
+def test_json_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json(tmp_path / "config.json") == {"a": 1}

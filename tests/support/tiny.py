@@ -28,7 +28,7 @@ from xlmtrain.config.schema import (
     TrainConfig,
 )
 from xlmtrain.data.disk_array import DiskArray
-from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, fingerprint, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
@@ -118,8 +118,7 @@ def write_corpus(directory: Path, name: str, sentences: list[list[int]]) -> Corp
 
 def write_header(directory: Path, vocab: Vocab, corpora: dict[str, CorpusHeader]) -> None:
     """``dataset.json`` of German and English."""
-    mark = fingerprint(vocab.fingerprint, "", {}, corpora)
-    Header(["de", "en"], id_dtype(1000).str, len(vocab), vocab.fingerprint, {}, mark, corpora).write(directory)
+    Header.of(directory, vocab, sorted({name.rpartition(".")[2] for name in corpora}), {}, corpora).write(directory)
 
 
 def _sentence(rng: np.random.Generator) -> list[int]:

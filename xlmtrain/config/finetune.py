@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision
+from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision, column_problems
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, CheckedSettings, ranged
 
 
@@ -31,8 +31,8 @@ class FinetuneInit:
 @dataclass
 class TaskConfig:
     """Labelled text. A file is tab-separated, plain or compressed: ``label, text`` or ``label, text, text`` in every
-    line, or a table with a header, as XNLI and PAWS-X are published (of a column ``language`` only the rows of the
-    language count)."""
+    line, or a table with a header, as XNLI, PAWS-X and GLUE are published (of a column ``language`` only the rows of
+    the language count)."""
 
     train: dict[str, str] = field(default_factory=dict)
     """Training files by language, e.g. ``{en: train.en.tsv}``. Examples of several languages are mixed."""
@@ -44,9 +44,17 @@ class TaskConfig:
     test: dict[str, str] = field(default_factory=dict)
     """Test files by language, e.g. ``{en: test.en.tsv, de: test.de.tsv}``."""
 
+    columns: list[str] = field(default_factory=list)
+    """Content of each column of all files, if it is another: ``label``, ``text`` (twice for pairs), ``language``, and
+    ``_`` for a column that is not used, e.g. ``[text, label, _]``."""
+
     max_tokens: int = ranged(256, ABOVE_ZERO)
     """Longest text in subwords, longer ones are cut; a pair's two together have at most twice as many, and never more
     than the model has positions."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        yield from column_problems(self.columns)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -365,10 +365,21 @@ class TrainConfig:
             yield f"overlap_tied_embedding: has no effect with train.sharding={self.sharding.value}"
 
 
+def column_problems(columns: Sequence[str]) -> Iterator[str]:
+    """Yield why ``columns`` cannot describe a table of labelled text. Empty is right."""
+    counts = {name: columns.count(name) for name in ("label", "text", "language", "_")}
+    if columns and (
+        sum(counts.values()) < len(columns)
+        or (counts["label"], counts["language"] > 1) != (1, False)
+        or counts["text"] not in (1, 2)
+    ):
+        yield f"columns: {list(columns)}; give label once, text once or twice, and _ for every other column"
+
+
 @dataclass
 class ZeroShotProbeConfig:
     """Labelled text in the formats of ``tools/finetune.py``: lines of a label and one or two texts, separated by tabs,
-    or the tables of XNLI and PAWS-X."""
+    or tables like those of XNLI, PAWS-X and GLUE."""
 
     train: dict[str, str] = field(default_factory=dict)
     """Language -> file to train the probe on, e.g. ``{en: train.en.tsv}``."""
@@ -377,8 +388,12 @@ class ZeroShotProbeConfig:
     """Language -> file to test the probe on, e.g. ``{en: test.en.tsv, de: test.de.tsv}``. At least one language must
     not be in ``train``."""
 
+    columns: list[str] = field(default_factory=list)
+    """As ``task.columns`` of ``tools/finetune.py``."""
+
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
+        yield from column_problems(self.columns)
         if bool(self.train) != bool(self.test):
             yield "train: train and test are needed together; one of them is missing"
 

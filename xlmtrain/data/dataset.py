@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.data.disk_array import DiskArray
-from xlmtrain.data.format import HEADER, OFFSET_DTYPE, Header, Shard, StoredFile
+from xlmtrain.data.format import HEADER, OFFSET_DTYPE, Shard, StoredFile, open_verified
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.vocab import EOS, Vocab
+from xlmtrain.text.vocab import EOS
 
 _CHUNK = 1 << 20
 
@@ -56,19 +56,13 @@ class Corpus:
 class Dataset:
     """A prepared directory: vocabulary, languages and corpora.
 
-    Raises DataError if it is missing, incomplete, of another format, or contradicts its ``dataset.json``.
+    Raises DataError if it is missing, incomplete, of another format, or not what its ids were made with.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.header = Header.read(self.path)
+        self.header, self.vocab = open_verified(self.path)
         self.languages, self.fingerprint = self.header.languages, self.header.fingerprint
-        self.vocab = Vocab.read(self.path / "vocab")
-        if self.vocab.fingerprint != self.header.vocab_fingerprint:
-            raise DataError(
-                f"{self.path / 'vocab'}: its {len(self.vocab)} entries are not the {self.header.vocab_size} that the "
-                "ids were made with; put the original file back or prepare the data again"
-            )
 
     def language_id(self, language: str) -> int:
         """Return the index of a language; raises ConfigError if the data lacks it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.runtime.atomic_io import sha256_of, write_json
 from xlmtrain.runtime.output_paths import DirectoryKind
+from xlmtrain.text.vocab import Vocab
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 HEADER = "dataset.json"
 OFFSET_DTYPE = np.dtype("<i8")
@@ -69,7 +72,7 @@ class CorpusHeader:
 class Header:
     """The data set. A language's id is its index in ``languages``, which are sorted; the header of an imported model,
     which has no corpora, keeps the model's order. ``text``: settings of the text pipeline. ``fingerprint`` changes with
-    any id, setting, BPE code or vocabulary entry."""
+    any id, setting, BPE code or vocabulary entry; it is empty in data older than it."""
 
     languages: list[str]
     dtype: str
@@ -83,6 +86,15 @@ class Header:
         """Return SHA-256 in hex of the vocabulary and a split's ids; losses on equal ones are comparable."""
         ids = {name: corpus.ids.sha256 for name, corpus in sorted(self.corpora.items()) if name.startswith(f"{split}.")}
         return hashlib.sha256(json.dumps([self.vocab_fingerprint, ids]).encode()).hexdigest()
+
+    @classmethod
+    def of(
+        cls, directory: Path, vocab: Vocab, languages: list[str], text: dict[str, Any], corpora: dict[str, CorpusHeader]
+    ) -> Header:
+        """Return the header of the files in ``directory``, which may lack ``codes``."""
+        mark = fingerprint(vocab.fingerprint, _codes_sha256(directory), text, corpora, languages)
+        dtype = id_dtype(len(vocab)).name
+        return cls(languages, dtype, len(vocab), vocab.fingerprint, text, mark, corpora)
 
     def write(self, directory: Path) -> None:
         """Write ``dataset.json``."""
@@ -98,15 +110,47 @@ class Header:
             if version != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
             corpora = {name: corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
-            header = cls(corpora=corpora, **content)
-            languages = header.languages
-            if len(set(languages)) < len(languages) or (corpora and languages != sorted(languages)):
-                raise TypeError(f"languages {languages} are not unique and sorted")
+            header = cls(corpora=corpora, **{"fingerprint": "", **content})
+            languages, own = header.languages, sorted({name.rpartition(".")[2] for name in corpora})
+            if len(set(languages)) < len(languages) or (corpora and languages != own):
+                raise TypeError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
             return header
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: damaged header ({error}); prepare the data again") from error
+
+
+def open_verified(directory: str | Path) -> tuple[Header, Vocab]:
+    """Read the header and the vocabulary of prepared data, or of the copies in a run directory.
+
+    Raises DataError if something that decides the ids is not what they were made with: vocabulary, codes, languages,
+    text settings. The ids themselves are not read. Missing codes are a warning: only raw text needs them.
+    """
+    directory = Path(directory)
+    header, vocab = Header.read(directory), Vocab.read(directory / "vocab")
+    advice = "put the original files back, or prepare the data again"
+    if vocab.fingerprint != header.vocab_fingerprint or len(vocab) != header.vocab_size:
+        raise DataError(
+            f"{directory / 'vocab'}: its {len(vocab)} entries are not the {header.vocab_size} that the ids were made "
+            f"with; {advice}"
+        )
+    parts = (vocab.fingerprint, _codes_sha256(directory), header.text, header.corpora)
+    # Version 0.1.0 did not sign the languages of imported models.
+    if header.fingerprint in ("", fingerprint(*parts, header.languages), fingerprint(*parts, ())):
+        return header, vocab
+    if not (directory / "codes").is_file():
+        log.warning("%s: missing, so raw text cannot be read; put the original file back", directory / "codes")
+        return header, vocab
+    raise DataError(
+        f"{directory}: its codes are not those that the ids were made with, or the text settings, languages or "
+        f"checksums in {HEADER} were edited; {advice}"
+    )
+
+
+def _codes_sha256(directory: Path) -> str:
+    codes = directory / "codes"
+    return sha256_of(codes) if codes.is_file() else ""
 
 
 def corpus_name(split: str, language: str, pair: str | None = None) -> str:
@@ -120,11 +164,18 @@ def id_dtype(vocab_size: int) -> np.dtype:
 
 
 def fingerprint(
-    vocab_fingerprint: str, codes_sha256: str, text: dict[str, Any], corpora: dict[str, CorpusHeader]
+    vocab_fingerprint: str,
+    codes_sha256: str,
+    text: dict[str, Any],
+    corpora: dict[str, CorpusHeader],
+    languages: Sequence[str],
 ) -> str:
-    """Return SHA-256 in hex of everything that determines the ids and their meaning."""
+    """Return SHA-256 in hex of everything that determines the ids and their meaning.
+
+    ``languages`` count if there are no corpora, whose names have them.
+    """
     checksums = {name: (corpus.ids.sha256, corpus.offsets.sha256) for name, corpus in sorted(corpora.items())}
-    parts = [vocab_fingerprint, codes_sha256, text, checksums]
+    parts = [vocab_fingerprint, codes_sha256, text, checksums or list(languages) or {}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -117,7 +117,7 @@ def find_reference(settings: Settings, trained_on: str, judged_on: str) -> Refer
     found: list[tuple[tuple[int, bool, bool], ReferenceCurve]] = []
     for path in sorted(REFERENCES.glob("*.json")):
         try:
-            known = ReferenceCurve.from_json(path.read_text(encoding="utf-8"))
+            known = ReferenceCurve.from_json(path.read_text(encoding="utf-8-sig"))
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from None
         changed = len(differences(known.settings, ours))

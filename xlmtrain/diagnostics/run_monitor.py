@@ -11,7 +11,7 @@ from typing import Any
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import Config, flatten
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.format import Header
+from xlmtrain.data.format import Header, open_verified
 from xlmtrain.data.spans import duplicate_rate
 from xlmtrain.diagnostics.baseline import ReferenceCurve, compare_to_baseline, find_reference
 from xlmtrain.diagnostics.data_quality import no_validation, quality_warnings
@@ -78,14 +78,18 @@ class RunMonitor:
         return flatten(current_settings(read_json(self._run / "config.json")))
 
     @cached_property
+    def _data(self) -> tuple[Header, Vocab]:
+        return open_verified(self._run)
+
+    @property
     def header(self) -> Header:
         """The header of its data."""
-        return Header.read(self._run)
+        return self._data[0]
 
-    @cached_property
+    @property
     def vocab(self) -> Vocab:
         """Its vocabulary."""
-        return Vocab.read(self._run / "vocab")
+        return self._data[1]
 
     @cached_property
     def _duplicates(self) -> float | None:

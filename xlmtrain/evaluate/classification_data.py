@@ -1,4 +1,4 @@
-"""Labelled text for classification: lines of label and text, or the tables of XNLI and PAWS-X.
+"""Labelled text for classification: lines of label and text, or tables like those of XNLI, PAWS-X and GLUE.
 
 A text is encoded as ``</s> w .. </s>``, a pair as ``</s> a .. </s> b .. </s>`` with continuous positions and in one
 language, as the original XLM reads XNLI.
@@ -7,6 +7,7 @@ language, as the original XLM reads XNLI.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.parallel_text import read_parallel_lines
+from xlmtrain.evaluate.tables import read_labelled_rows
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import EOS
 
 log = logging.getLogger(__name__)
 
-# Column names in the headers of XNLI 1.0, XNLI-MT 1.0, PAWS-X and MultiNLI.
-_LABEL, _FIRST, _SECOND = ("gold_label", "label"), ("sentence1", "premise"), ("sentence2", "hypo", "hypothesis")
-_LANGUAGE = ("language",)
 # XNLI-MT's training text spells this label differently from XNLI's dev and test.
 _SAME_LABEL = {"contradictory": "contradiction"}
 _NO_LABEL = "-"  # MultiNLI: the annotators did not agree
@@ -46,26 +44,22 @@ class Encoded:
     language: int
 
 
-def read_examples(path: Path, language: str, setting: str) -> list[Example]:
+def read_examples(path: Path, language: str, setting: str, columns: Sequence[str] = ()) -> list[Example]:
     """Return the examples of a language in a file; ``setting``: the option that named it, for messages.
 
-    Lines without text or label, which published files contain, are left out with a warning. Raises DataError for a
-    file that is missing or without examples, or a line with another number of fields than the first.
+    ``columns``: as in :func:`~xlmtrain.evaluate.tables.read_labelled_rows`. Lines without text or label, which
+    published files contain, are left out with a warning. Raises DataError for a file that is missing or without
+    examples, whose columns are not known, or a line with another number of columns than the first.
     """
     found: list[Example] = []
     left_out: list[int] = []
-    columns: _Columns | None = None
-    for number, (line,) in read_parallel_lines(setting, {language: path}):
-        fields = [field.strip() for field in line.split("\t")]
-        if columns is None:
-            columns = _columns(fields, path)
-            if columns.has_header:
-                continue
-        if len(fields) != columns.count:
-            raise DataError(f"{path}:{number}: {len(fields)} fields between tabs, not {columns.count} as in line 1")
-        if columns.language is not None and fields[columns.language] != language:
+    layout, rows = read_labelled_rows(path, setting, columns)
+    for number, cells in rows:
+        if len(cells) != layout.count:
+            raise DataError(f"{path}:{number}: {len(cells)} fields between tabs, not {layout.count} as in line 1")
+        if layout.language is not None and cells[layout.language] != language:
             continue
-        label, texts = fields[columns.label], tuple(fields[place] for place in columns.texts)
+        label, texts = cells[layout.label], tuple(cells[place] for place in layout.texts)
         if label in ("", _NO_LABEL) or any(text in _NO_TEXT for text in texts):
             left_out.append(number)
         else:
@@ -80,7 +74,8 @@ def read_examples(path: Path, language: str, setting: str) -> list[Example]:
 def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]]) -> list[str]:
     """Return the labels of all files, sorted; ``splits``: split -> language -> examples, of ``setting``.
 
-    Raises DataError for a single label, or a mix of texts and pairs.
+    Warns of labels without a training example. Raises DataError if a file has no other, or one that is spelt
+    differently in the training text; for a single label, or a mix of texts and pairs.
     """
     files = {f"{setting}.{split}.{language}": some for split, of in splits.items() for language, some in of.items()}
     labels = sorted({example.label for examples in files.values() for example in examples})
@@ -90,7 +85,26 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise DataError(f"all files have one text a line, or all have two: {found}")
+    learned = {example.label for examples in splits["train"].values() for example in examples}
+    spellings = {_spelling(label): label for label in learned}
+    for name, examples in files.items():
+        unknown = Counter(example.label for example in examples if example.label not in learned)
+        for label in unknown:
+            if other := spellings.get(_spelling(label)):
+                raise DataError(f"{name}: a label is {label!r}, in the training text {other!r}; spell them alike")
+        if unknown.total() == len(examples):
+            shown = f"{', '.join(sorted(unknown)[:5])}; the training text has {', '.join(sorted(learned)[:5])}"
+            raise DataError(f"{name}: none of its labels is in the training text: it has {shown}")
+        if unknown:
+            log.warning(
+                "%s: the labels of %d of its %d examples have no training example: %s",
+                *(name, unknown.total(), len(examples), ", ".join(unknown)),
+            )
     return labels
+
+
+def _spelling(label: str) -> str:
+    return label.casefold().strip("\"' ").replace(" ", "_").replace("-", "_")
 
 
 def encode(
@@ -121,30 +135,3 @@ def encode(
         targets = np.array([number[example.label] for example in examples])
         encoded[language] = Encoded(ids, targets, languages.index(language))
     return encoded
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Number of columns, and the indices of those that are used."""
-
-    count: int
-    label: int
-    texts: tuple[int, ...]
-    language: int | None
-    has_header: bool
-
-
-def _columns(fields: list[str], path: Path) -> _Columns:
-    """Return the columns of a file from its first line, which may be a header."""
-    label, first, second, language = (
-        next((fields.index(name) for name in names if name in fields), None)
-        for names in (_LABEL, _FIRST, _SECOND, _LANGUAGE)
-    )
-    if label is not None and first is not None:
-        return _Columns(len(fields), label, (first,) if second is None else (first, second), language, True)
-    if len(fields) not in (2, 3):
-        raise DataError(
-            f"{path}:1: {len(fields)} fields between tabs; expected label and text, or label and two texts, or a "
-            "header with the columns of XNLI or PAWS-X"
-        )
-    return _Columns(len(fields), 0, tuple(range(1, len(fields))), None, False)

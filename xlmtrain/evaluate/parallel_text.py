@@ -1,28 +1,13 @@
-"""Raw text files that a model is evaluated on: lines, and sentences aligned across languages."""
+"""Raw text files that a model is evaluated on: sentences aligned across languages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.prepare.raw_files import RawText, read_chunks
-
-_CHUNK_BYTES = 1 << 20
-
-
-def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield (line number from 1, that line of each file) of parallel files, plain or compressed.
-
-    ``paths``: language -> file; ``setting``: the option that named them, for messages. Raises DataError with file and
-    line for a file that is missing, damaged, not UTF-8, or longer than the others.
-    """
-    for path in paths.values():
-        if not path.is_file():
-            raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
-    for chunk in read_chunks(RawText(setting, tuple(paths), tuple(paths.values())), _CHUNK_BYTES):
-        for number, line in enumerate(zip(*chunk.lines), chunk.first):
-            yield number, tuple(_decoded(side, f"{path}:{number}") for side, path in zip(line, paths.values()))
+from xlmtrain.text.text_files import read_lines
 
 
 def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list[str]]:
@@ -41,14 +26,14 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
             f"retrieval={template}: files of two of the model's languages are needed, there is {files} (the model "
             f"knows {', '.join(languages)})"
         )
-    lines = [line for _, line in read_parallel_lines("retrieval", found) if all(line)]
+    lines = []
+    for number, row in enumerate(zip_longest(*(read_lines(path, "sentences") for path in found.values())), 1):
+        if None in row:
+            short = list(found.values())[row.index(None)]
+            raise DataError(f"retrieval={template}: {short} has {number - 1} lines, other files have more")
+        sentences = [line.strip() for _, line in row]
+        if all(sentences):
+            lines.append(sentences)
     if not lines:
         raise DataError(f"retrieval={template}: no sentences in {files}")
     return dict(zip(found, map(list, zip(*lines))))
-
-
-def _decoded(line: bytes, place: str) -> str:
-    try:
-        return line.decode().strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 ({error.reason}); convert the file, e.g. with iconv") from None

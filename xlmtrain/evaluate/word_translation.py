@@ -16,12 +16,14 @@ import torch
 
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
-from xlmtrain.evaluate.parallel_text import read_parallel_lines
+from xlmtrain.evaluate.tables import read_rows
 from xlmtrain.metrics.table import format_table
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
 NEIGHBOURS = 10
 """Neighbours k of CSLS."""
+
+_HEADER = frozenset({"source", "target", "word", "translation", "en", "de", "english", "german", "englisch", "deutsch"})
 
 Answers = dict[int, set[int]]
 """Id of a word -> ids of its translations."""
@@ -66,16 +68,15 @@ class WordTranslation:
 def read_lexicon(path: Path) -> list[tuple[str, str]]:
     """Return (word, translation) of each line: the first two columns between tabs, or two words (MUSE format).
 
-    Raises DataError with file and line for anything else.
+    A first line with the names of the columns is skipped. Raises DataError with file and line for anything else.
     """
-    entries = []
-    for number, (line,) in read_parallel_lines("bilingual_lexicon", {"": path}):
-        columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
-        if not line:
-            continue
-        if len(columns) < 2 or not all(columns[:2]) or (len(columns) > 2 and "\t" not in line):
-            raise DataError(f"{path}:{number}: not a word, a tab and its translation: {line[:60]!r}")
-        entries.append((columns[0], columns[1]))
+    entries: list[tuple[str, str]] = []
+    for number, cells in read_rows(path, "bilingual_lexicon"):
+        columns = cells if len(cells) > 1 else cells[0].split()
+        if len(columns) < 2 or not all(columns[:2]) or (len(columns) > 2 and len(cells) == 1):
+            raise DataError(f"{path}:{number}: not a word, a tab and its translation: {' '.join(cells)[:60]!r}")
+        if entries or not {column.casefold() for column in columns[:2]} <= _HEADER:
+            entries.append((columns[0], columns[1]))
     if not entries:
         raise DataError(f"{path}: no entries in it")
     return entries

@@ -49,7 +49,7 @@ class ZeroShotProbe:
         examples: dict[str, dict[str, list[Example]]] = {"train": {}, "test": {}}
         for split, files in examples.items():
             for language, path in getattr(config, split).items():
-                found = read_examples(Path(path), language, f"zero_shot_probe.{split}.{language}")
+                found = read_examples(Path(path), language, f"zero_shot_probe.{split}.{language}", config.columns)
                 files[language] = found[:: -(-len(found) // MOST_EXAMPLES)]
         self.labels = labels_of("zero_shot_probe", examples)
         self.train, self.test = (

@@ -12,10 +12,8 @@ from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.permutation import Permutation
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.evaluate.classification_data import Encoded
+from xlmtrain.evaluate.sentence_embeddings import by_length
 from xlmtrain.runtime.rng import generator
-
-EVALUATION_TOKENS = 8192
-"""Tokens in a forward pass of evaluation, padding included."""
 
 
 def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, rank: int, world_size: int) -> Batch:
@@ -35,14 +33,7 @@ def training_batch(files: Sequence[Encoded], seed: int, step: int, size: int, ra
 
 def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Batch]:
     """Yield this process's share of a file's batches, in which examples have similar lengths."""
-    waiting: list[int] = []
-    groups: list[list[int]] = []
-    for index in np.argsort([len(ids) for ids in file.ids], kind="stable"):
-        if waiting and (len(file.ids[index]) + 1) * (len(waiting) + 1) > EVALUATION_TOKENS:
-            groups.append(waiting)
-            waiting = []
-        waiting.append(int(index))
-    groups.append(waiting)
+    groups = list(by_length([len(ids) + 1 for ids in file.ids]))
     for group in groups[rank::world_size]:
         yield _batch([(file, index) for index in group], (0, 0))
 

@@ -17,6 +17,7 @@ import numpy as np
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import config_as_json, flatten
+from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
 from xlmtrain.finetune.scores import Scores
@@ -31,7 +32,6 @@ from xlmtrain.train.resume_policy import ResumePolicy
 from xlmtrain.train.run_dir import RUN, RunDirectory
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "valid", "test")
 FINETUNING = DirectoryKind(
     name="a fine-tuning",
     header="config.json",
@@ -109,15 +109,12 @@ def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], S
     """Return the labels and the examples."""
     examples = {
         split: {
-            language: read_examples(Path(path), language, f"task.{split}.{language}")
+            language: read_examples(Path(path), language, f"task.{split}.{language}", config.task.columns)
             for language, path in getattr(config.task, split).items()
         }
         for split in SPLITS
     }
     labels = labels_of("task", examples)
-    learned = {example.label for file in examples["train"].values() for example in file}
-    if unknown := [label for label in labels if label not in learned]:
-        log.warning("these labels have no training example: %s", ", ".join(unknown))
     text, positions, most = saved.pipeline(), saved.config.max_positions, config.task.max_tokens
     return labels, {
         split: encode("task", files, text, saved.languages, positions, labels, most)

@@ -13,11 +13,11 @@ from xlmtrain.config.load import from_json
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.format import CorpusHeader, Header, fingerprint, id_dtype
+from xlmtrain.data.format import Header, open_verified
 from xlmtrain.errors import CheckpointError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.metrics.loggers import read_records
-from xlmtrain.runtime.atomic_io import read_json, sha256_of, write_json
+from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.vocab import Vocab
 from xlmtrain.train.checkpoint import CheckpointManager
@@ -34,13 +34,11 @@ class CheckpointChoice(str, Enum):
 def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -> PretrainedBundle:
     """Read a run directory, or a single checkpoint inside one.
 
-    Raises CheckpointError if there is no intact checkpoint, DataError if the vocabulary is missing or damaged.
+    Raises CheckpointError if there is no intact checkpoint, DataError as :func:`open_verified`.
     """
     run, found = _open_checkpoint(path, checkpoint)
     settings = current_settings(read_json(run / "config.json"))
-    header, vocab = Header.read(run), Vocab.read(run / "vocab")
-    if vocab.fingerprint != header.vocab_fingerprint:
-        raise DataError(f"{run / 'vocab'}: is not the vocabulary that the run was trained with; put that one back")
+    header, vocab = open_verified(run)
     if "model" not in settings:
         raise CheckpointError(f"{run / 'config.json'}: does not say what kind of model it is")
     step = found.state["progress"]["step"]
@@ -107,7 +105,7 @@ def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     write_vocab(bundle.vocab, directory, source)
     if bundle.codes:
         write_codes(bundle.codes, directory / "codes")
-    write_header(directory, bundle.languages, bundle.vocab, bundle.text, {})
+    Header.of(directory, bundle.vocab, bundle.languages, asdict(bundle.text), {}).write(directory)
     state = {"progress": {"step": step}}
     CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)
 
@@ -126,20 +124,3 @@ def write_vocab(vocab: Vocab, directory: Path, source: str) -> None:
         raise DataError(
             f"{source}: its vocabulary cannot be kept; it needs words, without white space, by falling counts"
         )
-
-
-def write_header(
-    directory: Path, languages: list[str], vocab: Vocab, text: TextConfig, corpora: dict[str, CorpusHeader]
-) -> None:
-    """Write ``dataset.json``, which has the checksum of ``codes`` if that file is in ``directory``."""
-    codes, text_settings = directory / "codes", asdict(text)
-    codes_sha256 = sha256_of(codes) if codes.is_file() else ""
-    Header(
-        languages=languages,
-        dtype=id_dtype(len(vocab)).name,
-        vocab_size=len(vocab),
-        vocab_fingerprint=vocab.fingerprint,
-        text=text_settings,
-        fingerprint=fingerprint(vocab.fingerprint, codes_sha256, text_settings, corpora),
-        corpora=corpora,
-    ).write(directory)

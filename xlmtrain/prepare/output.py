@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.data.format import PREPARED, Header, corpus_header, fingerprint, id_dtype
+from xlmtrain.data.format import PREPARED, Header, corpus_header
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.raw_files import RawText
-from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.output_paths import LOCK_FILE, check_output_path, check_replaceable
 from xlmtrain.text.vocab import Vocab
 
@@ -79,10 +78,9 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     except OSError as error:
-        raise DataError(
-            f"{error.filename or output}: {error.strerror or error}; finished work is kept in {directory}, the same "
-            "command goes on"
-        ) from error
+        kept = f"finished work is kept in {directory}, the same command goes on"
+        advice = kept if directory.is_dir() else "choose another output"
+        raise DataError(f"{error.filename or output}: {error.strerror or error}; {advice}") from error
 
 
 def write_dataset(
@@ -109,15 +107,7 @@ def write_dataset(
             link(store.path(task.stage, task.key) / f"{name}.{kind}", directory / f"{name}.{kind}")
         headers[name] = corpus_header(store.result(task.stage, task.key)["header"])
     words = Vocab.read(directory / "vocab")
-    Header(
-        languages=languages,
-        dtype=id_dtype(len(words)).name,
-        vocab_size=len(words),
-        vocab_fingerprint=words.fingerprint,
-        text=text,
-        fingerprint=fingerprint(words.fingerprint, sha256_of(directory / "codes"), text, headers),
-        corpora=headers,
-    ).write(directory)
+    Header.of(directory, words, languages, text, headers).write(directory)
     return directory, words
 
 

@@ -32,7 +32,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``. Raises CheckpointError if it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())  # also with a byte-order mark
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not readable ({error})") from None
     if not isinstance(value, dict):

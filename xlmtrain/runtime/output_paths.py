@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.runtime.atomic_io import read_json
 
 LOCK_FILE = ".lock"
+_MAX_NAME_BYTES = 220
+"""File systems hold names of 255 bytes; temporary files add to the name of the output."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ def _path_problem(value: str, inputs: Iterable[str | Path]) -> str | None:
         return "names no directory of its own"
     if value.startswith("~"):
         return "the shell has not expanded the ~"
+    if (size := len(os.fsencode(Path(value).name))) > _MAX_NAME_BYTES:
+        return f"its name has {size} bytes, {_MAX_NAME_BYTES} are possible"
     try:
         path = Path(value).resolve()
-    except (OSError, RuntimeError) as error:  # a link to itself
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a NUL character
         return f"not a usable path ({error})"
     if path == Path("/").resolve():
         return "this is the root directory"
@@ -101,13 +105,22 @@ def _path_problem(value: str, inputs: Iterable[str | Path]) -> str | None:
 
 
 def check_directory(setting: str, path: Path, kind: DirectoryKind) -> None:
-    """Raise ConfigError unless ``path`` does not exist yet, is an empty directory, or is a directory of this kind."""
+    """Raise ConfigError unless ``path`` does not exist yet, is an empty directory, or is a directory of this kind.
+
+    Raises CheckpointError if its header is damaged.
+    """
     if not os.path.lexists(path):
         return
     if not path.is_dir():
         raise ConfigError(f"{setting}={path}: is not a directory; choose another path")
-    if kind.is_kind_of(path):
-        return
+    try:
+        if kind.is_kind_of(path):
+            return
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{setting}={path}: this may be {kind.name}, but {error}; nothing in it was touched; restore that file or "
+            "choose another path"
+        ) from None
     hidden = tuple(pattern for pattern in kind.files if pattern.startswith("."))  # left by a start that was killed
     others = DirectoryKind(kind.name, kind.header, kind.keys, hidden).foreign_files(path)
     if others:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,34 @@ def test_what_version_0_1_0_exported_is_read_under_todays_names(copy: Path) -> N
     assert read.provenance.settings["mask"] == {"prob": 0.3}
     assert read.provenance.metrics == {"valid/de-en_cloze_mono_acc": 1.0}
     assert read.causal
+
+
+def _swap(values: dict[str, int]) -> None:
+    (first, one), (second, other) = list(values.items())[-2:]
+    values[first], values[second] = other, one
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("vocab.json", _swap),
+        ("config.json", lambda config: _swap(config["lang2id"])),
+        ("xlmtrain.json", lambda extra: extra["text"].update(lowercase=True)),
+        ("merges.txt", None),
+    ],
+)
+def test_an_exported_folder_that_was_edited_is_refused(
+    copy: Path, name: str, edit: Callable[[dict[str, Any]], None] | None
+) -> None:
+    path = copy / name
+    if edit is None:
+        path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    else:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        edit(content)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="are not those that the model was exported with; export it again"):
+        read_model(copy)
 
 
 def test_the_tied_matrix_is_stored_once(written: Path) -> None:

@@ -7,13 +7,15 @@ embedding. Both give the same logits.
 config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
 README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
 fill_mask.py                                a pipeline that passes the language
-xlmtrain.json                               text settings, vocabulary counts and provenance
+xlmtrain.json                               text settings, counts, provenance, a fingerprint of what determines ids
 de/ en/                                     one language each, with files of the same names
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation
+from xlmtrain.data.format import fingerprint
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
@@ -90,7 +93,9 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
     counts, provenance = bundle.vocab.counts.tolist(), asdict(bundle.provenance)
-    write_json(folder / EXTRA, {"text": asdict(bundle.text), "counts": counts, "provenance": provenance})
+    text = asdict(bundle.text)
+    mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
+    write_json(folder / EXTRA, {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark})
     if not tokenizer:
         return
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
@@ -161,6 +166,12 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         tied = settings.get("tie_word_embeddings", True)
         config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
         vocab, codes = _vocab(path, extra.get("counts")), _codes(path / "merges.txt")
+        # Neither version 0.1.0 nor transformers writes a fingerprint.
+        if "fingerprint" in extra and extra["fingerprint"] != _fingerprint(vocab, codes, extra["text"], languages):
+            raise ValueError(
+                f"vocab.json, merges.txt, the languages in config.json or the text settings in {EXTRA} are not those "
+                "that the model was exported with; export it again"
+            )
         # Rows behind the vocabulary are those of unlisted symbols.
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
         ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
@@ -173,6 +184,12 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
     # Version 0.1.0 wrote causal=false for every model.
     causal = settings.get("causal") is True or trained_causally(provenance.settings)
     return PretrainedBundle(config, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
+
+
+def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], languages: Sequence[str]) -> str:
+    """Return SHA-256 in hex of everything that determines the ids of raw text, and the languages."""
+    pairs = "".join(f"{code.left} {code.right}\n" for code in codes)
+    return fingerprint(vocab.fingerprint, hashlib.sha256(pairs.encode()).hexdigest(), text, {}, languages)
 
 
 def _check_architecture(settings: dict[str, Any]) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.data.format import CorpusHeader, CorpusWriter, corpus_name, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, corpus_name, id_dtype
 from xlmtrain.errors import DataError
-from xlmtrain.interop.run import write_header, write_vocab
+from xlmtrain.interop.run import write_vocab
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_data_file
 from xlmtrain.runtime.output_paths import new_directory
 from xlmtrain.text.bpe import read_codes, write_codes
@@ -70,7 +70,8 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
                 raise DataError(
                     f"{data}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
                 )
-        write_header(directory, sorted({name.rpartition(".")[2] for name in files}), vocab, text, corpora)
+        languages = sorted({name.rpartition(".")[2] for name in files})
+        Header.of(directory, vocab, languages, asdict(text), corpora).write(directory)
     return [ImportedCorpus(name, c.sentences, c.tokens, unknown[name]) for name, c in corpora.items()]
 
 

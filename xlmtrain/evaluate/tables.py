@@ -1,0 +1,148 @@
+"""Tables of text between tabs, and the columns of labelled text: known by their names, or given by a setting."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from xlmtrain.errors import DataError
+from xlmtrain.text.text_files import read_lines
+
+log = logging.getLogger(__name__)
+Row = tuple[int, list[str]]
+"""Line number from 1, cells."""
+
+_HEAD_ROWS = 1000
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# Names of columns in XNLI, XNLI-MT, PAWS-X, MultiNLI, SNLI, GLUE and common exports, the preferred label first.
+_LABELS = ("gold_label", "label", "labels", "class", "category", "sentiment", "intent", "quality", "is_duplicate")
+_TEXTS = (
+    *("text", "sentence", "sentence1", "sentence2", "premise", "hypo", "hypothesis", "question", "question1"),
+    *("question2", "#1 string", "#2 string", "utterance", "utt", "tweet", "review", "comment"),
+)
+_LANGUAGES = ("language", "lang")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Number of columns, and the indices of those that are used."""
+
+    count: int
+    label: int
+    texts: tuple[int, ...]
+    language: int | None
+    has_header: bool
+
+
+def read_rows(path: Path, setting: str) -> Iterator[Row]:
+    """Yield the rows of a table without blank lines; ``setting``: the option that named it, for messages.
+
+    A column in which every cell is in double quotes, as programs for tables write it, is read without them; so is a
+    cell with doubled quotes inside. Raises DataError as :func:`~xlmtrain.text.text_files.read_lines`.
+    """
+    if not path.is_file():
+        raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
+    lines = ((number, line.split("\t")) for number, line in read_lines(path, "tab-separated text") if line.strip())
+    rows = ((number, [cell.strip() for cell in cells]) for number, cells in lines)
+    head = list(islice(rows, _HEAD_ROWS))
+    width = max((len(cells) for _, cells in head), default=0)
+    sides = ([cells[i] for _, cells in head[1:] or head if i < len(cells) and cells[i]] for i in range(width))
+    quoted = [bool(side) and all(map(_QUOTED.fullmatch, side)) for side in sides]
+    for number, cells in chain(head, rows):
+        yield number, [_unquoted(cell, i < width and quoted[i]) for i, cell in enumerate(cells)]
+
+
+def _unquoted(cell: str, quoted: bool) -> str:
+    if _QUOTED.fullmatch(cell) and (quoted or '""' in cell[1:-1]):
+        return cell[1:-1].replace('""', '"').strip()
+    return cell
+
+
+def read_labelled_rows(path: Path, setting: str, columns: Sequence[str]) -> tuple[Columns, Iterator[Row]]:
+    """Return the columns of labelled text and its rows without the header.
+
+    ``columns``: what each column holds, ``label``, ``text``, ``language`` or ``_``; empty: found by the names in the
+    first line, or label and text in this order. Raises DataError, with file, line and a proposal, if that fails.
+    """
+    rows = read_rows(path, setting)
+    head = list(islice(rows, _HEAD_ROWS))
+    if not head:
+        raise DataError(f"{setting}: {path} is empty")
+    found = _given(head, columns, path, setting) if columns else _found(head, path, setting)
+    return found, chain(head[found.has_header :], rows)
+
+
+def _given(head: Sequence[Row], columns: Sequence[str], path: Path, setting: str) -> Columns:
+    number, first = head[0]
+    if len(first) != len(columns):
+        raise DataError(f"{path}:{number}: {len(first)} columns, {_columns_setting(setting)} names {len(columns)}")
+    label, texts = columns.index("label"), tuple(i for i, name in enumerate(columns) if name == "text")
+    has_header = first[label].casefold() in _LABELS or any(first[i].casefold() in _TEXTS for i in texts)
+    if not has_header and _is_odd(head, label):
+        log.warning("%s:%d: taken as a header, as no other line has the label %r", path, number, first[label])
+        has_header = True
+    language = columns.index("language") if "language" in columns else None
+    return Columns(len(columns), label, texts, language, has_header)
+
+
+def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
+    number, first = head[0]
+    names = {i: cell.casefold() for i, cell in enumerate(first) if cell not in (cells[i] for cells in _others(head, i))}
+    labels = sorted((i for i in names if names[i] in _LABELS), key=lambda i: _LABELS.index(names[i]))
+    texts = tuple(i for i in names if names[i] in _TEXTS)
+    language = next((i for i in names if names[i] in _LANGUAGES), None)
+    if labels and not texts and len(first) == 2 and "label" in names[labels[0]]:
+        texts = (1 - labels[0],)
+    if labels and len(texts) in (1, 2):
+        return Columns(len(first), labels[0], texts, language, True)
+    where, advice = f"{path}:{number}", _advice(head, setting)
+    if len(first) == 1:
+        kind = "JSON" if first[0].startswith(("{", "[")) else "commas" if "," in first[0] else "no tab"
+        raise DataError(f"{where}: a label, a tab and a text are needed, here is {kind}: {first[0][:60]!r}")
+    if labels or texts:
+        missing = "two texts at most" if labels and texts else "a known label" if texts else "a known text"
+        raise DataError(f"{where}: a header ({', '.join(first)}) without {missing}; {advice}")
+    if len(first) > 3:
+        raise DataError(f"{where}: {len(first)} columns without known names; {advice}")
+    if _is_odd(head, 0):
+        raise DataError(
+            f"{where}: {first[0]!r} is the label of this line only, so this looks like a header; remove it or {advice}"
+        )
+    distinct = [len({cells[i] for _, cells in head if i < len(cells)}) for i in range(len(first))]
+    if min(distinct) < distinct[0] or distinct[0] == len(head) >= 10:
+        raise DataError(
+            f"{where}: column 1 has {distinct[0]} different labels in the first {len(head)} lines; {advice}"
+        )
+    return Columns(len(first), 0, tuple(range(1, len(first))), None, False)
+
+
+def _others(head: Sequence[Row], column: int) -> Iterator[list[str]]:
+    """Yield the rows after the first that have the column."""
+    return (cells for _, cells in head[1:] if column < len(cells))
+
+
+def _is_odd(head: Sequence[Row], column: int) -> bool:
+    """Return whether the first line alone has its value in a column, while all other values recur."""
+    counts = Counter(cells[column] for cells in _others(head, column))
+    return len(counts) > 1 and min(counts.values()) > 1 and head[0][1][column] not in counts
+
+
+def _columns_setting(setting: str) -> str:
+    return f"{setting.partition('.')[0]}.columns"
+
+
+def _advice(head: Sequence[Row], setting: str) -> str:
+    """Return how to name the columns; proposes the one with the fewest values as the label, long ones as texts."""
+    width = len(head[0][1])
+    sides = [[cells[i] for cells in _others(head, i)] or [head[0][1][i]] for i in range(width)]
+    kinds = [len(set(side)) for side in sides]
+    label = kinds.index(min(kinds))
+    texts = sorted((i for i in range(width) if i != label), key=lambda i: -sum(map(len, sides[i])) / len(sides[i]))
+    several = [i for i in texts if kinds[i] > max(kinds) / 2 and sum(" " in c for c in sides[i]) > len(sides[i]) / 2]
+    roles = ["label" if i == label else "text" if i in (several[:2] or texts[:1]) else "_" for i in range(width)]
+    return f"name the columns, perhaps '{_columns_setting(setting)}=[{', '.join(roles)}]'"
