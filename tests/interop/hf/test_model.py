@@ -428,6 +428,44 @@ def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> 
         tool.main([f"model={moved}", "format=hf", f"output={tmp_path / 'out'}"])
 
 
+@pytest.mark.parametrize("languages", [["de", "en"], ["de"]])
+def test_targets_are_words_not_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: list[str]) -> None:
+    write_hf_folder(model_of(languages), tmp_path)
+    expected = {g.word: g.probability for g in xlmtrain.load(tmp_path).fill_mask("so <mask>", "de", k=99)[0]}
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
+    ours = __import__("fill_mask").XLMFillMask.from_pretrained(str(tmp_path), "de")
+    for targets in ("e", ["e"], ["e", "so", "e"]):
+        guesses = ours("so <mask>", targets=targets)
+        assert {guess["token_str"] for guess in guesses} == set(targets)
+        for guess in guesses:
+            assert guess["score"] == pytest.approx(expected[guess["token_str"]], rel=1e-4)
+    for bad in (["Katze"], ["q"], [" "], []):
+        with pytest.raises(ValueError, match="targets: "):
+            ours("so <mask>", targets=bad)
+    # As the card says: transformers' own takes entries of the vocabulary.
+    home = tmp_path / "de" if len(languages) > 1 else tmp_path
+    stock = transformers.pipeline("fill-mask", model=str(home))("so <mask>", targets=["e", "e</w>"])
+    assert {guess["token_str"]: guess["score"] for guess in stock} == pytest.approx(
+        {"e": expected["e"], "e@@": expected["e@@"]}, rel=1e-4
+    )
+
+
+def test_words_that_are_split_already_are_joined_and_found_again(written: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(written / "de")
+    words = ["Am", "3.", "Oktober", "kam", "<mask>", "am", "Dr.", "so", "."]
+    line = " ".join(words)
+    encoded = tokenizer(line, return_offsets_mapping=True, add_special_tokens=False)
+    known = len(model_of(["de"]).vocab)
+    ids = [i if i < known else UNK for i in encoded["input_ids"]]
+    assert ids == model_of(["de"]).pipeline().ids(line, "de")
+    found = [line[:start].count(" ") for start, _ in encoded["offset_mapping"]]
+    assert sorted(set(found)) == list(range(len(words)))
+    tokens = {word: [token for token, i in zip(encoded.tokens(), found) if words[i] == word] for word in words}
+    assert tokens["3."] == ["<unk>", ".</w>"]  # as a line of its own it would be 3</w> .</w>
+    assert tokens["<mask>"] == ["<mask>"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

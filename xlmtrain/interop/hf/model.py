@@ -6,7 +6,7 @@ embedding. Both give the same logits.
 
 config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
 README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
-fill_mask.py                                a pipeline that passes the language
+fill_mask.py                                a pipeline that passes the language and takes words as targets
 xlmtrain.json                               text settings, vocabulary counts and provenance
 de/ en/                                     one language each, with files of the same names
 """
@@ -69,8 +69,8 @@ def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
         for (language, tokenizer), vector in zip(tokenizers.items(), table):
             merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
-        if not bundle.causal:
-            shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
+    if bundle.codes and not bundle.causal:
+        shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
 def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:

@@ -35,6 +35,8 @@ _NAMED_SPECIALS = (*SPECIALS[: UNK + 1], MASK_IN_TEXT)
 _PLACEHOLDERS = {special: chr(0xE000 + i) for i, special in enumerate(_NAMED_SPECIALS)}
 """Placeholders that no rule splits; replaced by the symbols at the end."""
 _MASK_PLACEHOLDER = _PLACEHOLDERS[MASK_IN_TEXT]
+_REST = "\ue00f"
+"""Follows a placeholder, which stands for the symbol's first character: so the offsets cover the whole symbol."""
 _MARKER = "\ue010"
 _PRIVATE_USE = "\ue000-\ue010"
 _ANY_CONTROL = "\ue011"
@@ -43,8 +45,13 @@ _NO_CONTROL = r"\P{C}"
 Rule = tuple[str, str]
 """A pattern in Oniguruma's syntax and the replacement of its matches."""
 
-# Rules that swap their groups, translated by hand.
-_SWAPS: dict[str, list[Rule]] = {
+# Rules that swap their groups or keep a part of what they match, translated by hand.
+_BY_HAND: dict[str, list[Rule]] = {
+    r"\( ": [(r"\(\K ", "")],
+    "nº\u00a0": [("nº\\K\u00a0", " ")],
+    "\u00a0ºC": [("\u00a0(?=ºC)", " ")],
+    "\u00a0cm": [("\u00a0(?=cm)", " ")],
+    ",\u00a0": [(",\\K\u00a0", " ")],
     r'"([,.]+)': [(r'"[,.]+\K', '"'), (r'"(?=[,.])', "")],
     # In Python every line ends with a newline, which [^<] matches.
     r'(\.+)"(\s*[^<])': [
@@ -96,11 +103,7 @@ def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: Tex
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="</s> $A </s>", pair="</s> $A </s> </s> $B </s>", special_tokens=[("</s>", EOS)]
     )
-    # The decoder ends a word only at the suffix, which the names of special symbols lack.
-    names = tokenizers.Regex("(?:" + "|".join(_NAMED_SPECIALS) + r")\z\K")
-    tokenizer.decoder = tokenizers.decoders.Sequence(
-        [tokenizers.decoders.Replace(names, END_OF_WORD), tokenizers.decoders.BPEDecoder(suffix=END_OF_WORD)]
-    )
+    tokenizer.decoder = tokenizers.decoders.Sequence(list(_decoders()))
     # normalized=True: searched after the rules, which leave a name in one piece only where the symbol is meant.
     tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True, special=True) for name in _NAMED_SPECIALS])
     return tokenizer.to_str()
@@ -132,8 +135,11 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
             yield tokenizers.normalizers.Replace(tokenizers.Regex(pattern), replacement)
 
     # <mask> anywhere is the symbol; another special symbol's name is if it is the whole line.
-    names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL), (MASK_IN_TEXT, f" {_MASK_PLACEHOLDER} ")]
-    names += [(rf"\A{special}\z", _PLACEHOLDERS[special]) for special in _NAMED_SPECIALS[:-1]]
+    names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL)]
+    for special, placeholder in _PLACEHOLDERS.items():
+        begin, end, space_around = (r"\A", r"\z", "") if special != MASK_IN_TEXT else ("", "", " ")
+        names += [(f"{begin}<(?={special[1:]}{end})", space_around + placeholder)]
+        names += [(rf"{placeholder}\K{special[1:]}", _REST + space_around)]
     yield from replacements([*names, *_punctuation_rules(language), *_moses_rules(language)])
     if text.lowercase:
         # Python lower-cases a word-final sigma to its own letter; the library sees one character at a time.
@@ -144,7 +150,19 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
         marks = _char_class(lambda char: unicodedata.category(char) == "Mn")
         yield tokenizers.normalizers.NFD()
         yield from replacements([(f"[{marks}]+", "")])
-    yield from replacements((placeholder, special) for special, placeholder in _PLACEHOLDERS.items())
+    yield from replacements((rf"{placeholder}\K{_REST}", special[1:]) for special, placeholder in _PLACEHOLDERS.items())
+    yield from replacements((placeholder, "<") for placeholder in _PLACEHOLDERS.values())
+
+
+def _decoders() -> Iterator[Any]:
+    """Yield the steps from subwords to text. An unfinished word at the end, as of a single prefix, ends with ``@@``."""
+    # A special symbol's name lacks the suffix that ends a word.
+    names = "(?:" + "|".join(_NAMED_SPECIALS) + ")"
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf"{names}\z\K"), END_OF_WORD)
+    yield tokenizers.decoders.Fuse()
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf".(?<!{END_OF_WORD})\z\K"), CONTINUATION)
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf"{END_OF_WORD}\z"), "")
+    yield tokenizers.decoders.Replace(END_OF_WORD, " ")
 
 
 def _punctuation_rules(language: str) -> Iterator[Rule]:
@@ -199,8 +217,8 @@ def _to_rules(pattern: str, replacement: str) -> list[Rule]:
     A match of ``re.sub`` starts after the previous one, so a kept right group cannot be the left group of the next
     match. Lookarounds alone would match there; the marks prevent it.
     """
-    if pattern in _SWAPS:
-        return _SWAPS[pattern]
+    if pattern in _BY_HAND:
+        return _BY_HAND[pattern]
     parts = _KEPT_AROUND.fullmatch(pattern)
     assert parts, f"a rule of an unknown form: {pattern}"
     left, right, end = parts["left"] or "", parts["right"], r"\z" if parts["end"] else ""
