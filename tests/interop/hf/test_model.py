@@ -33,6 +33,7 @@ from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers package is not installed")
 
 SENTENCES = {
     "de": ["Die Katze schläft.", "Das ist am 3. Oktober z. B. so!", "„Ja“, sagte er"],
@@ -237,6 +238,49 @@ def test_what_transformers_saves_is_read_too(written: Path, tmp_path: Path) -> N
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "xlmtrain.json"):
         shutil.copyfile(written / name, tmp_path / name)
     assert same(read_model(tmp_path), model_of(["de", "en"]))
+
+
+@pytest.mark.parametrize("text", [TextConfig(), TextConfig(lowercase=True), TextConfig(True, True)])
+@pytest.mark.parametrize("home", ["", "en"])
+def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: TextConfig, home: str) -> None:
+    """Also after training there: symbols that the vocabulary does not list then have embeddings of their own."""
+    exported, saved = tmp_path / "exported", tmp_path / "saved"
+    exported.mkdir()
+    write_hf_folder(model_of(["de", "en"], text), exported)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(exported / home)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported, subfolder="en")
+    theirs.save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="save the tokenizer into the folder, too"):
+        read_model(saved)
+    tokenizer.save_pretrained(saved)
+    assert not (saved / "vocab.json").exists()
+    read, expected = read_model(saved), read_model(exported / home)
+    assert same(replace(read, vocab=expected.vocab), expected)  # the counts are lost
+    assert read.vocab.words == expected.vocab.words
+    with torch.no_grad():
+        theirs.transformer.embeddings.weight[len(read.vocab) :] += 0.5
+    theirs.save_pretrained(saved, max_shard_size="5KB")
+    assert len(list(saved.glob("model-*.safetensors"))) > 1
+    (saved / "model.safetensors").unlink()
+    trained = xlmtrain.load(saved)
+    for sentence in ("so wever <mask>", "Die Katze ist höher <mask>"):
+        inputs = tokenizer(sentence, return_tensors="pt")
+        assert inputs["input_ids"][0, 1:-1].tolist() == trained.text.ids(sentence, "en")
+        langs = {"langs": torch.ones_like(inputs["input_ids"])} if not home else {}
+        with torch.no_grad():
+            logits = theirs.eval()(**inputs, **langs).logits[0, inputs["input_ids"][0] == 5]
+        guesses = trained.fill_mask(sentence, "en", k=1)[0]
+        assert guesses[0].probability == pytest.approx(float(logits.softmax(-1).max()), rel=1e-4)
+        assert trained.text.vocab.id(guesses[0].word) == int(logits.argmax())
+    tool.main([f"model={saved}", "format=run", f"output={tmp_path / 'run'}"])
+    assert read_model(tmp_path / "run").vocab.words == trained.text.vocab.words
+    tokenizer.add_tokens(["Sofa"])
+    tokenizer.save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="added after training, such as 'Sofa'"):
+        read_model(saved)
+    (saved / "tokenizer.json").write_text(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    with pytest.raises(CheckpointError, match="not the tokenizer that this program exported"):
+        read_model(saved)
 
 
 def test_a_folder_as_published_in_2019(copy: Path) -> None:
@@ -487,10 +531,15 @@ def test_other_architectures_are_refused(copy: Path, change: dict[str, Any], mes
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("model.safetensors", "pytorch_model.bin"), ("vocab.json", "vocab.json"), ("config.json", "no model in it")],
+    [
+        ("model.safetensors", "pytorch_model.bin"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("config.json", "no model in it"),
+    ],
 )
 def test_missing_and_damaged_files_are_named(copy: Path, name: str, message: str) -> None:
     (copy / name).unlink()
+    (copy / "vocab.json").unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match=message):
         read_model(copy)
     (copy / name).write_bytes(b"{not good")

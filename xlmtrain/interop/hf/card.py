@@ -113,7 +113,7 @@ def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: fl
         f"codes as in training: {case}, {accents}. A sentence is `</s> ... </s>`, as the model was trained. Before "
         f"the export, ids were compared with those of training on {compared}: the same; logits differ by at most "
         f"{difference:.1e}. The rules look at a word's neighbours: pass words that are split already as one line, "
-        '`" ".join(words)`, and find them again by `return_offsets_mapping=True`; `is_split_into_words=True` takes each '
+        '`" ".join(words)`, and find them again by `return_offsets_mapping=True`; `is_split_into_words=True` takes a '
         "word for a whole line and splits `3.` and `Dr.`."
     )
 

@@ -32,7 +32,7 @@ class XLMFillMask(FillMaskPipeline):
         pipeline.lang = lang
         return pipeline
 
-    def get_target_ids(self, targets: str | list[str], *_: Any) -> np.ndarray:  # type: ignore[override]
+    def get_target_ids(self, targets: str | list[str], *_: Any) -> np.ndarray:
         """Return the ids of ``targets``, each a word. Raises ValueError for a word that is not one subword.
 
         transformers looks a target up in the vocabulary, where ``Haus</w>`` is the word, and ``Haus`` a beginning.
@@ -49,7 +49,7 @@ class XLMFillMask(FillMaskPipeline):
             raise ValueError("targets: give at least one word")
         return np.unique(ids)
 
-    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
+    def _forward(self, model_inputs: Any) -> Any:
         language = self.model.config.lang2id[self.lang]
         model_inputs["langs"] = torch.full_like(model_inputs["input_ids"], language)
         return super()._forward(model_inputs)

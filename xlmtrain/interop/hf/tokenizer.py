@@ -13,6 +13,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import regex
@@ -20,6 +21,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.moses import Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
@@ -107,6 +109,37 @@ def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: Tex
     # normalized=True: searched after the rules, which leave a name in one piece only where the symbol is meant.
     tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True, special=True) for name in _NAMED_SPECIALS])
     return tokenizer.to_str()
+
+
+def read_tokenizer_json(path: Path) -> tuple[list[str], list[Code], TextConfig] | None:
+    """Return words in Hugging Face's spelling, codes and text settings of a ``tokenizer.json`` written as above.
+
+    transformers may have saved it again. None if its rules are not those of :func:`tokenizer_json`. Raises ValueError
+    if it has tokens that were added later.
+    """
+    content = read_json(path)
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    model, kinds = content["model"], {step["type"] for step in steps}
+    if not steps or steps[0].get("content") != _ANY_CONTROL or model["end_of_word_suffix"] != END_OF_WORD:
+        return None
+    if added := [token["content"] for token in content["added_tokens"] if token["content"] not in _NAMED_SPECIALS]:
+        raise ValueError(f"{path.name}: has tokens that were added after training, such as {added[0]!r}")
+    words = _in_order(model["vocab"])
+    words[MASK] = SPECIALS[MASK]
+    merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    return words, [Code(*merge, 0) for merge in merges], TextConfig("Lowercase" in kinds, "NFD" in kinds)
+
+
+def read_vocab_json(path: Path) -> list[str]:
+    """Return the words of a ``vocab.json``, in Hugging Face's spelling, by id."""
+    return _in_order(read_json(path))
+
+
+def _in_order(ids: dict[str, int]) -> list[str]:
+    words = sorted(ids, key=ids.__getitem__)
+    if [ids[word] for word in words] != list(range(len(words))) or len(words) < len(SPECIALS):
+        raise ValueError("the ids of the vocabulary are not the numbers from 0 on")
+    return words
 
 
 def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextConfig) -> dict[str, Any]:
