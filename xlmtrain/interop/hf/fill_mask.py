@@ -49,7 +49,7 @@ class XLMFillMask(FillMaskPipeline):
             raise ValueError("targets: give at least one word")
         return np.unique(ids)
 
-    def _forward(self, model_inputs: Any) -> Any:
+    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
         language = self.model.config.lang2id[self.lang]
         model_inputs["langs"] = torch.full_like(model_inputs["input_ids"], language)
         return super()._forward(model_inputs)

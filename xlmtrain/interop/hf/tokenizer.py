@@ -127,7 +127,7 @@ def read_tokenizer_json(path: Path) -> tuple[list[str], list[Code], TextConfig] 
     words = _in_order(model["vocab"])
     words[MASK] = SPECIALS[MASK]
     merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    return words, [Code(*merge, 0) for merge in merges], TextConfig("Lowercase" in kinds, "NFD" in kinds)
+    return words, [Code(left, right, 0) for left, right in merges], TextConfig("Lowercase" in kinds, "NFD" in kinds)
 
 
 def read_vocab_json(path: Path) -> list[str]:
