@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import shutil
 import string
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 import xlmtrain
+from tests.support import programs
 from tests.support.pages import check_page
 from tests.support.tiny import WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
@@ -343,3 +345,21 @@ def test_a_model_is_sent_to_other_processes(model: PretrainedModel, start: str) 
             os._exit(torch.get_num_threads() != 1 or [_answer(model, request) for request in requests] != expected)
     torch.set_num_threads(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_report_is_written_whoever_reads_what_is_printed(run: Path, tmp_path: Path, reads: bool) -> None:
+    """Into a pipe in ASCII, whose reader has left, as ``head`` does, or reads to the end."""
+    mine, theirs = os.pipe()
+    copied = shutil.copytree(run, tmp_path / "größe")
+    if not reads:
+        os.close(mine)
+    program = programs.run(
+        programs.script("report"), f"run={copied}", stdout=theirs, environment={"PYTHONIOENCODING": "ascii:strict"}
+    )
+    os.close(theirs)
+    assert program.stderr == ""
+    check_page((copied / "report.html").read_text(encoding="utf-8"))
+    if reads:
+        with os.fdopen(mine, encoding="ascii") as printed:
+            assert "gr\\xf6\\xdfe/report.html" in printed.read()

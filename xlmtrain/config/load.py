@@ -31,6 +31,7 @@ from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.config.yaml_files import check_yaml
 from xlmtrain.errors import ConfigError, UserError
+from xlmtrain.runtime.process import tolerate_any_reader
 
 # Beside the package: the programs run from a checkout.
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -198,7 +199,11 @@ def from_json(schema: type[T], values: dict[str, Any]) -> T:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback."""
+    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback.
+
+    Every program runs inside. Output may be in any encoding, and its reader may leave.
+    """
+    tolerate_any_reader()
     try:
         yield
     except KeyboardInterrupt:

@@ -20,8 +20,8 @@ MASK_IN_TEXT = "<mask>"
 class TextPipeline:
     """The steps of preparation for one line at a time. A language's tokenizer is built on its first use.
 
-    Any number of threads and forked processes may use it, and it can be pickled. A tokenizer changes its caches, so each
-    call has one to itself; there are as many as there were calls at the same time.
+    Any number of threads and forked processes may use it, and it can be pickled. A tokenizer changes its caches, so
+    each call has one to itself; there are as many as there were calls at the same time.
     """
 
     def __init__(self, settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> None:
