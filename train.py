@@ -95,7 +95,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         train_step = TrainStep(config, parallel, optimizer, precision, distributed)
 
     with open_run(config, dataset, distributed) as run:
-        saved = resume(store, model, optimizer, train_step.scaler, distributed)
+        with explain_oom(*model_advice()):
+            saved = resume(store, model, optimizer, train_step.scaler, distributed)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
         for line in [*notes, *summarize(config, dataset, loader, model, precision, distributed)]:
             log.info(line)
