@@ -95,7 +95,7 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
-    counts, provenance = bundle.vocab.counts.tolist(), asdict(bundle.provenance)
+    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
     write_json(folder / EXTRA, {"text": asdict(bundle.text), "counts": counts, "provenance": provenance})
     if not tokenizer:
         return
