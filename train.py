@@ -95,7 +95,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         train_step = TrainStep(config, parallel, optimizer, precision, distributed)
 
     with open_run(config, dataset, distributed) as run:
-        saved = resume(store, train_step)
+        with explain_oom(*model_advice()):
+            saved = resume(store, train_step)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
         for line in [*notes, *summarize(config, dataset, loader, train_step)]:
             log.info(line)

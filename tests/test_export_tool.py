@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import resource
 import signal
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,9 +18,10 @@ import torch
 
 from tests.support import programs
 from tests.support.programs import Call, script
+from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import assert_same_weights, train_alone
-from tools import export
+from tools import checkpoint, export, report
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
@@ -254,3 +257,36 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeyp
     assert settings == [field.name for field in fields(export.ExportOptions)]
     for name in export.ExportFormat:
         assert f"format={name.value} " in "\n".join(lines)
+
+
+def test_nothing_that_is_given_away_names_the_user_or_the_machine(
+    own_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name of the user, directories, the host and a secret of the environment, also inside binary files."""
+    home = tmp_path / "home" / "planted-user"
+    home.mkdir(parents=True)
+    for name, value in {"HOME": str(home), "USER": "planted-user", "API_TOKEN": "planted-secret"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("socket.gethostname", lambda: "planted-host")
+    monkeypatch.setattr("platform.node", lambda: "planted-host")
+    data, run, given = home / "data", home / "study", tmp_path / "given"
+    own_dataset.rename(data)
+    train_alone(tiny_config(run, data, {"train.steps": 5}))
+    assert "planted-user" in (run / "config.json").read_text()  # the run directory is the user's own
+    forms = {"run": "run", "xlm": "model.pth", "vectors": "words.vec", "projector": "projector"}
+    if importlib.util.find_spec("transformers"):
+        forms["hf"] = "hf"
+    for form, name in forms.items():
+        export.main([f"model={run}", f"format={form}", f"output={given / name}"])
+    report.main([f"run={run}", f"output={given / 'report.html'}"])
+    checkpoint.main(["average", f"run={run}", "last=1", f"output={given / 'mean'}"])
+    capsys.readouterr()
+    files = [path for path in given.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        content = path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                content += b"".join(map(archive.read, archive.namelist()))
+        for planted in (b"planted-", str(tmp_path).encode(), str(REPOSITORY).encode(), sys.prefix.encode()):
+            assert planted not in content, path

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import os
+import random
+import shutil
+import string
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import xlmtrain
+from tests.support import programs
 from tests.support.pages import check_page
-from tests.support.tiny import WORDS, tiny_config
+from tests.support.tiny import WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
 from tools import evaluate as evaluate_tool
 from xlmtrain.config.schema import Pooling
@@ -281,3 +290,76 @@ def test_wrong_arguments_are_refused(model: PretrainedModel, run: Path, monkeypa
         load(None)  # type: ignore[arg-type]
     monkeypatch.setenv("HOME", str(run.parent))
     assert load(f"~/{run.name}").languages == model.languages
+
+
+def _requests(count: int) -> list[tuple[str, str]]:
+    """Sentences of several lengths and both languages; some have words that only one request has."""
+    draw = random.Random(3)
+    letters = {"de": string.ascii_letters[:WORDS], "en": string.ascii_letters[WORDS : 2 * WORDS]}
+    made = []
+    for number in range(count):
+        lang = draw.choice(["de", "en"])
+        words = [draw.choice(letters[lang]) for _ in range(draw.randint(1, 9))] + [f"x{number}."] * draw.randint(0, 1)
+        made.append((lang, f"{' '.join(words)} <mask>"))
+    return made
+
+
+def _answer(model: PretrainedModel, request: tuple[str, str]) -> tuple[list[str], list[str], list[float], float]:
+    lang, sentence = request
+    guesses = model.fill_mask(sentence, lang)[0]
+    vector = model.embed([sentence], lang)[0]
+    return model.tokenize(sentence, lang), [g.word for g in guesses], [g.probability for g in guesses], float(vector[0])
+
+
+def test_threads_and_asyncio_get_the_answers_of_one_thread(run: Path, model: PretrainedModel) -> None:
+    requests = _requests(400)
+    expected = [_answer(model, request) for request in requests]
+    shared, interval = load(run), sys.getswitchinterval()
+
+    async def serve(pool: ThreadPoolExecutor) -> list[object]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(pool, _answer, shared, request) for request in requests))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(partial(_answer, shared), requests)) == expected
+            assert asyncio.run(serve(pool)) == expected
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("start", ["forkserver", "fork"])
+def test_a_model_is_sent_to_other_processes(model: PretrainedModel, start: str) -> None:
+    """Pickled for the first; inherited by the second, while a thread of the parent has the tokenizer."""
+    requests = _requests(20)
+    expected = [_answer(model, request) for request in requests]
+    if start == "forkserver":
+        with ProcessPoolExecutor(2, mp_context=forkserver()) as pool:
+            assert list(pool.map(partial(_answer, model), requests, timeout=120)) == expected
+        return
+    torch.set_num_threads(2)
+    with model.text._tokenizer("de"):
+        child = os.fork()
+        if not child:  # with two threads it could wait for one of the parent's
+            os._exit(torch.get_num_threads() != 1 or [_answer(model, request) for request in requests] != expected)
+    torch.set_num_threads(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_report_is_written_whoever_reads_what_is_printed(run: Path, tmp_path: Path, reads: bool) -> None:
+    """Into a pipe in ASCII, whose reader has left, as ``head`` does, or reads to the end."""
+    mine, theirs = os.pipe()
+    copied = shutil.copytree(run, tmp_path / "größe")
+    if not reads:
+        os.close(mine)
+    program = programs.run(
+        programs.script("report"), f"run={copied}", stdout=theirs, environment={"PYTHONIOENCODING": "ascii:strict"}
+    )
+    os.close(theirs)
+    assert program.stderr == ""
+    check_page((copied / "report.html").read_text(encoding="utf-8"))
+    if reads:
+        with os.fdopen(mine, encoding="ascii") as printed:
+            assert "gr\\xf6\\xdfe/report.html" in printed.read()

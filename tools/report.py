@@ -68,10 +68,10 @@ def main(argv: list[str]) -> None:
     loaded = [RunData(Path(run)) for run in options.run]
     runs = [(run, view(run, options.cloze_lang, options.words)) for run in loaded]
     text = report_page(runs)
-    for run, views in runs:
-        print(summary(run, views))
     output = options.output if options.output is not None else loaded[0].path / "report.html"
     replace_file("output", output, text, is_report)
+    for run, views in runs:
+        print(summary(run, views))
     print(f"report: {output}")
     if options.images:
         for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):

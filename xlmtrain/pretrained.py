@@ -8,10 +8,12 @@ model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,7 +62,7 @@ class PretrainedModel:
 
     Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
     DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so there
-    are no masks to fill.
+    are no masks to fill. A model may be used by many threads at once, pickled, and inherited by forked processes.
     """
 
     def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
@@ -68,6 +70,7 @@ class PretrainedModel:
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self.device = torch.device(device)
         self._max_positions = bundle.config.max_positions
+        _limit_forked_processes()
 
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
@@ -204,6 +207,13 @@ def load(
         raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
     bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
     return PretrainedModel(bundle, device)
+
+
+@cache
+def _limit_forked_processes() -> None:
+    """Let forked processes compute with one thread: they lack the parent's OpenMP threads, and would wait for them."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def _enum_value(choices: type[E], name: str, value: E | str) -> E:

@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.tiny import run_processes, tiny_config
+from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import checkpoint, records, status, train_alone, train_on
-from xlmtrain.config.schema import Config
+from xlmtrain.config.load import user_errors
+from xlmtrain.config.schema import Config, Precision
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.validation import validation_sets
 from xlmtrain.errors import DeviceOutOfMemory, UserError
+from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.model import language_model
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import explain_oom, model_advice, step_advice
@@ -81,6 +87,31 @@ def test_a_model_that_does_not_fit(tiny_dataset: Path, tmp_path: Path, monkeypat
     with pytest.raises(DeviceOutOfMemory, match=r"the model and its optimizer state .*: train\.sharding=full"):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
     assert not (tmp_path / "run").exists()
+
+
+def test_logits_of_an_evaluation_are_made_in_parts(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"data.clm": {"de": 1.0}, "evaluate.batch_tokens": 4096}
+    config, dataset = tiny_config("run", tiny_dataset, changes), Dataset(tiny_dataset)
+    torch.manual_seed(0)
+    model, sizes = LanguageModel(config.model, len(dataset.vocab), 2), []
+    model.head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    sets = validation_sets(config, dataset)
+    whole = evaluate(model, sets, Precision.fp32, ALONE)
+    assert max(sizes) > 2000
+    monkeypatch.setattr(language_model, "MOST_LOGITS", 2000)
+    sizes.clear()
+    parts = evaluate(model, sets, Precision.fp32, ALONE)
+    assert max(sizes) <= 2000
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_every_program_explains_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, user_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 1 GiB")
+    assert ended.value.code == 7
+    assert "(CUDA out of memory. Tried to allocate 2.00 GiB): take a smaller batch" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="a bug"), user_errors():
+        raise RuntimeError("a bug")
 
 
 def end_of(distributed: Distributed, config: Config, action: str) -> tuple[int | None, str]:

@@ -30,7 +30,8 @@ from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.config.yaml_files import check_yaml
-from xlmtrain.errors import ConfigError, UserError
+from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError
+from xlmtrain.runtime.process import tolerate_any_reader
 
 # Beside the package: the programs run from a checkout.
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -198,7 +199,11 @@ def from_json(schema: type[T], values: dict[str, Any]) -> T:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback."""
+    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback.
+
+    Every program runs inside. Output may be in any encoding, and its reader may leave.
+    """
+    tolerate_any_reader()
     try:
         yield
     except KeyboardInterrupt:
@@ -207,6 +212,12 @@ def user_errors() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports it
+            raise
+        advice = "take a smaller batch, or device=cpu"
+        print(f"error: out of memory ({'. '.join(str(error).split('. ')[:2])}): {advice}", file=sys.stderr)
+        raise SystemExit(DeviceOutOfMemory.exit_code) from None
 
 
 def _program() -> str:

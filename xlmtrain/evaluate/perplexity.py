@@ -67,8 +67,8 @@ def _count(
             break
         batch = batch.to(distributed.device)
         with autocast(precision, distributed.device):
-            logits = model.logits(batch)
-        loss += F.cross_entropy(logits, batch.targets, reduction="sum")
-        hits += (logits.argmax(dim=1) == batch.targets).sum()
+            for logits, expected in model.logits_in_parts(batch):
+                loss += F.cross_entropy(logits, expected, reduction="sum")
+                hits += (logits.argmax(dim=1) == expected).sum()
         targets += len(batch.targets)
     return loss.item(), hits.item(), float(targets)

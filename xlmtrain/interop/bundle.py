@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 
+from xlmtrain.config.manual import key_paths
 from xlmtrain.config.old_names import current_metric, current_settings
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
@@ -47,6 +49,22 @@ class Provenance:
             stored.get("corpora", {}),
             {current_metric(name): value for name, value in metrics.items()},
         )
+
+    def public(self) -> dict[str, Any]:
+        """Return the fields as JSON to give away, without paths and other text of the user's machine."""
+        words = {key for key, kind in key_paths(Config).items() if isinstance(kind, type) and issubclass(kind, Enum)}
+        return {**asdict(self), "source": "", "settings": _numbers(self.settings, words)}
+
+
+def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> dict[str, Any]:
+    """Return the settings that are numbers or have a few possible values, ``words``; never a text."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found[name] = _numbers(value, words, f"{prefix}{name}.")
+        elif isinstance(value, (bool, int, float)) or prefix + name in words:
+            found[name] = value
+    return found
 
 
 def trained_causally(settings: Mapping[str, Any]) -> bool:

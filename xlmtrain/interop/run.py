@@ -100,7 +100,7 @@ def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     Raises DataError as :func:`write_vocab`.
     """
     source, step = bundle.provenance.source, bundle.provenance.step
-    settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": source}
+    settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": True}
     write_json(directory / "config.json", settings)
     write_vocab(bundle.vocab, directory, source)
     if bundle.codes:

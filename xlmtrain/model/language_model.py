@@ -5,6 +5,7 @@ Letters: B rows, T positions, N targets, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,10 @@ from xlmtrain.model.kernels.tied_embedding import tied_embedding
 
 if TYPE_CHECKING:
     from xlmtrain.data.batch import Batch
+
+
+MOST_LOGITS = 1 << 28
+"""Logits in one piece in evaluation: 1 GiB."""
 
 
 class LanguageModel(nn.Module):
@@ -35,6 +40,16 @@ class LanguageModel(nn.Module):
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return logits (N, V) in fp32 at the batch's N targets only: the output layer is half of the work."""
         return self.head(*self._at_targets(batch)).float()
+
+    def logits_in_parts(self, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield logits (n, V) in fp32 and their targets (n,), at most ``MOST_LOGITS`` numbers at a time.
+
+        For evaluation: CLM on 32,768 tokens with a vocabulary of 60,000 would make 8 GB of logits in one piece.
+        """
+        hidden, matrix = self._at_targets(batch)
+        rows = max(1, MOST_LOGITS // self.vocab_size)
+        for part, targets in zip(hidden.split(rows), batch.targets.split(rows)):
+            yield self.head(part, matrix).float(), targets
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""

@@ -20,6 +20,14 @@ _SAMPLES = "samples/"
 _TEXT = "/text_summary"
 
 
+_DIRECTORIES = re.compile(r"(?:(?<=^)|(?<=[\s=:'\"(\[{,]))(?:~|\.{0,2})?/(?:[^\s/:;,'\"]+/)*(?=[^\s/])")
+
+
+def without_directories(text: str) -> str:
+    """Return ``text`` with the last part only of each path, as reports are passed on; ``a/b`` is not taken for one."""
+    return _DIRECTORIES.sub("", text)
+
+
 class RunData:
     """The content of a run directory. Raises CheckpointError for a directory that no training wrote."""
 
@@ -35,6 +43,14 @@ class RunData:
         self.status = read_json(path / "status.json")
         self.monitor = RunMonitor(path)
         self.settings, self.header, self.vocab = self.monitor.settings, self.monitor.header, self.monitor.vocab
+
+    @property
+    def shown_settings(self) -> dict[str, Any]:
+        """The settings as a report shows them: without directories, which may name the user and the machine."""
+        return {
+            key: without_directories(str(value)) if isinstance(value, (str, list, dict)) else value
+            for key, value in self.settings.items()
+        }
 
     @property
     def last(self) -> dict[str, Any]:
@@ -70,7 +86,9 @@ class RunData:
         """Return the problems of the run."""
         found = self.monitor.diagnose(self.records)
         if self.status.get("status") == "failed":
-            found.insert(0, Finding(f"The run ended with an error: {self.status.get('reason', '')}"))
+            found.insert(
+                0, Finding(f"The run ended with an error: {without_directories(self.status.get('reason', ''))}")
+            )
         return found
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ except ImportError:
     fastBPE = None
 
 END_OF_WORD = "</w>"
+_LOADING = threading.Lock()  # stderr is the whole process's
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Bpe:
         """``codes``: a file. Raises DataError if it is malformed, or if the fastBPE package is missing."""
         require_fastbpe()
         read_codes(codes)  # fastBPE kills the process on a malformed file
-        with _silent_stderr():
+        with _LOADING, _silent_stderr():
             self._apply = fastBPE.fastBPE(str(codes)).apply
 
     def segment(self, word: str) -> list[str]:

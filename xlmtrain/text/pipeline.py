@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +18,18 @@ MASK_IN_TEXT = "<mask>"
 
 
 class TextPipeline:
-    """The steps of preparation for one line at a time. A language's tokenizer is built on its first use."""
+    """The steps of preparation for one line at a time. A language's tokenizer is built on its first use.
+
+    Any number of threads and forked processes may use it, and it can be pickled. A tokenizer changes its caches, so
+    each call has one to itself; there are as many as there were calls at the same time.
+    """
 
     def __init__(self, settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> None:
         """``codes``: empty for a model imported without codes, which cannot split raw text into subwords."""
         self.vocab = vocab
-        self._tokenizer = cache(lambda language: Tokenizer(language, settings))
+        self._settings, self._codes = settings, codes
         self._bpe = None
+        self._idle: dict[str, deque[Tokenizer]] = {}
         if codes:
             with TemporaryDirectory() as directory:  # fastBPE reads a file only
                 path = Path(directory) / "codes"
@@ -40,12 +46,12 @@ class TextPipeline:
                 "the model has no BPE codes, so it cannot split raw text into subwords; import it again with "
                 "codes=FILE, the codes that its data was prepared with"
             )
-        tokenize = self._tokenizer(language)
         # Tokenization looks at a word's neighbours, so an ordinary word stands for the mask meanwhile.
         placeholder = "maskhere"
-        while placeholder in tokenize(line):
-            placeholder += "x"
-        words = tokenize(line.replace(MASK_IN_TEXT, f" {placeholder} "))
+        with self._tokenizer(language) as tokenize:
+            while placeholder in tokenize(line):
+                placeholder += "x"
+            words = tokenize(line.replace(MASK_IN_TEXT, f" {placeholder} "))
         segment = self._bpe.segment
         segmented = ([SPECIALS[MASK]] if word == placeholder else segment(word) for word in words)
         return [subword for subwords in segmented for subword in subwords]
@@ -53,3 +59,17 @@ class TextPipeline:
     def ids(self, line: str, language: str) -> list[int]:
         """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
+
+    @contextmanager
+    def _tokenizer(self, language: str) -> Iterator[Tokenizer]:
+        """Lend an idle tokenizer, or a new one. After an exception it is not used again: its caches may be torn."""
+        idle = self._idle.setdefault(language, deque())
+        try:
+            tokenizer = idle.pop()
+        except IndexError:
+            tokenizer = Tokenizer(language, self._settings)
+        yield tokenizer
+        idle.append(tokenizer)
+
+    def __reduce__(self) -> tuple[type[TextPipeline], tuple[TextConfig, Sequence[Code], Vocab]]:
+        return TextPipeline, (self._settings, self._codes, self.vocab)

@@ -34,6 +34,7 @@ from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import UNK, Vocab
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers package is not installed")
 
 SENTENCES = {
     "de": ["Die Katze schläft.", "Das ist am 3. Oktober z. B. so!", "„Ja“, sagte er"],
@@ -268,6 +269,49 @@ def test_what_transformers_saves_is_read_too(written: Path, tmp_path: Path) -> N
     assert same(read_model(tmp_path), model_of(["de", "en"]))
 
 
+@pytest.mark.parametrize("text", [TextConfig(), TextConfig(lowercase=True), TextConfig(True, True)])
+@pytest.mark.parametrize("home", ["", "en"])
+def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: TextConfig, home: str) -> None:
+    """Also after training there: symbols that the vocabulary does not list then have embeddings of their own."""
+    exported, saved = tmp_path / "exported", tmp_path / "saved"
+    exported.mkdir()
+    write_hf_folder(model_of(["de", "en"], text), exported)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(exported / home)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported, subfolder="en")
+    theirs.save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="save the tokenizer into the folder, too"):
+        read_model(saved)
+    tokenizer.save_pretrained(saved)
+    assert not (saved / "vocab.json").exists()
+    read, expected = read_model(saved), read_model(exported / home)
+    assert same(replace(read, vocab=expected.vocab), expected)  # the counts are lost
+    assert read.vocab.words == expected.vocab.words
+    with torch.no_grad():
+        theirs.transformer.embeddings.weight[len(read.vocab) :] += 0.5
+    theirs.save_pretrained(saved, max_shard_size="5KB")
+    assert len(list(saved.glob("model-*.safetensors"))) > 1
+    (saved / "model.safetensors").unlink()
+    trained = xlmtrain.load(saved)
+    for sentence in ("so wever <mask>", "Die Katze ist höher <mask>"):
+        inputs = tokenizer(sentence, return_tensors="pt")
+        assert inputs["input_ids"][0, 1:-1].tolist() == trained.text.ids(sentence, "en")
+        langs = {"langs": torch.ones_like(inputs["input_ids"])} if not home else {}
+        with torch.no_grad():
+            logits = theirs.eval()(**inputs, **langs).logits[0, inputs["input_ids"][0] == 5]
+        guesses = trained.fill_mask(sentence, "en", k=1)[0]
+        assert guesses[0].probability == pytest.approx(float(logits.softmax(-1).max()), rel=1e-4)
+        assert trained.text.vocab.id(guesses[0].word) == int(logits.argmax())
+    tool.main([f"model={saved}", "format=run", f"output={tmp_path / 'run'}"])
+    assert read_model(tmp_path / "run").vocab.words == trained.text.vocab.words
+    tokenizer.add_tokens(["Sofa"])
+    tokenizer.save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="added after training, such as 'Sofa'"):
+        read_model(saved)
+    (saved / "tokenizer.json").write_text(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    with pytest.raises(CheckpointError, match="not the tokenizer that this program exported"):
+        read_model(saved)
+
+
 def test_a_folder_as_published_in_2019(copy: Path) -> None:
     """Without our file and our tokenizer: the names of the early versions, and their lower-casing by default."""
     model, tmp_path = model_of(["de", "en"]), copy
@@ -457,6 +501,44 @@ def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> 
         tool.main([f"model={moved}", "format=hf", f"output={tmp_path / 'out'}"])
 
 
+@pytest.mark.parametrize("languages", [["de", "en"], ["de"]])
+def test_targets_are_words_not_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: list[str]) -> None:
+    write_hf_folder(model_of(languages), tmp_path)
+    expected = {g.word: g.probability for g in xlmtrain.load(tmp_path).fill_mask("so <mask>", "de", k=99)[0]}
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fill_mask", raising=False)
+    ours = __import__("fill_mask").XLMFillMask.from_pretrained(str(tmp_path), "de")
+    for targets in ("e", ["e"], ["e", "so", "e"]):
+        guesses = ours("so <mask>", targets=targets)
+        assert {guess["token_str"] for guess in guesses} == set(targets)
+        for guess in guesses:
+            assert guess["score"] == pytest.approx(expected[guess["token_str"]], rel=1e-4)
+    for bad in (["Katze"], ["q"], [" "], []):
+        with pytest.raises(ValueError, match="targets: "):
+            ours("so <mask>", targets=bad)
+    # As the card says: transformers' own takes entries of the vocabulary.
+    home = tmp_path / "de" if len(languages) > 1 else tmp_path
+    stock = transformers.pipeline("fill-mask", model=str(home))("so <mask>", targets=["e", "e</w>"])
+    assert {guess["token_str"]: guess["score"] for guess in stock} == pytest.approx(
+        {"e": expected["e"], "e@@": expected["e@@"]}, rel=1e-4
+    )
+
+
+def test_words_that_are_split_already_are_joined_and_found_again(written: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(written / "de")
+    words = ["Am", "3.", "Oktober", "kam", "<mask>", "am", "Dr.", "so", "."]
+    line = " ".join(words)
+    encoded = tokenizer(line, return_offsets_mapping=True, add_special_tokens=False)
+    known = len(model_of(["de"]).vocab)
+    ids = [i if i < known else UNK for i in encoded["input_ids"]]
+    assert ids == model_of(["de"]).pipeline().ids(line, "de")
+    found = [line[:start].count(" ") for start, _ in encoded["offset_mapping"]]
+    assert sorted(set(found)) == list(range(len(words)))
+    tokens = {word: [token for token, i in zip(encoded.tokens(), found) if words[i] == word] for word in words}
+    assert tokens["3."] == ["<unk>", ".</w>"]  # as a line of its own it would be 3</w> .</w>
+    assert tokens["<mask>"] == ["<mask>"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -478,10 +560,15 @@ def test_other_architectures_are_refused(copy: Path, change: dict[str, Any], mes
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("model.safetensors", "pytorch_model.bin"), ("vocab.json", "vocab.json"), ("config.json", "no model in it")],
+    [
+        ("model.safetensors", "pytorch_model.bin"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("config.json", "no model in it"),
+    ],
 )
 def test_missing_and_damaged_files_are_named(copy: Path, name: str, message: str) -> None:
     (copy / name).unlink()
+    (copy / "vocab.json").unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match=message):
         read_model(copy)
     (copy / name).write_bytes(b"{not good")

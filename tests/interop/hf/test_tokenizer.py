@@ -146,10 +146,22 @@ def test_back_to_text(small: Small) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=False) == f"</s> <mask> {words} </s>"
 
 
+def test_a_prefix_alone_is_shown_as_a_prefix(small: Small) -> None:
+    tokenizer, vocab = small.tokenizer("de"), small.tokenizer("de").get_vocab()
+    prefix = next(word for word in vocab if len(word) > 2 and f"{word}</w>" in vocab and word.isalpha())
+    assert tokenizer.decode([vocab[prefix]]) == f"{prefix}@@"
+    assert tokenizer.decode([vocab[f"{prefix}</w>"]]) == prefix
+    assert tokenizer.decode([vocab[prefix], vocab[f"{prefix}</w>"]]) == prefix + prefix
+
+
 def test_offsets_lie_in_the_text_and_in_order(small: Small) -> None:
     tokenizer = small.tokenizer("de")
     encoding = tokenizer.encode("Er  rief: „So.“")
     assert encoding.offsets[1:-1][0][0] == 0
+    for line in ["(<mask>) am 3. Mai", "<mask><mask>, ( z.B. <mask>", "<pad>", *small.lines["de"]]:
+        encoding = tokenizer.encode(line, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.tokens, encoding.offsets):
+            assert line[start:end] == token.removesuffix("</w>") or token in (",</w>", '"</w>', "<unk>"), line
     for line in hard_lines(300):
         offsets = tokenizer.encode(line, add_special_tokens=False).offsets
         assert all(0 <= start <= end <= len(line) for start, end in offsets), line

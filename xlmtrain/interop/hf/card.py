@@ -38,6 +38,9 @@ logits = model(**inputs).logits  # those at position t predict the token at t + 
 ```
 
 `generate` appends `<mask>` to the input of every XLM model, which a causal model was not trained on: use the logits."""
+_PIPELINE = """`fill_mask.py` has a pipeline that passes the language and takes words as `targets`:
+`XLMFillMask.from_pretrained("{name}", "{lang}")("{example}", targets=[...])`. For transformers' own, `targets` are
+entries of the vocabulary: `Haus</w>` is the word, `Haus` the beginning of longer words, shown as `Haus@@`."""
 _EXAMPLES = {"de": "Die Katze <mask> auf dem Sofa.", "en": "The cat is <mask> on the sofa."}
 _RECIPE = {
     "data": ("mlm", "tlm", "clm", "sampling_alpha", "sequence_length"),
@@ -84,15 +87,16 @@ def _use(bundle: PretrainedBundle, name: str) -> str:
     if bundle.causal:
         code = _USE_CAUSAL.format(folder=f"{name}/{lang}" if several else name, example=example.partition(" <mask>")[0])
         note = f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."
-    else:
-        code = (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
+        return f"{code}\n\n{note}" if several else code
+    code = (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
+    parts = [code, *[_PIPELINE.format(name=name, lang=lang, example=example)] * bool(bundle.codes)]
+    if several:
         ids = ", ".join(f"{language} = {i}" for i, language in enumerate(bundle.languages))
-        note = (
-            f"Language ids: {ids}. `fill_mask.py` has a pipeline that passes them: "
-            f'`XLMFillMask.from_pretrained("{name}", "{lang}")("{example}")`. The tokenizer in the folder itself has '
-            f"the rules of {bundle.languages[0]}, those in the subfolders the rules of their language."
+        parts.append(
+            f"Language ids: {ids}. The tokenizer in the folder itself has the rules of {bundle.languages[0]}, those in "
+            "the subfolders the rules of their language."
         )
-    return f"{code}\n\n{note}" if several else code
+    return "\n\n".join(parts)
 
 
 def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: float) -> str:
@@ -108,7 +112,9 @@ def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: fl
         f"Raw text goes in: the tokenizer normalizes punctuation, applies Moses' rules and {len(bundle.codes):,} BPE "
         f"codes as in training: {case}, {accents}. A sentence is `</s> ... </s>`, as the model was trained. Before "
         f"the export, ids were compared with those of training on {compared}: the same; logits differ by at most "
-        f"{difference:.1e}."
+        f"{difference:.1e}. The rules look at a word's neighbours: pass words that are split already as one line, "
+        '`" ".join(words)`, and find them again by `return_offsets_mapping=True`; `is_split_into_words=True` takes a '
+        "word for a whole line and splits `3.` and `Dr.`."
     )
 
 

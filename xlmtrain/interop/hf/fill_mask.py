@@ -1,4 +1,4 @@
-"""A fill-mask pipeline that passes the language id, which transformers' own pipeline does not.
+"""A fill-mask pipeline that passes the language id and reads ``targets`` as words, unlike transformers' own.
 
 Exported folders contain a copy of this file as ``fill_mask.py``. It needs nothing but transformers.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, FillMaskPipeline
 
 
 class XLMFillMask(FillMaskPipeline):
-    """FillMaskPipeline for a model with language embeddings.
+    """FillMaskPipeline for a model with language embeddings and a vocabulary of subwords.
 
-    XLMFillMask.from_pretrained("folder", "de")("Die Katze <mask> auf dem Sofa.")
+    XLMFillMask.from_pretrained("folder", "de")("Die Katze <mask> auf dem Sofa.", targets=["liegt", "sitzt"])
     """
 
     lang: str
@@ -25,10 +26,28 @@ class XLMFillMask(FillMaskPipeline):
         model = AutoModelForMaskedLM.from_pretrained(folder)
         if lang not in model.config.lang2id:
             raise ValueError(f"lang={lang!r}: the model knows {', '.join(model.config.lang2id)}")
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, subfolder=lang)
+        # A model of one language has no subfolders.
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, subfolder=lang if len(model.config.lang2id) > 1 else "")
         pipeline = cls(model=model, tokenizer=tokenizer, **options)
         pipeline.lang = lang
         return pipeline
+
+    def get_target_ids(self, targets: str | list[str], *_: Any) -> np.ndarray:
+        """Return the ids of ``targets``, each a word. Raises ValueError for a word that is not one subword.
+
+        transformers looks a target up in the vocabulary, where ``Haus</w>`` is the word, and ``Haus`` a beginning.
+        """
+        tokenizer: Any = self.tokenizer
+        ids = []
+        for word in [targets] if isinstance(targets, str) else targets:
+            found = tokenizer(word, add_special_tokens=False)["input_ids"]
+            if len(found) != 1 or found[0] == tokenizer.unk_token_id:
+                pieces = " ".join(tokenizer.convert_ids_to_tokens(found))
+                raise ValueError(f"targets: {word!r} is not one subword of the vocabulary, but {pieces!r}")
+            ids += found
+        if not ids:
+            raise ValueError("targets: give at least one word")
+        return np.unique(ids)
 
     def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
         language = self.model.config.lang2id[self.lang]

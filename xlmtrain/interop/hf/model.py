@@ -6,7 +6,7 @@ embedding. Both give the same logits.
 
 config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
 README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
-fill_mask.py                                a pipeline that passes the language
+fill_mask.py                                a pipeline that passes the language and takes words as targets
 xlmtrain.json                               text settings, counts, provenance, a fingerprint of what determines ids
 de/ en/                                     one language each, with files of the same names
 """
@@ -29,7 +29,14 @@ from xlmtrain.config.schema import Activation
 from xlmtrain.data.format import fingerprint
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
-from xlmtrain.interop.hf.tokenizer import hf_words, out_of_vocab_merges, tokenizer_config, tokenizer_json
+from xlmtrain.interop.hf.tokenizer import (
+    hf_words,
+    out_of_vocab_merges,
+    read_tokenizer_json,
+    read_vocab_json,
+    tokenizer_config,
+    tokenizer_json,
+)
 from xlmtrain.interop.xlm.conversion import (
     BIAS,
     EMBEDDINGS,
@@ -73,8 +80,8 @@ def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
         for (language, tokenizer), vector in zip(tokenizers.items(), table):
             merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
-        if not bundle.causal:
-            shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
+    if bundle.codes and not bundle.causal:
+        shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
 def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
@@ -92,7 +99,7 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
-    counts, provenance = bundle.vocab.counts.tolist(), asdict(bundle.provenance)
+    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
     text = asdict(bundle.text)
     mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
     write_json(folder / EXTRA, {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark})
@@ -157,22 +164,24 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
     try:
         settings = read_json(path / "config.json")
         _check_architecture(settings)
-        file = path / "model.safetensors"
-        stored = load_file(file) if file.is_file() else read_checkpoint_file(path / "pytorch_model.bin")
-        weights = {name.removeprefix("transformer."): t.float() for name, t in stored.items()}
+        files = sorted(path.glob("model*.safetensors"))  # transformers divides large models
+        parts = map(load_file, files) if files else [read_checkpoint_file(path / "pytorch_model.bin")]
+        weights = {name.removeprefix("transformer."): t.float() for part in parts for name, t in part.items()}
         extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
         languages = sorted(settings["lang2id"], key=settings["lang2id"].__getitem__)
         params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
         tied = settings.get("tie_word_embeddings", True)
         config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
-        vocab, codes = _vocab(path, extra.get("counts")), _codes(path / "merges.txt")
-        # Neither version 0.1.0 nor transformers writes a fingerprint.
-        if "fingerprint" in extra and extra["fingerprint"] != _fingerprint(vocab, codes, extra["text"], languages):
-            raise ValueError(
-                f"vocab.json, merges.txt, the languages in config.json or the text settings in {EXTRA} are not those "
-                "that the model was exported with; export it again"
-            )
-        # Rows behind the vocabulary are those of unlisted symbols.
+        words, codes, text = _read_tokenizer(path)
+        if "fingerprint" in extra:  # neither version 0.1.0 nor transformers writes one
+            exported = _vocab(words[: len(extra["counts"])], extra["counts"])
+            if extra["fingerprint"] != _fingerprint(exported, codes, extra["text"], languages):
+                raise ValueError(
+                    f"vocabulary, merges, the languages in config.json or the text settings in {EXTRA} are not those "
+                    "that the model was exported with; export it again"
+                )
+        words = words[: _listed(weights, len(words))]
+        vocab = _vocab(words, extra.get("counts", []))
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
         ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
@@ -183,7 +192,8 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         raise CheckpointError(f"{path}: incomplete or damaged ({error})") from None
     # Version 0.1.0 wrote causal=false for every model.
     causal = settings.get("causal") is True or trained_causally(provenance.settings)
-    return PretrainedBundle(config, languages, vocab, ours, _text_config(path, extra), codes, provenance, causal)
+    text = TextConfig(**extra["text"]) if "text" in extra else text
+    return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
 
 
 def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], languages: Sequence[str]) -> str:
@@ -203,20 +213,39 @@ def _check_architecture(settings: dict[str, Any]) -> None:
             raise ValueError(f"config.json: {key} is {value!r}, only {fixed[key]!r} can be read")
 
 
-def _vocab(path: Path, counts: list[int] | None) -> Vocab:
-    """Read ``vocab.json``: ``word</w>`` becomes ``word``, ``part`` becomes ``part@@``."""
-    ids = read_json(path / "vocab.json")
-    words = sorted(ids, key=ids.__getitem__)
-    if tuple(words[: len(SPECIALS)]) != SPECIALS or [ids[word] for word in words] != list(range(len(words))):
-        raise ValueError(f"vocab.json: not ids from 0 on, {len(SPECIALS)} special symbols first")
-    ours = [
-        word.removesuffix(END_OF_WORD) if word.endswith(END_OF_WORD) else word + CONTINUATION
-        for word in words[len(SPECIALS) :]
-    ]
-    counts = (counts or [0] * len(words))[len(SPECIALS) :]
-    if len(counts) != len(ours):
-        raise ValueError(f"{EXTRA}: {len(counts)} counts for {len(ours)} words")
-    return Vocab(zip(ours, counts))
+def _read_tokenizer(path: Path) -> tuple[list[str], list[Code], TextConfig]:
+    """Return words, codes and text settings: of ``tokenizer.json`` if its rules are ours, or of the older files."""
+    tokenizer, vocab, config = path / "tokenizer.json", path / "vocab.json", path / "tokenizer_config.json"
+    if not tokenizer.is_file() and not vocab.is_file():
+        raise ValueError("no tokenizer.json and no vocab.json; save the tokenizer into the folder, too")
+    if tokenizer.is_file() and (ours := read_tokenizer_json(tokenizer)):
+        return ours
+    if not vocab.is_file():
+        raise ValueError("tokenizer.json: not the tokenizer that this program exported, and there is no vocab.json")
+    # True is the default of transformers' XLMTokenizer.
+    both = bool((read_json(config) if config.is_file() else {}).get("do_lowercase_and_remove_accent", True))
+    return read_vocab_json(vocab), _codes(path / "merges.txt"), TextConfig(lowercase=both, remove_accents=both)
+
+
+def _listed(weights: dict[str, torch.Tensor], words: int) -> int:
+    """Return how many of the words are the vocabulary, and not symbols that are read as UNK and never predicted.
+
+    Those come last. Training with transformers may have given them embeddings of their own: then they are words, too.
+    """
+    never = (weights[BIAS][:words] < NEVER / 2).long()
+    listed = words - int(never.flip(0).cumprod(0).sum())
+    rows = weights[EMBEDDINGS][listed:words]
+    return listed if torch.equal(rows, weights[EMBEDDINGS][UNK].expand_as(rows)) else words
+
+
+def _vocab(words: list[str], counts: list[int]) -> Vocab:
+    """Return the vocabulary of Hugging Face's ``words``: ``word</w>`` becomes ``word``, ``part`` becomes ``part@@``."""
+    if tuple(words[: len(SPECIALS)]) != SPECIALS:
+        raise ValueError(f"the vocabulary does not begin with the {len(SPECIALS)} special symbols")
+    if len(counts) > len(words):
+        raise ValueError(f"{EXTRA}: {len(counts)} counts for {len(words)} words")
+    ours = [word.removesuffix(END_OF_WORD) if word.endswith(END_OF_WORD) else word + CONTINUATION for word in words]
+    return Vocab(list(zip(ours, counts + [0] * (len(words) - len(counts))))[len(SPECIALS) :])
 
 
 def _codes(path: Path) -> list[Code]:
@@ -226,12 +255,3 @@ def _codes(path: Path) -> list[Code]:
     lines = (line for _, line in read_lines(path, "merges"))
     pairs = [line.split(" ")[:2] for line in lines if line and not line.startswith("#version")]
     return [Code(left, right, 0) for left, right in pairs]
-
-
-def _text_config(path: Path, extra: dict[str, Any]) -> TextConfig:
-    if "text" in extra:
-        return TextConfig(**extra["text"])
-    file = path / "tokenizer_config.json"
-    # True is the default of transformers' XLMTokenizer.
-    both = bool((read_json(file) if file.is_file() else {}).get("do_lowercase_and_remove_accent", True))
-    return TextConfig(lowercase=both, remove_accents=both)

@@ -13,6 +13,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import regex
@@ -20,6 +21,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.moses import INVISIBLE, MAX_TOKEN_CHARS, Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
@@ -35,6 +37,8 @@ _NAMED_SPECIALS = (*SPECIALS[: UNK + 1], MASK_IN_TEXT)
 _PLACEHOLDERS = {special: chr(0xE000 + i) for i, special in enumerate(_NAMED_SPECIALS)}
 """Placeholders that no rule splits; replaced by the symbols at the end."""
 _MASK_PLACEHOLDER = _PLACEHOLDERS[MASK_IN_TEXT]
+_REST = "\ue00f"
+"""Follows a placeholder, which stands for the symbol's first character: so the offsets cover the whole symbol."""
 _MARKER = "\ue010"
 _PRIVATE_USE = "\ue000-\ue010"
 _ANY_CONTROL = "\ue011"
@@ -43,8 +47,13 @@ _NO_CONTROL = r"\P{C}"
 Rule = tuple[str, str]
 """A pattern in Oniguruma's syntax and the replacement of its matches."""
 
-# Rules that swap their groups, translated by hand.
-_SWAPS: dict[str, list[Rule]] = {
+# Rules that swap their groups or keep a part of what they match, translated by hand.
+_BY_HAND: dict[str, list[Rule]] = {
+    r"\( ": [(r"\(\K ", "")],
+    "nº\u00a0": [("nº\\K\u00a0", " ")],
+    "\u00a0ºC": [("\u00a0(?=ºC)", " ")],
+    "\u00a0cm": [("\u00a0(?=cm)", " ")],
+    ",\u00a0": [(",\\K\u00a0", " ")],
     r'"([,.]+)': [(r'"[,.]+\K', '"'), (r'"(?=[,.])', "")],
     # In Python every line ends with a newline, which [^<] matches.
     r'(\.+)"(\s*[^<])': [
@@ -96,14 +105,42 @@ def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: Tex
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="</s> $A </s>", pair="</s> $A </s> </s> $B </s>", special_tokens=[("</s>", EOS)]
     )
-    # The decoder ends a word only at the suffix, which the names of special symbols lack.
-    names = tokenizers.Regex("(?:" + "|".join(_NAMED_SPECIALS) + r")\z\K")
-    tokenizer.decoder = tokenizers.decoders.Sequence(
-        [tokenizers.decoders.Replace(names, END_OF_WORD), tokenizers.decoders.BPEDecoder(suffix=END_OF_WORD)]
-    )
+    tokenizer.decoder = tokenizers.decoders.Sequence(list(_decoders()))
     # normalized=True: searched after the rules, which leave a name in one piece only where the symbol is meant.
     tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True, special=True) for name in _NAMED_SPECIALS])
     return tokenizer.to_str()
+
+
+def read_tokenizer_json(path: Path) -> tuple[list[str], list[Code], TextConfig] | None:
+    """Return words in Hugging Face's spelling, codes and text settings of a ``tokenizer.json`` written as above.
+
+    transformers may have saved it again. None if its rules are not those of :func:`tokenizer_json`. Raises ValueError
+    if it has tokens that were added later.
+    """
+    content = read_json(path)
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    model, kinds = content["model"], {step["type"] for step in steps}
+    if not steps or steps[0].get("content") != _ANY_CONTROL or model["end_of_word_suffix"] != END_OF_WORD:
+        return None
+    if added := [token["content"] for token in content["added_tokens"] if token["content"] not in _NAMED_SPECIALS]:
+        raise ValueError(f"{path.name}: has tokens that were added after training, such as {added[0]!r}")
+    words = _in_order(model["vocab"])
+    words[MASK] = SPECIALS[MASK]
+    merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    text = TextConfig(lowercase="Lowercase" in kinds, remove_accents="NFD" in kinds, normalize_unicode="NFC" in kinds)
+    return words, [Code(left, right, 0) for left, right in merges], text
+
+
+def read_vocab_json(path: Path) -> list[str]:
+    """Return the words of a ``vocab.json``, in Hugging Face's spelling, by id."""
+    return _in_order(read_json(path))
+
+
+def _in_order(ids: dict[str, int]) -> list[str]:
+    words = sorted(ids, key=ids.__getitem__)
+    if [ids[word] for word in words] != list(range(len(words))) or len(words) < len(SPECIALS):
+        raise ValueError("the ids of the vocabulary are not the numbers from 0 on")
+    return words
 
 
 def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextConfig) -> dict[str, Any]:
@@ -132,8 +169,11 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
             yield tokenizers.normalizers.Replace(tokenizers.Regex(pattern), replacement)
 
     # <mask> anywhere is the symbol; another special symbol's name is if it is the whole line.
-    names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL), (MASK_IN_TEXT, f" {_MASK_PLACEHOLDER} ")]
-    names += [(rf"\A{special}\z", _PLACEHOLDERS[special]) for special in _NAMED_SPECIALS[:-1]]
+    names = [(f"[{_PRIVATE_USE}]", _ANY_CONTROL)]
+    for special, placeholder in _PLACEHOLDERS.items():
+        begin, end, space_around = (r"\A", r"\z", "") if special != MASK_IN_TEXT else ("", "", " ")
+        names += [(f"{begin}<(?={special[1:]}{end})", space_around + placeholder)]
+        names += [(rf"{placeholder}\K{special[1:]}", _REST + space_around)]
     yield from replacements(names)
     if text.normalize_unicode:
         yield from replacements([(f"[{INVISIBLE}]+", "")])
@@ -149,7 +189,19 @@ def _normalizers(language: str, text: TextConfig) -> Iterator[Any]:
         yield tokenizers.normalizers.NFD()
         yield from replacements([(f"[{marks}]+", "")])
     yield from replacements([(rf"[^ ]{{{MAX_TOKEN_CHARS}}}\K(?=[^ ])", " ")])
-    yield from replacements((placeholder, special) for special, placeholder in _PLACEHOLDERS.items())
+    yield from replacements((rf"{placeholder}\K{_REST}", special[1:]) for special, placeholder in _PLACEHOLDERS.items())
+    yield from replacements((placeholder, "<") for placeholder in _PLACEHOLDERS.values())
+
+
+def _decoders() -> Iterator[Any]:
+    """Yield the steps from subwords to text. An unfinished word at the end, as of a single prefix, ends with ``@@``."""
+    # A special symbol's name lacks the suffix that ends a word.
+    names = "(?:" + "|".join(_NAMED_SPECIALS) + ")"
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf"{names}\z\K"), END_OF_WORD)
+    yield tokenizers.decoders.Fuse()
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf".(?<!{END_OF_WORD})\z\K"), CONTINUATION)
+    yield tokenizers.decoders.Replace(tokenizers.Regex(rf"{END_OF_WORD}\z"), "")
+    yield tokenizers.decoders.Replace(END_OF_WORD, " ")
 
 
 def _punctuation_rules(language: str) -> Iterator[Rule]:
@@ -204,8 +256,8 @@ def _to_rules(pattern: str, replacement: str) -> list[Rule]:
     A match of ``re.sub`` starts after the previous one, so a kept right group cannot be the left group of the next
     match. Lookarounds alone would match there; the marks prevent it.
     """
-    if pattern in _SWAPS:
-        return _SWAPS[pattern]
+    if pattern in _BY_HAND:
+        return _BY_HAND[pattern]
     parts = _KEPT_AROUND.fullmatch(pattern)
     assert parts, f"a rule of an unknown form: {pattern}"
     left, right, end = parts["left"] or "", parts["right"], r"\z" if parts["end"] else ""
