@@ -151,7 +151,7 @@ class Check:
             words = (f"output={self.directory}", f"device={self.device.value}", f"steps={sharding.value}")
             start = (*self._torchrun(processes), "-m", "benchmarks.gpu_check", *words)
             part = f"steps-sharding-{sharding.value}"
-            output = self.run(part, 150, *start, judge=lambda code, _: (code == 0, f"exit code {code}"))
+            output = self.run(part, 200, *start, judge=lambda code, _: (code == 0, f"exit code {code}"))
             found = dict(json.loads(line) for line in output.splitlines() if line.startswith('["'))
             reference = found.pop(REFERENCE, reference)
             for name, (precision, _, kind) in VARIANTS.items():
