@@ -1,6 +1,7 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
 # make test    the tests; make test-slow the slow ones; make lint the style and the types
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
+# make test-gpu   on a machine with a GPU, ten minutes: its tests, losses in every precision, faults, speed
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # make clean   remove .venv; data and runs stay
@@ -38,7 +39,7 @@ test-faults: $(VENV)/ready
 	$(PYTEST) -m faults --fault-table=benchmarks/faults.md tests/faults
 
 test-gpu: $(VENV)/ready
-	$(PYTEST) -m gpu
+	$(BIN)/python -m benchmarks.gpu_check
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.speed

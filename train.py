@@ -38,7 +38,7 @@ from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.logging import set_up_logging
 from xlmtrain.runtime.oom import explain_oom, model_advice
 from xlmtrain.runtime.precision import choose_precision
-from xlmtrain.runtime.process import StopRequest, disable_malloc_trim, requeue, slurm_job_id
+from xlmtrain.runtime.process import StopRequest, disable_malloc_trim, gc_at_steps, requeue, slurm_job_id
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
@@ -58,10 +58,10 @@ log = logging.getLogger("xlmtrain")
 def main(config: Config) -> None:
     """Train with the settings ``config``. A run that a signal ended exits with 128 + the signal's number."""
     faulthandler.enable()  # a crash in native code prints the Python stack
-    disable_malloc_trim()
     stop = StopRequest()
     job = slurm_job_id() if config.train.requeue is Requeue.slurm else None
     with initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS) as distributed:
+        disable_malloc_trim(distributed.device)
         set_up_logging(distributed.rank)
         outcome = train(config, distributed, stop)
     if outcome.status == "preempted":
@@ -78,8 +78,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
     check_same_run(config, dataset, distributed)
-    if distributed.is_main:  # the others wait for it when the model is placed
-        dataset.verify_training()
+    distributed.run_long_on_all(lambda: dataset.verify_training(distributed.rank, distributed.world_size))
     findings = list(start_warnings(config, dataset, validator)) if distributed.is_main else []
     store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
@@ -94,9 +93,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         optimizer = make_optimizer(config.optim, model, distributed.device)
         train_step = TrainStep(config, parallel, optimizer, precision, distributed)
 
-    with open_run(config, dataset, distributed) as run:
+    with open_run(config, dataset, distributed) as run, gc_at_steps():
         with explain_oom(*model_advice()):
-            saved = resume(store, train_step)
+            saved = resume(store, train_step, run.watchdog.progress)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
         for line in [*notes, *summarize(config, dataset, loader, train_step)]:
             log.info(line)

@@ -19,7 +19,7 @@ class OurSystem:
     """Model, optimizer and step as train.py makes them."""
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
-        disable_malloc_trim()
+        disable_malloc_trim(device)
         self.model = weights
         if config.train.compile:
             for block in self.model.encoder.blocks:

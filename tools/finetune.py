@@ -32,9 +32,9 @@ from xlmtrain.runtime.watchdog import GRACE_SECONDS
 
 def main(config: FinetuneConfig) -> None:
     """Fine-tune and print the table of results. A run that a signal ended exits with 128 + the signal's number."""
-    disable_malloc_trim()
     stop = StopRequest()
     with initialize(config.train.device, config.train.hang_timeout + GRACE_SECONDS) as distributed:
+        disable_malloc_trim(distributed.device)
         set_up_logging(distributed.rank)
         saved = read_model(config.init.pretrained, codes=config.init.codes)
         results = finetune(config, saved, distributed, stop)

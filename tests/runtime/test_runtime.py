@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.atomic_io import read_json, sha256_of, write_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.logging import log_to_file, set_up_logging
+from xlmtrain.runtime.process import GC_STEPS, collect_garbage, gc_at_steps
 from xlmtrain.runtime.rng import generator, torch_seed
 
 
@@ -113,3 +116,21 @@ def test_the_main_process_says_all_and_the_others_their_warnings(
 def test_json_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
     assert read_json(tmp_path / "config.json") == {"a": 1}
+
+
+class _Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_is_collected_at_steps_alone() -> None:
+    with gc_at_steps():
+        assert not gc.isenabled()
+        seen = weakref.ref(_Cycle())
+        for step in range(1, GC_STEPS):
+            collect_garbage(step)
+        assert seen() is not None
+        collect_garbage(GC_STEPS)
+        assert seen() is None
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def test_disk_full_prunes_then_warns_then_ends(
         assert store.best_step() == 2
     assert not saver.has_failed()
     save(saver, 6)
-    assert not saver.is_saving(patience=10)
+    assert saver._job is not None
+    wait([saver._job])
     assert saver.has_failed()
     with pytest.raises(CheckpointError, match="3 saves in a row failed, so the run ends; its last checkpoint is whole"):
         saver.wait()

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from torch.distributed.tensor import DTensor
 from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, train_alone, train_on
 from xlmtrain.config.schema import Config, Precision, ReduceDtype, Sharding
+from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import NumericalError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.loop import TrainingLoop
 from xlmtrain.train.parallel import shard
 
@@ -167,3 +170,68 @@ def test_checkpoints_are_whole(tiny_dataset: Path, tmp_path: Path) -> None:
     moments = load_file(checkpoint(config.run, 2) / "optimizer.safetensors")
     assert moments["exp_avg.head.bias"].shape == saved["head.bias"].shape
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["sharding"] == "full"
+
+
+def observed(distributed: Distributed, config: Config) -> dict[str, Any]:
+    """Of a run: the most numbers that evaluation holds, host copies for a checkpoint, formats of gathered weights."""
+    seen: dict[str, Any] = {"most": 0, "dtypes": set()}
+    logits, copy = LanguageModel.logits, AsyncCheckpointer._copy
+
+    def counted(model: LanguageModel, batch: Batch) -> torch.Tensor:
+        held = [parameter.detach() for parameter in model.parameters()]
+        local = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in held]
+        seen["most"] = max(seen["most"], sum(weight.numel() for weight in local))
+        seen["dtypes"] |= {str(weight.dtype) for weight in held if not isinstance(weight, DTensor)}
+        return logits(model, batch)
+
+    def copied(saver: AsyncCheckpointer, part: str, tensors: Any) -> Any:
+        result = copy(saver, part, tensors)
+        seen[part] = sum(tensor.nbytes for tensor in result.values())
+        return result
+
+    with mock.patch.object(LanguageModel, "logits", counted), mock.patch.object(AsyncCheckpointer, "_copy", copied):
+        train_on(distributed, config)
+    return seen
+
+
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+def test_nobody_holds_what_others_keep(tiny_dataset: Path, tmp_path: Path, precision: Precision) -> None:
+    """Evaluation gathers block by block, in the precision of the run; one process copies the optimizer to its host."""
+    changes = {"train.steps": 2, "model.layers": 4, "model.dim": 32, "train.precision": precision}
+    config = settings(tmp_path / "run", tiny_dataset, Sharding.full, changes)
+    first, second = run_processes(2, observed, tmp_path, config)
+    model = LanguageModel(config.model, len(Dataset(tiny_dataset).vocab), 2)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    for seen in (first, second):
+        assert 0 < seen["most"] < 0.7 * total
+        assert seen["dtypes"] == {"torch.float32" if precision is Precision.fp32 else "torch.bfloat16"}
+    assert (first["model"], second["model"]) == (4 * total, 0)
+    assert first["optimizer"] > 8 * total
+    assert second["optimizer"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "sharding", "compiled", "tolerance"),
+    [
+        (Precision.fp32, Sharding.full, True, 1e-4),
+        (Precision.bf16, Sharding.full, True, 1e-2),
+        (Precision.fp16, Sharding.full, False, 1e-2),
+        (Precision.fp16, Sharding.hybrid, False, 1e-2),
+    ],
+)
+def test_sharding_with_compile_and_half_precision(
+    tiny_dataset: Path, tmp_path: Path, precision: Precision, sharding: Sharding, compiled: bool, tolerance: float
+) -> None:
+    changes = {"train.precision": precision, "train.compile": compiled, "evaluate.parallel_pairs": 8}
+    if compiled:
+        changes |= {"model.dropout": 0.0, "model.attention_dropout": 0.0}
+    runs = [
+        settings(tmp_path / "plain", tiny_dataset, Sharding.none, {**changes, "train.compile": False}),
+        settings(tmp_path / "sharded", tiny_dataset, sharding, changes),
+    ]
+    processes = 4 if sharding is Sharding.hybrid else 2
+    outcomes = run_processes(processes, starts, tmp_path, 2, *((run, WHOLE) for run in runs))
+    assert outcomes == [["done", "done"]] * processes
+    plain, sharded = ([one["train/loss"] for one in records(run.run) if "train/loss" in one] for run in runs)
+    assert sharded == pytest.approx(plain, rel=tolerance)

@@ -6,9 +6,9 @@ The format is described in :mod:`xlmtrain.data.format`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,25 +101,29 @@ class Dataset:
         return first, second
 
     def verify(self, name: str) -> None:
-        """Read a whole corpus; raises DataError with file and bytes where it does not match its checksums."""
-        corpus, header = self.corpus(name), self.header.corpora[name]
-        begin, size = 0, corpus.ids.dtype.itemsize
-        for shard in header.shards or [Shard(header.tokens, header.ids.sha256)]:
-            end = begin + shard.tokens
-            if _sha256(corpus.ids, begin, end) != shard.sha256:
-                where = f"between bytes {begin * size} and {end * size}"
-                raise DataError(f"{self.path / header.ids.file}: damaged {where}; prepare the data again")
-            begin = end
-        if begin != header.tokens:
-            raise DataError(f"{self.path / HEADER}: damaged header: shards of {begin} tokens in {name}")
-        if _sha256(corpus.offsets, 0, len(corpus.offsets)) != header.offsets.sha256:
-            raise DataError(f"{self.path / header.offsets.file}: damaged; prepare the data again")
+        """Read a whole corpus and compare it with its checksums. Raises DataError as :meth:`verify_training`."""
+        for part in self._checked_parts(name):
+            part.verify()
 
-    def verify_training(self) -> None:
-        """Verify every corpus that training and its evaluations read."""
-        for name in self.header.corpora:
-            if not name.startswith("test."):
-                self.verify(name)
+    def verify_training(self, rank: int = 0, world_size: int = 1) -> None:
+        """Verify this process's share of every corpus that training and its evaluations read: each n-th shard.
+
+        Raises DataError with the file, and the bytes of the damaged shard.
+        """
+        names = [name for name in self.header.corpora if not name.startswith("test.")]
+        for part in [part for name in names for part in self._checked_parts(name)][rank::world_size]:
+            part.verify()
+
+    def _checked_parts(self, name: str) -> Iterator[_CheckedPart]:
+        """Yield the parts of a corpus that have a checksum: its shards, then its offsets."""
+        corpus, header = self.corpus(name), self.header.corpora[name]
+        shards = header.shards or [Shard(header.tokens, header.ids.sha256)]
+        ends = [*accumulate(shard.tokens for shard in shards)]
+        if ends[-1] != header.tokens:
+            raise DataError(f"{self.path / HEADER}: damaged header: shards of {ends[-1]} tokens in {name}")
+        for shard, end in zip(shards, ends):
+            yield _CheckedPart(corpus.ids, end - shard.tokens, end, shard.sha256)
+        yield _CheckedPart(corpus.offsets, 0, len(corpus.offsets), header.offsets.sha256)
 
     def _open(self, stored: StoredFile, dtype: np.dtype) -> DiskArray:
         path = self.path / stored.file
@@ -134,11 +138,26 @@ class Dataset:
         return DiskArray(path, dtype)
 
 
-def _sha256(numbers: DiskArray, begin: int, end: int) -> str:
-    digest = hashlib.sha256()
-    for start in range(begin, end, _CHUNK):
-        digest.update(numbers[start : min(start + _CHUNK, end)].data)
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class _CheckedPart:
+    """Numbers ``begin`` to ``end - 1`` of a file, and the SHA-256 of their bytes in hex."""
+
+    numbers: DiskArray
+    begin: int
+    end: int
+    sha256: str
+
+    def verify(self) -> None:
+        """Read the numbers and raise DataError if they have another checksum."""
+        digest = hashlib.sha256()
+        for start in range(self.begin, self.end, _CHUNK):
+            digest.update(self.numbers[start : min(start + _CHUNK, self.end)].data)
+        if digest.hexdigest() != self.sha256:
+            size = self.numbers.dtype.itemsize
+            raise DataError(
+                f"{self.numbers.path}: damaged between bytes {self.begin * size} and {self.end * size}: not what was "
+                "prepared; prepare the data again"
+            )
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import Precision
+from xlmtrain.data.batch import one_token
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
@@ -61,11 +62,9 @@ def _count(
     """Return the summed loss, right predictions and targets of this process's batches."""
     loss, hits = torch.zeros(2, dtype=torch.float64, device=distributed.device)
     targets = 0
-    for batch in chosen.batches(distributed.rank, distributed.world_size):
+    for mine in distributed.in_step(chosen.batches(distributed.rank, distributed.world_size), stop):
         failpoint("evaluate")
-        if stop():
-            break
-        batch = batch.to(distributed.device)
+        batch = (mine or one_token(targets=0)).to(distributed.device)
         with autocast(precision, distributed.device):
             for logits, expected in model.logits_in_parts(batch):
                 loss += F.cross_entropy(logits, expected, reduction="sum")

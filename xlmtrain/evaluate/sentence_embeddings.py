@@ -5,7 +5,7 @@ Letters: N sentences, B sentences of a batch, T positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -18,6 +18,7 @@ from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.process import Interrupted
+from xlmtrain.text.vocab import EOS
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
@@ -40,30 +41,26 @@ def embed(
     poolings: Sequence[Pooling],
     layers: range,
     causal: bool = False,
-    share: tuple[int, int] = (0, 1),
-    stop: Callable[[], bool] = lambda: False,
+    batches: Iterable[list[int] | None] | None = None,
 ) -> np.ndarray:
     """Return (poolings, layers, N, D) float32 in the order of the arguments; layer 0 is the embeddings.
 
-    ``ids``: each sentence with its EOS. ``share``: (rank, world size); sentences of other ranks are zero in the result.
-    ``stop``: called before every batch; once it returns True, the remaining sentences are zero, too. Computed in
-    evaluation mode; the model's mode is restored.
+    ``ids``: each sentence with its EOS. ``batches``: indices of the sentences in each forward pass; None for one that
+    is computed for other processes only. The vectors of all other sentences are zero. By default all are computed.
+    Computed in evaluation mode; the model's mode is restored.
     """
     was_training = model.training
     model.eval()
     weight = model.encoder.token_embeddings.weight
     vectors = np.zeros((len(poolings), len(layers), len(ids), weight.shape[1]), dtype=np.float32)
-    batches = list(by_length([len(sentence) + 1 for sentence in ids]))
-    for chosen in batches[share[0] :: share[1]]:
-        if stop():
-            break
-        sequences = sentence_sequences([ids[i] for i in chosen], language)
+    for chosen in by_length([len(sentence) + 1 for sentence in ids]) if batches is None else batches:
+        sequences = sentence_sequences([ids[i] for i in chosen] if chosen else [np.array([EOS])], language)
         nothing = np.zeros(sequences.tokens.shape, dtype=bool)
         batch = make_batch("mlm", sequences, sequences.tokens, nothing).to(weight.device)
         states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
         for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
             for pooling, place in zip(poolings, vectors):
-                place[number, chosen] = pooled(x, batch.lengths, pooling).float().cpu().numpy()
+                place[number, chosen or []] = pooled(x.float(), batch.lengths, pooling).cpu().numpy()
     model.train(was_training)
     return vectors
 
@@ -80,11 +77,12 @@ def embed_distributed(
     ``texts``: name -> (language id, sentences with EOS). ``stop``: called before every batch. Raises Interrupted on
     all ranks if it returned True on any.
     """
-    layers, share = range(len(model.encoder.blocks) + 1), (distributed.rank, distributed.world_size)
+    layers = range(len(model.encoder.blocks) + 1)
     vectors = {}
     for name, (language, ids) in texts.items():
-        arguments = (model, ids, language, [Pooling.mean], layers, causal, share, stop)
-        mine = distributed.run_on_all(partial(embed, *arguments))[0]
+        every = list(by_length([len(sentence) + 1 for sentence in ids]))
+        batches = distributed.in_step(every[distributed.rank :: distributed.world_size], stop)
+        mine = distributed.run_on_all(partial(embed, model, ids, language, [Pooling.mean], layers, causal, batches))[0]
         vectors[name] = distributed.all_reduce_array(mine)
     if distributed.all_reduce_sum([float(stop())])[0]:
         raise Interrupted

@@ -27,7 +27,7 @@ from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.output_paths import DirectoryKind
 from xlmtrain.runtime.precision import choose_precision
-from xlmtrain.runtime.process import StopRequest
+from xlmtrain.runtime.process import StopRequest, gc_at_steps
 from xlmtrain.train.resume_policy import ResumePolicy
 from xlmtrain.train.run_dir import RUN, RunDirectory
 
@@ -70,7 +70,8 @@ def finetune(
     settings = {**config_as_json(config), **_checksums(saved, splits)}
     distributed.assert_same(flatten(settings), "settings, model or data")
     files = [path for split in SPLITS for path in getattr(config.task, split).values()]
-    with RunDirectory(FINETUNING, RESUME_POLICY, settings, distributed, [config.init.pretrained, *files]) as run:
+    inputs = [config.init.pretrained, *files]
+    with RunDirectory(FINETUNING, RESUME_POLICY, settings, distributed, inputs) as run, gc_at_steps():
         results = []
         for seed in config.seeds:
             place = run.path / f"seed-{seed}"

@@ -27,7 +27,7 @@ from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
-from xlmtrain.runtime.process import StopRequest
+from xlmtrain.runtime.process import StopRequest, collect_garbage
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
@@ -76,8 +76,9 @@ class SeedTraining:
             config.optim, self.steps, parallel, optimizer, scaler, self.precision, self.distributed
         )
         self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
+        saved = resume(self.store, self.optimizer_step, self.still_alive)
         # Without validation text there is never a better value, and the last weights count as the best.
-        self.state = SelectionState(**resume(self.store, self.optimizer_step) or {"best": -1.0})
+        self.state = SelectionState(**saved or {"best": -1.0})
         metric = f"valid/{config.evaluate.metric.value}"
         self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.still_alive)
         self.saver = RunSaver(self.optimizer_step, self.state, metric, self.checkpointer)
@@ -124,6 +125,7 @@ class SeedTraining:
                     self.writer.flush()
                 self.saver.save()
                 self.checkpointer.finalize()  # a lost checkpoint of the best weights could not be tested
+            collect_garbage(state.step)
             self.still_alive()
 
     def _step(self) -> StepOutput:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +42,8 @@ class Distributed:
     rank: int
     world_size: int
     device: torch.device
+    lockstep: bool = False
+    """True while a forward pass takes all processes, as the weights are sharded."""
 
     def __enter__(self) -> Distributed:
         return self
@@ -52,6 +55,11 @@ class Distributed:
     def is_main(self) -> bool:
         """True on the process that writes the run directory."""
         return self.rank == 0
+
+    @property
+    def is_first_on_host(self) -> bool:
+        """True on one process of each host."""
+        return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Return the element-wise sum over the processes, in double precision."""
@@ -115,6 +123,39 @@ class Distributed:
         if own is not None:
             raise own
         return result  # type: ignore[return-value]
+
+    def in_step(self, items: Iterable[T], stop: Callable[[], bool]) -> Iterator[T | None]:
+        """Yield ``items``, each for one forward pass, until ``stop()`` is True. May be used in :meth:`run_on_all`.
+
+        With ``lockstep`` all processes get as many, None after their own last one. They stop together, and all raise if
+        one cannot read its next item.
+        """
+        iterator = iter(items)
+        while True:
+            stopping = stop()
+            item = self.run_on_all(lambda: next(iterator, None)) if self.lockstep else next(iterator, None)
+            more = item is not None
+            if self.lockstep:
+                more, stopping = map(bool, self.all_reduce_sum([float(more), float(stopping)]))
+            if stopping or not more:
+                return
+            yield item
+
+    def wait_for(self, job: Future[Any] | None, still_alive: Callable[[], None] = lambda: None) -> None:
+        """Wait until the jobs of all processes are done; None: this process has none.
+
+        The processes exchange every second that they still wait, so no time limit of a collective is reached.
+        ``still_alive`` is called as often.
+        """
+        while self.any(job is not None and bool(wait([job], 1.0).not_done)):
+            still_alive()
+
+    def run_long_on_all(self, function: Callable[[], T], still_alive: Callable[[], None] = lambda: None) -> T:
+        """Do as :meth:`run_on_all` for a function, run in a thread, that may take longer than a collective's limit."""
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            job = thread.submit(function)
+            self.wait_for(job, still_alive)
+        return self.run_on_all(job.result)
 
     def close(self) -> None:
         """Leave the process group. Collective under NCCL: call it only when no process has failed."""

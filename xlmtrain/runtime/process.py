@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import logging
 import os
@@ -10,12 +11,19 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
+
+import torch
 
 from xlmtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+GC_STEPS = 50
+"""Steps between two runs of Python's garbage collector."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Parameters of mallopt(3), which glibc has.
@@ -70,6 +78,29 @@ class StopRequest:
         self.signal = number
 
 
+@contextmanager
+def gc_at_steps() -> Iterator[None]:
+    """Let :func:`collect_garbage` alone run Python's garbage collector; what exists already is never looked at again.
+
+    Left to itself the collector stops each process at another time, and all the others wait for it in the next
+    collective.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def collect_garbage(step: int) -> None:
+    """Collect garbage if it is due after ``step``, which is the same on all processes."""
+    if step % GC_STEPS == 0:
+        gc.collect()
+
+
 class Interrupted(Exception):
     """Work was given up on all ranks because one of them was asked to stop."""
 
@@ -95,13 +126,13 @@ def requeue(job: str) -> None:
         log.info("job %s is queued again", job)
 
 
-def disable_malloc_trim() -> None:
-    """Let the heap keep freed memory instead of returning it to the kernel. Does nothing without glibc.
+def disable_malloc_trim(device: torch.device) -> None:
+    """Let the heap keep freed memory instead of returning it to the kernel, if ``device`` is a CPU. Needs glibc.
 
     Every step allocates the same large tensors. By default glibc takes each of them from the kernel, page by page and
-    zeroed, and returns it: a fifth of the time of a step on a CPU.
+    zeroed, and returns it: a fifth of the time of a step on a CPU. Where a GPU trains, large blocks are few.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt is not None and device.type == "cpu":
         mallopt(_M_TRIM_THRESHOLD, -1)  # never
         mallopt(_M_MMAP_MAX, 0)  # everything from the heap

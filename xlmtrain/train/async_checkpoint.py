@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import Tensors
+from xlmtrain.train.parallel import full_tensor
 
 log = logging.getLogger(__name__)
 
@@ -62,21 +63,17 @@ class AsyncCheckpointer:
         self._failures = 0
         self._last_failure: CheckpointError | None = None
 
-    def is_saving(self, patience: float = 0.0) -> bool:
-        """Return True if a checkpoint is still being written after at most ``patience`` seconds."""
-        return self._job is not None and bool(wait([self._job], patience).not_done)
+    def is_saving(self) -> bool:
+        """Return True if a checkpoint is still being written."""
+        return self._job is not None and not self._job.done()
 
     def has_failed(self) -> bool:
         """Return True on the main process if :meth:`wait` is going to raise."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
     def wait(self) -> None:
-        """Wait until the disk has what is being written. Raises the error that ended the thread, on all ranks.
-
-        The main process answers every second, so no time limit of a collective is reached.
-        """
-        while self._distributed.any(self.is_saving(patience=1.0)):
-            self._still_alive()
+        """Wait until the disk has what is being written. Raises the error that ended the thread, on all ranks."""
+        self._distributed.wait_for(self._job, self._still_alive)
         failed, job, self._job = self._distributed.any(self.has_failed()), self._job, None
         if job is not None:
             job.result()
@@ -90,11 +87,15 @@ class AsyncCheckpointer:
             raise self._last_failure
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], best: Best | None) -> None:
-        """Copy the tensors and start to write them. The caller must not change ``state`` afterwards."""
+        """Copy the tensors, which may be sharded, and start to write them.
+
+        The caller must not change ``state`` afterwards.
+        """
         self.wait()
         if self._distributed.is_main:
             failpoint("snapshot")
-            copies = self._copy("model", model), self._copy("optimizer", optimizer)
+        copies = self._copy("model", model), self._copy("optimizer", optimizer)
+        if self._distributed.is_main:
             write = partial(self._store.save, step, *copies, state)
             self._job = self._thread.submit(self._save, step, write, best)
 
@@ -112,16 +113,22 @@ class AsyncCheckpointer:
             log.warning("the last checkpoint: %s: %s", type(error).__name__, error)
 
     def _copy(self, part: str, tensors: Tensors) -> Tensors:
-        """Return copies in (pinned) host memory, which is reused by the next copy of the same part."""
+        """Return copies in (pinned) host memory, which is reused by the next copy of the same part.
+
+        Sharded tensors are all-gathered one by one; only the main process keeps them, and none on its device.
+        """
         copies = self._copies.setdefault(part, {})
-        for name, tensor in tensors.items():
+        for name, shard in tensors.items():
+            tensor = full_tensor(shard)
+            if not self._distributed.is_main:
+                continue
             old = copies.get(name)
             if old is None or (old.shape, old.dtype) != (tensor.shape, tensor.dtype):
                 copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             copies[name].copy_(tensor, non_blocking=True)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
-        return {name: copies[name] for name in tensors}
+        return {name: copies[name] for name in tensors} if copies else {}
 
     def _save(self, step: int, write: Callable[[], Path], best: Best | None) -> None:
         try:

@@ -9,8 +9,10 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime.atomic_io import read_json, write_json
@@ -28,6 +30,7 @@ from xlmtrain.train.checkpoint_io import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
 _UNFINISHED = re.compile(r"\.(step-\d{8,})\.(partial|replaced|deleted)")
 
@@ -127,10 +130,19 @@ class CheckpointManager:
         Skips damaged ones with a warning. Raises CheckpointError if all are damaged: to start again from the beginning
         would throw the run away.
         """
+        found = self._newest(partial(read_checkpoint, optimizer=optimizer))
+        return found[1] if found else None
+
+    def newest_intact(self) -> int | None:
+        """Return the step of the checkpoint that :meth:`latest` returns, without reading the tensors into memory."""
+        found = self._newest(verify_checkpoint)
+        return found[0] if found else None
+
+    def _newest(self, check: Callable[[Path], T]) -> tuple[int, T] | None:
         damage = []
         for step in reversed(self.steps()):
             try:
-                return read_checkpoint(self.path(step), optimizer)
+                return step, check(self.path(step))
             except CheckpointError as error:
                 damage.append(str(error))
                 log.warning("checkpoint passed over: %s", error)

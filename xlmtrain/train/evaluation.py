@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,7 +14,6 @@ from xlmtrain.metrics.table import two_decimals
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import evaluation_advice, explain_oom
-from xlmtrain.train.parallel import unsharded_copy
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
@@ -59,13 +58,14 @@ class Evaluation:
 
         Raises Interrupted if ``stop`` returned True on any process, DeviceOutOfMemory with the setting that helps.
         """
-        evaluator, precision, distributed = self.evaluator, self.step.precision, self.step.distributed
+        evaluator, precision, parallel = self.evaluator, self.step.precision, self.step.parallel
+        distributed = replace(self.step.distributed, lockstep=parallel.lockstep)
         assert evaluator is not None, "no evaluation is due"
-        with explain_oom(*evaluation_advice(self.config)):
-            model = unsharded_copy(self.step.model)
-            metrics = evaluator(model, precision, distributed, stop)
+        takes_part = distributed.is_main or distributed.lockstep
+        with explain_oom(*evaluation_advice(self.config)), parallel.evaluation():
+            metrics = evaluator(self.step.model, precision, distributed, stop)
             samples = distributed.run_on_all(
-                lambda: evaluator.samples(model, precision, distributed) if distributed.is_main else {}
+                lambda: evaluator.samples(self.step.model, precision, distributed) if takes_part else {}
             )
         name, step = self.config.evaluate.metric, self.state.step
         improved = self.state.add_evaluation(metrics[name], rising=name.endswith("_acc"))

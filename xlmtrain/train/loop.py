@@ -13,7 +13,7 @@ from xlmtrain.errors import DataError, DeviceOutOfMemory, PeerError, UserError
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.oom import explain_oom, step_advice
-from xlmtrain.runtime.process import Interrupted, StopRequest
+from xlmtrain.runtime.process import Interrupted, StopRequest, collect_garbage
 from xlmtrain.runtime.watchdog import Watchdog
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.evaluation import Evaluation, Evaluator
@@ -97,6 +97,7 @@ class TrainingLoop:
                 return outcome  # a run that ends does not wait for advice
             if due:
                 self._warn()
+            collect_garbage(state.step)
             self.watchdog.progress()
             self.metrics.timer.resume()
         return None
@@ -144,8 +145,10 @@ class TrainingLoop:
             improved = self.evaluation.run(self._between_batches)
         except Interrupted:  # the next start evaluates
             return self._preempted()
-        except (DataError, DeviceOutOfMemory, PeerError):  # on all processes, so they can save together
-            self._save_and_wait()
+        except (DataError, DeviceOutOfMemory, PeerError) as error:
+            # On all processes, so they can save together, unless some of them wait in a forward pass for another one.
+            if not (self.train_step.parallel.lockstep and error.exit_code == DeviceOutOfMemory.exit_code):
+                self._save_and_wait()
             raise
         step = self.state.step
         if step > 0 and (improved or self.saver.saved_step == step):  # a checkpoint of this step lacks the evaluation

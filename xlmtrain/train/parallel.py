@@ -1,25 +1,25 @@
 """Training over several processes: DistributedDataParallel (DDP), or weights sharded by torch's FSDP2.
 
 :func:`parallelize` prepares a model and returns what a training step needs of it; nothing else in the training loop
-knows which of the two it is. Files and evaluation know full tensors only: :func:`full_state_dict`,
-:func:`unsharded_copy` and :func:`shard_like` convert. A sharded tensor is a DTensor: each process holds some rows.
+knows which of the two it is. Files have full tensors only: :func:`full_tensor` and :func:`shard_like` convert. A
+sharded tensor is a DTensor: each process holds some rows.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.schema import Precision, ReduceDtype, Sharding, TrainConfig
-from xlmtrain.data.batch import Batch
+from xlmtrain.data.batch import Batch, one_token
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
@@ -29,6 +29,9 @@ from xlmtrain.train.comm_hook import TiedEmbeddingCommHook, compress_hook
 
 class Parallel:
     """A model in training, here on a single process. ``module``: the model or its wrapper, to call in training."""
+
+    lockstep = False
+    """True if every forward pass takes all processes."""
 
     def __init__(self, model: nn.Module, module: nn.Module | None = None) -> None:
         self.model, self.module = model, model if module is None else module
@@ -42,6 +45,10 @@ class Parallel:
 
         The gradients are averaged over the processes when the context of the last one is left. ``batch``: on the host.
         """
+        return nullcontext()
+
+    def evaluation(self) -> AbstractContextManager[None]:
+        """Return the context in which other methods of ``model`` than its forward pass may be called. Collective."""
         return nullcontext()
 
 
@@ -69,8 +76,8 @@ class DdpParallel(Parallel):
         # DDP rearranges its buckets when its second batch begins, and sums over more than two processes depend on the
         # arrangement: without two batches now, a resumed run's first step would differ in the last bits.
         for _ in range(2):
-            with self.micro_batch(_one_token(), last=True):
-                ddp(_one_token().to(device)).backward()
+            with self.micro_batch(one_token(), last=True):
+                ddp(one_token().to(device)).backward()
         ddp.zero_grad(set_to_none=True)
 
     def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
@@ -94,6 +101,8 @@ class FsdpParallel(Parallel):
     to run as many micro-batches.
     """
 
+    lockstep = True
+
     def __init__(self, model: nn.Module, distributed: Distributed) -> None:
         super().__init__(model)
         self._distributed = distributed
@@ -101,12 +110,18 @@ class FsdpParallel(Parallel):
     def pad(self, batches: list[Batch]) -> list[Batch]:
         """Append batches without targets up to the largest number of a process; their gradient is zero. Collective."""
         most = max(map(int, self._distributed.all_gather_text(str(len(batches)))))
-        return batches + [_one_token(targets=0)] * (most - len(batches))
+        return batches + [one_token(targets=0)] * (most - len(batches))
 
-
-def _one_token(targets: int = 1) -> Batch:
-    one = torch.ones(1, 1, dtype=torch.int64)
-    return Batch("mlm", one, 0 * one, 0 * one, None, 0 * one[0, :targets], one[0, :targets])
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Keep the embeddings and the output layer gathered; a block is gathered when it is called."""
+        with torch.no_grad():  # a forward pass leaves them gathered, and FSDP2 must begin with one of the whole model
+            self.model(one_token(targets=0).to(self._distributed.device))
+        try:
+            yield
+        finally:
+            assert isinstance(self.model, FSDPModule)
+            self.model.reshard()
 
 
 def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> Parallel:
@@ -136,7 +151,8 @@ def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distr
     """Replace the weights by this process's shards of them, on its device.
 
     The weights of a block are all-gathered when it is needed, and freed after it. The embeddings and the output layer
-    stay gathered during a micro-batch. Raises ConfigError if the hosts have different numbers of processes.
+    stay gathered during a micro-batch. Weights are gathered in the format of the matrix products; the shards themselves
+    and the sums of gradients stay fp32. Raises ConfigError if the hosts have different numbers of processes.
     """
     world_size, device = distributed.world_size, distributed.device.type
     if config.sharding is Sharding.full:
@@ -144,7 +160,12 @@ def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distr
     else:
         local = local_world_size(world_size)
         mesh = init_device_mesh(device, (world_size // local, local), mesh_dim_names=("hosts", "processes"))
-    policy = MixedPrecisionPolicy(reduce_dtype=HALF.get(precision) if config.reduce_dtype is ReduceDtype.half else None)
+    half = HALF.get(precision)
+    policy = MixedPrecisionPolicy(
+        param_dtype=half,
+        reduce_dtype=half if config.reduce_dtype is ReduceDtype.half else torch.float32,
+        cast_forward_inputs=False,
+    )
     for block in model.encoder.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
@@ -171,16 +192,6 @@ def replica_groups(sharding: Sharding, world_size: int) -> list[list[int]]:
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return ``tensor``, all-gathered or reduced over the processes if it is sharded. Collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def full_state_dict(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
-    """Return the tensors, sharded ones all-gathered one by one onto the host; nothing unless ``keep``. Collective."""
-    result = {}
-    for name, tensor in tensors.items():
-        full = full_tensor(tensor)
-        if keep:
-            result[name] = full if full is tensor else full.cpu()
-    return result
 
 
 def unsharded_copy(model: LanguageModel) -> LanguageModel:

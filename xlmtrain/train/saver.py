@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +16,8 @@ from xlmtrain.model.language_model import check_state_dict
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.checkpoint_io import Tensors
-from xlmtrain.train.parallel import full_state_dict, shard_like
+from xlmtrain.train.checkpoint_io import Tensors, read_checkpoint
+from xlmtrain.train.parallel import shard_like
 from xlmtrain.train.state import SelectionState
 from xlmtrain.train.step import OptimizerStep
 
@@ -59,26 +61,32 @@ class RunSaver:
     def save(self) -> None:
         """Copy the run and start to write its checkpoint, after the one before is on the disk."""
         self.checkpointer.wait()
-        step, is_main = self.step, self.step.distributed.is_main
-        weights = full_state_dict(step.model.state_dict(), is_main)
-        optimizer = full_state_dict(optimizer_tensors(step.optimizer, step.model), is_main)
+        step = self.step
+        weights, optimizer = step.model.state_dict(), optimizer_tensors(step.optimizer, step.model)
         state = {"progress": asdict(self.state), "scaler": step.scaler.state_dict()}
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
 
 
-def resume(store: CheckpointManager, step: OptimizerStep) -> dict[str, Any] | None:
+def resume(
+    store: CheckpointManager, step: OptimizerStep, still_alive: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """Load weights, optimizer state and loss scale. Returns the saved progress, or None without a checkpoint.
 
-    Every process reads for itself, from shared storage. Raises CheckpointError if the checkpoint does not fit the
-    model, ConfigError if the processes did not find the same one.
+    Every process reads for itself, from shared storage; one of each host verifies. ``still_alive``: called every second
+    meanwhile. Raises CheckpointError if the checkpoint does not fit the model, ConfigError if the hosts did not find
+    the same one.
     """
     failpoint("resume")
-    checkpoint = store.latest()
-    newest = checkpoint.state["progress"]["step"] if checkpoint else 0
-    step.distributed.assert_same({"newest step": newest}, "checkpoints (the run directory must be on shared storage)")
-    if checkpoint is None:
+    distributed = step.distributed
+    verifies = distributed.is_first_on_host
+    found = distributed.run_long_on_all(lambda: store.newest_intact() if verifies else None, still_alive)
+    newest: int | None = json.loads(distributed.all_gather_text(json.dumps(found))[0])
+    mine = {"newest step": found if verifies else newest}
+    distributed.assert_same(mine, "checkpoints (the run directory must be on shared storage)")
+    if newest is None:
         return None
+    checkpoint = distributed.run_on_all(lambda: read_checkpoint(store.path(newest), verified=True))
     check_state_dict(step.model, checkpoint.model, str(checkpoint.path))
     with torch.no_grad():
         for name, weight in step.model.state_dict().items():
@@ -88,7 +96,7 @@ def resume(store: CheckpointManager, step: OptimizerStep) -> dict[str, Any] | No
         window = step.scaler.get_growth_interval()
         step.scaler.load_state_dict(checkpoint.state["scaler"])
         step.scaler.set_growth_interval(window)  # a setting, which may have changed
-    if step.distributed.is_main:
+    if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
     progress: dict[str, Any] = checkpoint.state["progress"]
     return progress
