@@ -1,11 +1,13 @@
-"""Turn a raw sentence into ids exactly as in preparation, for use with a trained model."""
+"""Turn a raw sentence into ids exactly as in preparation, and ids into raw text, for use with a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from sacremoses import MosesDetokenizer
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import DataError
@@ -23,6 +25,7 @@ class TextPipeline:
         """``codes``: empty for a model imported without codes, which cannot split raw text into subwords."""
         self.vocab = vocab
         self._tokenizer = cache(lambda language: Tokenizer(language, settings))
+        self._detokenizer = cache(MosesDetokenizer)
         self._bpe = None
         if codes:
             with TemporaryDirectory() as directory:  # fastBPE reads a file only
@@ -53,3 +56,8 @@ class TextPipeline:
     def ids(self, line: str, language: str) -> list[int]:
         """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
+
+    def text(self, ids: Iterable[int], language: str) -> str:
+        """Return raw text: subwords joined to words, and no blanks around punctuation, by the rules of Moses."""
+        words = self.vocab.decode(ids).split()
+        return str(self._detokenizer(language).detokenize(words, unescape=False))
