@@ -22,7 +22,7 @@ def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tup
             raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
     for chunk in read_chunks(RawText(setting, tuple(paths), tuple(paths.values())), _CHUNK_BYTES):
         for number, line in enumerate(zip(*chunk.lines), chunk.first):
-            yield number, tuple(_decoded(side, f"{path}:{number}") for side, path in zip(line, paths.values()))
+            yield number, tuple(decode_line(side, f"{path}:{number}") for side, path in zip(line, paths.values()))
 
 
 def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list[str]]:
@@ -47,7 +47,8 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
     return dict(zip(found, map(list, zip(*lines))))
 
 
-def _decoded(line: bytes, place: str) -> str:
+def decode_line(line: bytes, place: str) -> str:
+    """Return a line of UTF-8 without white space around it. Raises DataError, which begins with ``place``."""
     try:
         return line.decode().strip()
     except UnicodeDecodeError as error:

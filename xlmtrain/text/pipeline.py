@@ -53,6 +53,10 @@ class TextPipeline:
         segmented = ([SPECIALS[MASK]] if word == placeholder else segment(word) for word in words)
         return [subword for subwords in segmented for subword in subwords]
 
+    def words(self, line: str, language: str) -> list[str]:
+        """Return the tokens of a raw line before BPE."""
+        return self._tokenizer(language)(line)
+
     def ids(self, line: str, language: str) -> list[int]:
         """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]

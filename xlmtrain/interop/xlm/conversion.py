@@ -19,7 +19,7 @@ from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
-from xlmtrain.model.translation_model import as_decoder, decoder_part
+from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
 
@@ -77,6 +77,8 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
         weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
         if decoder:
             weights |= as_decoder(from_xlm_state_dict(of_decoder, untied=not config.tie_embeddings))
+            if weights[DECODER_TABLE].data_ptr() == weights[ENCODER_TABLE].data_ptr():  # one table in the file
+                del weights[DECODER_TABLE]
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     except Exception as error:  # an untrusted file can raise any error
         raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
