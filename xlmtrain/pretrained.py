@@ -1,8 +1,9 @@
-"""The public API: load a pretrained model, fill masks, embed and score sentences.
+"""The public API: load a pretrained model, fill masks, embed, score and translate sentences.
 
 model = xlmtrain.load("runs/quickstart")
 model.fill_mask("Die Katze <mask> auf dem Sofa.", lang="de", k=5)
 model.embed(["Guten Morgen!", "Gute Nacht!"], lang="de")
+model.translate(["Guten Morgen!"], source="de", target="en")
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from torch.nn import functional as F
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Pooling
+from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.sequences import pair_sequences, sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.sentence_embeddings import by_length, embed
+from xlmtrain.generate.translate import Translator
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.vocab import EOS, MASK
 
 E = TypeVar("E", bound=Enum)
@@ -75,8 +79,7 @@ class PretrainedModel:
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
         self._language(lang)
-        if not isinstance(sentence, str):
-            raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
+        _check_sentences([sentence])
         return self.text.tokens(sentence, lang)
 
     @torch.no_grad()
@@ -137,8 +140,7 @@ class PretrainedModel:
         return dict(zip(Pooling, vectors))
 
     def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
-        if isinstance(sentences, str):
-            raise ConfigError("sentences: a list of sentences is needed, not one string")
+        _check_sentences(sentences)
         return [self._ids(sentence, lang) for sentence in sentences]
 
     @torch.no_grad()
@@ -163,6 +165,33 @@ class PretrainedModel:
             np.subtract.at(sums, [copies[c][0] for c in chosen], self._losses(batch).double().cpu().numpy())
         return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(sums, ids)]
 
+    def translate(
+        self,
+        sentences: Sequence[str],
+        source: str,
+        target: str,
+        beam: int = 4,
+        length_penalty: float = 1.0,
+        temperature: float | None = None,
+        seed: int = 0,
+    ) -> list[str]:
+        """Return the translation of each sentence; ``beam`` 1 searches greedily.
+
+        The others are as in :class:`~xlmtrain.config.translate.TranslationConfig`. Raises ConfigError for a model
+        without a decoder.
+        """
+        config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed)
+        _check_sentences(sentences)
+        return [best[0].text for best in self.translator(source, target, config)(sentences, "sentences")]
+
+    def translator(self, source: str, target: str, config: TranslationConfig) -> Translator:
+        """Return the translation of streams of lines, n-best with scores. Raises ConfigError as :meth:`translate`."""
+        self._language(source, "source")
+        self._language(target, "target")
+        if not isinstance(self.model, TranslationModel):
+            raise ConfigError("the model has no decoder, so it cannot translate; it is an encoder only")
+        return Translator(self.model, self.text, self.languages, source, target, config)
+
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy (N,) of each target."""
         batch = batch.to(self.device)
@@ -177,9 +206,9 @@ class PretrainedModel:
             )
         return ids
 
-    def _language(self, lang: str) -> int:
+    def _language(self, lang: str, name: str = "lang") -> int:
         if lang not in self.languages:
-            raise ConfigError(f"lang={lang}: the model knows {', '.join(self.languages)}")
+            raise ConfigError(f"{name}={lang}: the model knows {', '.join(self.languages)}")
         return self.languages.index(lang)
 
 
@@ -214,6 +243,15 @@ def _limit_forked_processes() -> None:
     """Let forked processes compute with one thread: they lack the parent's OpenMP threads, and would wait for them."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
+def _check_sentences(sentences: Sequence[str]) -> None:
+    """Raise ConfigError unless this is a list of strings."""
+    if isinstance(sentences, str):
+        raise ConfigError("sentences: a list of sentences is needed, not one string")
+    for sentence in sentences:
+        if not isinstance(sentence, str):
+            raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
 
 
 def _enum_value(choices: type[E], name: str, value: E | str) -> E:

@@ -67,7 +67,7 @@ def test_translations_perplexity_and_accuracy_of_the_evaluation(
     translation: dict[str, Any], model: TranslationModel, shared: Path, kind: str
 ) -> None:
     case, stored = translation["evaluation"][kind], translation["evaluation"]["batches"]
-    bundle = read_xlm_checkpoint(shared / "reference" / "translation-checkpoint.pth", [], TextConfig(), decoder=True)
+    bundle = read_xlm_checkpoint(shared / "reference" / "translation-checkpoint.pth", [], TextConfig())
     languages = {"de": 0, "en": 1}
     for split in ("valid", "test"):
         for a, b in (("de", "en"), ("en", "de")):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import torch
 
+from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch, EncoderInput
+from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.model.translation_model import TranslationModel, as_decoder, decoder_part
+from xlmtrain.text.bpe import Code
+from xlmtrain.text.vocab import SPECIALS, Vocab
 
 WORDS, LAYERS = 200, 2
 
@@ -44,6 +49,18 @@ def batch_of(case: dict[str, Any]) -> Batch:
     following = target.tokens.roll(-1, 1).flatten()[index]
     return Batch(
         "mt", target.tokens, target.positions, target.languages, target.lengths, index, following, source=source
+    )
+
+
+def bundle_of(model: TranslationModel) -> PretrainedBundle:
+    """``model`` with a vocabulary of letters, pieces of a letter, and marks; German is 0, English 1."""
+    letters = string.ascii_letters
+    words = [*letters, *(f"{letter}@@" for letter in letters), *".,!?"]
+    words += [f"x{i}" for i in range(model.vocab_size - len(SPECIALS) - len(words))]
+    vocab = Vocab([(word, 1000 - i) for i, word in enumerate(words)])
+    codes = [Code("ß", "ß</w>", 1)]
+    return PretrainedBundle(
+        model.config, ["de", "en"], vocab, model.state_dict(), TextConfig(), codes, Provenance("a test")
     )
 
 

@@ -44,10 +44,12 @@ def text_keys(schema: type) -> set[str]:
 
 
 def field_docs(schema: type) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass, joined to one line; empty if missing."""
+    """Return the docstring under each field of a dataclass, inherited or not, joined to one line; empty if missing."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs = {field.name: "" for field in dataclasses.fields(schema)}
+    for base in filter(dataclasses.is_dataclass, schema.__bases__):
+        docs |= field_docs(base)
     for statement, following in zip(body.body, body.body[1:]):
         match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

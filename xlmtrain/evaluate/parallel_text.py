@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.text.text_files import read_lines
+
+
+def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield (line number from 1, that line of each file) of parallel files, without white space around them.
+
+    ``paths``: name -> file; ``setting``: the option that named them, for messages. Raises DataError with file and line
+    for a file that is missing, damaged, not UTF-8, or shorter than the others.
+    """
+    for path in paths.values():
+        if not path.is_file():
+            raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
+    for number, row in enumerate(zip_longest(*(read_lines(path, "sentences") for path in paths.values())), 1):
+        if None in row:
+            short = list(paths.values())[row.index(None)]
+            raise DataError(f"{setting}: {short} has {number - 1} lines, other files have more")
+        yield number, tuple(line.strip() for _, line in row)
 
 
 def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list[str]]:
@@ -26,14 +42,15 @@ def aligned_sentences(template: str, languages: Sequence[str]) -> dict[str, list
             f"retrieval={template}: files of two of the model's languages are needed, there is {files} (the model "
             f"knows {', '.join(languages)})"
         )
-    lines = []
-    for number, row in enumerate(zip_longest(*(read_lines(path, "sentences") for path in found.values())), 1):
-        if None in row:
-            short = list(found.values())[row.index(None)]
-            raise DataError(f"retrieval={template}: {short} has {number - 1} lines, other files have more")
-        sentences = [line.strip() for _, line in row]
-        if all(sentences):
-            lines.append(sentences)
+    lines = [line for _, line in read_parallel_lines(f"retrieval={template}", found) if all(line)]
     if not lines:
         raise DataError(f"retrieval={template}: no sentences in {files}")
     return dict(zip(found, map(list, zip(*lines))))
+
+
+def decode_line(line: bytes, place: str) -> str:
+    """Return a line of UTF-8 without white space around it. Raises DataError, which begins with ``place``."""
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 ({error.reason}); convert the file, e.g. with iconv") from None

@@ -33,8 +33,9 @@ def read_model(
 ) -> PretrainedBundle:
     """Read a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
-    ``checkpoint``: of a run directory. ``codes`` (a file) and ``text``: for ``.pth`` files, which hold neither; the
-    other formats have their own. Raises CheckpointError if ``path`` is none of these, or damaged.
+    A decoder is read if there is one. ``checkpoint``: of a run directory. ``codes`` (a file) and ``text``: for ``.pth``
+    files, which hold neither; the other formats have their own. Raises CheckpointError if ``path`` is none of these, or
+    damaged.
     """
     path = Path(path)
     if path.is_file():

@@ -14,6 +14,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
+from xlmtrain.model.translation_model import encoder_part
 
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
@@ -42,7 +43,7 @@ def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageMod
 
 
 def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:
-    """Return the weights with the language embeddings in the order of the data's languages.
+    """Return the weights, without a decoder's, with the language embeddings in the order of the data's languages.
 
     A model of one language has no language embedding: its vector is added to the position embeddings instead, which
     gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
@@ -63,7 +64,7 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
             f"{source}: knows {', '.join(bundle.languages)}, not {', '.join(missing)}; prepare the data "
             "of its languages only, or take a model that was trained on all of them"
         )
-    weights = dict(bundle.weights)
+    weights = encoder_part(bundle.weights)
     if LANGUAGES in weights:
         vectors = weights.pop(LANGUAGES)[[bundle.languages.index(language) for language in dataset.languages]]
         if len(vectors) > 1:

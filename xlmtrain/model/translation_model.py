@@ -118,6 +118,11 @@ def decoder_part(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {ENCODER_TABLE: weights[ENCODER_TABLE], **part} if part else {}
 
 
+def encoder_part(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of the language model in a translation model; all of them for a language model."""
+    return {name: value for name, value in weights.items() if not name.startswith("decoder")}
+
+
 @torch.no_grad()
 def initialize_from(
     model: TranslationModel, encoder: Mapping[str, torch.Tensor], decoder: Mapping[str, torch.Tensor]

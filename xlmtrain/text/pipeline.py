@@ -1,12 +1,15 @@
-"""Turn a raw sentence into ids exactly as in preparation, for use with a trained model."""
+"""Turn a raw sentence into ids exactly as in preparation, and ids into raw text, for use with a trained model."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from sacremoses import MosesDetokenizer
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import DataError
@@ -28,6 +31,7 @@ class TextPipeline:
         """``codes``: empty for a model imported without codes, which cannot split raw text into subwords."""
         self.vocab = vocab
         self._settings, self._codes = settings, codes
+        self._detokenizer = cache(MosesDetokenizer)
         self._bpe = None
         self._idle: dict[str, deque[Tokenizer]] = {}
         if codes:
@@ -56,9 +60,19 @@ class TextPipeline:
         segmented = ([SPECIALS[MASK]] if word == placeholder else segment(word) for word in words)
         return [subword for subwords in segmented for subword in subwords]
 
+    def words(self, line: str, language: str) -> list[str]:
+        """Return the tokens of a raw line before BPE."""
+        with self._tokenizer(language) as tokenize:
+            return tokenize(line)
+
     def ids(self, line: str, language: str) -> list[int]:
         """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
+
+    def text(self, ids: Iterable[int], language: str) -> str:
+        """Return raw text: subwords joined to words, and no blanks around punctuation, by the rules of Moses."""
+        words = self.vocab.decode(ids).split()
+        return str(self._detokenizer(language).detokenize(words, unescape=False))
 
     @contextmanager
     def _tokenizer(self, language: str) -> Iterator[Tokenizer]:

@@ -60,8 +60,7 @@ class Vocab:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids`` with subwords joined; special symbols are spelt out."""
-        joined = " ".join(self.words[id] for id in ids).replace(CONTINUATION + " ", "")
-        return joined.removesuffix(CONTINUATION)
+        return join_subwords(" ".join(self.words[id] for id in ids))
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], max_size: int = 0, min_count: int = 0) -> Vocab:
@@ -119,3 +118,8 @@ def _truncated(entries: Sequence[tuple[str, int]], max_size: int, min_count: int
             f"vocab.min_count: {min_count} leaves nothing; the most frequent subword occurs {entries[0][1]} times"
         )
     return kept[: max(max_size - len(SPECIALS), 0)] if max_size else kept
+
+
+def join_subwords(text: str) -> str:
+    """Return ``text`` with subwords joined to words."""
+    return text.replace(CONTINUATION + " ", "").removesuffix(CONTINUATION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.oracle import Oracle
 from tests.support.translation import batch_of, original_names, reference_model, small_model
-from tests.support.xlm_model import oracle_content, save
+from tests.support.xlm_model import save
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.xlm.conversion import read_xlm_checkpoint, write_xlm_checkpoint
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
-from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
 
 
-def read(path: Path, decoder: bool = True) -> PretrainedBundle:
-    bundle = read_xlm_checkpoint(path, [], TextConfig(), decoder)
+def read(path: Path) -> PretrainedBundle:
+    bundle = read_xlm_checkpoint(path, [], TextConfig())
     bundle.check()
     return bundle
 
@@ -40,13 +37,6 @@ def test_the_originals_file_is_read(translation: dict[str, Any], path: Path) -> 
     assert isinstance(model, TranslationModel)
     assert model.state_dict().keys() == expected.state_dict().keys()
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in model.state_dict().items())
-
-
-def test_its_encoder_alone_is_read(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "xlmtrain"):
-        bundle = read(path, decoder=False)
-    assert "has a decoder too, which is left out" in caplog.text
-    assert type(bundle.module()) is LanguageModel
 
 
 def test_a_file_that_was_written_is_the_originals(translation: dict[str, Any], path: Path, tmp_path: Path) -> None:
@@ -90,10 +80,7 @@ def test_a_tied_table_is_written_on_both_sides(path: Path, tmp_path: Path) -> No
     assert torch.equal(model.logits(batch), tied.eval().logits(batch))
 
 
-def test_a_file_without_a_decoder_or_with_a_damaged_one_is_refused(oracle: Oracle, path: Path, tmp_path: Path) -> None:
-    content = oracle_content(oracle)
-    with pytest.raises(CheckpointError, match="no 'decoder' is in it; there are epoch"):
-        read(save(content, tmp_path / "model.pth"))
+def test_a_damaged_decoder_is_refused(path: Path, tmp_path: Path) -> None:
     write_xlm_checkpoint(read(path), tmp_path / "again.pth")
     content = read_checkpoint_file(tmp_path / "again.pth")
     for name in ("encoder_attn.1.k_lin.bias", "layer_norm15.0.weight"):

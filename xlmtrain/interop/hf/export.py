@@ -19,6 +19,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import decoder_part
 from xlmtrain.text.text_files import read_lines
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS, UNK
 
@@ -49,8 +50,11 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     """Write ``directory``, which the model card calls ``name``, and check that transformers gives the same results.
 
     ``sentences``: a file of raw text, with ``{lang}`` in place of the language; None takes the run's validation text,
-    if that still exists. Raises ConfigError if there is no text or no transformers, DataError if results differ.
+    if that still exists. Raises ConfigError for a model with a decoder, or if there is no text or no transformers,
+    DataError if results differ.
     """
+    if decoder_part(bundle.weights):
+        raise ConfigError("format=hf: XLM in transformers has no decoder; export this model with format=xlm or run")
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
     texts: dict[str, list[str]] = {}

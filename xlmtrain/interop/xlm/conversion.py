@@ -19,7 +19,7 @@ from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
-from xlmtrain.model.translation_model import as_decoder, decoder_part
+from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
 
@@ -56,16 +56,15 @@ _OF_DECODER = re.compile("layer_norm15|encoder_attn")
 _UNSUPPORTED = re.compile(r"memories|pred_layer\.proj\.(head|tail)")
 
 
-def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig, decoder: bool = False) -> PretrainedBundle:
-    """Read a checkpoint of the original XLM: its encoder, and its ``decoder`` if asked for.
+def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
+    """Read a checkpoint of the original XLM: its encoder, and its decoder if there is one.
 
-    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, without
-    what is asked for, or of an architecture that is not supported.
+    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, or of an
+    architecture that is not supported.
     """
     content = read_checkpoint_file(path)
-    name = "model" if isinstance(content.get("model"), dict) and not decoder else "encoder"
-    if not decoder and isinstance(content.get("decoder"), dict):
-        log.warning("%s: has a decoder too, which is left out", path)
+    name = "model" if isinstance(content.get("model"), dict) else "encoder"
+    decoder = name == "encoder" and isinstance(content.get("decoder"), dict)
     of_decoder = _plain_weights(content, "decoder", path) if decoder else {}
     weights = _plain_weights(content, name, path)
     params = content.get("params")
@@ -78,6 +77,8 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig, decoder
         weights = from_xlm_state_dict(weights, untied=not config.tie_embeddings)
         if decoder:
             weights |= as_decoder(from_xlm_state_dict(of_decoder, untied=not config.tie_embeddings))
+            if weights[DECODER_TABLE].data_ptr() == weights[ENCODER_TABLE].data_ptr():  # one table in the file
+                del weights[DECODER_TABLE]
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     except Exception as error:  # an untrusted file can raise any error
         raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
@@ -89,8 +90,9 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig, decoder
 def _plain_weights(content: dict[str, Any], name: str, path: Path) -> dict[str, torch.Tensor]:
     """Return a module's weights in fp32, without the prefix that DistributedDataParallel adds."""
     if not isinstance(content.get(name), dict):
-        wanted = "no 'decoder'" if name == "decoder" else "neither 'model' nor 'encoder'"
-        raise CheckpointError(f"{path}: {wanted} is in it; there are {', '.join(map(str, content))}")
+        raise CheckpointError(
+            f"{path}: neither 'model' nor 'encoder' is in it; there are {', '.join(map(str, content))}"
+        )
     weights = {str(key).removeprefix("module."): value for key, value in content[name].items()}
     for key, value in weights.items():
         if _UNSUPPORTED.match(key) or (name != "decoder" and _OF_DECODER.match(key)):

@@ -1,0 +1,136 @@
+"""Translate raw lines: in order, sorted by length within a window, so that memory does not grow with their number.
+
+Letters: N sentences of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from xlmtrain.config.translate import TranslationConfig
+from xlmtrain.data.batch import encoder_input
+from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.errors import DataError
+from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
+from xlmtrain.generate.decoding import length_limits
+from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
+from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.vocab import EOS
+
+
+class Translation(NamedTuple):
+    """A translation as raw ``text``, and as ``words`` with a blank between two; ``score``: nan unless from a beam."""
+
+    text: str
+    words: str
+    score: float
+
+
+class Translator:
+    """Raw lines -> translations, with the text pipeline of the model.
+
+    ``languages``: names of the model's languages by id; ``source`` and ``target`` are two of them.
+    """
+
+    def __init__(
+        self,
+        model: TranslationModel,
+        text: TextPipeline,
+        languages: Sequence[str],
+        source: str,
+        target: str,
+        config: TranslationConfig,
+    ) -> None:
+        self._model, self._text, self._config = model, text, config
+        self._names, self._ids = (source, target), (languages.index(source), languages.index(target))
+
+    def encode(self, lines: Iterable[str], where: str) -> Iterator[np.ndarray]:
+        """Yield the ids of each line, ending with EOS.
+
+        Raises DataError, which names ``where`` and the line, for more tokens than the model has positions.
+        """
+        positions = self._model.config.max_positions
+        for number, line in enumerate(lines, 1):
+            ids = np.array([*self._text.ids(line, self._names[0]), EOS])
+            if len(ids) >= positions:  # plus the EOS that starts a sentence
+                raise DataError(
+                    f"{where}:{number}: {len(ids) + 1} tokens are more than the model's {positions} positions; split "
+                    f"the line into sentences: {line[:60]!r}"
+                )
+            yield ids
+
+    def __call__(self, lines: Iterable[str], where: str) -> Iterator[list[Translation]]:
+        """Yield the translations of each line, the best first; a blank line has an empty one.
+
+        Raises DataError as :meth:`encode`.
+        """
+        for hypotheses in translate_ids(self._model, self.encode(lines, where), *self._ids, self._config):
+            yield [
+                Translation(self._text.text(ids[:-1], self._names[1]), self._text.vocab.decode(ids[:-1]), score)
+                for ids, score in hypotheses
+            ]
+
+
+def translate_ids(
+    model: TranslationModel, sentences: Iterable[np.ndarray], source: int, target: int, config: TranslationConfig
+) -> Iterator[list[Hypothesis]]:
+    """Yield up to ``config.n_best`` translations of each sentence, in order.
+
+    ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages.
+    """
+    sentences = iter(sentences)
+    for first in count(0, config.window):
+        window = list(islice(sentences, config.window))
+        if not window:
+            return
+        found = [[Hypothesis(ids, 0.0)] for ids in window]  # an empty sentence is its own translation
+        for chosen, limits in _batches(model, window, config):
+            batch = [window[i] for i in chosen]
+            numbers = [first + i for i in chosen]
+            for i, hypotheses in zip(chosen, _translate_batch(model, batch, numbers, limits, source, target, config)):
+                found[i] = hypotheses[: config.n_best]
+        yield from found
+
+
+def _batches(
+    model: TranslationModel, window: Sequence[np.ndarray], config: TranslationConfig
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield (indices of a batch, its limits (N,)) of all sentences that are not empty, the longest first."""
+    lengths = torch.tensor([len(ids) + 1 for ids in window])
+    limits = length_limits(lengths, model.config.max_positions, config.max_length_ratio, config.max_length_extra).clamp(
+        min=3
+    )
+    order = lengths.sort(descending=True, stable=True).indices[: int((lengths > 2).sum())].tolist()
+    while order:
+        size = max(1, config.batch_tokens // (int(limits[order[0]]) * config.beam))
+        yield order[:size], limits[order[:size]]
+        order = order[size:]
+
+
+def _translate_batch(
+    model: TranslationModel,
+    sentences: list[np.ndarray],
+    numbers: Sequence[int],
+    limits: torch.Tensor,
+    source: int,
+    target: int,
+    config: TranslationConfig,
+) -> list[list[Hypothesis]]:
+    """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
+    device = model.encoder.token_embeddings.weight.device
+    inputs, limits = encoder_input(sentence_sequences(sentences, source)).to(device), limits.to(device)
+    if config.temperature is None and config.beam > 1:
+        return beam_search(model, inputs, target, limits, BeamSettings(config.beam, config.length_penalty))
+    if config.temperature is None:
+        found = greedy_search(model, inputs, target, limits)
+    else:
+        keys = [(number,) for number in numbers]
+        drawn = sampling_numbers(config.seed, "translate", keys, int(limits.max())).to(device)
+        found = sample(model, inputs, target, limits, drawn, config.temperature)
+    return [[Hypothesis(ids, np.nan)] for ids in found]
