@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import GradientRecorder
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.schema import OBJECTIVES, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.errors import NumericalError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed

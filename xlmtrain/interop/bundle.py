@@ -11,7 +11,7 @@ import torch
 
 from xlmtrain.config.old_names import current_metric, current_settings
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import OBJECTIVES, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
@@ -52,7 +52,7 @@ class Provenance:
 def trained_causally(settings: Mapping[str, Any]) -> bool:
     """Return True if CLM is the only objective in the settings of a training run."""
     data = settings.get("data", {})
-    return {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())} == {"clm"}
+    return {objective for objective in OBJECTIVES if any(data.get(objective, {}).values())} == {"clm"}
 
 
 @dataclass

@@ -29,8 +29,11 @@ class ResumePolicy:
 
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return a line for each setting, by key path, that differs, and those of the lines that are not allowed."""
-        # A setting that a later version added, and that is not used, is no change.
+        # A setting that a later version added, and that is not used, is no change; nor is a section that it added: the
+        # setting that uses it is one.
+        sections = {key.partition(".")[0] for key in old}
         keys = [key for key in sorted(old.keys() | new.keys()) if key in old or new[key]]
+        keys = [key for key in keys if key.partition(".")[0] in sections or "." not in key]
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)}
         # The best value so far cannot depend on an evaluation that an earlier version did not have.
         stays = {k for k in lines if k.startswith(self.must_stay) and (k in old or not k.startswith("evaluate."))}
