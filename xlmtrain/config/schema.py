@@ -122,9 +122,26 @@ class InitConfig:
     """Model to start from: a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the
     original XLM. The data must have the model's vocabulary, and only languages that the model knows."""
 
+    encoder: str | None = None
+    """Model to start the encoder of a translation model from, as ``pretrained``; of an encoder-decoder its encoder."""
+
+    decoder: str | None = None
+    """Model to start the decoder from, likewise; of an encoder-decoder its decoder. What a language model lacks,
+    attention to the source and its norms, stays random."""
+
     word_vectors: list[str] = field(default_factory=list)
     """Files of word vectors for the token embeddings, in word2vec text format with ``model.dim`` numbers per word. For
     a word in several files, the last file is used."""
+
+    @property
+    def models(self) -> list[str]:
+        """All models to start from."""
+        return [path for path in (self.pretrained, self.encoder, self.decoder) if path is not None]
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.pretrained is not None and len(self.models) > 1:
+            yield "pretrained: is encoder and decoder; give it alone, or init.encoder and init.decoder"
 
 
 @dataclass
