@@ -71,7 +71,9 @@ def test_every_batch_gives_every_trained_weight_a_gradient(tiny_dataset: Path, c
     assert isinstance(model, TranslationModel)
     assert model.head.bias.requires_grad is (changes is MIXED)
     loader = Loader(config, dataset)
-    for batch in loader.make(0, loader.sampler.initial_state()).batches:
+    batches = [batch for step in range(4) for batch in loader.make(step, loader.sampler.initial_state()).batches]
+    assert {batch.objective for batch in batches} == config.data.weights.keys()
+    for batch in batches:
         model.zero_grad()
         model(batch).backward()
         missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
