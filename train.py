@@ -32,7 +32,7 @@ from xlmtrain.diagnostics.run_monitor import RunMonitor, start_warnings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.loggers import MetricsWriter
-from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import build_model
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.logging import set_up_logging
@@ -82,12 +82,13 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     findings = list(start_warnings(config, dataset, validator)) if distributed.is_main else []
     store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
-    model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
+    size = (len(dataset.vocab), len(dataset.languages))
+    model = build_model(config.model, config.data, *size, config.train.label_smoothing)
     begins = config.train.overwrite or not store.steps()
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):
         if config.train.compile:
-            for block in model.encoder.blocks:
+            for block in model.blocks:
                 block.compile()
         parallel = parallelize(model, config.train, precision, distributed)
         optimizer = make_optimizer(config.optim, model, distributed.device)

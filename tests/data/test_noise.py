@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.data.test_masking import assert_share
-from xlmtrain.data.noise import Noise, NoiseConfig
+from tests.support.tiny import tiny_config
+from xlmtrain.config.schema import NoiseConfig
+from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import Sequences, sentence_sequences
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
@@ -171,4 +173,4 @@ def test_the_key_alone_decides() -> None:
 @pytest.mark.parametrize("settings", [{"shuffle": 1.0}, {"shuffle": -1.0}, {"drop": 1.0}, {"blank": -0.1}])
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        NoiseConfig(**settings)  # type: ignore[arg-type]
+        tiny_config("run", "data", {f"noise.{name}": value for name, value in settings.items()})

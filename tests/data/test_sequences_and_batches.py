@@ -53,7 +53,7 @@ def test_batch_predicts_the_originals_at_the_chosen_places() -> None:
     selected = np.zeros((2, 5), dtype=bool)
     selected[0, 3] = selected[1, 1] = True
     inputs = np.where(selected, 5, rows.tokens)
-    batch = make_batch("mlm", rows, inputs, selected, "mlm.en", (3, 1))
+    batch = make_batch("mlm", rows, inputs, selected, name="mlm.en", key=(3, 1))
     assert batch.target_index.tolist() == [3, 6]
     assert batch.targets.tolist() == [22, 23]
     assert batch.tokens[0, 3] == batch.tokens[1, 1] == 5

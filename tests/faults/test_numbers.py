@@ -20,11 +20,10 @@ from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, ids, settings
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import GradientRecorder, checkpoint, records, state, status, train_alone, train_on
-from xlmtrain.config.schema import OnNonFinite, OnSpike, Precision
+from xlmtrain.config.schema import OBJECTIVES, OnNonFinite, OnSpike, Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.data.sequences import Sequences
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
@@ -154,7 +153,7 @@ def odd_batch(rng: np.random.Generator) -> Batch:
     selected = (rng.random(tokens.shape) < rng.choice([0.0, 0.15, 1.0])) & (tokens != PAD)
     positions = np.broadcast_to(np.arange(width), tokens.shape).copy()
     languages = rng.integers(0, 2, tokens.shape)
-    return make_batch("mlm", Sequences(tokens, positions, languages, lengths), tokens, selected, "odd", (0, 0))
+    return make_batch("mlm", Sequences(tokens, positions, languages, lengths), tokens, selected, name="odd")
 
 
 @pytest.mark.row(29, quick=100, slow=1000, full=1000)

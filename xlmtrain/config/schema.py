@@ -102,6 +102,10 @@ class ModelConfig:
     tie_embeddings: bool = True
     """Share one matrix between the token embeddings and the output layer."""
 
+    tie_tables: bool = False
+    """Share the token embeddings between the encoder and the decoder of a translation model. The original XLM does
+    not."""
+
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         if self.heads > 0 and self.dim % self.heads:
@@ -118,9 +122,26 @@ class InitConfig:
     """Model to start from: a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the
     original XLM. The data must have the model's vocabulary, and only languages that the model knows."""
 
+    encoder: str | None = None
+    """Model to start the encoder of a translation model from, as ``pretrained``; of an encoder-decoder its encoder."""
+
+    decoder: str | None = None
+    """Model to start the decoder from, likewise; of an encoder-decoder its decoder. What a language model lacks,
+    attention to the source and its norms, stays random."""
+
     word_vectors: list[str] = field(default_factory=list)
     """Files of word vectors for the token embeddings, in word2vec text format with ``model.dim`` numbers per word. For
     a word in several files, the last file is used."""
+
+    @property
+    def models(self) -> list[str]:
+        """All models to start from."""
+        return [path for path in (self.pretrained, self.encoder, self.decoder) if path is not None]
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.pretrained is not None and len(self.models) > 1:
+            yield "pretrained: is encoder and decoder; give it alone, or init.encoder and init.decoder"
 
 
 @dataclass
@@ -148,6 +169,36 @@ class MaskConfig:
 
 
 @dataclass
+class NoiseConfig:
+    """Noise of the source in denoising; the defaults are those of the published unsupervised translation."""
+
+    shuffle: float = ranged(3.0, NOT_NEGATIVE)
+    """Two words at a distance d below this swap their order with probability (shuffle - d)^2 / (2 shuffle^2); no word
+    moves by as much. 0: no shuffling; otherwise above 1."""
+
+    drop: float = ranged(0.1, SHARE_BELOW_ONE)
+    """Probability that a word is dropped. A sentence keeps at least one word."""
+
+    blank: float = ranged(0.1, SHARE_BELOW_ONE)
+    """Probability that a word is replaced by ``<mask>``, each of its subwords by one."""
+
+    whole_words: bool = False
+    """Move, drop and blank whole words. Off: each subword for itself, as in the original XLM."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if 0 < self.shuffle <= 1:
+            yield f"shuffle: {self.shuffle} moves no word; give 0 or a number above 1, the distance of neighbours"
+
+
+OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae")
+"""The keys of ``data`` that have weights. Metrics of a step are in this order."""
+
+TRANSLATION = ("mt", "dae")
+"""The objectives of the decoder, which reads a source."""
+
+
+@dataclass
 class DataConfig:
     """Training data: the mixture of objectives and languages, and the sizes of sequences and sub-batches."""
 
@@ -163,6 +214,14 @@ class DataConfig:
     clm: dict[str, float] = field(default_factory=dict)
     """Weight of causal language modelling per language, e.g. ``{en: 1}``."""
 
+    mt: dict[str, float] = field(default_factory=dict)
+    """Weight of translation per direction, e.g. ``{de-en: 1, en-de: 1}``: a decoder predicts the second language from
+    the first. Both directions read the pair ``de-en``."""
+
+    dae: dict[str, float] = field(default_factory=dict)
+    """Weight of denoising per language, e.g. ``{en: 1, de: 1}``: the decoder restores a sentence from a noisy copy of
+    it, with the noise of ``noise``."""
+
     sampling_alpha: float = ranged(0.7, SHARE)
     """Each sub-batch is sampled from one objective and one language or pair. An objective's probability is proportional
     to the sum of its weights; within it, a language's to weight x sentences^alpha. 1: corpus sizes count fully; 0: only
@@ -172,11 +231,35 @@ class DataConfig:
     """Tokens in a sequence of MLM or CLM, which is a window of the running text of one language."""
 
     sub_batch_tokens: int = ranged(8192, ABOVE_ZERO)
-    """Tokens in a sub-batch, padding included. All its sequences have one objective and one language or pair. A global
-    batch consists of a whole number of sub-batches, which are distributed over the processes."""
+    """Tokens in a sub-batch, padding included, of both sides in translation and denoising. All its sequences have one
+    objective and one language or pair. A global batch consists of a whole number of sub-batches, which are distributed
+    over the processes."""
 
     max_sentence_length: int = ranged(100, ABOVE_ZERO)
-    """TLM leaves out pairs with a side of more tokens than this, delimiters not counted."""
+    """TLM, translation and denoising leave out sentences of more tokens than this, delimiters not counted, and pairs
+    with such a side."""
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        """The weights above 0 by objective and key, objectives without any left out."""
+        found = {name: {key: w for key, w in getattr(self, name).items() if w > 0} for name in OBJECTIVES}
+        return {name: by_key for name, by_key in found.items() if by_key}
+
+    @property
+    def translation_share(self) -> float:
+        """Share of the sub-batches that a decoder is trained on."""
+        shares = {name: sum(by_key.values()) for name, by_key in self.weights.items()}
+        return sum(shares.get(name, 0.0) for name in TRANSLATION) / sum(shares.values())
+
+    @property
+    def reads_sentences(self) -> bool:
+        """True if an objective reads sentences, not running text alone."""
+        return any(name in self.weights for name in ("tlm", *TRANSLATION))
+
+    @property
+    def longest_row(self) -> int:
+        """Most tokens of a row, both sides counted."""
+        return max(self.sequence_length, 2 * (self.max_sentence_length + 2) if self.reads_sentences else 0)
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
@@ -185,15 +268,14 @@ class DataConfig:
             yield f"sequence_length: {length} leaves no token between the first and the last"
         if (self.mlm or self.clm) and length > 0 and sub_batch % length:
             yield f"sub_batch_tokens: {sub_batch} is no multiple of data.sequence_length={length}"
-        if self.tlm and sub_batch < 2 * (self.max_sentence_length + 2):
+        if (self.tlm or self.mt or self.dae) and sub_batch < 2 * (self.max_sentence_length + 2):
             yield f"sub_batch_tokens: {sub_batch} cannot hold one pair of data.max_sentence_length each"
-        objectives = {"mlm": self.mlm, "tlm": self.tlm, "clm": self.clm}
-        weights = {f"{name}.{key}": w for name, by_key in objectives.items() for key, w in by_key.items()}
+        weights = {f"{name}.{key}": w for name in OBJECTIVES for key, w in getattr(self, name).items()}
         for key, weight in weights.items():
             if not 0 <= weight < math.inf:
                 yield f"{key}: {weight} is no weight; give a number from 0 up"
         if not sum(weights.values()) > 0:
-            yield "mlm: nothing to train on; give data.mlm, data.tlm or data.clm a weight"
+            yield f"mlm: nothing to train on; give {', '.join(f'data.{name}' for name in OBJECTIVES)} a weight"
 
 
 @dataclass
@@ -288,6 +370,10 @@ class TrainConfig:
     micro_batch_tokens: int = ranged(0, NOT_NEGATIVE)
     """Tokens of a micro-batch, the part of the batch that a device computes in one pass; the gradient is accumulated.
     0: one sub-batch. Lower it if memory is short; the result stays the same, except for the dropout masks."""
+
+    label_smoothing: float = ranged(0.0, SHARE_BELOW_ONE)
+    """Share of each target of translation and denoising that is spread over the vocabulary (Szegedy et al. 2016); 0.1
+    is usual. Validation is without it."""
 
     precision: Precision = Precision.auto
     """``auto``: bf16 on GPUs and CPUs that have it (CPUs with AVX512-BF16 or AMX), fp16 with dynamic loss scaling on
@@ -469,6 +555,9 @@ class Config(CheckedSettings):
     mask: MaskConfig = field(default_factory=MaskConfig)
     """Masking of MLM and TLM."""
 
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """Noise of denoising."""
+
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
 
@@ -485,7 +574,7 @@ class Config(CheckedSettings):
             yield f"run: {self.run} leads out of a directory with ..; give its path from / on"
         if data.sequence_length > positions:
             yield f"data.sequence_length: {data.sequence_length} exceeds model.max_positions={positions}"
-        if data.tlm and data.max_sentence_length + 2 > positions:
+        if (data.tlm or data.mt or data.dae) and data.max_sentence_length + 2 > positions:
             yield (
                 f"data.max_sentence_length: {data.max_sentence_length} and two delimiters exceed "
                 f"model.max_positions={positions}"
@@ -493,6 +582,8 @@ class Config(CheckedSettings):
         if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
             multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
+        if train.overlap_tied_embedding and (data.mt or data.dae):
+            yield "train.overlap_tied_embedding: does not work with data.mt and data.dae"
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"

@@ -65,9 +65,15 @@ class Batch:
         return self.objective == "clm"
 
     @property
+    def padded_tokens(self) -> int:
+        """Number of tokens, padding and source included."""
+        return self.tokens.numel() + (0 if self.source is None else self.source.tokens.numel())
+
+    @property
     def unpadded(self) -> int:
-        """Number of positions that are not padding."""
-        return self.tokens.numel() if self.lengths is None else int(self.lengths.sum())
+        """Number of tokens that are not padding, source included."""
+        sides: list[Batch | EncoderInput] = [self] if self.source is None else [self, self.source]
+        return sum(s.tokens.numel() if s.lengths is None else int(s.lengths.sum()) for s in sides)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; the copy to a GPU is asynchronous."""
@@ -89,25 +95,43 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 class MaskedBatch(NamedTuple):
-    """Model ``inputs`` (B, T) int64; ``sequences.tokens`` are to be predicted where ``selected`` (B, T) bool."""
+    """Model ``inputs`` (B, T) int64; ``sequences.tokens`` are to be predicted where ``selected`` (B, T) bool.
+
+    ``source``: B sentences to predict them from, in translation and denoising.
+    """
 
     sequences: Sequences
     inputs: np.ndarray
     selected: np.ndarray
+    source: Sequences | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Tokens of a row, and of its source."""
+        return self.inputs.shape[1], 0 if self.source is None else self.source.tokens.shape[1]
+
+    @property
+    def padded_tokens(self) -> int:
+        """Number of tokens, padding and source included."""
+        return len(self.inputs) * sum(self.row_shape)
 
 
-def next_token_targets(sequences: Sequences) -> MaskedBatch:
-    """Return the CLM targets: at every position but the last of a sequence, the token after it."""
+def next_token_targets(sequences: Sequences, source: Sequences | None = None) -> MaskedBatch:
+    """Return the targets of a causal model: at every position but the last of a sequence, the token after it."""
     shifted = sequences._replace(tokens=np.roll(sequences.tokens, -1, axis=1))
     selected = np.arange(sequences.tokens.shape[1]) < sequences.lengths[:, None] - 1
-    return MaskedBatch(shifted, sequences.tokens, selected)
+    return MaskedBatch(shifted, sequences.tokens, selected, source)
 
 
 def concat(batches: Iterable[MaskedBatch]) -> MaskedBatch:
-    """Concatenate batches of the same T along B."""
-    sequences, inputs, selected = zip(*batches)
-    arrays = (np.concatenate(parts) for parts in zip(*sequences))
-    return MaskedBatch(Sequences(*arrays), np.concatenate(inputs), np.concatenate(selected))
+    """Concatenate batches of the same row shape along B."""
+    sequences, inputs, selected, sources = zip(*batches)
+    source = None if sources[0] is None else _concat_sequences(sources)
+    return MaskedBatch(_concat_sequences(sequences), np.concatenate(inputs), np.concatenate(selected), source)
+
+
+def _concat_sequences(parts: Iterable[Sequences]) -> Sequences:
+    return Sequences(*(np.concatenate(arrays) for arrays in zip(*parts)))
 
 
 def split(batch: MaskedBatch, size: int) -> Iterator[MaskedBatch]:
@@ -115,7 +139,8 @@ def split(batch: MaskedBatch, size: int) -> Iterator[MaskedBatch]:
     for start in range(0, len(batch.inputs), size):
         part = slice(start, start + size)
         sequences = Sequences(*(array[part] for array in batch.sequences))
-        yield MaskedBatch(sequences, batch.inputs[part], batch.selected[part])
+        source = batch.source and Sequences(*(array[part] for array in batch.source))
+        yield MaskedBatch(sequences, batch.inputs[part], batch.selected[part], source)
 
 
 def make_batch(
@@ -123,10 +148,14 @@ def make_batch(
     sequences: Sequences,
     inputs: np.ndarray,
     selected: np.ndarray,
+    source: Sequences | None = None,
     name: str = "",
     key: tuple[int, int] = (0, 0),
 ) -> Batch:
-    """Return the batch that predicts ``sequences.tokens`` where ``selected`` (B, T) from ``inputs`` (B, T)."""
+    """Return the batch that predicts ``sequences.tokens`` where ``selected`` (B, T) from ``inputs`` (B, T).
+
+    In translation and denoising, ``inputs`` are the decoder's, and ``source`` is the encoder's.
+    """
     index = np.flatnonzero(selected)
     padded = sequences.lengths.min() < inputs.shape[1]
     return Batch(
@@ -139,12 +168,13 @@ def make_batch(
         torch.from_numpy(sequences.tokens.ravel()[index]),
         name,
         key,
+        None if source is None else encoder_input(source),
     )
 
 
 def make_causal_batch(sequences: Sequences, name: str = "") -> Batch:
     """Return the CLM batch of ``sequences``."""
-    return make_batch("clm", *next_token_targets(sequences), name)
+    return make_batch("clm", *next_token_targets(sequences), name=name)
 
 
 def encoder_input(sequences: Sequences) -> EncoderInput:
@@ -159,4 +189,4 @@ def encoder_input(sequences: Sequences) -> EncoderInput:
 
 def make_translation_batch(objective: str, source: Sequences, target: Sequences, name: str = "") -> Batch:
     """Return the batch that predicts ``target`` from ``source``: at every position but the last, the token after it."""
-    return replace(make_batch(objective, *next_token_targets(target), name), source=encoder_input(source))
+    return make_batch(objective, *next_token_targets(target, source), name=name)

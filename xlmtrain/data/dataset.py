@@ -94,8 +94,11 @@ class Dataset:
         return Corpus(name, ids, offsets)
 
     def pair(self, split: str, pair: str) -> tuple[Corpus, Corpus]:
-        """Open both sides of ``{split}.{pair}``, which are aligned sentence by sentence."""
-        first, second = (self.corpus(f"{split}.{pair}.{language}") for language in pair.split("-"))
+        """Open both sides of ``{split}.{pair}``, which are aligned sentence by sentence.
+
+        ``pair`` may be a direction, ``en-de``: the sides are in its order.
+        """
+        first, second = map(self.corpus, corpus_names(split, "mt", pair))
         if len(first) != len(second):
             raise DataError(f"{self.path}: {first.name} has {len(first)} sentences, {second.name} {len(second)}")
         return first, second
@@ -161,8 +164,12 @@ class _CheckedPart:
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:
-    """Return the corpora that an objective reads for ``key``, a language, or a pair in TLM."""
-    return [f"{split}.{key}.{side}" for side in key.split("-")] if objective == "tlm" else [f"{split}.{key}"]
+    """Return the corpora that an objective reads for ``key``: a language, a pair in TLM, or a direction in MT."""
+    if objective not in ("tlm", "mt"):
+        return [f"{split}.{key}"]
+    sides = key.split("-")
+    pair = key if objective == "tlm" else "-".join(sorted(sides))
+    return [f"{split}.{pair}.{side}" for side in sides]
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, where: str) -> None:

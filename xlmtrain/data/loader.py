@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from xlmtrain.config.schema import Config
+from xlmtrain.config.schema import OBJECTIVES, Config
 from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker
-from xlmtrain.data.sampling import OBJECTIVES, Sampler, SamplerState, SubBatch, make_mixture
+from xlmtrain.data.noise import Noise
+from xlmtrain.data.sampling import Sampler, SamplerState, SubBatch, make_mixture
+from xlmtrain.data.sources import TranslationSource
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
@@ -42,7 +44,7 @@ class GlobalBatchShard:
     @property
     def padded_tokens(self) -> float:
         """Number of tokens, padding included."""
-        return float(sum(batch.tokens.numel() for batch in self.batches))
+        return float(sum(batch.padded_tokens for batch in self.batches))
 
     @property
     def tokens(self) -> float:
@@ -74,6 +76,7 @@ class Loader:
         self._steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab.counts)
+        self._noise = Noise(config.noise, dataset.vocab)
 
     def make(self, step: int, state: SamplerState) -> GlobalBatchShard:
         """Return the data of ``step`` (from 0); ``state``: of the sampler, before the step."""
@@ -110,8 +113,15 @@ class Loader:
         return chunk
 
     def _masked(self, sub_batch: SubBatch) -> MaskedBatch:
-        """Read and mask a sub-batch as a whole, so that the masks do not depend on the micro-batch size."""
+        """Read a sub-batch and mask it, or add noise to it, as a whole: independent of the micro-batch size."""
         component, epoch, index = sub_batch.component, sub_batch.epoch, sub_batch.index
+        if isinstance(component.source, TranslationSource):
+            source, target = component.source.sides(epoch, index)
+            for side in (source, target):
+                check_ids(side.tokens, self._vocab_size, sub_batch.name)
+            if component.objective == "dae":
+                source = self._noise(source, generator(self._seed, "noise", component.name, epoch, index))
+            return next_token_targets(target, source)
         sequences = component.source.sequences(epoch, index)
         check_ids(sequences.tokens, self._vocab_size, sub_batch.name)
         if component.objective == "clm":
@@ -123,11 +133,11 @@ class Loader:
         """Group small sub-batches of the same objective and length up to the size of a micro-batch."""
         if self._micro_batch_tokens <= self._sub_batch_tokens:
             return [[item] for item in masked]
-        groups: dict[tuple[str, int], list[list[_Masked]]] = {}
+        groups: dict[tuple[str, tuple[int, int]], list[list[_Masked]]] = {}
         for sub_batch, batch in masked:
-            alike = groups.setdefault((sub_batch.component.objective, batch.inputs.shape[1]), [[]])
-            filled = sum(other.inputs.size for _, other in alike[-1])
-            if filled and filled + batch.inputs.size > self._micro_batch_tokens:
+            alike = groups.setdefault((sub_batch.component.objective, batch.row_shape), [[]])
+            filled = sum(other.padded_tokens for _, other in alike[-1])
+            if filled and filled + batch.padded_tokens > self._micro_batch_tokens:
                 alike.append([])
             alike[-1].append((sub_batch, batch))
         return [group for alike in groups.values() for group in alike]
@@ -135,6 +145,6 @@ class Loader:
     def _micro_batches(self, group: list[_Masked]) -> Iterator[Batch]:
         """Yield the micro-batches of a group, with the name and key of its first sub-batch."""
         first, whole = group[0][0], concat(batch for _, batch in group)
-        size = max(1, self._micro_batch_tokens // whole.inputs.shape[1])
+        size = max(1, self._micro_batch_tokens // sum(whole.row_shape))
         for part, batch in enumerate(split(whole, size)):
-            yield make_batch(first.component.objective, *batch, first.name, (first.slot, part))
+            yield make_batch(first.component.objective, *batch, name=first.name, key=(first.slot, part))

@@ -5,38 +5,11 @@ Letters: B sentences, T positions. A word is one subword, or all subwords of a w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from xlmtrain.config.schema import NoiseConfig
 from xlmtrain.data.sequences import Sequences, sentence_sequences
-from xlmtrain.errors import ConfigError
 from xlmtrain.text.vocab import CONTINUATION, MASK, Vocab
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Settings of the noise; the defaults are those of the published unsupervised translation."""
-
-    shuffle: float = 3.0
-    """Two words at a distance d below this swap their order with probability (shuffle - d)^2 / (2 shuffle^2); no word
-    moves by as much. 0: no shuffling; otherwise above 1."""
-
-    drop: float = 0.1
-    """Probability that a word is dropped. A sentence keeps at least one word."""
-
-    blank: float = 0.1
-    """Probability that a word is replaced by ``<mask>``, each of its subwords by one."""
-
-    whole_words: bool = False
-    """Move, drop and blank whole words instead of subwords, as the original does."""
-
-    def __post_init__(self) -> None:
-        if not (self.shuffle == 0 or self.shuffle > 1):
-            raise ConfigError(f"shuffle={self.shuffle}: must be 0 or above 1, the distance of neighbours")
-        for name in ("drop", "blank"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be a probability below 1")
 
 
 class Noise:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmtrain.config.schema import DataConfig
+from xlmtrain.config.schema import OBJECTIVES, TRANSLATION, DataConfig
 from xlmtrain.data.dataset import Dataset, corpus_names
-from xlmtrain.data.sources import PairSource, Source, WindowSource
+from xlmtrain.data.sources import PairSource, Source, TranslationSource, WindowSource
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
-
-OBJECTIVES = ("mlm", "tlm", "clm")
 
 
 @dataclass(frozen=True)
@@ -56,24 +54,24 @@ def make_mixture(config: DataConfig, dataset: Dataset, seed: int) -> list[Mixtur
     """Return the components with a weight above 0. Raises ConfigError if the training text lacks a language or pair."""
     return [
         MixtureComponent(objective, key, _make_source(config, dataset, objective, key, seed), weight)
-        for objective in OBJECTIVES
-        for key, weight in getattr(config, objective).items()
-        if weight > 0
+        for objective, weights in config.weights.items()
+        for key, weight in weights.items()
     ]
 
 
 def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str, seed: int) -> Source:
     names = corpus_names("train", objective, key)
-    if (objective == "tlm") != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
+    if (objective in ("tlm", "mt")) != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
         available = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
         raise ConfigError(
             f"data.{objective}.{key}: {dataset.path} has no such training text, it has {available}; "
             f"data.{objective}.{key}=0 leaves it out"
         )
     ids = [dataset.language_id(language) for language in key.split("-")]
-    if objective == "tlm":
-        pair = dataset.pair("train", key)
-        return PairSource(pair, ids, config.sub_batch_tokens, config.max_sentence_length, seed)
+    if objective == "tlm" or objective in TRANSLATION:
+        kind = TranslationSource if objective in TRANSLATION else PairSource
+        sides = dataset.pair("train", key) if len(ids) == 2 else (dataset.corpus(names[0]),) * 2
+        return kind(sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed)
     count = config.sub_batch_tokens // config.sequence_length
     return WindowSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
 

@@ -1,4 +1,4 @@
-"""Sources of training sequences: windows of running text, or sentence pairs.
+"""Sources of training sequences: windows of running text, sentence pairs, or sources with their targets.
 
 A source is an endless series of epochs of sub-batches. ``sequences(epoch, index)`` depends on the seed and its
 arguments only, so any process can read any sub-batch, in any order, at the same cost.
@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.sequences import Sequences, pair_sequences, window_sequences, windows
+from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 
@@ -78,8 +78,8 @@ class PairSource:
     ) -> None:
         self._sides, self._languages = sides, languages
         self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
-        # Together with an epoch's order, these two take 10 bytes per pair of the corpus.
-        self._pairs, self._row_lengths = _usable_pairs(sides, max_length)
+        # Together with an epoch's order, these two take 12 bytes per pair of the corpus.
+        self._pairs, self._lengths = _usable_pairs(sides, max_length)
         self.sentences = len(self._pairs)
         if self.sentences == 0:
             raise DataError(
@@ -94,11 +94,15 @@ class PairSource:
 
     def sequences(self, epoch: int, index: int) -> Sequences:
         """Return (B, T) tokens with B * T <= sub_batch_tokens."""
+        first, second = self._sentences(epoch, index)
+        return pair_sequences(first, second, self._languages)
+
+    def _sentences(self, epoch: int, index: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return both sides of one sub-batch."""
         self._start_epoch(epoch)
         place = self._shuffle.run(index, 1)[0]
-        chosen = self._pairs[self._order[self._bounds[place] : self._bounds[place + 1]]]
-        first, second = (side.sentences(chosen.tolist()) for side in self._sides)
-        return pair_sequences(first, second, self._languages)
+        chosen = self._pairs[self._order[self._bounds[place] : self._bounds[place + 1]]].tolist()
+        return self._sides[0].sentences(chosen), self._sides[1].sentences(chosen)
 
     def _start_epoch(self, epoch: int) -> None:
         """Shuffle the pairs, sort them by length (equal lengths stay shuffled), and cut them into sub-batches."""
@@ -106,25 +110,52 @@ class PairSource:
             return
         name, everything = self._sides[0].name, np.arange(self.sentences, dtype=self._pairs.dtype)
         shuffled = generator(self._seed, "pairs", name, epoch).permutation(everything)
-        order = shuffled[np.argsort(self._row_lengths[shuffled], kind="stable")]
-        bounds = cut_by_tokens(self._row_lengths[order], self._sub_batch_tokens)
+        by_length, bounds = self._cut(self._lengths[:, shuffled])
+        order = shuffled[by_length]
         # The sub-batches are shuffled too; otherwise an epoch would go from short to long pairs. The purpose "draws"
         # keys the random numbers, so it stays: another word would change the order of the batches.
         self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", name, epoch))
         self._epoch, self._order, self._bounds = epoch, order, bounds
 
+    def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sort pairs of ``lengths`` (2, n); return their order, (n,), and the bounds of the sub-batches in it."""
+        rows = lengths.sum(axis=0, dtype=np.uint16)
+        order = np.argsort(rows, kind="stable")
+        return order, cut_by_tokens(rows[order], self._sub_batch_tokens)
+
+
+class TranslationSource(PairSource):
+    """Sentences with their targets, as many as fit into ``sub_batch_tokens`` with the padding of both sides.
+
+    Arguments and errors as :class:`PairSource`'s; for denoising, both sides are the same corpus.
+    """
+
+    def sides(self, epoch: int, index: int) -> tuple[Sequences, Sequences]:
+        """Return the sources (B, S) and the targets (B, T) of one sub-batch, with B * (S + T) <= sub_batch_tokens."""
+        source, target = map(sentence_sequences, self._sentences(epoch, index), self._languages)
+        return source, target
+
+    def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sort by the target's length, then by the source's: up and down in turn, so that neighbours are alike."""
+        source, target = lengths.astype(np.int64)
+        order = np.lexsort((np.where(target % 2, source, -source), target))
+        return order, cut_both_by_tokens(lengths[:, order], self._sub_batch_tokens)
+
 
 def _usable_pairs(sides: tuple[Corpus, Corpus], max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of pairs whose sides have 1 to ``max_length`` tokens, and the lengths of their sequences."""
-    pairs, row_lengths = [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
+    """Return the indices (n,) of pairs whose sides have 1 to ``max_length`` tokens, and their lengths (2, n).
+
+    The lengths include both delimiters.
+    """
+    pairs, lengths = [np.empty(0, np.int32)], [np.empty((2, 0), np.uint16)]
     count = len(sides[0])
     for start in range(0, count, _CHUNK_PAIRS):
         chunk = slice(start, start + _CHUNK_PAIRS + 1)
         a, b = (np.diff(side.offsets[chunk]) - 1 for side in sides)
         usable = np.flatnonzero((np.maximum(a, b) <= max_length) & (np.minimum(a, b) > 0))
         pairs.append((start + usable).astype(np.int32 if count < 2**31 else np.int64))
-        row_lengths.append((a + b + 4)[usable].astype(np.uint16))  # each side has two delimiters
-    return np.concatenate(pairs), np.concatenate(row_lengths)
+        lengths.append((np.stack([a, b])[:, usable] + 2).astype(np.uint16))
+    return np.concatenate(pairs), np.concatenate(lengths, axis=1)
 
 
 def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
@@ -144,3 +175,18 @@ def cut_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
         bounds.append(runs)
         start = int(runs[-1])
     return np.concatenate(bounds)
+
+
+def cut_both_by_tokens(lengths: np.ndarray, budget: int) -> np.ndarray:
+    """Cut pairs of ``lengths`` (2, n) into runs with count * (longest first + longest second side) <= ``budget``.
+
+    Returns the runs' bounds, int64. A run has at least one pair, even if it exceeds the budget.
+    """
+    bounds = [0]
+    while bounds[-1] < lengths.shape[1]:
+        start = bounds[-1]
+        most = max(1, budget // int(lengths[:, start].sum()))
+        longest = np.maximum.accumulate(lengths[:, start : start + most].astype(np.int64), axis=1).sum(axis=0)
+        fits = longest * np.arange(1, len(longest) + 1) <= budget
+        bounds.append(start + max(1, int(fits.sum())))
+    return np.array(bounds, dtype=np.int64)

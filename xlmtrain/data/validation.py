@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xlmtrain.config.schema import Config
-from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
+from xlmtrain.config.schema import TRANSLATION, Config
+from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_translation_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
-from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.errors import DataError
+from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK
 
 _Masked = tuple[Sequences, np.ndarray | None]
@@ -23,10 +24,10 @@ _Masked = tuple[Sequences, np.ndarray | None]
 
 
 class ValidationSet:
-    """Batches of one objective on one language or pair (``key``) of a split.
+    """Batches of one objective on one language, pair or direction (``key``) of a split.
 
-    MLM and CLM read the whole text in windows; TLM reads the pairs that fit into the position table. Raises DataError
-    for an empty set, whose perplexity would be perfect.
+    MLM and CLM read the whole text in windows; TLM, translation and denoising read the sentences that fit into the
+    position table. Raises DataError for an empty set, whose perplexity would be perfect.
     """
 
     def __init__(self, config: Config, dataset: Dataset, split: str, objective: str, key: str) -> None:
@@ -34,14 +35,18 @@ class ValidationSet:
         self.name = f"{split}/{key}_{objective}"
         self._config, self._dataset = config, dataset
         self._languages = [dataset.language_id(language) for language in key.split("-")]
-        self._corpora = [dataset.corpus(f"{split}.{key}")] if objective != "tlm" else [*dataset.pair(split, key)]
-        if not len(self._corpora[0].ids if objective != "tlm" else self._usable_pairs()):
+        pair = "-" in key
+        self._corpora = dataset.pair(split, key) if pair else (dataset.corpus(f"{split}.{key}"),) * 2
+        if not len(self._usable_pairs() if pair or objective in TRANSLATION else self._corpora[0].ids):
             raise DataError(
                 f"{split}.{key}: nothing to evaluate {objective} on; give it text or leave it out of the data"
             )
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield this process's share of the batches: every ``world_size``-th."""
+        if self.objective in TRANSLATION:
+            yield from self._translation_batches(rank, world_size)
+            return
         masks = np.random.RandomState(0)  # generator and seed of the original XLM: the masks are part of the metric
         for number, (sequences, selected) in enumerate(self._masked_sequences(masks)):
             if number % world_size != rank:
@@ -51,7 +56,19 @@ class ValidationSet:
                 yield make_causal_batch(sequences, self.name)
             else:
                 inputs = np.where(selected, MASK, sequences.tokens)
-                yield make_batch(self.objective, sequences, inputs, selected, self.name)
+                yield make_batch(self.objective, sequences, inputs, selected, name=self.name)
+
+    def _translation_batches(self, rank: int, world_size: int) -> Iterator[Batch]:
+        noise = Noise(self._config.noise, self._dataset.vocab)
+        for number, sides in enumerate(self._pair_batches()):
+            if number % world_size != rank:
+                continue
+            source, target = map(sentence_sequences, sides, [self._languages[0], self._languages[-1]])
+            for side in (source, target):
+                check_ids(side.tokens, len(self._dataset.vocab), self.name)
+            if self.objective == "dae":
+                source = noise(source, generator(0, "validation noise", self.key, number))
+            yield make_translation_batch(self.objective, source, target, self.name)
 
     def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
         if self.objective == "tlm":
@@ -163,7 +180,7 @@ def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> l
     """Return the sets of ``split`` for all objectives and keys of the training mixture that the data has."""
     return [
         ValidationSet(config, dataset, split, objective, key)
-        for objective in OBJECTIVES
-        for key, weight in getattr(config.data, objective).items()
-        if weight > 0 and all(dataset.has(name) for name in corpus_names(split, objective, key))
+        for objective, weights in config.data.weights.items()
+        for key in weights
+        if all(dataset.has(name) for name in corpus_names(split, objective, key))
     ]

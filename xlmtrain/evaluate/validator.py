@@ -117,10 +117,10 @@ class Validator:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         settings, max_positions = config.evaluate, config.model.max_positions
-        causal = not any([*config.data.mlm.values(), *config.data.tlm.values()])
+        causal, masked = set(config.data.weights) == {"clm"}, not config.data.weights.keys().isdisjoint(("mlm", "tlm"))
         self.sets = validation_sets(config, dataset)
         self._cloze = []
-        if settings.parallel_pairs and not causal:
+        if settings.parallel_pairs and masked:
             self._cloze = parallel_cloze_sets(config, dataset, max_pairs=settings.parallel_pairs)
         self._crosslingual = CrossLingualEvaluation(settings, dataset, max_positions, causal)
         self._zero_shot = None

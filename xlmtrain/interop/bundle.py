@@ -13,7 +13,7 @@ import torch
 from xlmtrain.config.manual import key_paths
 from xlmtrain.config.old_names import current_metric, current_settings
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Config, ModelConfig
+from xlmtrain.config.schema import OBJECTIVES, Config, ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
@@ -70,7 +70,7 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
 def trained_causally(settings: Mapping[str, Any]) -> bool:
     """Return True if CLM is the only objective in the settings of a training run."""
     data = settings.get("data", {})
-    return {objective for objective in ("mlm", "tlm", "clm") if any(data.get(objective, {}).values())} == {"clm"}
+    return {objective for objective in OBJECTIVES if any(data.get(objective, {}).values())} == {"clm"}
 
 
 @dataclass

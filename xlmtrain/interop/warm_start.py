@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
-from xlmtrain.model.translation_model import encoder_part
+from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
 
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
@@ -25,31 +27,68 @@ def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageMod
     """Replace the random initial weights of ``model`` in place; return a line for the log per source.
 
     Raises ConfigError for a pretrained model of another shape, of another vocabulary or without one of the data's
-    languages, and for word vectors of another size.
+    languages, for one that lacks a decoder or has one too many, and for word vectors of another size.
     """
-    done = []
-    if init.pretrained is not None:
+    done: list[str] = []
+    if isinstance(model, TranslationModel):
+        done += _initialize_both(init, config, model, dataset)
+    elif init.encoder is not None or init.decoder is not None:
+        raise ConfigError(
+            "init.encoder, init.decoder: this run has no decoder; give data.mt or data.dae a weight, or "
+            "init.pretrained in their place"
+        )
+    elif init.pretrained is not None:
         bundle = read_model(init.pretrained)
         weights = matching_weights(bundle, config, dataset)
         check_state_dict(model, weights, f"init.pretrained={init.pretrained}")
         model.load_state_dict(weights)
-        done.append(f"first weights: {bundle.provenance.source}, step {bundle.provenance.step:,}")
+        done.append(f"first weights: {_origin(bundle)}")
     for path in init.word_vectors:
         ids, vectors = read_vectors(Path(path), dataset.vocab, config.dim)
-        table = model.encoder.token_embeddings.weight
-        table[torch.from_numpy(ids)] = torch.from_numpy(vectors).to(table)
+        tables = {model.encoder.token_embeddings}
+        if isinstance(model, TranslationModel):
+            tables.add(model.target_embeddings)
+        for table in tables:
+            table.weight[torch.from_numpy(ids)] = torch.from_numpy(vectors).to(table.weight)
         done.append(f"first word vectors: {len(ids):,} of {len(dataset.vocab):,} vocabulary entries from {path}")
     return done
 
 
+def _initialize_both(init: InitConfig, config: ModelConfig, model: TranslationModel, dataset: Dataset) -> Iterator[str]:
+    """Replace the weights of encoder and decoder; yield a line for the log on each, and on what stays random."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"encoder": {}, "decoder": {}}
+    for side, path in {"encoder": init.encoder or init.pretrained, "decoder": init.decoder or init.pretrained}.items():
+        if path is None:
+            continue
+        bundle = read_model(path)
+        decoder = decoder_part(bundle.weights)
+        if init.pretrained is not None and not decoder:
+            raise ConfigError(
+                f"init.pretrained={path}: is a language model, without a decoder; "
+                f"give init.encoder={path} init.decoder={path}, or one of the two"
+            )
+        part = decoder if side == "decoder" and decoder else encoder_part(bundle.weights)
+        parts[side] = matching_weights(replace(bundle, weights=part), config, dataset)
+        yield f"first weights of the {side}: {_origin(bundle)}"
+    left = initialize_from(model, parts["encoder"], parts["decoder"])
+    if init.models and left:
+        names = dict.fromkeys(re.sub(r"\.blocks\.\d+\.", ".blocks.*.", name) for name in left)
+        yield f"random first weights: {', '.join(names)}"
+
+
+def _origin(bundle: PretrainedBundle) -> str:
+    return f"{bundle.provenance.source}, step {bundle.provenance.step:,}"
+
+
 def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:
-    """Return the weights, without a decoder's, with the language embeddings in the order of the data's languages.
+    """Return a language model's weights, without a decoder's, with languages in the order of the data's.
 
     A model of one language has no language embedding: its vector is added to the position embeddings instead, which
     gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
     """
     source, theirs = bundle.provenance.source, asdict(bundle.config)
-    other = {key: theirs[key] for key, value in asdict(config).items() if theirs[key] != value and "dropout" not in key}
+    free = {"dropout", "attention_dropout", "tie_tables"}
+    other = {key: theirs[key] for key, value in asdict(config).items() if theirs[key] != value and key not in free}
     if other:
         # getattr: an enum's member is given by its value
         advice = " ".join(f"model.{key}={getattr(value, 'value', value)}" for key, value in other.items())

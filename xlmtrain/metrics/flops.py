@@ -47,14 +47,15 @@ def gpu_named(device: str) -> GpuSpec | None:
     return max(matches, key=lambda gpu: len(gpu.name.split()), default=None)
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float) -> float:
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float, translated: float = 0.0) -> float:
     """Return the floating-point operations of forward and backward per token.
 
     6 per weight of the blocks, 6 per weight of the output layer for the share ``scored`` of the tokens that it sees,
     and 12 * layers * dim * ``length`` for attention (Kaplan et al. 2020, section 2.1, with the backward pass as twice
-    the forward pass).
+    the forward pass). The share ``translated`` of the tokens, of sources and of targets, goes through two of the four
+    matrices of attention to the source, too.
     """
-    blocks = 12 * model.dim**2 * model.layers
+    blocks = (12 + 2 * translated) * model.dim**2 * model.layers
     return 6 * blocks + 6 * vocab_size * model.dim * scored + 12 * model.layers * model.dim * length
 
 

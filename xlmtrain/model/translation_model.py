@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.schema import TRANSLATION, DataConfig, ModelConfig
 from xlmtrain.model.decoder import Decoder, DecoderCache
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
@@ -51,6 +51,16 @@ class TranslationModel(LanguageModel):
             del self.decoder.token_embeddings
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """All Transformer blocks, the encoder's first."""
+        return [*self.encoder.blocks, *self.decoder.blocks]
+
+    def new(self) -> TranslationModel:
+        """Return another model of this kind and shape, with random weights."""
+        shape = (self.config, self.vocab_size, self.languages, self.pad)
+        return TranslationModel(*shape, self.tie_tables, self.label_smoothing)
+
+    @property
     def target_embeddings(self) -> nn.Embedding:
         """Table of the decoder's tokens."""
         return self.encoder.token_embeddings if self.tie_tables else self.decoder.token_embeddings
@@ -62,11 +72,25 @@ class TranslationModel(LanguageModel):
         return self.decoder_head(*self._at_decoder_targets(batch, batch.source)).float()
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""
+        """Return the cross-entropy summed over the batch's targets, in nats, () fp32.
+
+        In training, every trained weight gets a gradient from every batch, if only zero: processes that reduce
+        gradients together may have batches of different objectives.
+        """
         if batch.source is None:
-            return super().forward(batch)
+            loss = super().forward(batch)
+            return loss + self._zero_of_decoder(batch.tokens.device) if self.training else loss
         smoothing = self.label_smoothing if self.training else 0.0
-        return self.decoder_head(*self._at_decoder_targets(batch, batch.source), batch.targets, smoothing)
+        loss = self.decoder_head(*self._at_decoder_targets(batch, batch.source), batch.targets, smoothing)
+        trained = [weight for weight in self.head.parameters() if weight.requires_grad and self.training]
+        return loss + sum(0.0 * weight.sum() for weight in trained)
+
+    def _zero_of_decoder(self, device: torch.device) -> torch.Tensor:
+        """Return the loss, (), of a target of one token without anything to predict."""
+        tokens = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        embeds, matrix = tied_embedding(self.target_embeddings, tokens)
+        hidden = self.decoder(embeds, tokens, tokens, None, torch.zeros_like(embeds), None)
+        return self.decoder_head(hidden[0, :0], matrix, tokens[0, :0])
 
     def _at_decoder_targets(self, batch: Batch, source: EncoderInput) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the decoder's hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
@@ -95,6 +119,22 @@ class TranslationModel(LanguageModel):
         embeddings = self.target_embeddings
         hidden = self.decoder.step(embeddings(tokens), language, cache)
         return self.decoder_head(hidden, embeddings.weight).float()
+
+
+def build_model(
+    config: ModelConfig, data: DataConfig, vocab_size: int, languages: int, label_smoothing: float = 0.0
+) -> LanguageModel:
+    """Return the model that the objectives of ``data`` train: with a decoder if one of them needs it.
+
+    The output layer of the language model is left out of training if no objective uses it.
+    """
+    if not data.translation_share:
+        return LanguageModel(config, vocab_size, languages)
+    model = TranslationModel(
+        config, vocab_size, languages, tie_tables=config.tie_tables, label_smoothing=label_smoothing
+    )
+    model.head.requires_grad_(not data.weights.keys() <= set(TRANSLATION))
+    return model
 
 
 def as_decoder(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from xlmtrain.data.sampling import OBJECTIVES
+from xlmtrain.config.schema import OBJECTIVES
 from xlmtrain.diagnostics.baseline import ReferenceCurve, nearest_preset, settings_that_matter
 from xlmtrain.report.charts import Chart, Line, line_chart
 from xlmtrain.report.run_data import RunData

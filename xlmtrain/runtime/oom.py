@@ -26,11 +26,11 @@ def explain_oom(subject: str, advice: str) -> Iterator[None]:
 def step_advice(config: Config) -> tuple[str, str]:
     """Return the subject and the advice for an optimizer step: half the micro-batch.
 
-    A micro-batch has at least one row of running text, or the longest pair; below that the model itself is too large.
+    A micro-batch has at least the longest row; below that the model itself is too large.
     """
     data, tokens = config.data, config.train.micro_batch_tokens or config.data.sub_batch_tokens
-    least = max(data.sequence_length, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
-    advice = _half("train.micro_batch_tokens={} computes the same batches in smaller parts", tokens, least)
+    text = "train.micro_batch_tokens={} computes the same batches in smaller parts"
+    advice = _half(text, tokens, data.longest_row)
     return f"a micro-batch of {tokens:,} tokens", advice
 
 
@@ -39,7 +39,7 @@ def evaluation_advice(config: Config) -> tuple[str, str]:
     tokens, pairs = config.evaluate.batch_tokens, config.evaluate.pairs_per_batch
     text = "evaluate.batch_tokens={} evaluates the same text in smaller parts"
     advice = _half(text, tokens, config.data.sequence_length)
-    if config.data.tlm:  # the masks depend on it, so a run cannot change it
+    if config.data.reads_sentences:  # the masks depend on it, so a run cannot change it
         advice += f"; if sentence pairs do not fit, start a new run with evaluate.pairs_per_batch below {pairs}"
     return f"an evaluation with {tokens:,} tokens per batch", advice
 

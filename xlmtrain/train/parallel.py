@@ -166,7 +166,7 @@ def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distr
         reduce_dtype=half if config.reduce_dtype is ReduceDtype.half else torch.float32,
         cast_forward_inputs=False,
     )
-    for block in model.encoder.blocks:
+    for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
@@ -200,7 +200,7 @@ def unsharded_copy(model: LanguageModel) -> LanguageModel:
     if not any(isinstance(weight, DTensor) for weight in weights.values()):
         return model
     with torch.device("meta"):
-        copy = LanguageModel(model.config, model.vocab_size, model.languages, model.pad)
+        copy = model.new()
     copy.load_state_dict({name: full_tensor(weight) for name, weight in weights.items()}, assign=True)
     return copy.train(model.training)
 

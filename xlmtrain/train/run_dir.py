@@ -65,9 +65,7 @@ RUN = DirectoryKind(
 
 def open_run(config: Config, dataset: Dataset, distributed: Distributed) -> RunDirectory:
     """Return the directory of a pretraining run. Raises ConfigError as :class:`RunDirectory`."""
-    inputs: list[str | Path] = [dataset.path, *config.init.word_vectors]
-    if config.init.pretrained is not None:
-        inputs.append(config.init.pretrained)
+    inputs: list[str | Path] = [dataset.path, *config.init.word_vectors, *config.init.models]
     return RunDirectory(RUN, RESUME_POLICY, config_as_json(config), distributed, inputs, dataset)
 
 

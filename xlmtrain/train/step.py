@@ -9,9 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import Config, FusedAdam, OptimConfig, Precision
+from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, Precision
 from xlmtrain.data.loader import GlobalBatchShard
-from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from xlmtrain.config.schema import Config
+from xlmtrain.config.schema import OBJECTIVES, Config
 from xlmtrain.data.loader import GlobalBatchShard
-from xlmtrain.data.sampling import OBJECTIVES
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
@@ -120,7 +119,8 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
     peak = peak_flops(device, train_step.precision)
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
-        useful = per_second * flops_per_token(config.model, train_step.model.vocab_size, length, scored)
+        vocab_size, translated = train_step.model.vocab_size, config.data.translation_share
+        useful = per_second * flops_per_token(config.model, vocab_size, length, scored, translated)
         speed["speed/mfu"] = useful / (peak * world_size)
     return speed
 

@@ -18,6 +18,7 @@ from xlmtrain.diagnostics.rules import unigram_entropy
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.timer import duration
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import build_model
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, choose_precision
@@ -42,7 +43,7 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     precision = choose_precision(trial.train.precision, device)
     loader = Loader(trial, dataset)
     torch.manual_seed(torch_seed(trial.seed, "init"))
-    model = LanguageModel(trial.model, len(dataset.vocab), len(dataset.languages))
+    model = build_model(trial.model, trial.data, len(dataset.vocab), len(dataset.languages))
     pretrained = bool(initialize_weights(trial.init, trial.model, model, dataset))
     optimizer = make_optimizer(trial.optim, model.to(device), device)
     step = TrainStep(trial, Parallel(model), optimizer, precision, Distributed(0, 1, device))
@@ -81,7 +82,7 @@ def shortened(config: Config, steps: int) -> Config:
     data, train, optim = config.data, config.train, config.optim
     sub_batch = data.sub_batch_tokens
     if sub_batch > _TOKENS:
-        least = max(_TOKENS, 2 * (data.max_sentence_length + 2) if data.tlm else 0)
+        least = max(_TOKENS, data.longest_row)
         sub_batch = min(-(-least // data.sequence_length) * data.sequence_length, sub_batch)
     batch = max(min(train.batch_tokens, _TOKENS) // sub_batch, 1) * sub_batch
     return replace(
