@@ -23,7 +23,7 @@ PROGRAMS = sorted(
 ALLOWED = {
     "xlmtrain": (),
     "xlmtrain.errors": (),
-    "xlmtrain.config": (),
+    "xlmtrain.config": ("xlmtrain.runtime.process",),  # config/load.py starts programs
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
     "xlmtrain.text": ("xlmtrain.config.prepare",),
     "xlmtrain.prepare": (

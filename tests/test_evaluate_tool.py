@@ -152,7 +152,7 @@ def test_languages_are_found_by_name(
 
 def test_data_of_one_language_without_pairs(run: Path, own_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = Header.read(own_dataset)
-    replace(header, languages=["en"], corpora={"valid.en": header.corpora["valid.en"]}).write(own_dataset)
+    write_header(own_dataset, Vocab.read(own_dataset / "vocab"), {"valid.en": header.corpora["valid.en"]})
     tool.main([f"model={run}", f"data={own_dataset}"])
     found = table(capsys.readouterr().out)
     assert found.keys() == {"valid/en_mlm", "valid/mlm"}
@@ -202,7 +202,7 @@ def test_refused(
 
 def test_another_vocabulary_or_language_is_refused(run: Path, own_dataset: Path) -> None:
     header, vocab = Header.read(own_dataset), Vocab.read(own_dataset / "vocab")
-    replace(header, languages=["de", "nl"]).write(own_dataset)
+    write_header(own_dataset, vocab, {name.replace("en", "nl"): corpus for name, corpus in header.corpora.items()})
     with pytest.raises(ConfigError, match="knows de, en, not nl; prepare the data of its languages only"):
         tool.main([f"model={run}", f"data={own_dataset}"])
     words = vocab.words[: len(SPECIALS) - 1 : -1]

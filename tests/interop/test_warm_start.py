@@ -202,7 +202,7 @@ def test_one_language_of_two(
     """A model of one language has no language embeddings: the positions carry the vector, and the figures stay."""
     header = Header.read(own_dataset)
     corpora = {f"{split}.{language}": header.corpora[f"{split}.{language}"] for split in ("train", "valid")}
-    replace(header, languages=[language], corpora=corpora).write(own_dataset)
+    write_header(own_dataset, Vocab.read(own_dataset / "vocab"), corpora)
     changes = {"data.mlm": {language: 1.0}, "data.tlm": {}}
     init = InitConfig(pretrained=str(checkpoint(first, STEPS)))
     train_alone(begin(tmp_path / "run", own_dataset, init, changes), stop_after=1)

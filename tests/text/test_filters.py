@@ -26,15 +26,9 @@ def test_by_default_no_line_is_dropped_for_what_it_says() -> None:
 
 
 def test_every_switch_has_a_reason_of_the_report() -> None:
-    on = {"drop_identical": True, "max_length_ratio": 3.0, "min_latin_fraction": 0.5}
-    assert reasons("漢", "漢", **on) == ["drop_identical", "min_latin_fraction"]
+    on = {"max_length_ratio": 3.0, "min_latin_fraction": 0.5}
+    assert reasons("漢", "漢", **on) == ["min_latin_fraction"]
     assert set(reasons("漢", "漢" * 9, **on)) < set(REASONS)
-
-
-def test_identical_sides() -> None:
-    assert reasons("Berlin 2016", " Berlin 2016\t", drop_identical=True) == ["drop_identical"]
-    assert reasons("Berlin", "berlin", drop_identical=True) == []
-    assert reasons("eine Seite", drop_identical=True) == []
 
 
 def test_the_ratio_counts_characters_either_way_and_stops_short_of_the_limit() -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from tests.support import programs
 from tests.support.programs import Call, script
-from tests.support.tiny import tiny_config
+from tests.support.tiny import tiny_config, write_header
 from tests.support.training import assert_same_run, checkpoint, records, status, train_alone
 from xlmtrain.config.schema import Device
+from xlmtrain.data.format import Header
+from xlmtrain.text.vocab import Vocab
 
 SETTINGS = (
     "model.dim=16",
@@ -119,10 +121,9 @@ def test_a_users_mistake_is_one_message_and_no_run(
 def test_what_is_unlikely_to_be_meant_is_said_before_the_first_step(
     call: Call, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    header = json.loads((tiny_dataset / "dataset.json").read_text(encoding="utf-8"))
     bare = shutil.copytree(tiny_dataset, tmp_path / "bare")
-    header["corpora"] = {name: one for name, one in header["corpora"].items() if name.startswith("train.")}
-    (bare / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
+    corpora = {name: one for name, one in Header.read(bare).corpora.items() if name.startswith("train.")}
+    write_header(bare, Vocab.read(bare / "vocab"), corpora)
     printed = call("train", *settings(tmp_path / "run", bare, "optim.warmup_steps=20"))
     before, _, _ = printed.partition("step 1/")
     assert "WARNING: There is no validation text of what is trained on" in before

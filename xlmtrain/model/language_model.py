@@ -48,7 +48,7 @@ class LanguageModel(nn.Module):
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return logits (N, V) in fp32 at the batch's N targets only: the output layer is half of the work."""
-        return self.head(*self._at_targets(batch)).float()
+        return self._head_of(batch)(*self._at_targets(batch)).float()
 
     def logits_in_parts(self, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield logits (n, V) in fp32 and their targets (n,), at most ``MOST_LOGITS`` numbers at a time.
@@ -58,11 +58,15 @@ class LanguageModel(nn.Module):
         hidden, matrix = self._at_targets(batch)
         rows = max(1, MOST_LOGITS // self.vocab_size)
         for part, targets in zip(hidden.split(rows), batch.targets.split(rows)):
-            yield self.head(part, matrix).float(), targets
+            yield self._head_of(batch)(part, matrix).float(), targets
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""
         return self.head(*self._at_targets(batch), batch.targets)
+
+    def _head_of(self, batch: Batch) -> Head:
+        """Return the output layer that predicts the batch's targets."""
+        return self.head
 
     def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the hidden states (N, D) of the targets, and the embedding matrix (V, D)."""

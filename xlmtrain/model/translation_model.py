@@ -65,12 +65,6 @@ class TranslationModel(LanguageModel):
         """Table of the decoder's tokens."""
         return self.encoder.token_embeddings if self.tie_tables else self.decoder.token_embeddings
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Return logits (N, V) in fp32 at the batch's N targets only."""
-        if batch.source is None:
-            return super().logits(batch)
-        return self.decoder_head(*self._at_decoder_targets(batch, batch.source)).float()
-
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy summed over the batch's targets, in nats, () fp32.
 
@@ -81,7 +75,7 @@ class TranslationModel(LanguageModel):
             loss = super().forward(batch)
             return loss + self._zero_of_decoder(batch.tokens.device) if self.training else loss
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = self.decoder_head(*self._at_decoder_targets(batch, batch.source), batch.targets, smoothing)
+        loss = self.decoder_head(*self._at_targets(batch), batch.targets, smoothing)
         trained = [weight for weight in self.head.parameters() if weight.requires_grad and self.training]
         return loss + sum(0.0 * weight.sum() for weight in trained)
 
@@ -92,8 +86,14 @@ class TranslationModel(LanguageModel):
         hidden = self.decoder(embeds, tokens, tokens, None, torch.zeros_like(embeds), None)
         return self.decoder_head(hidden[0, :0], matrix, tokens[0, :0])
 
-    def _at_decoder_targets(self, batch: Batch, source: EncoderInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the decoder's hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
+    def _head_of(self, batch: Batch) -> Head:
+        return self.head if batch.source is None else self.decoder_head
+
+    def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the targets' hidden states (N, D), the decoder's if there is a source, and the matrix (V, D)."""
+        source = batch.source
+        if source is None:
+            return super()._at_targets(batch)
         embeds, matrix = tied_embedding(self.target_embeddings, batch.tokens)
         hidden = self.decoder(
             embeds, batch.positions, batch.languages, batch.lengths, self.encode(source), source.lengths

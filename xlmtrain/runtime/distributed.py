@@ -132,11 +132,12 @@ class Distributed:
         """
         iterator = iter(items)
         while True:
-            stopping = stop()
             item = self.run_on_all(lambda: next(iterator, None)) if self.lockstep else next(iterator, None)
             more = item is not None
             if self.lockstep:
-                more, stopping = map(bool, self.all_reduce_sum([float(more), float(stopping)]))
+                more, stopping = map(bool, self.all_reduce_sum([float(more), float(stop())]))
+            else:
+                stopping = more and stop()
             if stopping or not more:
                 return
             yield item
