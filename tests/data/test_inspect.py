@@ -81,7 +81,7 @@ def test_words_and_unknown_words_are_counted(shown: str) -> None:
 
 
 def test_dropped_lines_are_shown(shown: str) -> None:
-    assert re.search(r"^train\.de +321 +20 +1 +300 ", shown, re.MULTILINE)
+    assert re.search(r"^train\.de +321 +1 +20 +300 ", shown, re.MULTILINE)
 
 
 def test_data_from_elsewhere_is_shown_as_far_as_it_is_known(tiny_dataset: Path) -> None:
