@@ -1,5 +1,6 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
-# make test    the tests; make test-slow the slow ones; make lint the style and the types
+# make test    the tests, where a warning is an error; make test-slow the slow ones, where torch.compile and Ray warn
+# make lint    the style and the types
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-gpu   on a machine with a GPU, ten minutes: its tests, losses in every precision, faults, speed
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
@@ -33,7 +34,7 @@ test: $(VENV)/ready
 	$(PYTEST) --numprocesses=2 --dist=loadfile
 
 test-slow: $(VENV)/ready
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -W default
 
 test-faults: $(VENV)/ready
 	$(PYTEST) -m faults --fault-table=benchmarks/faults.md tests/faults
