@@ -220,7 +220,7 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
     prepare(settings(tmp_path / "here", Executor.local, 1))
     prepare(settings(tmp_path / "there", Executor.slurm, 2))
     same_files(tmp_path / "here", tmp_path / "there")
-    assert len(jobs(cluster)) == 4  # shard, tokenize, encode, assemble
+    assert len(jobs(cluster)) == 5  # shard, tokenize, select, encode, assemble
 
 
 # --- Ray
