@@ -126,7 +126,4 @@ def _scores(options: TranslateOptions, model: PretrainedModel, texts: list[str],
 
 if __name__ == "__main__":
     with user_errors():
-        try:
-            main(sys.argv[1:])
-        except BrokenPipeError:  # the reader has read enough, as in "| head"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        main(sys.argv[1:])
