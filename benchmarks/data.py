@@ -125,7 +125,7 @@ def our_ids(sample: Sample) -> None:
 def fastbpe_ids(sample: Sample) -> None:
     """Turn tokens into ids by fastBPE and a dictionary, line by line."""
     bpe = Bpe(sample.directory / "prepared" / "codes")
-    ids = {word: number for number, word in enumerate(Vocab.read(sample.directory / "prepared" / "vocab").words)}
+    ids = {word: number for number, word in enumerate(Vocab.read(sample.directory / "prepared" / "vocab").tokens)}
     for language in sample.languages:
         for text in sample.chunks("tokens", language):
             for line in bpe.segment_all(text.split("\n")[:-1]):

@@ -38,7 +38,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.output_paths import check_output_path, replace_file
-from xlmtrain.train.parallel import FsdpParallel, Parallel, parallelize, shard
+from xlmtrain.train.parallel import FsdpModel, ParallelModel, parallelize, shard
 from xlmtrain.train.step import TrainStep
 
 WORKLOAD = Workload(dim=64, layers=2, heads=2, vocab_size=1000, rows=32, length=32)
@@ -250,7 +250,7 @@ def losses_of(variant: tuple[Precision, bool, Sharding], distributed: Distribute
             block.compile()
     if sharding is Sharding.full:
         shard(model, config.train, precision, distributed)
-        parallel: Parallel = FsdpParallel(model, distributed)
+        parallel: ParallelModel = FsdpModel(model, distributed)
     else:
         parallel = parallelize(model, config.train, precision, distributed)
     step = TrainStep(config, parallel, make_optimizer(config.optim, model, distributed.device), precision, distributed)

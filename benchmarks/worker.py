@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.workloads import SYSTEMS, Workload, settings
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.loader import GlobalBatchShard, Loader
+from xlmtrain.data.loader import Loader, StepBatches
 from xlmtrain.model.language_model import LanguageModel
 
 
@@ -73,13 +73,13 @@ class BatchFeed:
     finished request and blocks until the next one. A system may fetch one batch ahead, as transformers' Trainer does.
     """
 
-    def __init__(self, connection: Connection, steps: Iterator[GlobalBatchShard], device: torch.device) -> None:
+    def __init__(self, connection: Connection, steps: Iterator[StepBatches], device: torch.device) -> None:
         self.finished = False
         self._connection, self._steps, self._device = connection, steps, device
-        self._pending: deque[GlobalBatchShard] = deque()
+        self._pending: deque[StepBatches] = deque()
         self._receive()
 
-    def __iter__(self) -> Iterator[GlobalBatchShard]:
+    def __iter__(self) -> Iterator[StepBatches]:
         while not self.finished:
             self._pending.append(next(self._steps))
             yield self._pending[-1]
@@ -106,7 +106,7 @@ class BatchFeed:
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._trained: list[tuple[GlobalBatchShard, torch.Tensor]] = []
+        self._trained: list[tuple[StepBatches, torch.Tensor]] = []
         self._start = clock(self._device)
 
     def _result(self) -> RunResult:

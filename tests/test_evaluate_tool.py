@@ -28,7 +28,7 @@ from xlmtrain.text.vocab import SPECIALS, Vocab
 from xlmtrain.train.checkpoint import CheckpointManager
 
 # The run's own windows, share of masks and pairs in a batch are none of the tool's defaults.
-SETTINGS = {"train.steps": 20, "mask.prob": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.parallel_pairs": 100}
+SETTINGS = {"train.steps": 20, "mask.prob": 0.3, "evaluate.pairs_per_batch": 4, "evaluate.max_pairs": 100}
 OWN = ["sequence_length=16", "pairs_per_batch=4"]
 # Words of one side hidden, which the original does not evaluate.
 CLOZE = {f"{key}cloze_{kind}" for key in ("", "de-en_", "en-de_") for kind in ("mono", "parallel")}
@@ -205,7 +205,7 @@ def test_another_vocabulary_or_language_is_refused(run: Path, own_dataset: Path)
     write_header(own_dataset, vocab, {name.replace("en", "nl"): corpus for name, corpus in header.corpora.items()})
     with pytest.raises(ConfigError, match="knows de, en, not nl; prepare the data of its languages only"):
         tool.main([f"model={run}", f"data={own_dataset}"])
-    words = vocab.words[: len(SPECIALS) - 1 : -1]
+    words = vocab.tokens[: len(SPECIALS) - 1 : -1]
     other = Vocab((word, 1) for word in words)
     other.write(own_dataset / "vocab")
     write_header(own_dataset, other, header.corpora)

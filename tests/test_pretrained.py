@@ -64,13 +64,13 @@ def test_guesses_are_the_models_probabilities(model: PretrainedModel) -> None:
     logits = model.model.head(hidden[0, [2, 4]], model.model.encoder.token_embeddings.weight)
     best = logits.softmax(dim=1).max(dim=1)
     assert [place[0].probability for place in guesses] == pytest.approx(best.values.tolist(), rel=1e-4)
-    assert [place[0].word for place in guesses] == [model.text.vocab.word(i) for i in best.indices.tolist()]
+    assert [place[0].word for place in guesses] == [model.text.vocab.token(i) for i in best.indices.tolist()]
     assert len(model.fill_mask("a <mask>", "de", k=3)[0]) == 3
 
 
 def test_language_and_translation_are_heeded(model: PretrainedModel) -> None:
     """A letter is found better beside its translation than beside that of other letters, and than by chance."""
-    letters = model.text.vocab.words[14:]
+    letters = model.text.vocab.tokens[14:]
     right = wrong = 0.0
     for first in range(WORDS):
         words = [first, (3 * first + 1) % WORDS, (9 * first + 4) % WORDS]

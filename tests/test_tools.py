@@ -255,7 +255,7 @@ def test_show_data_shows_the_batches_of_training(call: Call, prepared: Path, ste
     assert len(batches) == 4
     assert {batch.objective for batch in batches} == {"mlm", "tlm"}
     lines = iter(printed)
-    word = dataset.vocab.word
+    word = dataset.vocab.token
     for batch in batches:
         count, length = batch.tokens.shape
         assert next(lines).startswith(

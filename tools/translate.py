@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
                 progress.update()
             if options.reference is not None:
                 texts.append(best[0].text)
-                words.append(best[0].words)
+                words.append(best[0].tokenized)
     if options.reference is not None:
         for score in _scores(options, model, texts, words):
             print(score, file=sys.stderr if options.output is None else sys.stdout)

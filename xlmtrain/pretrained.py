@@ -110,7 +110,7 @@ class PretrainedModel:
         probabilities = self.model.logits(batch.to(self.device)).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
-            [Prediction(self.text.vocab.word(word), p) for word, p in zip(words, values)]
+            [Prediction(self.text.vocab.token(word), p) for word, p in zip(words, values)]
             for words, values in zip(best.indices.tolist(), best.values.tolist())
         ]
 

@@ -15,7 +15,7 @@ import torch
 from tests.support.tiny import tiny_config
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.loader import GlobalBatchShard, Loader
+from xlmtrain.data.loader import Loader, StepBatches
 from xlmtrain.data.sampling import SamplerState
 from xlmtrain.data.sources import cut_both_by_tokens
 from xlmtrain.errors import ConfigError
@@ -28,7 +28,7 @@ def loader(data: Path, changes: dict[str, Any] | None = None, rank: int = 0, wor
     return Loader(tiny_config("run", data, {**ALL, **(changes or {})}), Dataset(data), rank, world_size)
 
 
-def steps(made: Loader, count: int) -> list[GlobalBatchShard]:
+def steps(made: Loader, count: int) -> list[StepBatches]:
     cursors, data = made.sampler.initial_state(), []
     for step in range(count):
         data.append(made.make(step, cursors))
@@ -67,7 +67,11 @@ def test_processes_share_out_the_same_global_batches(tiny_dataset: Path, world_s
         assert all(part.shares == alone.shares for part in mine)
         dealt = [mine[i % world_size].batches[i // world_size] for i in range(4)]
         assert rows_of(dealt) == rows_of(alone.batches)
-        assert [batch.key for batch in dealt] == [batch.key for batch in alone.batches] == [(i, 0) for i in range(4)]
+        assert (
+            [batch.rng_key for batch in dealt]
+            == [batch.rng_key for batch in alone.batches]
+            == [(i, 0) for i in range(4)]
+        )
 
 
 @pytest.mark.parametrize("size", [1, 16, 33, 64])
@@ -76,7 +80,7 @@ def test_micro_batches_are_the_same_rows_in_the_same_order(tiny_dataset: Path, s
     cut = steps(loader(tiny_dataset, {"train.micro_batch_tokens": size}), 8)
     for a, b in zip(whole, cut):
         assert rows_of(a.batches) == rows_of(b.batches)
-        assert len({batch.key for batch in b.batches}) == len(b.batches)
+        assert len({batch.rng_key for batch in b.batches}) == len(b.batches)
         assert all(batch.padded_tokens <= max(size, batch.padded_tokens // len(batch.tokens)) for batch in b.batches)
     if size <= 16:
         assert sum(len(data.batches) for data in cut) > 2 * sum(len(data.batches) for data in whole)
@@ -91,7 +95,7 @@ def test_small_sub_batches_are_put_together(tiny_dataset: Path, size: int) -> No
         ours, theirs = ([(row[0], *row[2:]) for row in rows_of(data.batches)] for data in (a, b))
         assert sorted(ours) == sorted(theirs)
         assert all(batch.padded_tokens <= size for batch in b.batches)
-        assert len({batch.key for batch in b.batches}) == len(b.batches)
+        assert len({batch.rng_key for batch in b.batches}) == len(b.batches)
         assert (a.sub_batches, a.shares, a.sampler_state) == (b.sub_batches, b.shares, b.sampler_state)
     assert sum(len(data.batches) for data in joined) < 0.95 * sum(len(data.batches) for data in whole)
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.oracle import Oracle
 from xlmtrain.config.schema import MaskConfig
 from xlmtrain.data.masking import Masker
-from xlmtrain.data.sequences import Sequences, window_sequences
+from xlmtrain.data.sequences import SequenceBatch, window_sequences
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK
 
@@ -16,12 +16,12 @@ WORDS = 500
 COUNTS = np.array([0] * len(SPECIALS) + [1000] * (WORDS - len(SPECIALS)))
 
 
-def rows_of(tokens: np.ndarray, lengths: np.ndarray | None = None) -> Sequences:
+def rows_of(tokens: np.ndarray, lengths: np.ndarray | None = None) -> SequenceBatch:
     rows = window_sequences(tokens, 0)
-    return rows if lengths is None else Sequences(rows.tokens, rows.positions, rows.languages, lengths)
+    return rows if lengths is None else SequenceBatch(rows.tokens, rows.positions, rows.languages, lengths)
 
 
-def text(count: int = 400, length: int = 256) -> Sequences:
+def text(count: int = 400, length: int = 256) -> SequenceBatch:
     return rows_of(np.random.default_rng(0).integers(len(SPECIALS), WORDS, size=(count, length)))
 
 
@@ -31,18 +31,18 @@ def assert_share(hits: int, trials: int, share: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def masked() -> tuple[Sequences, np.ndarray, np.ndarray]:
+def masked() -> tuple[SequenceBatch, np.ndarray, np.ndarray]:
     rows = text()
     return rows, *Masker(MaskConfig(), COUNTS)(rows, generator(0, "mask", "mlm.en", 0, 0))
 
 
-def test_share_of_predicted_tokens(masked: tuple[Sequences, np.ndarray, np.ndarray]) -> None:
+def test_share_of_predicted_tokens(masked: tuple[SequenceBatch, np.ndarray, np.ndarray]) -> None:
     _, _, selected = masked
     assert not selected[:, 0].any()
     assert_share(int(selected.sum()), selected[:, 1:].size, 0.15)
 
 
-def test_what_stands_in_their_place(masked: tuple[Sequences, np.ndarray, np.ndarray]) -> None:
+def test_what_stands_in_their_place(masked: tuple[SequenceBatch, np.ndarray, np.ndarray]) -> None:
     rows, inputs, selected = masked
     was, now = rows.tokens[selected], inputs[selected]
     assert_share(int((now == MASK).sum()), len(now), 0.8 + 0.1 / WORDS)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
+from xlmtrain.data.batch import Batch, NumpyBatch, concat, make_batch, next_token_targets, split
+from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import EOS, MASK
 
@@ -21,12 +21,12 @@ def sentence(rng: np.random.Generator, words: int) -> np.ndarray:
     return np.append(rng.integers(20, VOCABULARY, words - 1), EOS)
 
 
-def masked(rows: Sequences, rng: np.random.Generator) -> MaskedBatch:
+def masked(rows: SequenceBatch, rng: np.random.Generator) -> NumpyBatch:
     selected = (rng.random(rows.tokens.shape) < 0.3) & (rows.tokens >= 20)
-    return MaskedBatch(rows, np.where(selected, MASK, rows.tokens), selected)
+    return NumpyBatch(rows, np.where(selected, MASK, rows.tokens), selected)
 
 
-def exercises(objective: str) -> list[MaskedBatch]:
+def exercises(objective: str) -> list[NumpyBatch]:
     """Three of 2, 1 and 3 rows. Rows of clm and mlm are full in some, padded in others, those of tlm are padded."""
     rng = np.random.default_rng(3)
     made = []
@@ -57,7 +57,7 @@ def test_rows_and_targets_stay_what_they_were(objective: str) -> None:
     for name in ("tokens", "positions", "languages"):
         assert torch.equal(getattr(joined, name), torch.cat([getattr(part, name) for part in parts])), name
     assert target_places(joined) == [p for part, row in zip(parts, (0, 2, 3)) for p in target_places(part, row)]
-    assert joined.unpadded == sum(part.unpadded for part in parts)
+    assert joined.nonpad_tokens == sum(part.nonpad_tokens for part in parts)
     assert joined.lengths is not None
     full = [[LENGTH] if part.lengths is None else part.lengths.tolist() for part in parts]
     assert joined.lengths.tolist() == [length for lengths in full for length in lengths]
@@ -76,7 +76,7 @@ def test_without_padding_there_are_no_lengths() -> None:
     part = exercises("mlm")[1]
     batch = make_batch("mlm", *concat([part, part]))
     assert batch.lengths is None
-    assert batch.unpadded == 2 * LENGTH
+    assert batch.nonpad_tokens == 2 * LENGTH
 
 
 @pytest.mark.parametrize("objective", ["mlm", "clm", "tlm"])

@@ -11,7 +11,7 @@ from tests.data.test_masking import assert_share
 from tests.support.tiny import tiny_config
 from xlmtrain.config.schema import NoiseConfig
 from xlmtrain.data.noise import Noise
-from xlmtrain.data.sequences import Sequences, sentence_sequences
+from xlmtrain.data.sequences import SequenceBatch, sentence_sequences
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, Vocab
@@ -34,14 +34,14 @@ class OriginalNumbers(np.random.Generator):
         return self._old.randint(low, high)
 
 
-def sequences_of(tokens: Any, lengths: Any) -> Sequences:
+def sequences_of(tokens: Any, lengths: Any) -> SequenceBatch:
     """The reference's sentences, (T, B), as ours."""
     columns = tokens.T.numpy()
     sentences = [row[1:length] for row, length in zip(columns, lengths.tolist())]
     return sentence_sequences(sentences, 0)
 
 
-def assert_same(found: Sequences, tokens: Any, lengths: Any) -> None:
+def assert_same(found: SequenceBatch, tokens: Any, lengths: Any) -> None:
     assert np.array_equal(found.tokens, tokens.T.numpy())
     assert np.array_equal(found.lengths, lengths.numpy())
 
@@ -72,13 +72,13 @@ def test_all_noises_together_are_the_originals(translation: dict[str, Any]) -> N
     assert_same(found, case["source"], case["source_lengths"])
 
 
-def text(count: int = 2000, words: int = 60, distinct: bool = True) -> Sequences:
+def text(count: int = 2000, words: int = 60, distinct: bool = True) -> SequenceBatch:
     """Sentences of words that are all different, none of which is continued unless ``distinct`` is off."""
     if not distinct:
         ids = np.random.default_rng(0).integers(len(SPECIALS), len(VOCAB), size=(count, words))
         ids[:, -1] = len(SPECIALS) + 1
         return sentence_sequences([np.append(row, EOS) for row in ids], 1)
-    ids = np.array([i for i in range(len(SPECIALS), len(VOCAB)) if not VOCAB.word(i).endswith("@@")])[:words]
+    ids = np.array([i for i in range(len(SPECIALS), len(VOCAB)) if not VOCAB.token(i).endswith("@@")])[:words]
     return sentence_sequences([np.append(ids, EOS)] * count, 1)
 
 
@@ -112,7 +112,7 @@ def groups(tokens: np.ndarray) -> list[tuple[int, ...]]:
     found: list[list[int]] = [[]]
     for id in tokens.tolist():
         found[-1].append(id)
-        if id == MASK or not VOCAB.word(id).endswith("@@"):
+        if id == MASK or not VOCAB.token(id).endswith("@@"):
             found.append([])
     return [tuple(group) for group in found if group]
 

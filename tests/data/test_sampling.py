@@ -11,7 +11,7 @@ from tests.support.oracle import Oracle
 from tests.support.tiny import tiny_config
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sampling import MixtureComponent, Sampler, make_mixture, probabilities
-from xlmtrain.data.sequences import Sequences
+from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.errors import ConfigError, DataError
 
 
@@ -24,7 +24,7 @@ class Text:
     def sub_batch_count(self, epoch: int) -> int:
         return self._count + epoch % 2
 
-    def sequences(self, epoch: int, index: int) -> Sequences:
+    def sequences(self, epoch: int, index: int) -> SequenceBatch:
         raise NotImplementedError
 
 

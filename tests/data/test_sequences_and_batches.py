@@ -8,7 +8,7 @@ import torch
 from tests.support.oracle import Oracle
 from tests.support.tiny import stored
 from xlmtrain.data.batch import make_batch, make_causal_batch
-from xlmtrain.data.sequences import Sequences, pair_sequences, window_sequences, windows
+from xlmtrain.data.sequences import SequenceBatch, pair_sequences, window_sequences, windows
 from xlmtrain.text.vocab import EOS, PAD
 
 
@@ -43,9 +43,9 @@ def test_windows_wrap_around() -> None:
     assert tokens.dtype == np.int64
 
 
-def padded_rows() -> Sequences:
+def padded_rows() -> SequenceBatch:
     tokens = np.array([[1, 20, 21, 22, 1], [1, 23, 1, PAD, PAD]])
-    return Sequences(tokens, np.tile(np.arange(5), (2, 1)), np.zeros_like(tokens), np.array([5, 3]))
+    return SequenceBatch(tokens, np.tile(np.arange(5), (2, 1)), np.zeros_like(tokens), np.array([5, 3]))
 
 
 def test_batch_predicts_the_originals_at_the_chosen_places() -> None:
@@ -53,14 +53,14 @@ def test_batch_predicts_the_originals_at_the_chosen_places() -> None:
     selected = np.zeros((2, 5), dtype=bool)
     selected[0, 3] = selected[1, 1] = True
     inputs = np.where(selected, 5, rows.tokens)
-    batch = make_batch("mlm", rows, inputs, selected, name="mlm.en", key=(3, 1))
+    batch = make_batch("mlm", rows, inputs, selected, name="mlm.en", rng_key=(3, 1))
     assert batch.target_index.tolist() == [3, 6]
     assert batch.targets.tolist() == [22, 23]
     assert batch.tokens[0, 3] == batch.tokens[1, 1] == 5
     assert batch.lengths is not None
     assert batch.lengths.tolist() == [5, 3]
     assert not batch.causal
-    assert (batch.name, batch.key) == ("mlm.en", (3, 1))
+    assert (batch.name, batch.rng_key) == ("mlm.en", (3, 1))
 
 
 def test_batch_of_full_rows_has_no_lengths() -> None:

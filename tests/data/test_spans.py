@@ -35,8 +35,8 @@ def test_words_are_counted_whole(dataset: Dataset) -> None:
     )
     assert count_words(corpus, VOCAB, len(corpus.ids)) == expected
     continued = continued_subwords(VOCAB)
-    assert [VOCAB.word(i) for i in np.flatnonzero(continued)] == ["un@@", "der@@"]
-    single = Counter(map(VOCAB.word, whole_words(corpus.ids[:], continued).tolist()))
+    assert [VOCAB.token(i) for i in np.flatnonzero(continued)] == ["un@@", "der@@"]
+    single = Counter(map(VOCAB.token, whole_words(corpus.ids[:], continued).tolist()))
     assert single == {word: expected[word] for word in ("the", "der", "a")}
 
 

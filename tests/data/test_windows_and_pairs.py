@@ -10,7 +10,7 @@ import pytest
 import xlmtrain.data.sources
 from tests.support.tiny import stored
 from xlmtrain.data.dataset import Corpus
-from xlmtrain.data.sequences import Sequences
+from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.data.sources import PairSource, WindowSource, cut_by_tokens
 from xlmtrain.errors import DataError
 from xlmtrain.text.vocab import EOS, PAD
@@ -26,7 +26,7 @@ def numbered(tokens: int) -> Corpus:
     return Corpus("train.en", stored(np.arange(tokens, dtype=np.int32)), stored(np.array([0, tokens])))
 
 
-def same(a: Sequences, b: Sequences) -> bool:
+def same(a: SequenceBatch, b: SequenceBatch) -> bool:
     return all(np.array_equal(one, other) for one, other in zip(a, b))
 
 

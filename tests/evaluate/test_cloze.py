@@ -88,7 +88,7 @@ class Dictionary(LanguageModel):
         guess = "die"
         for token, position, language in zip(tokens, positions, languages):
             if position == positions[place] and language != languages[place]:
-                guess = {b: a for a, b in WORDS.items()}.get(VOCAB.word(token), "die")
+                guess = {b: a for a, b in WORDS.items()}.get(VOCAB.token(token), "die")
         assert batch.target_index.tolist() == [place]
         return torch.nn.functional.one_hot(torch.tensor([VOCAB.id(guess)]), len(VOCAB)).float()
 

@@ -56,7 +56,7 @@ class Reader(LanguageModel):
 
 
 def config_on(data: Path, changes: dict[str, Any] | None = None) -> Config:
-    return tiny_config("run", data, {"evaluate.parallel_pairs": 100, **(changes or {})})
+    return tiny_config("run", data, {"evaluate.max_pairs": 100, **(changes or {})})
 
 
 def test_a_model_that_reads_the_translation_is_right_with_it_alone(tiny_dataset: Path) -> None:
@@ -193,7 +193,7 @@ def test_it_stops_when_asked(tiny_dataset: Path) -> None:
 def test_training_watches_them_meet(tiny_dataset: Path, lexicon: Path, tmp_path: Path) -> None:
     changes = {
         "train.steps": 10,
-        "evaluate.parallel_pairs": 10,
+        "evaluate.max_pairs": 10,
         "evaluate.bilingual_lexicon": str(lexicon),
         "evaluate.metric": "valid/cloze_parallel_ppl",
     }
@@ -223,7 +223,7 @@ def test_training_watches_them_meet(tiny_dataset: Path, lexicon: Path, tmp_path:
     ("changes", "error", "message"),
     [
         (
-            {"evaluate.parallel_pairs": 0, "evaluate.metric": "valid/retrieval_acc"},
+            {"evaluate.max_pairs": 0, "evaluate.metric": "valid/retrieval_acc"},
             ConfigError,
             "is none of valid/de-en",
         ),
@@ -247,7 +247,7 @@ def test_refused(tiny_dataset: Path, changes: dict[str, Any], error: type[Except
             {"data.mlm": {}, "data.tlm": {}, "data.clm": {"de": 1.0}, "evaluate.metric": "valid/clm_ppl"},
             {"valid/retrieval"},
         ),
-        ({"evaluate.parallel_pairs": 0}, set()),
+        ({"evaluate.max_pairs": 0}, set()),
     ],
 )
 def test_what_there_is_to_see(tiny_dataset: Path, changes: dict[str, Any], expected: set[str]) -> None:

@@ -59,8 +59,8 @@ def nearest_ten(word: str, others: list[str], vectors: dict[str, np.ndarray]) ->
 
 def by_the_formulas(vocab: Vocab, entries: list[tuple[str, str]], table: np.ndarray) -> dict[Kind, Shares]:
     """One word at a time, in double precision; case plays no part."""
-    vectors = {word: table[vocab.id(word)].astype(np.float64) for word in vocab.words}
-    whole = [word for word in vocab.words[len(SPECIALS) :] if not word.endswith("@@")]
+    vectors = {word: table[vocab.id(word)].astype(np.float64) for word in vocab.tokens}
+    whole = [word for word in vocab.tokens[len(SPECIALS) :] if not word.endswith("@@")]
     shares: dict[Kind, Shares] = {}
     for direction, pairs in (("source-target", entries), ("target-source", [(t, s) for s, t in entries])):
         sources, targets = (sorted({pair[side] for pair in pairs}) for side in (0, 1))

@@ -23,7 +23,7 @@ from tests.faults.test_kills import kill_at_random
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, last_step, settings
 from tests.support.training import records, train_alone
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.metrics import timer
 from xlmtrain.report.run_data import RunData
@@ -178,7 +178,7 @@ def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: 
             empty = mock.PropertyMock(return_value=0.0)
             with (
                 clock.running(),
-                nullcontext() if story.tokens else mock.patch.object(GlobalBatchShard, "tokens", empty),
+                nullcontext() if story.tokens else mock.patch.object(StepBatches, "tokens", empty),
             ):
                 for before, after in pairwise((0, *story.stops, LENGTH)):
                     train_alone(config, stop_after=after - before if after < LENGTH else 10**6)

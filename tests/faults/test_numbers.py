@@ -24,7 +24,7 @@ from xlmtrain.config.schema import OBJECTIVES, OnNonFinite, OnSpike, Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
-from xlmtrain.data.sequences import Sequences
+from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
 from xlmtrain.model.language_model import LanguageModel
@@ -153,7 +153,7 @@ def odd_batch(rng: np.random.Generator) -> Batch:
     selected = (rng.random(tokens.shape) < rng.choice([0.0, 0.15, 1.0])) & (tokens != PAD)
     positions = np.broadcast_to(np.arange(width), tokens.shape).copy()
     languages = rng.integers(0, 2, tokens.shape)
-    return make_batch("mlm", Sequences(tokens, positions, languages, lengths), tokens, selected, name="odd")
+    return make_batch("mlm", SequenceBatch(tokens, positions, languages, lengths), tokens, selected, name="odd")
 
 
 @pytest.mark.row(29, quick=100, slow=1000, full=1000)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tests.support.translation import batch_of, reference_model, source_of
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.generate.beam import BeamSettings, beam_search
-from xlmtrain.generate.decoding import length_limits
+from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import greedy_search
 from xlmtrain.interop.xlm.conversion import read_xlm_checkpoint
 from xlmtrain.model.translation_model import TranslationModel
@@ -38,7 +38,7 @@ def limits_of(case: dict[str, Any], count: int) -> torch.Tensor:
 def test_greedy_translations(translation: dict[str, Any], model: TranslationModel, kind: str) -> None:
     case = translation["generation"]
     source = source_of(case["source"], case["source_lengths"], case["source_lang"])
-    found = greedy_search(model, source, case["target_lang"], limits_of(case[kind], 9), bar_specials=False)
+    found = greedy_search(model, source, case["target_lang"], limits_of(case[kind], 9), suppress_specials=False)
     assert [ids.tolist() for ids in found] == rows(case[kind]["x"], case[kind]["lengths"])
 
 
@@ -59,7 +59,7 @@ def test_beam_search_and_all_it_kept(translation: dict[str, Any], model: Transla
 
 def test_limits_are_the_back_translations() -> None:
     lengths = torch.tensor([2, 3, 13, 100, 500])
-    assert length_limits(lengths, 512).tolist() == [int(1.3 * n + 5) for n in (2, 3, 13, 100)] + [512]
+    assert max_target_lengths(lengths, 512).tolist() == [int(1.3 * n + 5) for n in (2, 3, 13, 100)] + [512]
 
 
 @pytest.mark.parametrize("kind", ["greedy", "beam4"])
@@ -76,11 +76,11 @@ def test_translations_perplexity_and_accuracy_of_the_evaluation(
                 source = source_of(pairs[a], pairs[f"{a}_lengths"], languages[a])
                 limits = torch.full((len(source.tokens),), int(1.5 * source.tokens.shape[1] + 10))
                 if kind == "greedy":
-                    found = greedy_search(model, source, languages[b], limits, bar_specials=False)
+                    found = greedy_search(model, source, languages[b], limits, suppress_specials=False)
                 else:
                     settings = BeamSettings(4, case["length_penalty"], case["early_stopping"], original_rules=True)
                     found = [best[0].ids for best in beam_search(model, source, languages[b], limits, settings)]
-                lines += [" ".join(bundle.vocab.words[i] for i in ids[:-1]).replace("@@ ", "") for ids in found]
+                lines += [" ".join(bundle.vocab.tokens[i] for i in ids[:-1]).replace("@@ ", "") for ids in found]
                 batch = batch_of(
                     {"source": pairs[a], "source_lengths": pairs[f"{a}_lengths"], "source_langs": source.languages}
                     | {"target": pairs[b], "target_lengths": pairs[f"{b}_lengths"]}

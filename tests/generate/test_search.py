@@ -16,7 +16,7 @@ from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import EncoderInput, encoder_input, make_translation_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.generate.beam import BeamSettings, beam_search
-from xlmtrain.generate.decoding import length_limits, top_words
+from xlmtrain.generate.decoding import max_target_lengths, top_tokens
 from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.vocab import EOS, SPECIALS
@@ -45,7 +45,7 @@ def sentences() -> list[np.ndarray]:
 
 def inputs(chosen: list[int]) -> tuple[EncoderInput, torch.Tensor]:
     sequences = sentence_sequences([sentences()[i] for i in chosen], 0)
-    return encoder_input(sequences), length_limits(torch.from_numpy(sequences.lengths), 512)
+    return encoder_input(sequences), max_target_lengths(torch.from_numpy(sequences.lengths), 512)
 
 
 Search = Callable[[TranslationModel, list[int]], list[Any]]
@@ -92,7 +92,7 @@ def test_special_words_are_never_part_of_a_translation(search: Search) -> None:
         found = [ids for best in found for ids in best]
     assert all(ids[-1] == EOS and all(id >= len(SPECIALS) for id in ids[:-1]) for ids in found)
     source, limits = inputs([1])
-    assert greedy_search(model, source, 1, limits, bar_specials=False)[0][0] < len(SPECIALS)
+    assert greedy_search(model, source, 1, limits, suppress_specials=False)[0][0] < len(SPECIALS)
 
 
 @pytest.mark.parametrize("search", [greedy, sampled, beams])
@@ -202,7 +202,7 @@ def test_generation_is_without_dropout_and_leaves_the_mode() -> None:
 @pytest.mark.parametrize(("vocab_size", "count"), [(200, 1), (256, 8), (19, 19), (1000, 5)])
 def test_top_words_are_topk(vocab_size: int, count: int) -> None:
     scores = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(0))
-    values, words = top_words(scores, count)
+    values, words = top_tokens(scores, count)
     expected = scores.topk(count)
     assert torch.equal(values, expected.values)
     assert torch.equal(words, expected.indices)

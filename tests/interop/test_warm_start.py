@@ -233,7 +233,7 @@ def test_another_shape_is_refused_with_the_settings_to_give(first: Path, tiny_da
 def test_another_vocabulary_is_refused(first: Path, own_dataset: Path, tmp_path: Path) -> None:
     """As many words, of which two have changed places."""
     vocab = Vocab.read(own_dataset / "vocab")
-    words = vocab.words[len(SPECIALS) :]
+    words = vocab.tokens[len(SPECIALS) :]
     words[:2] = words[1::-1]
     swapped = Vocab(zip(words, vocab.counts[len(SPECIALS) :].tolist()))
     swapped.write(own_dataset / "vocab")
@@ -351,7 +351,7 @@ def test_models_that_do_not_fit_the_side_are_refused(first: Path, own_dataset: P
     with pytest.raises(ConfigError, match=r"init\.pretrained: is encoder and decoder"):
         begin(run, own_dataset, InitConfig(pretrained=str(first), decoder=str(first)), MT)
     vocab = Vocab.read(own_dataset / "vocab")
-    words = list(zip(vocab.words[len(SPECIALS) :], vocab.counts[len(SPECIALS) :].tolist()))
+    words = list(zip(vocab.tokens[len(SPECIALS) :], vocab.counts[len(SPECIALS) :].tolist()))
     swapped = Vocab([*words[:-1], ("new", 1)])
     swapped.write(own_dataset / "vocab")
     write_header(own_dataset, swapped, Header.read(own_dataset).corpora)

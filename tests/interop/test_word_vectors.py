@@ -49,7 +49,7 @@ def found(path: Path) -> dict[str, list[float]]:
     """word -> vector of what ``VOCAB`` has of a file."""
     ids, table = read_vectors(path, VOCAB, DIM)
     assert (ids.dtype, table.dtype, table.shape) == (np.int64, np.float32, (len(ids), DIM))
-    return {VOCAB.word(i): vector for i, vector in zip(ids.tolist(), table.tolist())}
+    return {VOCAB.token(i): vector for i, vector in zip(ids.tolist(), table.tolist())}
 
 
 @pytest.mark.parametrize("header", ["", "8 4\n"])
@@ -109,8 +109,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
-    line = f"{VOCAB.word(14)} {' '.join(['1'] * DIM)}\n"
-    assert list(found(vectors_file(tmp_path, "\ufeff" + line))) == [VOCAB.word(14)]
+    line = f"{VOCAB.token(14)} {' '.join(['1'] * DIM)}\n"
+    assert list(found(vectors_file(tmp_path, "\ufeff" + line))) == [VOCAB.token(14)]
 
 
 def test_every_bit_comes_back(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="\n") as file:
         count, dim = map(int, file.readline().split())
         assert (count, dim) == (3000, DIM)
-        for word, expected in zip(vocab.words[len(SPECIALS) :], values[len(SPECIALS) :], strict=True):
+        for word, expected in zip(vocab.tokens[len(SPECIALS) :], values[len(SPECIALS) :], strict=True):
             parts = file.readline().rstrip().split(" ")
             assert parts[0] == word
             assert np.array([np.float32(part) for part in parts[1:]]).tobytes() == expected.tobytes()
@@ -187,7 +187,7 @@ def test_the_projector_shows_words_beside_their_languages(mixed: Dataset, tmp_pa
     embedding, (header, *rows), table = served(tmp_path / "tensorboard")
     assert embedding["tensorName"] == "words:00007"
     assert header == ["word", "language", "count"]
-    words = [word for word in mixed.vocab.words[len(SPECIALS) :] if word != "drop@@"]
+    words = [word for word in mixed.vocab.tokens[len(SPECIALS) :] if word != "drop@@"]
     assert [row[0] for row in rows] == words
     assert [int(row[2]) for row in rows] == [mixed.vocab.counts[mixed.vocab.id(word)] for word in words]
     german, english = string.ascii_letters[:20], string.ascii_letters[20:40]

@@ -150,7 +150,7 @@ def test_the_header_describes_what_is_there(work: Workplace) -> None:
     assert len(read_codes(work.output / "codes")) == statistics.codes == 30
     # the vocabulary's counts are those of the training text, on both kinds of file
     ids = Counter(id for name in header.corpora for sentence in work.sentences(name) for id in sentence[:-1])
-    assert {vocab.id(word): count for word, count in zip(vocab.words[14:], vocab.counts[14:])} == ids
+    assert {vocab.id(word): count for word, count in zip(vocab.tokens[14:], vocab.counts[14:])} == ids
 
 
 def test_the_pipeline_makes_the_same_ids(work: Workplace) -> None:
@@ -212,7 +212,7 @@ def test_only_training_text_makes_codes_and_vocabulary(work: Workplace) -> None:
     train = SplitConfig(mono={"de": [f"{work.directory}/mono.de"]})
     statistics = work.prepare(train=train, valid=SplitConfig(mono={"en": [f"{work.directory}/mono.en"]}))
     vocab = Vocab.read(work.output / "vocab")
-    assert not any("zz" in word or "q" in word for word in vocab.words)
+    assert not any("zz" in word or "q" in word for word in vocab.tokens)
     (unknown,) = [total for total in statistics.totals() if total.split == "valid"]
     assert unknown.file == "valid.en"
     # "z" itself is in the vocabulary if it ends or continues a German word, "q" is not at all

@@ -20,7 +20,7 @@ def run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled["en"].write_text("yes\tu v\nno\tx w\n", encoding="utf-8")
     labelled["de"].write_text("yes\ta b\nno\tc d\n", encoding="utf-8")
     watched = {
-        "evaluate.parallel_pairs": 20,
+        "evaluate.max_pairs": 20,
         "evaluate.bilingual_lexicon": str(dictionary),
         "evaluate.zero_shot_probe": ZeroShotProbeConfig({"en": str(labelled["en"])}, {"de": str(labelled["de"])}),
     }

@@ -33,7 +33,7 @@ from tests.support.training import records
 from train import main
 from xlmtrain.config.load import user_errors
 from xlmtrain.config.schema import Config
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.train.loop import TrainingLoop
 
 SAVE_EVERY = 5
@@ -192,7 +192,7 @@ def _record_ids(path: Path) -> None:
     stream = path.open("a", encoding="utf-8")
     original = TrainingLoop._step
 
-    def noted(loop: TrainingLoop, data: GlobalBatchShard) -> Any:
+    def noted(loop: TrainingLoop, data: StepBatches) -> Any:
         tokens = 0
         for batch in data.batches:
             tokens = zlib.crc32(batch.tokens.numpy().tobytes(), tokens)

@@ -15,7 +15,7 @@ import torch
 from tests.support.tiny import ALONE
 from train import train
 from xlmtrain.config.schema import Config
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.loop import Outcome, TrainingLoop
@@ -34,7 +34,7 @@ def train_on(distributed: Distributed, config: Config, stop_after: int = 10**6) 
     stop, done = NoSignals(), 0
     step = TrainingLoop._step
 
-    def counted(loop: TrainingLoop, data: GlobalBatchShard) -> bool:
+    def counted(loop: TrainingLoop, data: StepBatches) -> bool:
         nonlocal done
         done += 1
         if done == stop_after:

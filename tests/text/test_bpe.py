@@ -100,7 +100,7 @@ def test_fastbpe_itself_segments_counts_and_learns_the_same(text_chain: TextChai
             assert segmented == expected.split()
             subwords.update(segmented)
     vocab, theirs = Vocab.from_counts(subwords), Vocab.read(tmp_path / "vocab")
-    assert dict(zip(vocab.words, vocab.counts)) == dict(zip(theirs.words, theirs.counts))
+    assert dict(zip(vocab.tokens, vocab.counts)) == dict(zip(theirs.tokens, theirs.counts))
     # fastBPE's order of ties depends on its C++ library, and from the first tie on pairs may differ; so counts are
     # the same up to there, and stay close.
     words = Counter(word for lines in tokenized.values() for line in lines for word in line.split())

@@ -114,7 +114,7 @@ def test_codes_and_vocabularies_are_read_compressed(tmp_path: Path) -> None:
     (tmp_path / "codes").write_bytes(gzip.compress(b"\xef\xbb\xbfa b</w> 7\r\n"))
     (tmp_path / "vocab").write_bytes(zstandard.compress("ab 7\n".encode("utf-8-sig")))
     assert read_codes(tmp_path / "codes") == [Code("a", "b</w>", 7)]
-    assert Vocab.read(tmp_path / "vocab").words[-1] == "ab"
+    assert Vocab.read(tmp_path / "vocab").tokens[-1] == "ab"
 
 
 def test_codes_of_subword_nmt(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def read(tmp_path: Path, text: str, **limits: int) -> Vocab:
 def test_special_symbols_have_the_ids_of_the_released_models() -> None:
     assert (EOS, PAD, UNK, MASK, len(SPECIALS)) == (1, 2, 3, 5, 14)
     vocab = Vocab([("a", 2)])
-    assert [vocab.word(i) for i in (0, 1, 2, 3, 4, 5, 13, 14)] == [
+    assert [vocab.token(i) for i in (0, 1, 2, 3, 4, 5, 13, 14)] == [
         "<s>",
         "</s>",
         "<pad>",
@@ -51,7 +51,7 @@ def test_special_symbols_in_running_text_are_dropped_except_unk(tmp_path: Path) 
 def test_odd_lines_are_skipped_and_later_ids_close_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         vocab = read(tmp_path, "a 9\nb\u2028 8\nc c 7\na 6\n<pad> 5\nd\u00a0e 4\n\nf 3\n")
-    assert vocab.words[14:] == ["a", "f"]
+    assert vocab.tokens[14:] == ["a", "f"]
     assert len(caplog.records) == 1
     assert "skipped 6 lines" in caplog.text
     assert "line 2" in caplog.text
@@ -78,16 +78,16 @@ def test_unreadable_files_are_an_error(tmp_path: Path) -> None:
 
 def test_limits(tmp_path: Path) -> None:
     text = "a 9\nb 5\nc 5\nd 1\n"
-    assert read(tmp_path, text, max_size=16).words[14:] == ["a", "b"]
-    assert read(tmp_path, text, min_count=5).words[14:] == ["a", "b", "c"]
-    assert read(tmp_path, text, max_size=15, min_count=5).words[14:] == ["a"]
+    assert read(tmp_path, text, max_size=16).tokens[14:] == ["a", "b"]
+    assert read(tmp_path, text, min_count=5).tokens[14:] == ["a", "b", "c"]
+    assert read(tmp_path, text, max_size=15, min_count=5).tokens[14:] == ["a"]
     with pytest.raises(DataError, match=r"vocab\.min_count: 10 .*occurs 9 times"):
         read(tmp_path, text, min_count=10)
 
 
 def test_from_counts_orders_by_count_then_code_points_and_holds_no_special() -> None:
     vocab = Vocab.from_counts({"b": 2, "ä": 2, "a": 2, "z": 7, "</s>": 100, "rare": 1}, min_count=2)
-    assert vocab.words[14:] == ["z", "a", "b", "ä"]
+    assert vocab.tokens[14:] == ["z", "a", "b", "ä"]
     assert vocab.counts[14:].tolist() == [7, 2, 2, 2]
 
 
@@ -96,7 +96,7 @@ def test_write_and_read_keep_everything(tmp_path: Path) -> None:
     vocab.write(tmp_path / "written")
     assert (tmp_path / "written").read_bytes() == "größer 4\n@-@ 4\nx@@ 1\n".encode()
     again = Vocab.read(tmp_path / "written")
-    assert again.words == vocab.words
+    assert again.tokens == vocab.tokens
     assert again.fingerprint == vocab.fingerprint
 
 

@@ -20,7 +20,7 @@ from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import records, train_on
 from xlmtrain.config.schema import Config, Precision, ReduceDtype
 from xlmtrain.data.batch import Batch
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
@@ -113,7 +113,7 @@ def watched(
         places = torch.arange(tokens.numel())
         batches.append(Batch("mlm", tokens, places[None], 0 * tokens, None, places[:2], places[:2] + 30))
     with mock.patch.object(dist, "all_reduce", sent):
-        stepper(GlobalBatchShard(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
+        stepper(StepBatches(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
     return events, seen[0], sum(parameter.numel() for parameter in model.parameters())
 
 

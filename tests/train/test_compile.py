@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.support.tiny import ALONE, tiny_config
 from tests.support.training import records, train_alone
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime import failpoints
@@ -61,7 +61,7 @@ def test_compiled_once_for_all_batches(
     graphs = []
     step = TrainStep.__call__
 
-    def counted(stepper: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
+    def counted(stepper: TrainStep, data: StepBatches, targets: list[float]) -> StepOutput:
         result = step(stepper, data, targets)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         return result

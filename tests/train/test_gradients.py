@@ -19,7 +19,7 @@ from xlmtrain.errors import NumericalError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import StepMonitor
-from xlmtrain.train.parallel import Parallel, parallelize
+from xlmtrain.train.parallel import ParallelModel, parallelize
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
@@ -127,7 +127,9 @@ def test_dropout_differs_between_sub_batches_and_parts_of_a_sub_batch(tiny_datas
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stepper = TrainStep(config, Parallel(model), GradientRecorder(model.parameters(), lr=1.0), Precision.fp32, ALONE)
+    stepper = TrainStep(
+        config, ParallelModel(model), GradientRecorder(model.parameters(), lr=1.0), Precision.fp32, ALONE
+    )
     data = loader.make(0, loader.sampler.initial_state())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
@@ -155,7 +157,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.initial_state())
     monitor = StepMonitor(config, stepper, TrainState(data.sampler_state))
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])

@@ -23,7 +23,7 @@ from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import HALF
 from xlmtrain.train.monitor import StepMonitor
-from xlmtrain.train.parallel import Parallel
+from xlmtrain.train.parallel import ParallelModel
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
@@ -111,7 +111,7 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: watch.pin(tensor))
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-        stepper = TrainStep(config, Parallel(model), make_optimizer(config.optim, model, device), precision, alone)
+        stepper = TrainStep(config, ParallelModel(model), make_optimizer(config.optim, model, device), precision, alone)
         assert not StepMonitor(config, stepper, TrainState(loader.sampler.initial_state())).reads_every_step
         for data in loader.steps(0, 2, loader.sampler.initial_state()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {

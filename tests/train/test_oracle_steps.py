@@ -15,11 +15,11 @@ import pytest
 from tests.support.oracle import as_batch
 from tests.support.tiny import ALONE, CPU, tiny_config
 from xlmtrain.config.schema import Config, ModelConfig, Precision
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
-from xlmtrain.train.parallel import Parallel
+from xlmtrain.train.parallel import ParallelModel
 from xlmtrain.train.step import TrainStep
 
 SETTINGS = {
@@ -44,7 +44,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
     model = LanguageModel(config.model, 200, 2)
     model.load_state_dict(from_xlm_state_dict(reference["state_dict"]))
     optimizer = make_optimizer(config.optim, model, CPU)
-    stepper = TrainStep(config, Parallel(model), optimizer, Precision.fp32, ALONE)
+    stepper = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
     found = []
     for number, step in enumerate(reference["training"]["steps"]):
         if as_original:
@@ -52,7 +52,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
                 group["eps"] = config.optim.eps / math.sqrt(1 - config.optim.beta2 ** (number + 1))
                 group["weight_decay"] = config.optim.weight_decay
         batch = as_batch(step, causal=False)
-        data = GlobalBatchShard(number, [batch], {"mlm": 1.0}, [], {})
+        data = StepBatches(number, [batch], {"mlm": 1.0}, [], {})
         result = stepper(data, [float(len(batch.targets)), 0.0, 0.0])
         loss = result.losses.sum().item() / len(batch.targets)
         found.append((loss, result.grad_norm.item(), result.learning_rate))

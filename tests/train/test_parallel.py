@@ -223,7 +223,7 @@ def test_nobody_holds_what_others_keep(tiny_dataset: Path, tmp_path: Path, preci
 def test_sharding_with_compile_and_half_precision(
     tiny_dataset: Path, tmp_path: Path, precision: Precision, sharding: Sharding, compiled: bool, tolerance: float
 ) -> None:
-    changes = {"train.precision": precision, "train.compile": compiled, "evaluate.parallel_pairs": 8}
+    changes = {"train.precision": precision, "train.compile": compiled, "evaluate.max_pairs": 8}
     if compiled:
         changes |= {"model.dropout": 0.0, "model.attention_dropout": 0.0}
     runs = [

@@ -18,7 +18,7 @@ from tests.support.training import assert_same_run, checkpoint, records, state, 
 from train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.data.format import Header
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.runtime.process import StopRequest
 from xlmtrain.text.vocab import Vocab
@@ -40,7 +40,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The machine fails in step ``step`` (from 1), after its gradient."""
     original = TrainStep.__call__
 
-    def fail(self: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
+    def fail(self: TrainStep, data: StepBatches, targets: list[float]) -> StepOutput:
         if data.step + 1 == step:
             raise RuntimeError("the machine failed")
         return original(self, data, targets)
@@ -49,7 +49,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_straight_run_is_in_the_midst_of_epochs(straight: Path) -> None:
-    cursors = state(straight, 20)["progress"]["cursors"]
+    cursors = state(straight, 20)["progress"]["sampler_state"]
     assert set(cursors) == {"mlm.de", "mlm.en", "tlm.de-en", "clm.de"}
     assert all(index > 0 for _, index in cursors.values())
     assert any(epoch > 0 for epoch, _ in cursors.values())
@@ -93,7 +93,7 @@ def test_a_real_signal_stops_after_the_step_and_saves(
     config = tiny_config(tmp_path / "run", tiny_dataset, CLM)
     original = TrainStep.__call__
 
-    def signalled(self: TrainStep, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
+    def signalled(self: TrainStep, data: StepBatches, targets: list[float]) -> StepOutput:
         if data.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, data, targets)
@@ -141,7 +141,7 @@ def test_micro_batches_may_change_on_resume(straight: Path, tiny_dataset: Path, 
     train_alone(cut, stop_after=9)
     cut.train.micro_batch_tokens = 32
     train_alone(cut)
-    assert state(cut.run, 20)["progress"]["cursors"] == state(whole.run, 20)["progress"]["cursors"]
+    assert state(cut.run, 20)["progress"]["sampler_state"] == state(whole.run, 20)["progress"]["sampler_state"]
     assert_close(records(whole.run), records(cut.run))
     assert "train.micro_batch_tokens: 0 -> 32" in (Path(cut.run) / "log.txt").read_text(encoding="utf-8")
 
@@ -163,7 +163,7 @@ def test_other_numbers_of_processes_train_the_same(straight: Path, tiny_dataset:
     assert [outcome.status for outcome in outcomes] == ["preempted", "preempted"]
     assert checkpoint(config.run, 14).is_dir()
     assert train_alone(config).status == "done"
-    assert state(config.run, 20)["progress"]["cursors"] == state(straight, 20)["progress"]["cursors"]
+    assert state(config.run, 20)["progress"]["sampler_state"] == state(straight, 20)["progress"]["sampler_state"]
     assert state(config.run, 20)["progress"]["tokens"] == state(straight, 20)["progress"]["tokens"]
     assert_close(records(straight), records(config.run))
 
@@ -219,12 +219,12 @@ def test_an_evaluation_that_came_later_is_no_other_run(tiny_dataset: Path, tmp_p
     train_alone(config, stop_after=1)
     file = tmp_path / "run" / "config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    del settings["evaluate"]["parallel_pairs"]
+    del settings["evaluate"]["max_pairs"]
     file.write_text(json.dumps(settings), encoding="utf-8")
-    config.evaluate.parallel_pairs = 10
+    config.evaluate.max_pairs = 10
     train_alone(config, stop_after=1)
-    config.evaluate.parallel_pairs = 20
-    with pytest.raises(ConfigError, match=r"evaluate\.parallel_pairs: 10 -> 20"):
+    config.evaluate.max_pairs = 20
+    with pytest.raises(ConfigError, match=r"evaluate\.max_pairs: 10 -> 20"):
         train_alone(config)
 
 

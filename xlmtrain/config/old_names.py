@@ -1,4 +1,4 @@
-"""Settings and metrics that had other names in xlmtrain 0.1.0, whose runs can still be read and resumed."""
+"""Settings, metrics and state that had other names in xlmtrain 0.1.0, whose runs can still be read and resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SETTINGS = {
     "evaluate.classify": "evaluate.zero_shot_probe",
     "evaluate.dictionary": "evaluate.bilingual_lexicon",
     "evaluate.samples": "evaluate.sample_predictions",
-    "evaluate.translations": "evaluate.parallel_pairs",
+    "evaluate.translations": "evaluate.max_pairs",
     "init.model": "init.pretrained",
     "init.vectors": "init.word_vectors",
     "mask.frequency_alpha": "mask.inverse_frequency_exponent",
@@ -46,6 +46,11 @@ def current_metric(name: str) -> str:
     for pattern, new in _METRICS:
         name = pattern.sub(new, name)
     return name
+
+
+def current_progress(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the progress of a run, as a checkpoint has it, under today's names."""
+    return {"sampler_state" if name == "cursors" else name: value for name, value in progress.items()}
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -501,7 +501,7 @@ class EvaluateConfig:
     max_tokens: int = ranged(0, NOT_NEGATIVE)
     """Tokens to read of each validation set. 0: all."""
 
-    parallel_pairs: int = ranged(0, NOT_NEGATIVE)
+    max_pairs: int = ranged(0, NOT_NEGATIVE)
     """Validation pairs on which to measure cross-lingual transfer; 1,000 suffice, 0 measures none. Cloze on parallel
     text: words of one side are masked, and predicted without (``valid/cloze_mono_acc``) and with the translation
     (``valid/cloze_parallel_acc``). Bitext retrieval, P@1: each sentence's translation is searched among all of them, by

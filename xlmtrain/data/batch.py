@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from xlmtrain.data.sequences import Sequences
+from xlmtrain.data.sequences import SequenceBatch
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Batch:
     ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
     ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.
     ``targets``: (N,) int64, the tokens to predict there. ``name``: component and sub-batch, for messages.
-    ``key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
+    ``rng_key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
     ``source``: for translation, the source sentences; the other fields then hold the target.
     """
 
@@ -56,7 +56,7 @@ class Batch:
     target_index: torch.Tensor
     targets: torch.Tensor
     name: str = ""
-    key: tuple[int, int] = (0, 0)
+    rng_key: tuple[int, int] = (0, 0)
     source: EncoderInput | None = None
 
     @property
@@ -70,7 +70,7 @@ class Batch:
         return self.tokens.numel() + (0 if self.source is None else self.source.tokens.numel())
 
     @property
-    def unpadded(self) -> int:
+    def nonpad_tokens(self) -> int:
         """Number of tokens that are not padding, source included."""
         sides: list[Batch | EncoderInput] = [self] if self.source is None else [self, self.source]
         return sum(s.tokens.numel() if s.lengths is None else int(s.lengths.sum()) for s in sides)
@@ -94,16 +94,16 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-class MaskedBatch(NamedTuple):
+class NumpyBatch(NamedTuple):
     """Model ``inputs`` (B, T) int64; ``sequences.tokens`` are to be predicted where ``selected`` (B, T) bool.
 
     ``source``: B sentences to predict them from, in translation and denoising.
     """
 
-    sequences: Sequences
+    sequences: SequenceBatch
     inputs: np.ndarray
     selected: np.ndarray
-    source: Sequences | None = None
+    source: SequenceBatch | None = None
 
     @property
     def row_shape(self) -> tuple[int, int]:
@@ -116,41 +116,41 @@ class MaskedBatch(NamedTuple):
         return len(self.inputs) * sum(self.row_shape)
 
 
-def next_token_targets(sequences: Sequences, source: Sequences | None = None) -> MaskedBatch:
+def next_token_targets(sequences: SequenceBatch, source: SequenceBatch | None = None) -> NumpyBatch:
     """Return the targets of a causal model: at every position but the last of a sequence, the token after it."""
     shifted = sequences._replace(tokens=np.roll(sequences.tokens, -1, axis=1))
     selected = np.arange(sequences.tokens.shape[1]) < sequences.lengths[:, None] - 1
-    return MaskedBatch(shifted, sequences.tokens, selected, source)
+    return NumpyBatch(shifted, sequences.tokens, selected, source)
 
 
-def concat(batches: Iterable[MaskedBatch]) -> MaskedBatch:
+def concat(batches: Iterable[NumpyBatch]) -> NumpyBatch:
     """Concatenate batches of the same row shape along B."""
     sequences, inputs, selected, sources = zip(*batches)
     source = None if sources[0] is None else _concat_sequences(sources)
-    return MaskedBatch(_concat_sequences(sequences), np.concatenate(inputs), np.concatenate(selected), source)
+    return NumpyBatch(_concat_sequences(sequences), np.concatenate(inputs), np.concatenate(selected), source)
 
 
-def _concat_sequences(parts: Iterable[Sequences]) -> Sequences:
-    return Sequences(*(np.concatenate(arrays) for arrays in zip(*parts)))
+def _concat_sequences(parts: Iterable[SequenceBatch]) -> SequenceBatch:
+    return SequenceBatch(*(np.concatenate(arrays) for arrays in zip(*parts)))
 
 
-def split(batch: MaskedBatch, size: int) -> Iterator[MaskedBatch]:
+def split(batch: NumpyBatch, size: int) -> Iterator[NumpyBatch]:
     """Split a batch into parts of ``size`` sequences; the last part may be smaller."""
     for start in range(0, len(batch.inputs), size):
         part = slice(start, start + size)
-        sequences = Sequences(*(array[part] for array in batch.sequences))
-        source = batch.source and Sequences(*(array[part] for array in batch.source))
-        yield MaskedBatch(sequences, batch.inputs[part], batch.selected[part], source)
+        sequences = SequenceBatch(*(array[part] for array in batch.sequences))
+        source = batch.source and SequenceBatch(*(array[part] for array in batch.source))
+        yield NumpyBatch(sequences, batch.inputs[part], batch.selected[part], source)
 
 
 def make_batch(
     objective: str,
-    sequences: Sequences,
+    sequences: SequenceBatch,
     inputs: np.ndarray,
     selected: np.ndarray,
-    source: Sequences | None = None,
+    source: SequenceBatch | None = None,
     name: str = "",
-    key: tuple[int, int] = (0, 0),
+    rng_key: tuple[int, int] = (0, 0),
 ) -> Batch:
     """Return the batch that predicts ``sequences.tokens`` where ``selected`` (B, T) from ``inputs`` (B, T).
 
@@ -167,17 +167,17 @@ def make_batch(
         torch.from_numpy(index),
         torch.from_numpy(sequences.tokens.ravel()[index]),
         name,
-        key,
+        rng_key,
         None if source is None else encoder_input(source),
     )
 
 
-def make_causal_batch(sequences: Sequences, name: str = "") -> Batch:
+def make_causal_batch(sequences: SequenceBatch, name: str = "") -> Batch:
     """Return the CLM batch of ``sequences``."""
     return make_batch("clm", *next_token_targets(sequences), name=name)
 
 
-def encoder_input(sequences: Sequences) -> EncoderInput:
+def encoder_input(sequences: SequenceBatch) -> EncoderInput:
     """Return ``sequences`` as an encoder reads them."""
     return EncoderInput(
         torch.from_numpy(sequences.tokens),
@@ -187,6 +187,6 @@ def encoder_input(sequences: Sequences) -> EncoderInput:
     )
 
 
-def make_translation_batch(objective: str, source: Sequences, target: Sequences, name: str = "") -> Batch:
+def make_translation_batch(objective: str, source: SequenceBatch, target: SequenceBatch, name: str = "") -> Batch:
     """Return the batch that predicts ``target`` from ``source``: at every position but the last, the token after it."""
     return make_batch(objective, *next_token_targets(target, source), name=name)

@@ -27,7 +27,7 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: 
     A token is shown as ``word language:position``, or ``input(target) language:position`` where it is predicted.
     """
     sequences, length = batch.tokens.shape
-    padding = batch.tokens.numel() - batch.unpadded
+    padding = batch.tokens.numel() - batch.nonpad_tokens
     yield (
         f"== {batch.name}: {sequences} rows x {length} tokens, {len(batch.targets)} to predict, "
         f"{padding / batch.tokens.numel():.1%} padding"
@@ -40,8 +40,8 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: 
         yield f"-- row {row}, {used} tokens: {vocab.decode(tokens).replace(SPECIALS[MASK], '<mask>')}"
         shown = []
         for place, (token, language, position) in enumerate(zip(tokens, ids, positions), row * length):
-            word = "<mask>" if token == MASK else vocab.word(token)
-            target = f"({vocab.word(targets[place])})" if place in targets else ""
+            word = "<mask>" if token == MASK else vocab.token(token)
+            target = f"({vocab.token(targets[place])})" if place in targets else ""
             shown.append(f"{word}{target} {languages[language]}:{position}")
         yield "   " + " | ".join(shown)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from xlmtrain.config.schema import OBJECTIVES, Config
-from xlmtrain.data.batch import Batch, MaskedBatch, concat, make_batch, next_token_targets, split
+from xlmtrain.data.batch import Batch, NumpyBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.noise import Noise
@@ -17,11 +17,11 @@ from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
 _CHUNK_TOKENS = 8192
-_Masked = tuple[SubBatch, MaskedBatch]
+_Masked = tuple[SubBatch, NumpyBatch]
 
 
 @dataclass
-class GlobalBatchShard:
+class StepBatches:
     """One process's part of the global batch of a ``step``.
 
     ``batches``: this process's micro-batches. ``shares``: objective -> share of the global batch's sub-batches.
@@ -49,7 +49,7 @@ class GlobalBatchShard:
     @property
     def tokens(self) -> float:
         """Number of tokens, without padding."""
-        return float(sum(batch.unpadded for batch in self.batches))
+        return float(sum(batch.nonpad_tokens for batch in self.batches))
 
 
 class Loader:
@@ -78,15 +78,15 @@ class Loader:
         self._mask = Masker(config.mask, dataset.vocab.counts)
         self._noise = Noise(config.noise, dataset.vocab)
 
-    def make(self, step: int, state: SamplerState) -> GlobalBatchShard:
+    def make(self, step: int, state: SamplerState) -> StepBatches:
         """Return the data of ``step`` (from 0); ``state``: of the sampler, before the step."""
         plan, after = self.sampler.plan_batch(step, state)
         masked = [(sub_batch, self._masked(sub_batch)) for sub_batch in plan[self._rank :: self._world_size]]
         batches = [batch for group in self._groups(masked) for batch in self._micro_batches(group)]
         shares = {o: sum(s.component.objective == o for s in plan) / len(plan) for o in OBJECTIVES}
-        return GlobalBatchShard(step, batches, shares, [(s.component.name, s.epoch, s.index) for s in plan], after)
+        return StepBatches(step, batches, shares, [(s.component.name, s.epoch, s.index) for s in plan], after)
 
-    def steps(self, first: int, last: int, state: SamplerState) -> Iterator[GlobalBatchShard]:
+    def steps(self, first: int, last: int, state: SamplerState) -> Iterator[StepBatches]:
         """Yield the data of steps ``first`` to ``last - 1``; later steps are prepared during the computation.
 
         If data cannot be read, the last item has the error in place of data.
@@ -100,19 +100,19 @@ class Loader:
                     ahead = thread.submit(self._chunk, end.step + 1, last, end.sampler_state)
                 yield from chunk
 
-    def _chunk(self, first: int, last: int, state: SamplerState) -> list[GlobalBatchShard]:
+    def _chunk(self, first: int, last: int, state: SamplerState) -> list[StepBatches]:
         """Return some steps from ``first`` on; several small ones together use the CPU's caches better."""
-        chunk: list[GlobalBatchShard] = []
+        chunk: list[StepBatches] = []
         for step in range(first, min(last, first + self._steps_per_chunk)):
             try:
                 chunk.append(self.make(step, state))
             except DataError as error:
-                chunk.append(GlobalBatchShard(step, [], {}, [], state, error))
+                chunk.append(StepBatches(step, [], {}, [], state, error))
                 break
             state = chunk[-1].sampler_state
         return chunk
 
-    def _masked(self, sub_batch: SubBatch) -> MaskedBatch:
+    def _masked(self, sub_batch: SubBatch) -> NumpyBatch:
         """Read a sub-batch and mask it, or add noise to it, as a whole: independent of the micro-batch size."""
         component, epoch, index = sub_batch.component, sub_batch.epoch, sub_batch.index
         if isinstance(component.source, TranslationSource):
@@ -127,7 +127,7 @@ class Loader:
         if component.objective == "clm":
             return next_token_targets(sequences)
         rng = generator(self._seed, "mask", component.name, epoch, index)
-        return MaskedBatch(sequences, *self._mask(sequences, rng))
+        return NumpyBatch(sequences, *self._mask(sequences, rng))
 
     def _groups(self, masked: list[_Masked]) -> list[list[_Masked]]:
         """Group small sub-batches of the same objective and length up to the size of a micro-batch."""
@@ -147,4 +147,4 @@ class Loader:
         first, whole = group[0][0], concat(batch for _, batch in group)
         size = max(1, self._micro_batch_tokens // sum(whole.row_shape))
         for part, batch in enumerate(split(whole, size)):
-            yield make_batch(first.component.objective, *batch, name=first.name, key=(first.slot, part))
+            yield make_batch(first.component.objective, *batch, name=first.name, rng_key=(first.slot, part))

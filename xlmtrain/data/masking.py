@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xlmtrain.config.schema import MaskConfig
-from xlmtrain.data.sequences import Sequences
+from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.text.vocab import MASK
 
 
@@ -24,12 +24,12 @@ class Masker:
             weights = np.maximum(counts, 1) ** -float(config.inverse_frequency_exponent)
             self._weights = np.where(counts > 0, weights, 0.0)
 
-    def __call__(self, sequences: Sequences, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, sequences: SequenceBatch, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return the masked tokens (B, T) int64, and the positions to predict (B, T) bool."""
         selected = self._select(sequences, rng)
         return self._replace(sequences.tokens, selected, rng), selected
 
-    def _select(self, sequences: Sequences, rng: np.random.Generator) -> np.ndarray:
+    def _select(self, sequences: SequenceBatch, rng: np.random.Generator) -> np.ndarray:
         maskable = maskable_positions(sequences)
         if self._weights is None:
             return (rng.random(sequences.tokens.shape) < self._config.prob) & maskable
@@ -53,7 +53,7 @@ class Masker:
         return masked
 
 
-def maskable_positions(sequences: Sequences) -> np.ndarray:
+def maskable_positions(sequences: SequenceBatch) -> np.ndarray:
     """Return (B, T) bool: all positions but padding and the first of each sequence."""
     maskable = np.arange(sequences.tokens.shape[1]) < sequences.lengths[:, None]
     maskable[:, 0] = False

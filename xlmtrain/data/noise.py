@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from xlmtrain.config.schema import NoiseConfig
-from xlmtrain.data.sequences import Sequences, sentence_sequences
+from xlmtrain.data.sequences import SequenceBatch, sentence_sequences
 from xlmtrain.text.vocab import CONTINUATION, MASK, Vocab
 
 
@@ -19,9 +19,9 @@ class Noise:
         self._config = config
         self._continued = np.zeros(len(vocab), dtype=bool)
         if config.whole_words:
-            self._continued[:] = [word.endswith(CONTINUATION) for word in vocab.words]
+            self._continued[:] = [word.endswith(CONTINUATION) for word in vocab.tokens]
 
-    def __call__(self, sequences: Sequences, rng: np.random.Generator) -> Sequences:
+    def __call__(self, sequences: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
         """Return a noisy copy of single sentences of one language; their ``</s>`` stay where they are.
 
         Each kind of noise draws a number per position, row by row; one that is off draws none.
@@ -37,7 +37,7 @@ class Noise:
         if self._config.blank:
             numbers, words = self._draw(tokens, lengths, rng)
             tokens = np.where((numbers < self._config.blank) & (words > 0), MASK, tokens)
-        return Sequences(tokens, sequences.positions, sequences.languages, lengths)
+        return SequenceBatch(tokens, sequences.positions, sequences.languages, lengths)
 
     def _draw(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return a number in [0, 1) for each position, the same for all of a word, and the word's number from 1.

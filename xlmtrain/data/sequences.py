@@ -14,7 +14,7 @@ from xlmtrain.data.disk_array import DiskArray
 from xlmtrain.text.vocab import EOS, PAD
 
 
-class Sequences(NamedTuple):
+class SequenceBatch(NamedTuple):
     """B sequences, padded to T tokens. All arrays are int64.
 
     ``tokens``, ``positions``, ``languages``: (B, T). ``lengths``: (B,), tokens before the padding.
@@ -37,14 +37,14 @@ def windows(ids: DiskArray, starts: np.ndarray, length: int) -> np.ndarray:
     return ids.gather_spans(begins.tolist(), ends.tolist()).reshape(-1, length).astype(np.int64)
 
 
-def window_sequences(tokens: np.ndarray, language: int) -> Sequences:
+def window_sequences(tokens: np.ndarray, language: int) -> SequenceBatch:
     """Return full sequences ``tokens`` (B, T) of one language, with positions from 0."""
     count, length = tokens.shape
     positions = np.broadcast_to(np.arange(length), tokens.shape)
-    return Sequences(tokens, positions, np.full_like(tokens, language), np.full(count, length))
+    return SequenceBatch(tokens, positions, np.full_like(tokens, language), np.full(count, length))
 
 
-def sentence_sequences(sentences: list[np.ndarray], language: int) -> Sequences:
+def sentence_sequences(sentences: list[np.ndarray], language: int) -> SequenceBatch:
     """Return single sentences as ``</s> w .. </s> <pad> ..``. Each array of ``sentences`` ends with EOS."""
     lengths = np.array([len(sentence) + 1 for sentence in sentences])
     column = np.arange(lengths.max())
@@ -54,7 +54,7 @@ def sentence_sequences(sentences: list[np.ndarray], language: int) -> Sequences:
     return window_sequences(tokens, language)._replace(lengths=lengths)
 
 
-def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int]) -> Sequences:
+def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int]) -> SequenceBatch:
     """Return sentence pairs as TLM reads them: ``</s> a .. </s> </s> b .. </s> <pad> ..``.
 
     Each array of ``first`` and ``second`` ends with EOS. Positions restart at 0 with the second sentence, and the
@@ -68,4 +68,4 @@ def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages:
     tokens[(column > 0) & ~in_second] = np.concatenate(first)
     tokens[valid & (column > starts[:, None])] = np.concatenate(second)
     positions = np.where(valid, column - np.where(in_second, starts[:, None], 0), 0)
-    return Sequences(tokens, positions, np.where(in_second, languages[1], languages[0]), lengths)
+    return SequenceBatch(tokens, positions, np.where(in_second, languages[1], languages[0]), lengths)

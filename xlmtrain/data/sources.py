@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.data.dataset import Corpus
 from xlmtrain.data.permutation import Permutation
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences, windows
+from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 
@@ -28,7 +28,7 @@ class Source(Protocol):
     def sub_batch_count(self, epoch: int) -> int:
         """Return the number of sub-batches in an epoch."""
 
-    def sequences(self, epoch: int, index: int) -> Sequences:
+    def sequences(self, epoch: int, index: int) -> SequenceBatch:
         """Return the sequences of one sub-batch."""
 
 
@@ -55,7 +55,7 @@ class WindowSource:
         """Return the number of sub-batches, the same in every epoch."""
         return -(-self._windows // self._count)
 
-    def sequences(self, epoch: int, index: int) -> Sequences:
+    def sequences(self, epoch: int, index: int) -> SequenceBatch:
         """Return (count, length) tokens; windows of the first sub-batch fill up the epoch's last."""
         if epoch != self._epoch:
             name = self._corpus.name
@@ -92,7 +92,7 @@ class PairSource:
         self._start_epoch(epoch)
         return len(self._bounds) - 1
 
-    def sequences(self, epoch: int, index: int) -> Sequences:
+    def sequences(self, epoch: int, index: int) -> SequenceBatch:
         """Return (B, T) tokens with B * T <= sub_batch_tokens."""
         first, second = self._sentences(epoch, index)
         return pair_sequences(first, second, self._languages)
@@ -130,7 +130,7 @@ class TranslationSource(PairSource):
     Arguments and errors as :class:`PairSource`'s; for denoising, both sides are the same corpus.
     """
 
-    def sides(self, epoch: int, index: int) -> tuple[Sequences, Sequences]:
+    def sides(self, epoch: int, index: int) -> tuple[SequenceBatch, SequenceBatch]:
         """Return the sources (B, S) and the targets (B, T) of one sub-batch, with B * (S + T) <= sub_batch_tokens."""
         source, target = map(sentence_sequences, self._sentences(epoch, index), self._languages)
         return source, target

@@ -50,13 +50,13 @@ def count_words(corpus: Corpus, vocab: Vocab, tokens: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     for sentences in sample_spans(corpus, tokens):
         counts.update(vocab.decode(span_ids(corpus, sentences).tolist()).split())
-    del counts[vocab.word(EOS)]
+    del counts[vocab.token(EOS)]
     return counts
 
 
 def continued_subwords(vocab: Vocab) -> np.ndarray:
     """Return (len(vocab),) bool: the entries that do not end a word."""
-    return np.array([word.endswith(CONTINUATION) for word in vocab.words])
+    return np.array([word.endswith(CONTINUATION) for word in vocab.tokens])
 
 
 def whole_words(ids: np.ndarray, continued: np.ndarray) -> np.ndarray:

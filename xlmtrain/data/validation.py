@@ -14,12 +14,12 @@ from xlmtrain.config.schema import TRANSLATION, Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_translation_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.noise import Noise
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences, window_sequences
+from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK
 
-_Masked = tuple[Sequences, np.ndarray | None]
+_Masked = tuple[SequenceBatch, np.ndarray | None]
 """Sequences, and the positions to predict, (B, T) bool; None for CLM."""
 
 
@@ -79,7 +79,7 @@ class ValidationSet:
             for sequences in self._windows():
                 yield sequences, None if self.objective == "clm" else self._select(sequences, masks, 1)
 
-    def _select(self, sequences: Sequences, masks: np.random.RandomState, rows: int) -> np.ndarray:
+    def _select(self, sequences: SequenceBatch, masks: np.random.RandomState, rows: int) -> np.ndarray:
         """Return (B, T) bool: a share ``mask.prob`` of the tokens between first and last, at least one a sequence.
 
         ``rows``: number of sequences that share one sampling, position by position as in the original XLM: a batch of
@@ -96,7 +96,7 @@ class ValidationSet:
                     selected[row, masks.randint(1, end)] = True
         return selected
 
-    def _windows(self) -> Iterator[Sequences]:
+    def _windows(self) -> Iterator[SequenceBatch]:
         """Yield windows of the running text, in order; EOS in front fill up the first window."""
         length = self._config.data.sequence_length
         ids = self._corpora[0].ids[: self._config.evaluate.max_tokens or None]

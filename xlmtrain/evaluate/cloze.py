@@ -14,7 +14,7 @@ import torch
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.sequences import Sequences, pair_sequences, sentence_sequences
+from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
@@ -64,16 +64,16 @@ def run_cloze(
             ClozeExample(
                 vocab.decode(sentence[:-1]).replace(SPECIALS[MASK], "<mask>"),
                 vocab.decode(translation[:-1]),
-                vocab.word(gold),
-                vocab.word(_best(model, sentence_sequences([sentence], ids[0]))),
-                vocab.word(_best(model, pair_sequences([sentence], [translation], ids))),
+                vocab.token(gold),
+                vocab.token(_best(model, sentence_sequences([sentence], ids[0]))),
+                vocab.token(_best(model, pair_sequences([sentence], [translation], ids))),
             )
         )
     return found
 
 
 @torch.no_grad()
-def _best(model: LanguageModel, sequences: Sequences) -> int:
+def _best(model: LanguageModel, sequences: SequenceBatch) -> int:
     batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
     return int(model.logits(batch).argmax())
 
@@ -83,7 +83,7 @@ def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
 
     The length leaves out most articles and pronouns.
     """
-    words = [vocab.word(token) for token in sentence]
+    words = [vocab.token(token) for token in sentence]
     for place, word in enumerate(words[:-1]):
         if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):
             yield place
@@ -110,12 +110,12 @@ def sample_predictions(
 def _marked_sequences(batch: Batch, predicted: torch.Tensor, vocab: Vocab) -> list[str]:
     marks = {}
     for place, gold, guess in zip(batch.target_index.tolist(), batch.targets.tolist(), predicted.tolist()):
-        word = vocab.word(gold)
-        marks[place] = f"**[{word}]**" if gold == guess else f"[{word} > {vocab.word(guess)}]"
+        word = vocab.token(gold)
+        marks[place] = f"**[{word}]**" if gold == guess else f"[{word} > {vocab.token(guess)}]"
     lines = []
     for row, tokens in enumerate(batch.tokens.tolist()):
         used = [token for token in tokens[:_SHOWN_TOKENS] if token != PAD]
-        words = [marks.get(row * len(tokens) + column) or vocab.word(token) for column, token in enumerate(used)]
+        words = [marks.get(row * len(tokens) + column) or vocab.token(token) for column, token in enumerate(used)]
         lines.append(" ".join(words).replace("<", "&lt;"))
     return lines
 

@@ -12,7 +12,7 @@ import torch
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.metrics.table import format_table
 
-NEIGHBOURS = 4
+MARGIN_NEIGHBOURS = 4
 """Neighbours k of the margin."""
 
 
@@ -43,7 +43,7 @@ def retrieve(
     """
     units = {language: unit_vectors(of_language, device) for language, of_language in vectors.items()}
     labels = {language: _labels(sentences[language]).to(device) for language in vectors}
-    near = {pair: mean_of_nearest(units[pair[0]], units[pair[1]], NEIGHBOURS) for pair in permutations(units, 2)}
+    near = {pair: mean_of_nearest(units[pair[0]], units[pair[1]], MARGIN_NEIGHBOURS) for pair in permutations(units, 2)}
     results = []
     for source, target in near:
         found: dict[str, list[torch.Tensor]] = {"cosine": [], "margin": []}

@@ -23,7 +23,7 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import TextPipeline
 
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 """Sentences with more tokens, or more than the model has positions, are left out: they would dominate the cost."""
 
 
@@ -41,11 +41,11 @@ class CrossLingualEvaluation:
             path = Path(config.bilingual_lexicon)
             self._entries, self._languages = read_lexicon(path), lexicon_languages(path, dataset.languages)
         self._texts: dict[str, dict[str, tuple[int, list[np.ndarray]]]] = {}  # pair -> language -> (id, sentences)
-        for pair in dataset.pairs("valid") if config.parallel_pairs else []:
+        for pair in dataset.pairs("valid") if config.max_pairs else []:
             sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
             lengths = np.stack([side.lengths() for side in sides.values()])
-            fits = lengths.max(axis=0) + 2 <= min(max_positions, MOST_TOKENS)
-            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.parallel_pairs]
+            fits = lengths.max(axis=0) + 2 <= min(max_positions, MAX_TOKENS)
+            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.max_pairs]
             if len(usable):
                 self._texts[pair] = {
                     language: (dataset.language_id(language), [side.sentence(i).astype(np.int64) for i in usable])
@@ -120,8 +120,8 @@ class Validator:
         causal, masked = set(config.data.weights) == {"clm"}, not config.data.weights.keys().isdisjoint(("mlm", "tlm"))
         self.sets = validation_sets(config, dataset)
         self._cloze = []
-        if settings.parallel_pairs and masked:
-            self._cloze = parallel_cloze_sets(config, dataset, max_pairs=settings.parallel_pairs)
+        if settings.max_pairs and masked:
+            self._cloze = parallel_cloze_sets(config, dataset, max_pairs=settings.max_pairs)
         self._crosslingual = CrossLingualEvaluation(settings, dataset, max_positions, causal)
         self._zero_shot = None
         if settings.zero_shot_probe.train:

@@ -20,7 +20,7 @@ from xlmtrain.evaluate.tables import read_rows
 from xlmtrain.metrics.table import format_table
 from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
 
-NEIGHBOURS = 10
+CSLS_NEIGHBOURS = 10
 """Neighbours k of CSLS."""
 
 _HEADER = frozenset({"source", "target", "word", "translation", "en", "de", "english", "german", "englisch", "deutsch"})
@@ -115,14 +115,14 @@ def translate_words(
     """
     table = torch.as_tensor(table).detach().to(device, torch.float32)
     units = unit_vectors(table, device)
-    words = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.word(id).endswith(CONTINUATION)]
+    words = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.token(id).endswith(CONTINUATION)]
     by_spelling: defaultdict[str, list[int]] = defaultdict(list)
     for id in words:
-        by_spelling[vocab.word(id).lower()].append(id)  # most frequent first, as ids are
+        by_spelling[vocab.token(id).lower()].append(id)  # most frequent first, as ids are
 
     def ids(word: str) -> list[int]:
         """Return the ids of the word in any case: the same case first, then the most frequent."""
-        return sorted(by_spelling.get(word.lower(), []), key=lambda id: vocab.word(id) != word)
+        return sorted(by_spelling.get(word.lower(), []), key=lambda id: vocab.token(id) != word)
 
     pairs = [(ids(source), ids(target)) for source, target in entries]
     known = [(s, t) for s, t in pairs if s and t and s[0] != t[0]]
@@ -157,7 +157,7 @@ def translate_words(
 
 def _hubness(units: torch.Tensor, candidates: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """Return the mean cosine (M,) of each candidate with its nearest ``sources``."""
-    return mean_of_nearest(units[candidates], units[sources], NEIGHBOURS, own=(candidates, sources))
+    return mean_of_nearest(units[candidates], units[sources], CSLS_NEIGHBOURS, own=(candidates, sources))
 
 
 def _precision(

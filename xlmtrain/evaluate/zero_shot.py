@@ -26,7 +26,7 @@ PENALTY = 0.01
 """L2 penalty of the probe, for vectors standardized in every dimension."""
 MOST_EXAMPLES = 5000
 """Examples read of a file, at even distances: more cost time and change little."""
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 """Longer texts are truncated."""
 
 
@@ -53,7 +53,7 @@ class ZeroShotProbe:
                 files[language] = found[:: -(-len(found) // MOST_EXAMPLES)]
         self.labels = labels_of("zero_shot_probe", examples)
         self.train, self.test = (
-            encode("zero_shot_probe", files, text, languages, max_positions, self.labels, MOST_TOKENS)
+            encode("zero_shot_probe", files, text, languages, max_positions, self.labels, MAX_TOKENS)
             for files in examples.values()
         )
         self.new = [language for language in self.test if language not in self.train]

@@ -38,11 +38,11 @@ def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[Ba
         yield _batch([(file, index) for index in group], (0, 0))
 
 
-def _batch(chosen: Sequence[tuple[Encoded, int]], key: tuple[int, int]) -> Batch:
+def _batch(chosen: Sequence[tuple[Encoded, int]], rng_key: tuple[int, int]) -> Batch:
     rows = sentence_sequences([file.ids[index] for file, index in chosen], 0)
     languages = np.array([file.language for file, _ in chosen])
     rows = rows._replace(languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
     first = np.zeros(rows.tokens.shape, dtype=bool)
     first[:, 0] = True
     labels = torch.from_numpy(np.array([file.labels[index] for file, index in chosen]))
-    return replace(make_batch("classification", rows, rows.tokens, first, key=key), targets=labels)
+    return replace(make_batch("classification", rows, rows.tokens, first, rng_key=rng_key), targets=labels)

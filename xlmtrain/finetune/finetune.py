@@ -44,7 +44,7 @@ FINETUNING = DirectoryKind(
     ),
 )
 # With any other change the results of two seeds could not be averaged.
-RESUME_POLICY = ResumePolicy(
+FINETUNE_RESUME_POLICY = ResumePolicy(
     (
         *("run", "init.", "seeds", "task.train.", "task.valid.", "task.test."),
         *("train.device", "train.hang_timeout", "train.overwrite"),
@@ -71,7 +71,7 @@ def finetune(
     distributed.assert_same(flatten(settings), "settings, model or data")
     files = [path for split in SPLITS for path in getattr(config.task, split).values()]
     inputs = [config.init.pretrained, *files]
-    with RunDirectory(FINETUNING, RESUME_POLICY, settings, distributed, inputs) as run, gc_at_steps():
+    with RunDirectory(FINETUNING, FINETUNE_RESUME_POLICY, settings, distributed, inputs) as run, gc_at_steps():
         results = []
         for seed in config.seeds:
             place = run.path / f"seed-{seed}"

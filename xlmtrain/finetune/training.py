@@ -32,7 +32,7 @@ from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import read_checkpoint
-from xlmtrain.train.parallel import DdpParallel, Parallel
+from xlmtrain.train.parallel import DdpModel, ParallelModel
 from xlmtrain.train.saver import RunSaver, resume
 from xlmtrain.train.state import SelectionState
 from xlmtrain.train.step import OptimizerStep, StepOutput
@@ -69,7 +69,7 @@ class SeedTraining:
         self.model = Classifier(self.saved, self.num_labels, train.dropout, train.pooling)
         self.model.freeze_except(train.layers)
         self.model.to(device)
-        parallel = Parallel(self.model) if self.distributed.world_size == 1 else DdpParallel(self.model, device)
+        parallel = ParallelModel(self.model) if self.distributed.world_size == 1 else DdpModel(self.model, device)
         optimizer = make_optimizer(config.optim, self.model, device)
         scaler = make_scaler(TrainConfig(), self.precision, device)
         self.optimizer_step = OptimizerStep(
@@ -134,7 +134,7 @@ class SeedTraining:
         size = self.config.train.batch_size
         batch = training_batch(self.files, self.seed, step, size, rank, world_size)
         torch.manual_seed(torch_seed(self.seed, "dropout", step, rank))
-        output = self.optimizer_step.take(step, [float(size)], partial(self._backward, batch))
+        output = self.optimizer_step.run(step, [float(size)], partial(self._backward, batch))
         # fp16 lowers its loss scale instead.
         if not math.isfinite(float(output.grad_norm)) and not self.optimizer_step.scaler.is_enabled():
             raise NumericalError(
@@ -147,7 +147,7 @@ class SeedTraining:
     def _backward(self, batch: Batch) -> torch.Tensor:
         """Compute the gradient of the mean loss over the global batch. Returns this process's summed loss ()."""
         with autocast(self.precision, self.distributed.device):
-            loss: torch.Tensor = self.optimizer_step.parallel.module(batch.to(self.distributed.device))
+            loss: torch.Tensor = self.optimizer_step.parallel.wrapped_model(batch.to(self.distributed.device))
         # Data parallelism averages the gradients over the processes.
         weight = self.distributed.world_size / self.config.train.batch_size
         self.optimizer_step.scaler.scale(loss * weight).backward()

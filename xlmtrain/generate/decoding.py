@@ -1,6 +1,6 @@
 """Parts that greedy search, sampling and beam search share.
 
-Letters: B sentences, R prefixes, V vocabulary, W words of the longest translation and its ``</s>``.
+Letters: B sentences, R prefixes, V vocabulary, W tokens of the longest translation and its ``</s>``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHUNK = 64
 """Words whose maximum is searched first."""
 
 
-def length_limits(lengths: torch.Tensor, longest: int, ratio: float = 1.3, extra: int = 5) -> torch.Tensor:
+def max_target_lengths(lengths: torch.Tensor, longest: int, ratio: float = 1.3, extra: int = 5) -> torch.Tensor:
     """Return the most tokens of each translation, (B,): int(``ratio`` * length + ``extra``), at most ``longest``.
 
     ``lengths`` (B,): tokens of the sources. Both ``</s>`` count on both sides. The limit of a sentence depends on no
@@ -28,15 +28,15 @@ def length_limits(lengths: torch.Tensor, longest: int, ratio: float = 1.3, extra
     return (ratio * lengths.double() + extra).long().clamp(max=longest)
 
 
-def bar_special_words(scores: torch.Tensor) -> torch.Tensor:
-    """Set the scores (R, V) of all special words but ``</s>`` to -inf in place, and return them."""
+def suppress_special_tokens(scores: torch.Tensor) -> torch.Tensor:
+    """Set the scores (R, V) of all special tokens but ``</s>`` to -inf in place, and return them."""
     scores[:, :EOS] = -torch.inf
     scores[:, EOS + 1 : len(SPECIALS)] = -torch.inf
     return scores
 
 
-def top_words(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the values and words of the ``count`` largest scores (R, V) of each row, the largest first, (R, count).
+def top_tokens(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values and tokens of the ``count`` largest scores (R, V) of each row, the largest first, (R, count).
 
     They are in the chunks with the ``count`` largest maxima, which torch finds much faster than an argmax or topk.
     """
@@ -46,18 +46,18 @@ def top_words(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Ten
     best = chunks.amax(dim=2).topk(min(count, chunks.shape[1])).indices
     rows = torch.arange(len(scores), device=scores.device)[:, None]
     top = chunks[rows, best].flatten(1).topk(count)
-    words = best.gather(1, top.indices // _CHUNK) * _CHUNK + top.indices % _CHUNK
-    return top.values, words.clamp(max=scores.shape[1] - 1)  # -inf may have been found in the padding
+    tokens = best.gather(1, top.indices // _CHUNK) * _CHUNK + top.indices % _CHUNK
+    return top.values, tokens.clamp(max=scores.shape[1] - 1)  # -inf may have been found in the padding
 
 
-def up_to_eos(words: torch.Tensor) -> list[np.ndarray]:
-    """Return each row of ``words`` (B, W) up to its first ``</s>``, and with it."""
-    ends = (words == EOS).int().argmax(dim=1).tolist()
-    return [row[: end + 1] for row, end in zip(words.cpu().numpy(), ends)]
+def up_to_eos(tokens: torch.Tensor) -> list[np.ndarray]:
+    """Return each row of ``tokens`` (B, W) up to its first ``</s>``, and with it."""
+    ends = (tokens == EOS).int().argmax(dim=1).tolist()
+    return [row[: end + 1] for row, end in zip(tokens.cpu().numpy(), ends)]
 
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Switch off dropout and gradients for a while; the model's mode is restored."""
     was_training = model.training
     model.eval()

@@ -1,6 +1,6 @@
-"""Translation word by word: always the most probable word, or one drawn from the model's distribution.
+"""Translation token by token: always the most probable token, or one drawn from the model's distribution.
 
-Letters: B sentences, R sentences that are not finished, V vocabulary, W words of the longest translation.
+Letters: B sentences, R sentences that are not finished, V vocabulary, W tokens of the longest translation.
 """
 
 from __future__ import annotations
@@ -11,25 +11,29 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import EncoderInput
-from xlmtrain.generate.decoding import bar_special_words, evaluation, top_words, up_to_eos
+from xlmtrain.generate.decoding import eval_mode, suppress_special_tokens, top_tokens, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS
 
 Choice = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""(logits (R, V), index in the batch of each sentence (R,), number of the word) -> words (R,)."""
+"""(logits (R, V), index in the batch of each sentence (R,), number of the token) -> tokens (R,)."""
 
 
 def greedy_search(
-    model: TranslationModel, source: EncoderInput, language: int, limits: torch.Tensor, bar_specials: bool = True
+    model: TranslationModel,
+    source: EncoderInput,
+    language: int,
+    max_lengths: torch.Tensor,
+    suppress_specials: bool = True,
 ) -> list[np.ndarray]:
-    """Return the ids of each translation into ``language``, ending with ``</s>``; always the most probable word.
+    """Return the ids of each translation into ``language``, ending with ``</s>``; always the most probable token.
 
-    ``limits`` (B,): most tokens of each translation, both ``</s>`` counted, 3 or more. ``bar_specials``: special words
-    cannot be part of a translation; in the original they could.
+    ``max_lengths`` (B,): most tokens of each translation, both ``</s>`` counted, 3 or more. ``suppress_specials``:
+    special tokens cannot be part of a translation; in the original they could.
     """
-    return _word_by_word(
-        model, source, language, limits, lambda logits, _, __: top_words(logits, 1)[1][:, 0], bar_specials
+    return _token_by_token(
+        model, source, language, max_lengths, lambda logits, _, __: top_tokens(logits, 1)[1][:, 0], suppress_specials
     )
 
 
@@ -37,13 +41,13 @@ def sample(
     model: TranslationModel,
     source: EncoderInput,
     language: int,
-    limits: torch.Tensor,
+    max_lengths: torch.Tensor,
     numbers: torch.Tensor,
     temperature: float = 1.0,
 ) -> list[np.ndarray]:
-    """Return translations with each word drawn from softmax(logits / ``temperature``), as :func:`greedy_search`.
+    """Return translations with each token drawn from softmax(logits / ``temperature``), as :func:`greedy_search`.
 
-    ``numbers`` (B, W): uniform in [0, 1), one for each word, from :func:`sampling_numbers`.
+    ``numbers`` (B, W): uniform in [0, 1), one for each token, from :func:`sampling_numbers`.
     """
 
     def draw(logits: torch.Tensor, sentences: torch.Tensor, number: int) -> torch.Tensor:
@@ -51,35 +55,35 @@ def sample(
         threshold = numbers[sentences, number, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
-    return _word_by_word(model, source, language, limits, draw, bar_specials=True)
+    return _token_by_token(model, source, language, max_lengths, draw, suppress_specials=True)
 
 
-def sampling_numbers(seed: int, purpose: str, indices: Sequence[tuple[int, ...]], words: int) -> torch.Tensor:
-    """Return (B, ``words``) numbers, uniform in [0, 1), keyed by (seed, purpose, index of the sentence)."""
-    return torch.from_numpy(np.stack([generator(seed, purpose, *index).random(words) for index in indices]))
+def sampling_numbers(seed: int, purpose: str, indices: Sequence[tuple[int, ...]], tokens: int) -> torch.Tensor:
+    """Return (B, ``tokens``) numbers, uniform in [0, 1), keyed by (seed, purpose, index of the sentence)."""
+    return torch.from_numpy(np.stack([generator(seed, purpose, *index).random(tokens) for index in indices]))
 
 
-def _word_by_word(
+def _token_by_token(
     model: TranslationModel,
     source: EncoderInput,
     language: int,
-    limits: torch.Tensor,
+    max_lengths: torch.Tensor,
     choose: Choice,
-    bar_specials: bool,
+    suppress_specials: bool,
 ) -> list[np.ndarray]:
-    with evaluation(model):
-        words_left, longest = limits - 2, int(limits.max()) - 2
-        words = torch.full((len(limits), longest + 1), EOS, device=limits.device)
-        sentences, last = torch.arange(len(limits), device=limits.device), words[:, 0]
+    with eval_mode(model):
+        tokens_left, longest = max_lengths - 2, int(max_lengths.max()) - 2
+        tokens = torch.full((len(max_lengths), longest + 1), EOS, device=max_lengths.device)
+        sentences, last = torch.arange(len(max_lengths), device=max_lengths.device), tokens[:, 0]
         cache = model.start(source, 1, longest)
         for number in range(longest):
             logits = model.next_logits(last[:, None], language, cache)[:, 0]
-            last = choose(bar_special_words(logits) if bar_specials else logits, sentences, number)
-            words[sentences, number] = last
-            finished = (last == EOS) | (words_left[sentences] == number + 1)
+            last = choose(suppress_special_tokens(logits) if suppress_specials else logits, sentences, number)
+            tokens[sentences, number] = last
+            finished = (last == EOS) | (tokens_left[sentences] == number + 1)
             if finished.any():
                 left = cache.drop(finished)
                 sentences, last = sentences[left], last[left]
                 if not len(sentences):
                     break
-        return up_to_eos(words)
+        return up_to_eos(tokens)

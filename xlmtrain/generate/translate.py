@@ -17,7 +17,7 @@ from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
-from xlmtrain.generate.decoding import length_limits
+from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.pipeline import TextPipeline
@@ -25,10 +25,10 @@ from xlmtrain.text.vocab import EOS
 
 
 class Translation(NamedTuple):
-    """A translation as raw ``text``, and as ``words`` with a blank between two; ``score``: nan unless from a beam."""
+    """A translation as raw ``text``, and ``tokenized``, split by blanks; ``score``: nan unless from a beam."""
 
     text: str
-    words: str
+    tokenized: str
     score: float
 
 
@@ -90,10 +90,12 @@ def translate_ids(
         if not window:
             return
         found = [[Hypothesis(ids, 0.0)] for ids in window]  # an empty sentence is its own translation
-        for chosen, limits in _batches(model, window, config):
+        for chosen, max_lengths in _batches(model, window, config):
             batch = [window[i] for i in chosen]
             numbers = [first + i for i in chosen]
-            for i, hypotheses in zip(chosen, _translate_batch(model, batch, numbers, limits, source, target, config)):
+            for i, hypotheses in zip(
+                chosen, _translate_batch(model, batch, numbers, max_lengths, source, target, config)
+            ):
                 found[i] = hypotheses[: config.n_best]
         yield from found
 
@@ -101,15 +103,14 @@ def translate_ids(
 def _batches(
     model: TranslationModel, window: Sequence[np.ndarray], config: TranslationConfig
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (indices of a batch, its limits (N,)) of all sentences that are not empty, the longest first."""
+    """Yield (indices of a batch, its max_lengths (N,)) of all sentences that are not empty, the longest first."""
     lengths = torch.tensor([len(ids) + 1 for ids in window])
-    limits = length_limits(lengths, model.config.max_positions, config.max_length_ratio, config.max_length_extra).clamp(
-        min=3
-    )
+    ratio, extra = config.max_length_ratio, config.max_length_extra
+    max_lengths = max_target_lengths(lengths, model.config.max_positions, ratio, extra).clamp(min=3)
     order = lengths.sort(descending=True, stable=True).indices[: int((lengths > 2).sum())].tolist()
     while order:
-        size = max(1, config.batch_tokens // (int(limits[order[0]]) * config.beam))
-        yield order[:size], limits[order[:size]]
+        size = max(1, config.batch_tokens // (int(max_lengths[order[0]]) * config.beam))
+        yield order[:size], max_lengths[order[:size]]
         order = order[size:]
 
 
@@ -117,20 +118,20 @@ def _translate_batch(
     model: TranslationModel,
     sentences: list[np.ndarray],
     numbers: Sequence[int],
-    limits: torch.Tensor,
+    max_lengths: torch.Tensor,
     source: int,
     target: int,
     config: TranslationConfig,
 ) -> list[list[Hypothesis]]:
     """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
     device = model.encoder.token_embeddings.weight.device
-    inputs, limits = encoder_input(sentence_sequences(sentences, source)).to(device), limits.to(device)
+    inputs, max_lengths = encoder_input(sentence_sequences(sentences, source)).to(device), max_lengths.to(device)
     if config.temperature is None and config.beam > 1:
-        return beam_search(model, inputs, target, limits, BeamSettings(config.beam, config.length_penalty))
+        return beam_search(model, inputs, target, max_lengths, BeamSettings(config.beam, config.length_penalty))
     if config.temperature is None:
-        found = greedy_search(model, inputs, target, limits)
+        found = greedy_search(model, inputs, target, max_lengths)
     else:
         keys = [(number,) for number in numbers]
-        drawn = sampling_numbers(config.seed, "translate", keys, int(limits.max())).to(device)
-        found = sample(model, inputs, target, limits, drawn, config.temperature)
+        drawn = sampling_numbers(config.seed, "translate", keys, int(max_lengths.max())).to(device)
+        found = sample(model, inputs, target, max_lengths, drawn, config.temperature)
     return [[Hypothesis(ids, np.nan)] for ids in found]

@@ -72,7 +72,7 @@ def write_vectors(bundle: PretrainedBundle, path: Path) -> None:
     table = bundle.weights[TABLE].numpy()[len(SPECIALS) :]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(f"{len(table)} {table.shape[1]}\n")
-        for word, vector in zip(bundle.vocab.words[len(SPECIALS) :], table):
+        for word, vector in zip(bundle.vocab.tokens[len(SPECIALS) :], table):
             # Nine digits restore a float32 exactly.
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector.tolist())}\n")
 
@@ -88,12 +88,12 @@ def write_projector(bundle: PretrainedBundle, dataset: Dataset, directory: Path)
     shares = language_shares(dataset)
     languages = np.where(shares.max(axis=0) >= MIN_SHARE, np.array(dataset.languages)[shares.argmax(axis=0)], "both")
     vocab, counts = bundle.vocab, bundle.vocab.counts
-    final = [i for i in range(len(SPECIALS), len(counts)) if not vocab.word(i).endswith(CONTINUATION)]
+    final = [i for i in range(len(SPECIALS), len(counts)) if not vocab.token(i).endswith(CONTINUATION)]
     chosen = sorted(final, key=lambda i: -counts[i])[:PROJECTED_WORDS]
     with SummaryWriter(str(directory)) as writer:
         writer.add_embedding(
             bundle.weights[TABLE][chosen],
-            metadata=[[vocab.word(i), str(languages[i]), str(counts[i])] for i in chosen],
+            metadata=[[vocab.token(i), str(languages[i]), str(counts[i])] for i in chosen],
             metadata_header=["word", "language", "count"],
             tag="words",
             global_step=bundle.provenance.step,

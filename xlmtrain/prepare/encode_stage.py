@@ -80,7 +80,7 @@ def assemble(
     provisional = Vocab.read(store.path("subwords", subwords) / "subwords")
     final = Vocab.read(store.path("vocab", vocab) / "vocab")
     dtype = id_dtype(len(final))
-    final_ids = np.array([final.id(word) for word in provisional.words], dtype)
+    final_ids = np.array([final.id(word) for word in provisional.tokens], dtype)
     counted, unknown, unknown_words = [], [], Counter[str]()
     with CorpusWriter(out, name, dtype) as writer:
         for encoded, tokens, language in shards:

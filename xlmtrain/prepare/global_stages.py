@@ -83,7 +83,7 @@ def count_vocab(
     store: ArtifactStore, out: Path, encoded: list[str], subwords: str, max_size: int, min_count: int
 ) -> dict[str, Any]:
     """Write ``vocab``, the subwords that occur in the shards ``encoded``."""
-    words = Vocab.read(store.path("subwords", subwords) / "subwords").words
+    words = Vocab.read(store.path("subwords", subwords) / "subwords").tokens
     counts = np.zeros(len(words), np.int64)
     for key in encoded:
         counts += np.fromfile(store.path("encode", key) / "counts", np.int64)

@@ -306,7 +306,7 @@ class PreparePipeline:
     def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
         """Return the statistics of the stages that have run."""
         files = [file for files in self._files.values() for file in files]
-        words = vocab.words if vocab is not None else []
+        words = vocab.tokens if vocab is not None else []
         parts = sum(word.endswith(CONTINUATION) for word in words)
         return Statistics(files, len(words), codes, parts, self._notes, self._unknown_words)
 

@@ -129,12 +129,12 @@ def _attention_over_pair(model: PretrainedModel, dataset: Dataset, pair: str, cl
         if not places or len(sentence) + len(other) + 2 > _LONGEST or min(len(sentence), len(other)) < 5:
             continue
         place = places[len(places) // 2]
-        truth, sentence[place] = vocab.word(int(sentence[place])), MASK
+        truth, sentence[place] = vocab.token(int(sentence[place])), MASK
         ids = (dataset.language_id(languages[0]), dataset.language_id(languages[1]))
         rows = pair_sequences([sentence], [other], ids)
         batch = make_batch("mlm", rows, rows.tokens, rows.tokens == MASK).to(model.device)
-        guess = vocab.word(int(model.model.logits(batch).argmax()))
+        guess = vocab.token(int(model.model.logits(batch).argmax()))
         weights = attention_weights(model.model, batch)[:, 0].cpu().numpy()
-        words = [vocab.word(token).replace(SPECIALS[MASK], "<mask>") for token in rows.tokens[0].tolist()]
+        words = [vocab.token(token).replace(SPECIALS[MASK], "<mask>") for token in rows.tokens[0].tolist()]
         return PairAttention(weights, words, len(sentence) + 1, truth, guess)
     return None

@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 class Vocab:
     """Words <-> ids.
 
-    ``words``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
+    ``tokens``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
     training text, int64, (len(vocab),), 0 for special symbols.
     """
 
     def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
         """``entries``: (word, count) without special symbols, in the order of the ids."""
         entries = list(entries)
-        self.words: list[str] = [*SPECIALS, *(word for word, _ in entries)]
+        self.tokens: list[str] = [*SPECIALS, *(word for word, _ in entries)]
         self.counts = np.array([0] * len(SPECIALS) + [count for _, count in entries], dtype=np.int64)
-        self._ids = {word: i for i, word in enumerate(self.words)}
-        assert len(self._ids) == len(self.words), "a word occurs twice"
-        self.fingerprint: str = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+        self._ids = {word: i for i, word in enumerate(self.tokens)}
+        assert len(self._ids) == len(self.tokens), "a word occurs twice"
+        self.fingerprint: str = hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.tokens)
 
     def id(self, word: str) -> int:
         """Return the id of ``word``, UNK if it is not in the vocabulary."""
         return self._ids.get(word, UNK)
 
-    def word(self, id: int) -> str:
+    def token(self, id: int) -> str:
         """Return the word of ``id``, in [0, len(vocab))."""
-        return self.words[id]
+        return self.tokens[id]
 
     def encode(self, words: Iterable[str]) -> list[int]:
         """Return the ids of running text. Special symbols spelt out in the text are dropped, so that text cannot add
@@ -60,7 +60,7 @@ class Vocab:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids`` with subwords joined; special symbols are spelt out."""
-        return join_subwords(" ".join(self.words[id] for id in ids))
+        return join_subwords(" ".join(self.tokens[id] for id in ids))
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], max_size: int = 0, min_count: int = 0) -> Vocab:
@@ -107,7 +107,7 @@ class Vocab:
 
     def write(self, path: str | Path) -> None:
         """Write ``word count`` lines, without the special symbols."""
-        entries = zip(self.words[len(SPECIALS) :], self.counts[len(SPECIALS) :].tolist())
+        entries = zip(self.tokens[len(SPECIALS) :], self.counts[len(SPECIALS) :].tolist())
         Path(path).write_bytes("".join(f"{word} {count}\n" for word, count in entries).encode())
 
 

@@ -34,7 +34,7 @@ class Evaluator(Protocol):
 
 
 @dataclass
-class Evaluation:
+class PeriodicEvaluation:
     """Runs ``evaluator`` when it is due, writes its metrics and keeps the best value in ``state``.
 
     ``evaluator``: None without validation text. ``writer``: None on all processes but the main one.

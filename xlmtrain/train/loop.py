@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from xlmtrain.config.schema import Config
 from xlmtrain.data.disk_array import data_error
-from xlmtrain.data.loader import GlobalBatchShard, Loader
+from xlmtrain.data.loader import Loader, StepBatches
 from xlmtrain.errors import DataError, DeviceOutOfMemory, PeerError, UserError
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.runtime.failpoints import failpoint
@@ -16,12 +16,12 @@ from xlmtrain.runtime.oom import explain_oom, step_advice
 from xlmtrain.runtime.process import Interrupted, StopRequest, collect_garbage
 from xlmtrain.runtime.watchdog import Watchdog
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
-from xlmtrain.train.evaluation import Evaluation, Evaluator
+from xlmtrain.train.evaluation import Evaluator, PeriodicEvaluation
+from xlmtrain.train.metrics_log import MetricsLog
 from xlmtrain.train.monitor import StepMonitor, where
 from xlmtrain.train.saver import RunSaver
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
-from xlmtrain.train.step_metrics import MetricsLog
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class TrainingLoop:
         self.monitor = StepMonitor(config, step, state)
         self.metrics = MetricsLog(config, step, self.monitor, self.writer, state)
         self.saver = RunSaver(step, state, config.evaluate.metric, self.checkpointer)
-        self.evaluation = Evaluation(config, self.evaluator, step, state, self.writer)
+        self.evaluation = PeriodicEvaluation(config, self.evaluator, step, state, self.writer)
 
     def run(self) -> Outcome:
         """Train until the steps are done, the metric no longer improves, or a signal came.
@@ -81,7 +81,7 @@ class TrainingLoop:
         config, state = self.config.train, self.state
         self.train_step.model.train()
         self.metrics.timer.reset()
-        for data in self.loader.steps(state.step, config.steps, state.cursors):
+        for data in self.loader.steps(state.step, config.steps, state.sampler_state):
             self.metrics.timer.data_ready()
             stopping = self._step_or_explain(data)
             last = state.step == config.steps
@@ -102,7 +102,7 @@ class TrainingLoop:
             self.metrics.timer.resume()
         return None
 
-    def _step_or_explain(self, data: GlobalBatchShard) -> bool:
+    def _step_or_explain(self, data: StepBatches) -> bool:
         try:
             with explain_oom(*step_advice(self.config)):
                 failpoint("step")
@@ -114,7 +114,7 @@ class TrainingLoop:
             log.error("rank %d of run=%s failed in %s: %s: %s", rank, run, where(data), type(error).__name__, error)
             raise
 
-    def _step(self, data: GlobalBatchShard) -> bool:
+    def _step(self, data: StepBatches) -> bool:
         """Train on one global batch. Returns True if any process was asked to stop.
 
         If a process has no data, all of them save the steps so far and raise DataError.
@@ -130,7 +130,7 @@ class TrainingLoop:
             self.checkpointer.wait()
         output = self.train_step(data, targets)
         self.state.step = data.step + 1
-        self.state.cursors = data.sampler_state
+        self.state.sampler_state = data.sampler_state
         self.state.tokens += int(tokens)
         self.metrics.add(output, data)
         self.metrics.timer.step_done(tokens, positions, sum(targets))

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
 from xlmtrain.model.language_model import LanguageModel
@@ -57,7 +57,7 @@ class StepMonitor:
         """True where metrics must be read after every step, or where that costs nothing (on a CPU)."""
         self._set_limit()
 
-    def collect(self, steps: list[tuple[StepOutput, GlobalBatchShard]]) -> list[StepMetrics]:
+    def collect(self, steps: list[tuple[StepOutput, StepBatches]]) -> list[StepMetrics]:
         """Return the metrics of ``steps``, in order, and check them. Collective; waits for the device.
 
         Raises NumericalError if a gradient was not finite, unless the settings skip such steps.
@@ -77,7 +77,7 @@ class StepMonitor:
             collected.append(one)
         return collected
 
-    def _check(self, one: StepMetrics, data: GlobalBatchShard, local: list[float]) -> None:
+    def _check(self, one: StepMetrics, data: StepBatches, local: list[float]) -> None:
         self._state.skipped += one.skipped
         if not math.isfinite(one.grad_norm):
             self._consecutive_skips += 1
@@ -100,7 +100,7 @@ class StepMonitor:
         if self._distributed.is_main:
             log.warning("%s", message)
 
-    def _not_finite(self, data: GlobalBatchShard, local: list[float]) -> None:
+    def _not_finite(self, data: StepBatches, local: list[float]) -> None:
         """Skip the step or raise NumericalError. Collective: all processes have the same gradient."""
         train = self._config.train
         if self._step.precision is Precision.fp16:
@@ -121,7 +121,7 @@ class StepMonitor:
             "fix is a lower optim.lr, a longer optim.warmup_steps or a smaller optim.clip_grad_norm"
         )
 
-    def _locate(self, data: GlobalBatchShard, local: list[float]) -> str:
+    def _locate(self, data: StepBatches, local: list[float]) -> str:
         """Return the ranks with a non-finite number, and its place in the network. Collective."""
         loss = sum(local)
         mine = first_non_finite(unsharded_copy(self._step.model), data, self._step.precision, self._config.seed)
@@ -165,7 +165,7 @@ def _checksum(weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.compiler.set_stance("force_eager")  # hooks do not reach into what is compiled
-def first_non_finite(model: LanguageModel, data: GlobalBatchShard, precision: Precision, seed: int) -> str | None:
+def first_non_finite(model: LanguageModel, data: StepBatches, precision: Precision, seed: int) -> str | None:
     """Return the first module output or gradient that is not finite, or None if all numbers of this process are.
 
     Recomputes the step's batches with the current weights and the step's dropout.
@@ -190,7 +190,7 @@ def first_non_finite(model: LanguageModel, data: GlobalBatchShard, precision: Pr
     hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
         for batch in data.batches:
-            torch.manual_seed(torch_seed(seed, "dropout", data.step, *batch.key))
+            torch.manual_seed(torch_seed(seed, "dropout", data.step, *batch.rng_key))
             with autocast(precision, device):
                 loss = model(batch.to(device))
             check("the output of head", loss)  # which returns only the loss
@@ -206,7 +206,7 @@ def first_non_finite(model: LanguageModel, data: GlobalBatchShard, precision: Pr
     return None
 
 
-def where(data: GlobalBatchShard) -> str:
+def where(data: StepBatches) -> str:
     """Return the step, from 1, and the sub-batches in it, for messages."""
     sub_batches = ", ".join(f"{name} epoch {epoch} sub-batch {index}" for name, epoch, index in data.sub_batches)
     step = data.step + 1

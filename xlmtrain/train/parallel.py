@@ -27,14 +27,14 @@ from xlmtrain.runtime.precision import HALF
 from xlmtrain.train.comm_hook import TiedEmbeddingCommHook, compress_hook
 
 
-class Parallel:
-    """A model in training, here on a single process. ``module``: the model or its wrapper, to call in training."""
+class ParallelModel:
+    """A model in training, here on a single process. ``wrapped_model``: the model or its wrapper, for training."""
 
     lockstep = False
     """True if every forward pass takes all processes."""
 
-    def __init__(self, model: nn.Module, module: nn.Module | None = None) -> None:
-        self.model, self.module = model, model if module is None else module
+    def __init__(self, model: nn.Module, wrapped_model: nn.Module | None = None) -> None:
+        self.model, self.wrapped_model = model, model if wrapped_model is None else wrapped_model
 
     def pad(self, batches: list[Batch]) -> list[Batch]:
         """Return the micro-batches, with empty ones appended where all processes need as many. Collective."""
@@ -52,7 +52,7 @@ class Parallel:
         return nullcontext()
 
 
-class DdpParallel(Parallel):
+class DdpModel(ParallelModel):
     """A model, on ``device``, that every process has a copy of.
 
     ``dtype``: in which gradients are sent; None: their own. ``hook``: what sends them instead of DDP, in its own dtype.
@@ -81,7 +81,7 @@ class DdpParallel(Parallel):
         ddp.zero_grad(set_to_none=True)
 
     def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
-        """Return the context; see :class:`Parallel`."""
+        """Return the context; see :class:`ParallelModel`."""
         if not last:
             return self._no_sync()
         return nullcontext() if self._hook is None else _hooked(self._hook, batch)
@@ -94,7 +94,7 @@ def _hooked(hook: TiedEmbeddingCommHook, batch: Batch) -> Iterator[None]:
     hook.finish()
 
 
-class FsdpParallel(Parallel):
+class FsdpModel(ParallelModel):
     """A model whose weights are sharded over the processes.
 
     Every forward and backward pass takes all processes, to all-gather weights and reduce-scatter gradients. So all have
@@ -124,7 +124,9 @@ class FsdpParallel(Parallel):
             self.model.reshard()
 
 
-def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> Parallel:
+def parallelize(
+    model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed
+) -> ParallelModel:
     """Put ``model`` on the device of this process, and wrap or shard it if there are several processes. Collective.
 
     Call it before the optimizer is made, as sharding replaces the parameters. Raises ConfigError if gradients are to be
@@ -138,13 +140,13 @@ def parallelize(model: LanguageModel, config: TrainConfig, precision: Precision,
         )
     if distributed.world_size > 1 and config.sharding is not Sharding.none:
         shard(model, config, precision, distributed)
-        return FsdpParallel(model, distributed)
+        return FsdpModel(model, distributed)
     model.to(distributed.device)
     if distributed.world_size == 1:
-        return Parallel(model)
+        return ParallelModel(model)
     dtype = HALF[precision] if half else None
     overlap = config.overlap_tied_embedding and model.head.weight is None
-    return DdpParallel(model, distributed.device, dtype, TiedEmbeddingCommHook(model, dtype) if overlap else None)
+    return DdpModel(model, distributed.device, dtype, TiedEmbeddingCommHook(model, dtype) if overlap else None)
 
 
 def shard(model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed) -> None:

@@ -50,7 +50,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.metric",  # and what changes its value: the best so far could not be compared
         "evaluate.max_tokens",
         "evaluate.pairs_per_batch",
-        "evaluate.parallel_pairs",
+        "evaluate.max_pairs",
         "evaluate.zero_shot_probe.",
     ),
     used_by_others=("noise.",),  # by data.dae

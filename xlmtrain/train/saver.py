@@ -30,7 +30,7 @@ _GROUP_STEP = "group_step"
 class RunSaver:
     """Saves weights, optimizer, loss scale and ``state``. Collective. ``metric``: name of the selection metric."""
 
-    step: OptimizerStep
+    optimizer_step: OptimizerStep
     state: SelectionState
     metric: str
     checkpointer: AsyncCheckpointer
@@ -61,7 +61,7 @@ class RunSaver:
     def save(self) -> None:
         """Copy the run and start to write its checkpoint, after the one before is on the disk."""
         self.checkpointer.wait()
-        step = self.step
+        step = self.optimizer_step
         weights, optimizer = step.model.state_dict(), optimizer_tensors(step.optimizer, step.model)
         state = {"progress": asdict(self.state), "scaler": step.scaler.state_dict()}
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from xlmtrain.config.old_names import current_progress
 from xlmtrain.data.sampling import SamplerState
 
 
@@ -42,12 +43,12 @@ class SelectionState:
 class TrainState(SelectionState):
     """State of a pretraining run after ``step`` optimizer steps.
 
-    ``cursors``: position in the data. ``tokens``: positions trained on, without padding. ``skipped``: steps that left
-    the weights unchanged. ``losses``: of the last steps, as :class:`~xlmtrain.metrics.spikes.SpikeDetector` keeps them;
-    ``spikes``: number of loss spikes.
+    ``sampler_state``: position in the data. ``tokens``: positions trained on, without padding. ``skipped``: steps that
+    left the weights unchanged. ``losses``: of the last steps, as :class:`~xlmtrain.metrics.spikes.SpikeDetector` keeps
+    them; ``spikes``: number of loss spikes.
     """
 
-    cursors: SamplerState
+    sampler_state: SamplerState
     tokens: int = 0
     skipped: int = 0
     losses: list[float] = field(default_factory=list)
@@ -56,5 +57,6 @@ class TrainState(SelectionState):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainState:
         """Return the state that a checkpoint has."""
-        cursors = {name: (epoch, number) for name, (epoch, number) in value["cursors"].items()}
-        return cls(**{**value, "cursors": cursors})
+        value = current_progress(value)
+        sampler_state = {name: (epoch, number) for name, (epoch, number) in value["sampler_state"].items()}
+        return cls(**{**value, "sampler_state": sampler_state})

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, Precision
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint_value
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.train.parallel import Parallel, full_tensor
+from xlmtrain.train.parallel import ParallelModel, full_tensor
 
 
 @dataclass
@@ -38,7 +38,7 @@ class StepOutput:
 
 @dataclass
 class OptimizerStep:
-    """A model with its optimizer and loss scale. :meth:`take` is one step: learning rate, gradient, clipping, update.
+    """A model with its optimizer and loss scale. :meth:`run` is one step: learning rate, gradient, clipping, update.
 
     ``steps``: length of the schedule. ``loss_limit``: loss per target; None is no limit. A step whose loss is above it,
     or whose gradient is not finite, leaves weights and optimizer state unchanged.
@@ -46,7 +46,7 @@ class OptimizerStep:
 
     optim: OptimConfig
     steps: int
-    parallel: Parallel
+    parallel: ParallelModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -57,8 +57,8 @@ class OptimizerStep:
         self.model = self.parallel.model
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def take(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
-        """Take step ``step``, from 0. ``backward`` accumulates the scaled gradient and returns the summed losses."""
+    def run(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
+        """Run step ``step``, from 0. ``backward`` accumulates the scaled gradient and returns the summed losses."""
         rate = learning_rate(self.optim, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -99,7 +99,7 @@ class TrainStep(OptimizerStep):
     def __init__(
         self,
         config: Config,
-        parallel: Parallel,
+        parallel: ParallelModel,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         distributed: Distributed,
@@ -108,11 +108,11 @@ class TrainStep(OptimizerStep):
         super().__init__(config.optim, config.train.steps, parallel, optimizer, scaler, precision, distributed)
         self._seed = config.seed
 
-    def __call__(self, data: GlobalBatchShard, targets: list[float]) -> StepOutput:
+    def __call__(self, data: StepBatches, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
-        return self.take(data.step, targets, partial(self._backward, data, targets))
+        return self.run(data.step, targets, partial(self._backward, data, targets))
 
-    def _backward(self, data: GlobalBatchShard, targets: list[float]) -> torch.Tensor:
+    def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self.distributed.device, self.distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
@@ -120,10 +120,10 @@ class TrainStep(OptimizerStep):
         for number, batch in enumerate(batches, 1):
             objective = OBJECTIVES.index(batch.objective)
             weight = data.shares[batch.objective] / max(targets[objective], 1.0)
-            torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.key))
+            torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.rng_key))
             with self.parallel.micro_batch(batch, last=number == len(batches)):
                 with autocast(self.precision, device):
-                    loss = failpoint_value("loss", self.parallel.module(batch.to(device)))
+                    loss = failpoint_value("loss", self.parallel.wrapped_model(batch.to(device)))
                 # Data parallelism averages over the processes; the loss is a sum over them.
                 self.scaler.scale(loss * (weight * world_size)).backward()
             losses[objective] += loss.detach()

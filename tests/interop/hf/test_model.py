@@ -79,7 +79,7 @@ def model_of(languages: list[str], text: TextConfig | None = None, **changes: An
 
 def same(first: PretrainedBundle, second: PretrainedBundle) -> bool:
     assert (first.config, first.languages, first.text) == (second.config, second.languages, second.text)
-    assert first.vocab.words == second.vocab.words
+    assert first.vocab.tokens == second.vocab.tokens
     assert first.vocab.counts.tolist() == second.vocab.counts.tolist()
     assert [(code.left, code.right) for code in first.codes] == [(code.left, code.right) for code in second.codes]
     assert first.weights.keys() == second.weights.keys()
@@ -283,7 +283,7 @@ def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: Tex
     assert not (saved / "vocab.json").exists()
     read, expected = read_model(saved), read_model(exported / home)
     assert same(replace(read, vocab=expected.vocab), expected)  # the counts are lost
-    assert read.vocab.words == expected.vocab.words
+    assert read.vocab.tokens == expected.vocab.tokens
     with torch.no_grad():
         theirs.transformer.embeddings.weight[len(read.vocab) :] += 0.5
     theirs.save_pretrained(saved, max_shard_size="5KB")
@@ -300,7 +300,7 @@ def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: Tex
         assert guesses[0].probability == pytest.approx(float(logits.softmax(-1).max()), rel=1e-4)
         assert trained.text.vocab.id(guesses[0].word) == int(logits.argmax())
     tool.main([f"model={saved}", "format=run", f"output={tmp_path / 'run'}"])
-    assert read_model(tmp_path / "run").vocab.words == trained.text.vocab.words
+    assert read_model(tmp_path / "run").vocab.tokens == trained.text.vocab.tokens
     tokenizer.add_tokens(["Sofa"])
     tokenizer.save_pretrained(saved)
     with pytest.raises(CheckpointError, match="added after training, such as 'Sofa'"):
@@ -328,7 +328,7 @@ def test_a_folder_as_published_in_2019(copy: Path) -> None:
     read = read_model(tmp_path)
     assert read.text == TextConfig(lowercase=True, remove_accents=True)
     assert all(torch.equal(read.weights[name], model.weights[name]) for name in model.weights)
-    assert (read.vocab.words, read.languages) == (model.vocab.words, ["de", "en"])
+    assert (read.vocab.tokens, read.languages) == (model.vocab.tokens, ["de", "en"])
 
 
 def test_symbols_that_the_vocabulary_does_not_list_are_unknown_and_never_predicted(written: Path) -> None:

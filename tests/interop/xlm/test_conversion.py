@@ -123,8 +123,10 @@ def test_every_kind_of_file_gives_its_model(content: dict[str, Any], variant: st
     model = read_model(path)
 
     assert model.languages == list(params["id2lang"].values())
-    assert model.vocab.words == list(content["dico_id2word"].values())
-    assert model.vocab.counts.tolist() == list(content.get("dico_counts", dict.fromkeys(model.vocab.words, 0)).values())
+    assert model.vocab.tokens == list(content["dico_id2word"].values())
+    assert model.vocab.counts.tolist() == list(
+        content.get("dico_counts", dict.fromkeys(model.vocab.tokens, 0)).values()
+    )
     assert (model.provenance.source, model.provenance.step) == (str(path), 1234)
     assert (model.config.dropout, model.config.attention_dropout) == (0.1, 0.2)
     assert model.config.activation is (Activation.relu if variant == "relu" else Activation.gelu)
@@ -144,7 +146,7 @@ def test_every_kind_of_file_gives_its_model(content: dict[str, Any], variant: st
 
     kept = through_a_run(model, tmp_path / "run")
     assert_same_weights(kept.weights, model.weights)
-    assert (kept.config, kept.languages, kept.vocab.words) == (model.config, model.languages, model.vocab.words)
+    assert (kept.config, kept.languages, kept.vocab.tokens) == (model.config, model.languages, model.vocab.tokens)
     assert kept.provenance.step == 1234
     write_xlm_checkpoint(kept, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
@@ -249,7 +251,7 @@ def test_codes_make_raw_text_the_vocabularys(content: dict[str, Any], tmp_path: 
     expected = logits(content["model"], tokens, torch.zeros_like(tokens))[0, 2].softmax(dim=0)
     (guesses,) = loaded.fill_mask("die <mask> ze", "de", k=200)
     found = {guess.word: guess.probability for guess in guesses}
-    assert [found[word] for word in model.vocab.words] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert [found[word] for word in model.vocab.tokens] == pytest.approx(expected.tolist(), abs=1e-6)
 
     kept = through_a_run(model, tmp_path / "run")
     assert kept.codes == model.codes
@@ -269,7 +271,7 @@ def test_the_original_programs_own_files(shared: Path, reference: dict[str, Any]
     path = shared / "reference" / f"{name}.pth"
     model = read_model(path)
     vocab = (shared / "reference" / "data" / "vocab").read_text(encoding="utf-8").split("\n")[:-1]
-    pairs = zip(model.vocab.words, model.vocab.counts.tolist())
+    pairs = zip(model.vocab.tokens, model.vocab.counts.tolist())
     assert [f"{word} {count}" for word, count in pairs] == [*(f"{word} 0" for word in SPECIALS), *vocab]
     assert (model.languages, model.provenance.step) == (["de", "en"], 6)
     assert model.config == ModelConfig(64, 2, 4, dropout=0.0, attention_dropout=0.0)

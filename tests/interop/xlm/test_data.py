@@ -64,7 +64,7 @@ def sentences_of(corpus: Corpus) -> list[list[int]]:
 def test_words_ids_and_sentences_are_the_same(data: Path) -> None:
     dataset, counts = imported(data)
     assert dataset.languages == ["de", "en"]
-    assert dataset.vocab.words == WORDS
+    assert dataset.vocab.tokens == WORDS
     assert dataset.vocab.counts.tolist() == COUNTS
     assert dataset.header.dtype == "uint16"
     assert dataset.header.text == asdict(TextConfig())
@@ -97,7 +97,7 @@ def test_large_vocabularies(data: Path) -> None:
     dataset, _ = imported(data)
     assert dataset.header.dtype == "int32"
     assert sentences_of(dataset.corpus("train.de")) == sentences
-    assert dataset.vocab.words == words
+    assert dataset.vocab.tokens == words
 
 
 def test_parts_are_joined_in_order(data: Path) -> None:

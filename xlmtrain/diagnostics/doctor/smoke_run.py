@@ -23,7 +23,7 @@ from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, choose_precision
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.train.parallel import Parallel
+from xlmtrain.train.parallel import ParallelModel
 from xlmtrain.train.step import TrainStep
 
 _TOKENS = 2048  # of a batch of the trial, if the run's is larger
@@ -46,7 +46,7 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     model = build_model(trial.model, trial.data, len(dataset.vocab), len(dataset.languages))
     pretrained = bool(initialize_weights(trial.init, trial.model, model, dataset))
     optimizer = make_optimizer(trial.optim, model.to(device), device)
-    step = TrainStep(trial, Parallel(model), optimizer, precision, Distributed(0, 1, device))
+    step = TrainStep(trial, ParallelModel(model), optimizer, precision, Distributed(0, 1, device))
     state = begin = loader.sampler.initial_state()
     probe: list[Batch] = []
     for number in range(_PROBES):

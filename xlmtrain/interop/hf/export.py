@@ -136,7 +136,7 @@ def _ids(
         # Ids behind the vocabulary are unlisted symbols, which are read as UNK.
         found = [i if i < len(bundle.vocab) else UNK for i in tokenizer(sentence)["input_ids"]]
         if found != expected:
-            ours, theirs = (" ".join(map(bundle.vocab.word, ids)) for ids in (expected, found))
+            ours, theirs = (" ".join(map(bundle.vocab.token, ids)) for ids in (expected, found))
             differing.append(f"  {sentence!r}\n    ours   {ours}\n    theirs {theirs}")
         elif len(expected) <= bundle.config.max_positions:
             fitting.append(expected)

@@ -69,7 +69,7 @@ _KEPT_AROUND = re.compile(rf"(?:\((?P<left>{_PART})\))?(?P<middle>{_PART}?)(?:\(
 
 def hf_words(vocab: Vocab) -> list[str]:
     """Return the vocabulary in Hugging Face's spelling: word-final subwords end with ``</w>``, others are bare."""
-    words = vocab.words[len(SPECIALS) :]
+    words = vocab.tokens[len(SPECIALS) :]
     ours = (word[: -len(CONTINUATION)] if word.endswith(CONTINUATION) else word + END_OF_WORD for word in words)
     return [*SPECIALS, *ours]
 

@@ -159,7 +159,7 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     }
     if bundle.causal:  # the original has no such flag: objectives are options of its command line
         params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
-    words = dict(enumerate(bundle.vocab.words))
+    words = dict(enumerate(bundle.vocab.tokens))
     content = {
         "epoch": 0,
         "n_total_iter": bundle.provenance.step,
@@ -169,7 +169,7 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         **({"decoder": to_xlm_state_dict(decoder)} if decoder else {}),
         "dico_id2word": words,
         "dico_word2id": {word: i for i, word in words.items()},
-        "dico_counts": dict(zip(bundle.vocab.words, bundle.vocab.counts.tolist())),
+        "dico_counts": dict(zip(bundle.vocab.tokens, bundle.vocab.counts.tolist())),
         "params": params,
     }
     try:

@@ -78,7 +78,7 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
 def _append(writer: CorpusWriter, path: Path, vocab: Vocab, first: Path) -> int:
     """Append the sentences of a file and return its number of UNK; ``vocab`` is that of the file ``first``."""
     own_vocab, positions, ids = _read(path)
-    if own_vocab.words != vocab.words:
+    if own_vocab.tokens != vocab.tokens:
         raise DataError(f"{path}: its dictionary is not the one of {first}; were they made together?")
     unknown = 0
     for chunk, lengths in _chunks(path, positions, ids, len(vocab)):
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
     try:
         dictionary = content["dico"]
         vocab = dictionary_vocab(dictionary["id2word"], dictionary["counts"])
-        if dictionary["word2id"] != {word: i for i, word in enumerate(vocab.words)}:
+        if dictionary["word2id"] != {word: i for i, word in enumerate(vocab.tokens)}:
             raise ValueError("the ids in its dictionary do not agree with its words")
         positions, ids = content["positions"], content["sentences"]
     except (KeyError, TypeError) as error:

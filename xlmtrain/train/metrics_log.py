@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from xlmtrain.config.schema import OBJECTIVES, Config
-from xlmtrain.data.loader import GlobalBatchShard
+from xlmtrain.data.loader import StepBatches
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
@@ -31,10 +31,10 @@ class MetricsLog:
     def __post_init__(self) -> None:
         self.timer = StepTimer()
         # Steps whose outputs are still on the device, and steps that are in no record yet.
-        self._on_device: list[tuple[StepOutput, GlobalBatchShard]] = []
+        self._on_device: list[tuple[StepOutput, StepBatches]] = []
         self._unwritten: list[StepMetrics] = []
 
-    def add(self, output: StepOutput, data: GlobalBatchShard) -> None:
+    def add(self, output: StepOutput, data: StepBatches) -> None:
         """Add a step. Raises NumericalError as :meth:`StepMonitor.collect`."""
         self._on_device.append((output, data))
         if self.monitor.reads_every_step:
