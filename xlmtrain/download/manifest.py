@@ -7,7 +7,6 @@ a path that was claimed but is not a finished text.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from xlmtrain.download.fetch import DownloadRecord
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.runtime.lock import try_lock
 from xlmtrain.runtime.output_paths import LOCK_FILE
 
 MANIFEST = "downloads.json"
@@ -97,10 +97,8 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_FILE
     with path.open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"output={directory}: another process is downloading to it") from None
+        if not try_lock(lock):
+            raise DataError(f"output={directory}: another process is downloading to it")
         try:
             yield
         finally:

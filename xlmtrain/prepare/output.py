@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from xlmtrain.data.format import PREPARED, Header, corpus_header
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.raw_files import RawText
+from xlmtrain.runtime.lock import try_lock
 from xlmtrain.runtime.output_paths import LOCK_FILE, check_output_path, check_replaceable
 from xlmtrain.text.vocab import Vocab
 
@@ -67,10 +67,8 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / LOCK_FILE).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"{output}: another process is preparing it (it works in {directory})") from None
+            if not try_lock(lock):
+                raise DataError(f"{output}: another process is preparing it (it works in {directory})")
             try:
                 yield ArtifactStore(directory)
             except UserError as error:

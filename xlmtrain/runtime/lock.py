@@ -1,4 +1,4 @@
-"""Lock of a run directory: one process at a time.
+"""Locks of files and directories, and that of a run directory: one process at a time.
 
 The system releases a lock when its process ends, however that happens. Between machines a lock does not always hold, as
 some network file systems keep locks per machine. So if the last heartbeat, in ``status.json``, came from another
@@ -13,7 +13,7 @@ import socket
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.runtime.atomic_io import read_json
@@ -25,6 +25,20 @@ STALE = 3 * HEARTBEAT_SECONDS
 """Seconds without a heartbeat after which a run on another machine is over."""
 
 
+def try_lock(file: IO[Any], shared: bool = False) -> bool:
+    """Lock an open file for this process until it is closed; return False if another process holds it.
+
+    ``shared``: others may hold it as well, if shared. True also where the file system does not support locks.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.warning("%s: the file system does not support locks (%s)", file.name, error)
+    return True
+
+
 def lock_directory(directory: Path) -> TextIO:
     """Lock ``directory`` for this process, until the returned file is closed or the process ends.
 
@@ -32,12 +46,8 @@ def lock_directory(directory: Path) -> TextIO:
     """
     lock = (directory / ".lock").open("a", encoding="utf-8")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(directory) from None
-        except OSError as error:
-            log.warning("%s: the file system does not support locks (%s)", directory, error)
+        if not try_lock(lock):
+            raise _held(directory)
         _wait_for_silence(directory)
     except BaseException:
         lock.close()

@@ -63,10 +63,6 @@ class AsyncCheckpointer:
         self._failures = 0
         self._last_failure: CheckpointError | None = None
 
-    def is_saving(self) -> bool:
-        """Return True if a checkpoint is still being written."""
-        return self._job is not None and not self._job.done()
-
     def has_failed(self) -> bool:
         """Return True on the main process if :meth:`wait` is going to raise."""
         return self._job is not None and self._job.done() and self._job.exception() is not None

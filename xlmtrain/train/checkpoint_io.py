@@ -6,14 +6,12 @@ SHA-256 of the other files. It is written under a temporary name, synced to the 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime.atomic_io import read_json, sha256_of, sync_file, write_json
 from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.runtime.lock import try_lock
 from xlmtrain.runtime.output_paths import holds_only
 
 log = logging.getLogger(__name__)
@@ -132,7 +131,7 @@ def _verified(path: Path, names: tuple[str, ...], sums: bool = True) -> Iterator
     """
     try:
         with (path / MANIFEST).open("rb") as stream:
-            if not _lock(stream, fcntl.LOCK_SH):
+            if not try_lock(stream, shared=True):
                 raise CheckpointError(f"{path}: is being deleted")
             manifest = read_json(path / MANIFEST)
             for name in names:
@@ -148,24 +147,13 @@ def _verified(path: Path, names: tuple[str, ...], sums: bool = True) -> Iterator
         raise CheckpointError(f"{error.filename or path}: not readable ({error.strerror or error})") from error
 
 
-def _lock(stream: BufferedIOBase, kind: int) -> bool:
-    """Lock a manifest. Returns False if another process holds it in a way that excludes this."""
-    try:
-        fcntl.flock(stream, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # storage without locks
-    return True
-
-
 def remove_checkpoint(path: Path) -> bool:
     """Delete a checkpoint. Returns False, and leaves it, if it is being read.
 
     It is renamed first, so a kill during the deletion leaves no incomplete checkpoint.
     """
     with suppress(FileNotFoundError), (path / MANIFEST).open("r+b") as stream:
-        return _lock(stream, fcntl.LOCK_EX) and _delete(path)
+        return try_lock(stream) and _delete(path)
     return _delete(path)  # without a manifest nobody can read it
 
 
