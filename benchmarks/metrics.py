@@ -34,7 +34,8 @@ def summarize(
     ratios = [speed / (other.tokens / other.seconds) for speed, other in zip(speeds, baseline)]
     losses = [loss for result in results for loss in result.losses]
     scored = sum(result.targets for result in results) / sum(result.tokens for result in results)
-    flops = flops_per_token(workload.model, workload.vocab_size, workload.length, scored)
+    translated, length = (1.0, 0) if workload.translation else (0.0, workload.length)  # its attention is not counted
+    flops = flops_per_token(workload.model, workload.vocab_size, length, scored, translated)
     return {
         "tokens_per_second": median(speeds),
         "seconds_per_step": sum(result.seconds for result in results) / len(losses),

@@ -48,8 +48,8 @@ class SpeedOptions(CheckedSettings):
     """Suites of workloads.py to run, one argument for each; none: cpu-256."""
 
     system: list[str] = field(default_factory=list)
-    """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer or xlm, with -fp32,
-    -bf16 or, for ours, -fp16, and perhaps -compiled (not xlm)."""
+    """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer, xlm or
+    plain-mt, with -fp32, -bf16 or, for ours, -fp16, and perhaps -compiled (not xlm and plain-mt)."""
 
     baseline: str = "hf-loop-fp32"
     """System that the ratios are to; the first one if this one is not in the suite or fails."""
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
             data = Path(options.data or directory, "" if options.data else "text")
             if not options.data:
-                write_synthetic_text(data, suite.workload.vocab_size, suite.sentences)
+                write_synthetic_text(data, suite.workload.vocab_size, suite.sentences, suite.workload.translation)
             figures = _run(name, suite, data, options)
         if options.output is not None:
             written, lines = lines, lines + "".join(json.dumps({**line, **facts}) + "\n" for line in figures)

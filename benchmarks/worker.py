@@ -21,7 +21,7 @@ from benchmarks.workloads import SYSTEMS, Workload, settings
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader, StepBatches
-from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import build_model
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def make_system(
     config.model.dropout = config.model.attention_dropout = dropout
     dataset = Dataset(data)
     torch.manual_seed(0)
-    weights = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
+    weights = build_model(config.model, config.data, len(dataset.vocab), len(dataset.languages))
     # Imported by name, so that no process holds the libraries of another system in memory.
     system: System = getattr(importlib.import_module(spec.module), spec.class_name)(config, weights, device)
     return system, Loader(config, dataset)
@@ -175,7 +175,7 @@ def system_info(system: System, loader: Loader, device: torch.device) -> SystemI
         loss = system.loss(batch.to(device))
     system.model.train()
     return SystemInfo(
-        parameters=sum(parameter.numel() for parameter in system.model.parameters()),
+        parameters=sum(weight.numel() for weight in system.model.parameters() if weight.requires_grad),
         batch_checksum=zlib.crc32(batch.tokens.numpy().tobytes() + batch.targets.numpy().tobytes()),
         first_loss=loss,
     )

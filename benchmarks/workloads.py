@@ -18,7 +18,7 @@ _LONGEST_SENTENCE = 50
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and its global batch: ``rows`` of ``length`` tokens."""
+    """A model and its global batch: ``rows`` of ``length`` tokens, or sentence pairs of as many tokens to translate."""
 
     dim: int
     layers: int
@@ -26,6 +26,7 @@ class Workload:
     vocab_size: int
     rows: int
     length: int
+    translation: bool = False
 
     @property
     def model(self) -> ModelConfig:
@@ -53,12 +54,13 @@ _PROGRAMS = {
     "hf-loop": ("benchmarks.hf_loop", "HfLoopSystem"),
     "hf-trainer": ("benchmarks.hf_trainer", "HfTrainerSystem"),
     "xlm": ("benchmarks.xlm_baseline", "XlmSystem"),
+    "plain-mt": ("benchmarks.plain_translation", "PlainTranslationSystem"),
 }
 SYSTEMS = {
     f"{name}-{precision.value}{'-compiled' if compiled else ''}": SystemSpec(*place, precision, compiled)
     for name, place in _PROGRAMS.items()
     for precision in (Precision.fp32, Precision.bf16, *([Precision.fp16] if name == "ours" else []))
-    for compiled in ((False,) if name == "xlm" else (False, True))
+    for compiled in ((False,) if name in ("xlm", "plain-mt") else (False, True))
 }
 
 
@@ -87,12 +89,15 @@ def _gpu_suite(rows: int, systems: tuple[str, ...], layers: int = 6, steps: int 
 _OURS = ("ours-bf16", "ours-bf16-compiled")
 _PEERS = ("hf-trainer-bf16", "hf-loop-bf16")
 _CPU = ("ours-fp32", "ours-bf16", "hf-loop-fp32", "hf-loop-bf16", "hf-trainer-fp32", "hf-trainer-bf16", "xlm-fp32")
+_MT = ("ours-fp32", "ours-bf16", "plain-mt-fp32", "plain-mt-bf16")
 _COMPILED_PEERS = ("hf-trainer-bf16-compiled", "hf-loop-bf16-compiled")
 _PRECISIONS = ("ours-bf16", "ours-fp16", "ours-bf16-compiled", "ours-fp16-compiled", "ours-fp32")
 SUITES = {
     "tiny": Suite(Workload(32, 2, 2, 300, 4, 16), _CPU, rounds=3, steps=2),
     "cpu-256": Suite(Workload(256, 6, 8, 30000, 16, 128), _CPU, rounds=9, steps=1),
     "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
+    "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, translation=True), _MT, rounds=3, steps=2),
+    "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, translation=True), _MT, rounds=9, steps=2),
     "gpu-8k": _gpu_suite(32, _PEERS + _OURS, steps=30),
     "gpu-16k": _gpu_suite(64, _PEERS + _OURS),
     "gpu-32k": _gpu_suite(128, _PEERS + _OURS + _COMPILED_PEERS),
@@ -102,23 +107,32 @@ SUITES = {
 
 
 def settings(workload: Workload, data: Path, precision: Precision, compiled: bool = False) -> Config:
-    """Return the settings of MLM on both languages with a constant learning rate and the default dropout of 0.1."""
+    """Return the settings of MLM on both languages, or of translation in both directions.
+
+    With a constant learning rate and the default dropout of 0.1.
+    """
     tokens = workload.rows * workload.length
+    mlm, mt = dict.fromkeys(LANGUAGES, 1.0), dict.fromkeys(("-".join(LANGUAGES), "-".join(LANGUAGES[::-1])), 1.0)
     return Config(
         run="none",
         model=workload.model,
         data=DataConfig(
-            path=str(data), mlm=dict.fromkeys(LANGUAGES, 1.0), sequence_length=workload.length, sub_batch_tokens=tokens
+            path=str(data),
+            mlm={} if workload.translation else mlm,
+            mt=mt if workload.translation else {},
+            sequence_length=workload.length,
+            sub_batch_tokens=tokens,
+            max_sentence_length=_LONGEST_SENTENCE,
         ),
         optim=OptimConfig(schedule=Schedule.constant, warmup_steps=0),
         train=TrainConfig(batch_tokens=tokens, precision=precision, compile=compiled),
     )
 
 
-def write_synthetic_text(directory: Path, vocab_size: int, sentences: int) -> Path:
+def write_synthetic_text(directory: Path, vocab_size: int, sentences: int, pairs: bool = False) -> Path:
     """Write prepared text of independent words with Zipf's frequencies, 25 per sentence on average, for each language.
 
-    Returns ``directory``.
+    ``pairs``: the sentences of the languages are pairs of equal lengths. Returns ``directory``.
     """
     rng = np.random.default_rng(0)
     words = vocab_size - len(SPECIALS)
@@ -128,11 +142,12 @@ def write_synthetic_text(directory: Path, vocab_size: int, sentences: int) -> Pa
     corpora: dict[str, CorpusHeader] = {}
     frequencies = 1.0 / np.arange(1, words + 1)
     for language in LANGUAGES:
-        with CorpusWriter(directory, f"train.{language}", id_dtype(vocab_size)) as writer:
-            lengths = rng.integers(2, _LONGEST_SENTENCE, sentences)
+        name = f"train.{'-'.join(LANGUAGES)}.{language}" if pairs else f"train.{language}"
+        with CorpusWriter(directory, name, id_dtype(vocab_size)) as writer:
+            lengths = (np.random.default_rng(1) if pairs else rng).integers(2, _LONGEST_SENTENCE, sentences)
             ids = len(SPECIALS) + rng.choice(words, size=int(lengths.sum()), p=frequencies / frequencies.sum())
             ids[np.cumsum(lengths) - 1] = EOS
             writer.append(ids, lengths)
-            corpora[f"train.{language}"] = writer.finish(["synthetic"])
+            corpora[name] = writer.finish(["synthetic"])
     Header.of(directory, vocab, list(LANGUAGES), {}, corpora).write(directory)
     return directory

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import checkpoint_cost, speed
 from benchmarks.worker import BatchFeed, RunRequest, RunResult, SystemInfo, make_system, system_info
-from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
+from benchmarks.workloads import SUITES, SYSTEMS, Workload, write_synthetic_text
 from tests.support import programs
 from tests.support.tiny import CPU
 from xlmtrain.config.schema import Precision
@@ -21,9 +21,9 @@ TINY = replace(SUITES["tiny"].workload, rows=2)
 ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-bf16")
 
 
-def train(name: str, data: Path) -> tuple[SystemInfo, list[RunResult]]:
+def train(name: str, data: Path, workload: Workload = TINY) -> tuple[SystemInfo, list[RunResult]]:
     """Train a system in this process without dropout: 2 steps, then 3 of which the first does not count."""
-    system, loader = make_system(name, TINY, data, CPU, dropout=0.0)
+    system, loader = make_system(name, workload, data, CPU, dropout=0.0)
     info = system_info(system, loader, CPU)
     mine, theirs = multiprocessing.Pipe()
     for message in (RunRequest(0, 2), RunRequest(1, 2), None):
@@ -50,6 +50,18 @@ def test_all_count_and_learn_the_same(names: tuple[str, ...], tmp_path: Path) ->
             assert theirs.losses == pytest.approx(ours.losses, abs=1e-4 if exact else 2e-2)
             assert theirs.seconds > 0
             assert theirs.peak_mb > 50
+
+
+def test_translation_counts_and_learns_the_same(tmp_path: Path) -> None:
+    """torch's own layers, given our weights, compute our losses, and go on computing them as both are trained."""
+    workload = SUITES["mt-tiny"].workload
+    data = write_synthetic_text(tmp_path / "text", workload.vocab_size, 500, pairs=True)
+    (info, ours), (other_info, plain) = (train(name, data, workload) for name in ("ours-fp32", "plain-mt-fp32"))
+    assert other_info.first_loss == pytest.approx(info.first_loss, abs=1e-5)
+    assert replace(other_info, first_loss=0) == replace(info, first_loss=0)
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert (theirs.tokens, theirs.targets) == (mine.tokens, mine.targets)
+        assert theirs.losses == pytest.approx(mine.losses, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,173 @@
+"""Compare the speed of translation with that of transformers' ``generate``, on random models of the same shape.
+
+    python -m benchmarks.generation                              beams of 1 (greedy) and 4, 200 synthetic sentences
+    python -m benchmarks.generation data=prepared/ende beam=1    the first validation sentences of prepared text
+
+The peer is ``MarianMTModel``. Neither model ever ends a translation by itself, so both write as many tokens as each
+source has, and both get the same sentences in the same batches. They run in turn in one process on one thread; speeds
+are tokens of the translations per CPU-second. Needs ``pip install -e '.[bench]'``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MarianConfig, MarianMTModel
+
+from benchmarks.metrics import environment
+from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.translate import TranslationConfig
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.errors import DataError
+from xlmtrain.generate.translate import translate_ids
+from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.text.vocab import EOS, PAD, SPECIALS
+
+
+@dataclass
+class GenerationOptions(CheckedSettings):
+    """The settings of this program."""
+
+    data: str | None = None
+    """Directory made by tools/prepare.py, with validation pairs; null: synthetic sentences of 2 to 50 tokens."""
+
+    dim: int = ranged(256, ABOVE_ZERO)
+    """Width of the models."""
+
+    layers: int = ranged(3, ABOVE_ZERO)
+    """Layers of the encoder, and of the decoder."""
+
+    heads: int = ranged(4, ABOVE_ZERO)
+    """Attention heads."""
+
+    vocab_size: int = ranged(8000, ABOVE_ZERO)
+    """Entries of the vocabulary; with data=, that of the data counts."""
+
+    sentences: int = ranged(200, ABOVE_ZERO)
+    """Sentences to translate."""
+
+    batch: int = ranged(32, ABOVE_ZERO)
+    """Sentences of a batch; sorted by length, as both systems would."""
+
+    beam: list[int] = field(default_factory=list)
+    """Widths of the beam, one argument for each; none: 1 and 4."""
+
+    rounds: int = ranged(5, ABOVE_ZERO)
+    """Rounds; each system translates everything once in a round."""
+
+
+def main(argv: list[str]) -> None:
+    """Print a table with a row for each beam."""
+    options = parse_options(GenerationOptions, argv)
+    torch.set_num_threads(1)
+    vocab_size, sentences = _sentences(options)
+    batches = [sentences[i : i + options.batch] for i in range(0, len(sentences), options.batch)]
+    tokens = sum(len(ids) - 1 for ids in sentences)
+    facts = environment(torch.device("cpu"))
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(f"{options.layers}+{options.layers} x {options.dim}, {len(sentences)} sentences, {tokens:,} tokens\n")
+    print("| beam | ours, tokens/s | MarianMTModel, tokens/s | ratio |\n| ---: | ---: | ---: | ---: |", flush=True)
+    ours, marian = _our_model(options, vocab_size), _marian_model(options, vocab_size)
+    for beam in options.beam or [1, 4]:
+        speeds = [
+            (_speed(tokens, batches, _translator(ours, beam)), _speed(tokens, batches, _generator(marian, beam)))
+            for _ in range(options.rounds)
+        ]
+        ratios = [mine / theirs for mine, theirs in speeds]
+        mine, theirs = (median(column) for column in zip(*speeds))
+        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {beam} | {mine:,.0f} | {theirs:,.0f} | {spread} |", flush=True)
+
+
+def _sentences(options: GenerationOptions) -> tuple[int, list[np.ndarray]]:
+    """Return the size of the vocabulary, and sentences that end with EOS, the longest first."""
+    if options.data is None:
+        rng = np.random.default_rng(0)
+        lengths = np.sort(rng.integers(2, 51, options.sentences))[::-1]
+        words = (rng.integers(len(SPECIALS), options.vocab_size, length) for length in lengths)
+        return options.vocab_size, [np.append(ids, EOS) for ids in words]
+    dataset = Dataset(options.data)
+    pairs = dataset.pairs("valid")
+    if not pairs:
+        raise DataError(f"data={options.data}: has no validation pairs")
+    corpus = dataset.pair("valid", pairs[0])[0]
+    found = [corpus.sentence(i).astype(np.int64) for i in range(min(options.sentences, len(corpus)))]
+    return len(dataset.vocab), sorted((ids for ids in found if len(ids) > 1), key=len, reverse=True)
+
+
+def _our_model(options: GenerationOptions, vocab_size: int) -> TranslationModel:
+    torch.manual_seed(0)
+    model = TranslationModel(ModelConfig(options.dim, options.layers, options.heads), vocab_size, 2).eval()
+    model.decoder_head.bias.data[EOS] = -100.0
+    return model
+
+
+def _marian_model(options: GenerationOptions, vocab_size: int) -> Any:
+    config = MarianConfig(
+        vocab_size=vocab_size,
+        d_model=options.dim,
+        encoder_layers=options.layers,
+        decoder_layers=options.layers,
+        encoder_attention_heads=options.heads,
+        decoder_attention_heads=options.heads,
+        encoder_ffn_dim=4 * options.dim,
+        decoder_ffn_dim=4 * options.dim,
+        activation_function="gelu",
+        max_position_embeddings=512,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+        forced_eos_token_id=None,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = MarianMTModel(config).eval()
+    model.final_logits_bias[0, [EOS, PAD]] = -100.0
+    return model
+
+
+def _translator(model: TranslationModel, beam: int) -> Callable[[list[np.ndarray]], None]:
+    # As many tokens as the source has, of which the model writes all but </s>.
+    config = TranslationConfig(beam=beam, max_length_ratio=1.0, max_length_extra=0, batch_tokens=1 << 30)
+    return lambda batch: list(translate_ids(model, batch, 0, 1, config)).clear()
+
+
+def _generator(model: Any, beam: int) -> Callable[[list[np.ndarray]], None]:
+    def generate(batch: list[np.ndarray]) -> None:
+        sources = pad_sequence([torch.from_numpy(ids) for ids in batch], batch_first=True, padding_value=PAD)
+        longest = sources.shape[1] - 1
+        with torch.inference_mode():
+            found = model.generate(
+                input_ids=sources,
+                attention_mask=(sources != PAD).long(),
+                num_beams=beam,
+                do_sample=False,
+                min_new_tokens=longest,
+                max_new_tokens=longest,
+            )
+        assert found.shape == (len(batch), longest + 1), found.shape
+
+    return generate
+
+
+def _speed(tokens: int, batches: list[list[np.ndarray]], translate: Callable[[list[np.ndarray]], None]) -> float:
+    """Return tokens per CPU-second."""
+    begin = time.process_time()
+    for batch in batches:
+        translate(batch)
+    return tokens / (time.process_time() - begin)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,123 @@
+"""A plain training loop of translation around torch's own Transformer layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.worker import BatchFeed
+from xlmtrain.config.schema import Config, ModelConfig
+from xlmtrain.data.batch import Batch
+from xlmtrain.model.block import LAYER_NORM_EPS
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.precision import autocast
+from xlmtrain.text.vocab import PAD
+
+# Our names -> torch's, of the parts of a block. The norms are numbered in their order.
+_PARTS = (
+    (r"blocks\.(\d+)\.", r"layers.\1."),
+    (r"cross_attention\.out\.", "multihead_attn.out_proj."),
+    (r"cross_attention\.(query|key_value)\.", r"multihead_attn.\1_"),
+    (r"attention\.qkv\.", "self_attn.in_proj_"),
+    (r"attention\.out\.", "self_attn.out_proj."),
+    (r"ffn\.inner\.", "linear1."),
+    (r"ffn\.outer\.", "linear2."),
+    (r"cross_attention_norm\.", "norm2."),
+    (r"attention_norm\.", "norm1."),
+    (r"(?<=encoder\.layers\.)(\d+)\.ffn_norm\.", r"\1.norm2."),
+    (r"(?<=decoder\.layers\.)(\d+)\.ffn_norm\.", r"\1.norm3."),
+)
+
+
+def _torch_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of a translation model under the names of :class:`PlainTranslationModel`."""
+    renamed: dict[str, torch.Tensor] = {}
+    for name, weight in weights.items():
+        for pattern, new in _PARTS:
+            name = re.sub(pattern, new, name)
+        renamed[name] = weight
+    for name in [name for name in renamed if ".query_" in name]:
+        other = renamed.pop(name.replace(".query_", ".key_value_"))
+        renamed[name.replace(".query_", ".in_proj_")] = torch.cat([renamed.pop(name), other])
+    return renamed
+
+
+class _Side(nn.Module):
+    """Embeddings and layers of one side; the layers are torch's."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, layer_class: type[nn.Module]) -> None:
+        super().__init__()
+        self.token_embeddings = nn.Embedding(vocab_size, config.dim, padding_idx=PAD)
+        self.position_embeddings = nn.Embedding(config.max_positions, config.dim)
+        self.language_embeddings = nn.Embedding(languages, config.dim)
+        self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        shape = (config.dim, config.heads, 4 * config.dim, config.dropout, "gelu", LAYER_NORM_EPS)
+        self.layers = nn.ModuleList(layer_class(*shape, batch_first=True) for _ in range(config.layers))
+        for layer in self.layers:
+            layer.dropout = nn.Identity()  # within the feed-forward layer, where the model has none
+
+    def embed(self, tokens: torch.Tensor, positions: torch.Tensor, languages: torch.Tensor) -> torch.Tensor:
+        x = self.token_embeddings(tokens) + self.position_embeddings(positions) + self.language_embeddings(languages)
+        return self.dropout(self.embedding_norm(x))
+
+
+class PlainTranslationModel(nn.Module):
+    """Encoder, decoder and output layer, with the arithmetic of our model."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int) -> None:
+        super().__init__()
+        self.encoder = _Side(config, vocab_size, languages, nn.TransformerEncoderLayer)
+        self.decoder = _Side(config, vocab_size, languages, nn.TransformerDecoderLayer)
+        self.decoder_head = nn.Linear(config.dim, vocab_size)
+        self.decoder_head.weight = self.decoder.token_embeddings.weight
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the mean loss per target."""
+        source = batch.source
+        assert source is not None
+        x = self.encoder.embed(source.tokens, source.positions, source.languages)
+        for layer in self.encoder.layers:
+            x = layer(x, src_key_padding_mask=source.tokens == PAD)
+        y = self.decoder.embed(batch.tokens, batch.positions, batch.languages)
+        causal = torch.ones(y.shape[1], y.shape[1], dtype=torch.bool, device=y.device).triu(1)
+        for layer in self.decoder.layers:
+            y = layer(y, x, tgt_mask=causal, memory_key_padding_mask=source.tokens == PAD, tgt_is_causal=True)
+        labels = torch.full_like(batch.tokens, -100)
+        labels.view(-1)[batch.target_index] = batch.targets
+        return F.cross_entropy(self.decoder_head(y).flatten(0, 1).float(), labels.flatten())
+
+
+class PlainTranslationSystem:
+    """torch's layers with PyTorch's default AdamW, gradient clipping, and autocast for bf16."""
+
+    def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
+        self.model = PlainTranslationModel(config.model, weights.vocab_size, weights.languages)
+        named = _torch_names({n: w for n, w in weights.state_dict().items() if not n.startswith("head.")})
+        self.model.load_state_dict(
+            {**named, "decoder_head.weight": weights.state_dict()["decoder.token_embeddings.weight"]}
+        )
+        self.model.to(device).train()
+        optim = config.optim
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(), optim.lr, (optim.beta1, optim.beta2), optim.eps, optim.weight_decay
+        )
+        self._clip, self._precision, self._device = optim.clip_grad_norm, config.train.precision, device
+
+    def loss(self, batch: Batch) -> float:
+        return float(self.model(batch))
+
+    def train(self, feed: BatchFeed) -> None:
+        for data in feed:
+            batch = data.batches[0].to(self._device)
+            with autocast(self._precision, self._device):
+                loss = self.model(batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+            feed.step_done(loss.detach())
