@@ -96,18 +96,18 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
 
     with open_run(config, dataset, distributed) as run, gc_at_steps():
         with explain_oom(*model_advice()):
-            saved = resume(store, train_step, run.watchdog.progress)
+            saved = resume(store, train_step, run.watchdog.report_progress)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
         for line in [*notes, *summarize(config, dataset, loader, train_step)]:
             log.info(line)
         for finding in findings:
-            log.warning("WARNING: %s", finding)
+            log.warning("%s", finding)
         loop = TrainingLoop(
             config=config,
             train_step=train_step,
             loader=loader,
             evaluator=validator if validator.sets else None,
-            checkpointer=AsyncCheckpointer(store, distributed, run.watchdog.progress),
+            checkpointer=AsyncCheckpointer(store, distributed, run.watchdog.report_progress),
             writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
             advise=RunMonitor(run.path).new_warnings if run.is_main else None,
             stop=stop,

@@ -18,7 +18,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
-from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.warm_start import LANGUAGES
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
@@ -130,7 +130,7 @@ def test_windows_and_pairs_can_be_given(
         config = tiny_config("run", tiny_dataset, {**settings, **sizes, **given})
         dataset = Dataset(tiny_dataset)
         sets = validation_sets(config, dataset) + parallel_cloze_sets(config, dataset)
-        expected = shown(evaluate(saved.module(), sets, Precision.fp32, ALONE))
+        expected = shown(evaluate_perplexity(saved.module(), sets, Precision.fp32, ALONE))
         arguments = [f"{key.partition('.')[2]}={value}" for key, value in given.items()]
         tool.main([f"model={model}", f"data={tiny_dataset}", *arguments])
         assert table(capsys.readouterr().out) == expected

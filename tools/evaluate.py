@@ -44,7 +44,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.parallel_text import aligned_sentences
-from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.retrieval import Retrieval, retrieval_table, retrieve
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words, translation_table
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe, zero_shot_table
@@ -181,11 +181,11 @@ def _perplexity(
     if not keys:
         raise ConfigError(f"split={options.split}: {data} has {', '.join(sorted(dataset.header.corpora))}")
     config = _settings(options, data, bundle, keys)
-    precision = choose_precision(options.precision, distributed.device)
+    precision = choose_precision(options.precision, distributed.device, "precision")
     sets = validation_sets(config, dataset, options.split)
     if not bundle.causal:
         sets += parallel_cloze_sets(config, dataset, options.split)
-    return evaluate(bundle.module(distributed.device), sets, precision, distributed)
+    return evaluate_perplexity(bundle.module(distributed.device), sets, precision, distributed)
 
 
 def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:

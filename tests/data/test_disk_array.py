@@ -19,7 +19,7 @@ NUMBERS = np.arange(1000, 1100, dtype="<i4")
 
 @pytest.fixture
 def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskArray]:
-    monkeypatch.setattr(disk_array, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(disk_array, "RETRY_DELAYS", (0.0, 0.0))
     NUMBERS.tofile(tmp_path / "numbers")
     yield DiskArray(tmp_path / "numbers", NUMBERS.dtype)
     failpoints.arm(None, 0)

@@ -160,7 +160,7 @@ def test_an_absurd_vocabulary(good: Path, tmp_path: Path, monkeypatch: pytest.Mo
     small = ModelConfig(dim=32, layers=1)
     size = len(Dataset(good / "data").vocab)
     share = size * 32 / (size * 32 + 12 * 32**2)
-    monkeypatch.setattr(data_quality, "MOST_EMBEDDINGS", share - 0.01)
+    monkeypatch.setattr(data_quality, "MAX_EMBEDDING_SHARE", share - 0.01)
     assert any(f"{share:.0%} of the model's" in one.what for one in quality_warnings(Dataset(good / "data"), small))
 
 

@@ -105,7 +105,7 @@ def test_inefficiency() -> None:
     slow = [{**record, "speed/data_wait_share": 0.3} for record in curve(learning)]
     assert "waiting for data" in found(slow)[0].what
     skipping = [{**record, "train/skipped_steps": record["step"] // 10} for record in curve(learning)]
-    assert "fp16 skipped 5,000 of 50,000 steps" in found(skipping)[0].what
+    assert "5,000 of 50,000 steps were skipped" in found(skipping)[0].what
 
 
 def test_nothing_is_said_of_few_records() -> None:

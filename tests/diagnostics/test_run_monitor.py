@@ -42,10 +42,10 @@ def test_training_warns_once_that_it_is_far_behind(
     with caplog.at_level(logging.WARNING):
         train_alone(tiny_config(run, tiny_dataset, CHANGES))
     (warning,) = [message for message in caplog.messages if "Far behind" in message]
-    assert warning.startswith("WARNING: Far behind the preset ")
+    assert warning.startswith("Far behind the preset ")
     assert "Likely: no warm-up to speak of" in warning
     reported = [finding.what.partition(":")[0] for finding in RunData(run).findings()]
-    assert warning.removeprefix("WARNING: ").partition(":")[0] in reported
+    assert warning.partition(":")[0] in reported
 
 
 def test_duplicate_lines_are_a_cause_while_the_text_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

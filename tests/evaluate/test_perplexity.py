@@ -18,7 +18,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet, validation_sets
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.cloze import sample_predictions
-from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel
@@ -36,7 +36,7 @@ def model_of(config: Config, dataset: Dataset) -> LanguageModel:
 def figures_on(distributed: Distributed, data: Path, changes: dict[str, Any] | None = None) -> dict[str, float]:
     config = tiny_config("run", data, {**OBJECTIVES, **(changes or {})})
     dataset = Dataset(data)
-    return evaluate(model_of(config, dataset), validation_sets(config, dataset), Precision.fp32, distributed)
+    return evaluate_perplexity(model_of(config, dataset), validation_sets(config, dataset), Precision.fp32, distributed)
 
 
 def test_figures_are_their_formulas(tiny_dataset: Path) -> None:
@@ -49,7 +49,7 @@ def test_figures_are_their_formulas(tiny_dataset: Path) -> None:
         "valid/de-en_tlm",
         "valid/de_clm",
     ]
-    figures = evaluate(model, sets, Precision.fp32, ALONE)
+    figures = evaluate_perplexity(model, sets, Precision.fp32, ALONE)
     model.eval()  # the tiny settings have dropout
     for chosen in sets:
         logits, targets = [], []
@@ -73,9 +73,9 @@ def test_evaluation_leaves_the_model_as_it_was(tiny_dataset: Path) -> None:
     model, sets = model_of(config, dataset), validation_sets(config, dataset)
     for training in (True, False):
         model.train(training)
-        first = evaluate(model, sets, Precision.fp32, ALONE)
+        first = evaluate_perplexity(model, sets, Precision.fp32, ALONE)
         assert model.training == training
-        assert first == evaluate(model, sets, Precision.fp32, ALONE)
+        assert first == evaluate_perplexity(model, sets, Precision.fp32, ALONE)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -251,7 +251,7 @@ def test_figures_of_the_oracle(reference: dict[str, Any], shared: Path, tmp_path
         names = {"de_mlm": "de_mlm", "en_mlm": "en_mlm", "de-en_tlm": "de_en_mlm", "de_clm": "de_clm"}
         keys = [ours.rsplit("_", 1) for ours in names]
         sets = [ValidationSet(config, dataset, split, objective, key) for key, objective in keys]
-        figures = evaluate(model, sets, Precision.fp32, ALONE)
+        figures = evaluate_perplexity(model, sets, Precision.fp32, ALONE)
         for ours, theirs in {**names, "mlm": "mlm"}.items():
             assert figures[f"{split}/{ours}_acc"] == pytest.approx(expected[f"{split}_{theirs}_acc"], abs=1e-9)
             assert figures[f"{split}/{ours}_ppl"] == pytest.approx(expected[f"{split}_{theirs}_ppl"], rel=2e-6)

@@ -20,7 +20,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.perplexity import Interrupted, evaluate
+from xlmtrain.evaluate.perplexity import Interrupted, evaluate_perplexity
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.validator import CrossLingualEvaluation, Validator
 from xlmtrain.evaluate.word_translation import translate_words
@@ -62,7 +62,7 @@ def config_on(data: Path, changes: dict[str, Any] | None = None) -> Config:
 def test_a_model_that_reads_the_translation_is_right_with_it_alone(tiny_dataset: Path) -> None:
     config, dataset = config_on(tiny_dataset), Dataset(tiny_dataset)
     model = Reader(config.model, len(dataset.vocab), 2)
-    figures = evaluate(model, parallel_cloze_sets(config, dataset), Precision.fp32, ALONE)
+    figures = evaluate_perplexity(model, parallel_cloze_sets(config, dataset), Precision.fp32, ALONE)
     sure = math.exp(5) / (math.exp(5) + len(dataset.vocab) - 1)
     for name in ("de-en_cloze_parallel", "en-de_cloze_parallel", "cloze_parallel"):
         assert figures[f"valid/{name}_acc"] == 100
@@ -79,7 +79,7 @@ def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, p
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2).eval()
     sets = {one.name: one for one in parallel_cloze_sets(config, dataset)}
-    figures = evaluate(model, list(sets.values()), Precision.fp32, ALONE)
+    figures = evaluate_perplexity(model, list(sets.values()), Precision.fp32, ALONE)
     pairs = [[side.sentence(i).tolist() for side in dataset.pair("valid", "de-en")] for i in range(25)]
     for language, name in enumerate(("de-en", "en-de")):
         losses, hits = [], []

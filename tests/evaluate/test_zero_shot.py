@@ -165,7 +165,7 @@ def test_what_is_not_finite_is_refused(files: ZeroShotProbeConfig, tiny_dataset:
 def test_of_a_long_file_a_part_is_taken(
     files: ZeroShotProbeConfig, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xlmtrain.evaluate.zero_shot.MOST_EXAMPLES", 60)
+    monkeypatch.setattr("xlmtrain.evaluate.zero_shot.MAX_EXAMPLES", 60)
     task = task_of(files, toy_model(tiny_dataset))
     assert [len(file.ids) for file in (task.train["en"], task.test["en"], task.test["de"])] == [54, 60, 31]
 

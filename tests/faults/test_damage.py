@@ -172,7 +172,7 @@ def test_resume_with_changed_settings(tries: Tries, sound: Path, tiny_dataset: P
             if change in ALLOWED:
                 assert train_alone(config, stop_after=1).status == "preempted"
                 log = (run / "log.txt").read_text(encoding="utf-8")
-                assert re.search(rf"another setting than before, {re.escape(key)}: \S+ -> \S+", log)
+                assert re.search(rf"setting changed since the last start: {re.escape(key)}: \S+ -> \S+", log)
                 assert state(run, 8)["progress"]["step"] == 8
                 continue
             with pytest.raises((ConfigError, UserError)) as caught:

@@ -16,7 +16,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
 from xlmtrain.finetune.classifier import Classifier
-from xlmtrain.finetune.scores import evaluate
+from xlmtrain.finetune.scores import evaluate_classifier
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.text.vocab import EOS, PAD
 
@@ -109,7 +109,7 @@ def test_each_batch_of_an_evaluation_is_progress(tiny_dataset: Path) -> None:
     model = Classifier(toy_model(tiny_dataset), 2, dropout=0.0, pooling=Pooling.first)
     file = Encoded([np.array([20, EOS])] * 5000, np.arange(5000) % 2, 0)
     alive: list[bool] = []
-    found = evaluate(model, {"de": file}, 2, Precision.fp32, ALONE, lambda: alive.append(True))
+    found = evaluate_classifier(model, {"de": file}, 2, Precision.fp32, ALONE, lambda: alive.append(True))
     assert sum(map(sum, found["de"].confusion)) == 5000
     assert len(alive) == len(list(evaluation_batches(file, 0, 1))) > 1
 

@@ -140,7 +140,7 @@ def test_two_processes_share_the_work(saved: PretrainedBundle, tmp_path: Path) -
 def test_another_fine_tuning_is_not_mixed_in(saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path) -> None:
     config = toy_config(tmp_path, epochs=1)
     run_toy(ALONE, config, saved)
-    with pytest.raises(ConfigError, match=r"began otherwise:\n  optim.lr: 0.005 -> 0.02\n"):
+    with pytest.raises(ConfigError, match=r"holds a run with other settings:\n  optim.lr: 0.005 -> 0.02\n"):
         run_toy(ALONE, toy_config(tmp_path, epochs=1, lr=0.02), saved)
     with pytest.raises(ConfigError, match="model_sha256"):
         run_toy(ALONE, config, toy_model(tiny_dataset, aligned=False))

@@ -145,7 +145,7 @@ def test_resuming_does_not_read_the_source_again(first: Path, tiny_dataset: Path
 
 def test_another_source_is_another_run(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig(pretrained=str(first))), stop_after=1)
-    with pytest.raises(ConfigError, match=r"began otherwise:\n  init\.pretrained: .*/run -> None\n"):
+    with pytest.raises(ConfigError, match=r"holds a run with other settings:\n  init\.pretrained: .*/run -> None\n"):
         train_alone(begin(tmp_path / "run", tiny_dataset, InitConfig()))
 
 

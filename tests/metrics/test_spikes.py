@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from xlmtrain.metrics.spikes import ENOUGH, WINDOW, SpikeDetector
+from xlmtrain.metrics.spikes import MIN_LOSSES, WINDOW, SpikeDetector
 
 
 def test_far_above_the_last_losses() -> None:
@@ -15,7 +15,7 @@ def test_far_above_the_last_losses() -> None:
     for _ in range(50):
         window: list[float] = []
         detector = SpikeDetector(window)
-        for loss in rng.normal(4.0, 0.1, size=int(rng.integers(ENOUGH, 300))):
+        for loss in rng.normal(4.0, 0.1, size=int(rng.integers(MIN_LOSSES, 300))):
             detector.add(float(loss))
         limit = detector.limit()
         assert limit is not None
@@ -38,7 +38,7 @@ def test_no_false_alarm_in_ten_thousand_steps() -> None:
 
 def test_too_few_losses_say_nothing() -> None:
     detector = SpikeDetector([])
-    for _ in range(ENOUGH):
+    for _ in range(MIN_LOSSES):
         assert detector.limit() is None
         detector.add(3.0)
     assert detector.limit() is not None

@@ -15,7 +15,7 @@ from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import validation_sets
 from xlmtrain.errors import DeviceOutOfMemory, UserError
-from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.model import language_model
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
@@ -96,11 +96,11 @@ def test_logits_of_an_evaluation_are_made_in_parts(tiny_dataset: Path, monkeypat
     model, sizes = LanguageModel(config.model, len(dataset.vocab), 2), []
     model.head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
     sets = validation_sets(config, dataset)
-    whole = evaluate(model, sets, Precision.fp32, ALONE)
+    whole = evaluate_perplexity(model, sets, Precision.fp32, ALONE)
     assert max(sizes) > 2000
-    monkeypatch.setattr(language_model, "MOST_LOGITS", 2000)
+    monkeypatch.setattr(language_model, "MAX_LOGITS", 2000)
     sizes.clear()
-    parts = evaluate(model, sets, Precision.fp32, ALONE)
+    parts = evaluate_perplexity(model, sets, Precision.fp32, ALONE)
     assert max(sizes) <= 2000
     assert parts == pytest.approx(whole, rel=1e-5)
 

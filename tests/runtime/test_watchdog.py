@@ -18,7 +18,7 @@ watcher = Watchdog(0.4, lambda: beats.append(1), lambda reason: print("reason:",
 watcher.start()
 for _ in range(10):  # 1 second in all
     time.sleep(0.1)
-    watcher.progress()
+    watcher.report_progress()
 print("beats:", len(beats) > 5, flush=True)
 
 def waits_for_ever():
@@ -69,7 +69,7 @@ def test_a_process_that_was_stopped_itself_is_not_hung() -> None:
 
     original, watchdog.time = watchdog.time, Clock  # type: ignore[misc, assignment]
     try:
-        watcher.progress()
+        watcher.report_progress()
         watcher._over.wait = waited  # type: ignore[assignment, method-assign]
         watcher._end = lambda: hung.append("ended")  # type: ignore[method-assign]
         watcher._run()

@@ -23,7 +23,7 @@ from xlmtrain.train.checkpoint_io import read_checkpoint
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_checkpoint, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(async_checkpoint, "RETRY_DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_what_rank_0_alone_finds_wrong_ends_all(tiny_dataset: Path, tmp_path: Pa
     config = tiny_config(tmp_path / "run", tiny_dataset, {**CHANGES, "seed": 1})
     first, *others = run_processes(4, refused, tmp_path, config)
     assert first[:2] == ("ConfigError", 2)
-    assert "a run is in this directory that began otherwise:\n  seed: 0 -> 1\n" in first[2]
+    assert "this directory holds a run with other settings:\n  seed: 0 -> 1\n" in first[2]
     assert others == [("PeerError", 2, f"rank 0 failed: ConfigError: {first[2]}")] * 3
     assert contents(tmp_path / "run") == before
 
@@ -101,13 +101,13 @@ def long_work(distributed: Distributed) -> int:
     distributed_c10d._set_pg_timeout(timedelta(seconds=2), distributed_c10d._get_default_group())
     done, waited = threading.Event(), 0
 
-    def still_alive() -> None:
+    def report_progress() -> None:
         nonlocal waited
         waited += 1
         if waited == 3:
             done.set()
 
-    assert distributed.run_long_on_all(lambda: distributed.rank == 0 or done.wait(60), still_alive)
+    assert distributed.run_long_on_all(lambda: distributed.rank == 0 or done.wait(60), report_progress)
     return waited
 
 

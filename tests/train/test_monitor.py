@@ -14,7 +14,7 @@ from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
 from xlmtrain.errors import NumericalError, UserError
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.train.monitor import MOST_SKIPS
+from xlmtrain.train.monitor import MAX_CONSECUTIVE_SKIPS
 from xlmtrain.train.step import StepOutput, TrainStep
 
 LONG: dict[str, Any] = {"train.steps": 60, "train.save_every": 20, "evaluate.every": 0, "model.dropout": 0.0}
@@ -63,7 +63,10 @@ def test_nan_is_skipped_and_counted(tiny_dataset: Path, tmp_path: Path) -> None:
 def test_nan_for_ever_ends_the_run_all_the_same(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, {"train.on_non_finite": OnNonFinite.skip})
     failpoints.arm(f"loss:{2 * MICRO_BATCHES + 1}-:0:nan", rank=0)
-    with pytest.raises(NumericalError, match=rf"not finite in step {3 + MOST_SKIPS}, .*as in the {MOST_SKIPS} steps"):
+    with pytest.raises(
+        NumericalError,
+        match=rf"not finite in step {3 + MAX_CONSECUTIVE_SKIPS}, .*as in the {MAX_CONSECUTIVE_SKIPS} steps",
+    ):
         train_alone(config)
 
 
@@ -73,7 +76,7 @@ def test_only_steps_in_a_row_count(tiny_dataset: Path, tmp_path: Path) -> None:
     good = 10 * MICRO_BATCHES  # step 11
     failpoints.arm(f"loss:{first + 1}-{good}:0:nan,loss:{good + MICRO_BATCHES + 1}-{last}:0:nan", rank=0)
     assert train_alone(config).status == "done"
-    assert state(config.run, 20)["progress"]["skipped"] == 15 > MOST_SKIPS
+    assert state(config.run, 20)["progress"]["skipped"] == 15 > MAX_CONSECUTIVE_SKIPS
 
 
 @pytest.mark.parametrize("where", ["encoder.blocks.0", "head"])

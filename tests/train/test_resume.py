@@ -191,7 +191,7 @@ def test_settings_that_make_another_run_are_refused_with_a_diff(tiny_dataset: Pa
     with pytest.raises(ConfigError) as caught:
         train_alone(config)
     message = str(caught.value)
-    assert "a run is in this directory that began otherwise" in message
+    assert "this directory holds a run with other settings" in message
     assert "  model.dropout: 0.1 -> 0.5\n" in message
     assert "  train.batch_tokens: 256 -> 128\n" in message
     assert "optim.lr" not in message  # that alone could change
@@ -243,8 +243,8 @@ def test_allowed_changes_are_logged(tiny_dataset: Path, tmp_path: Path) -> None:
     config.optim.lr, config.evaluate.every = 0.005, 0
     train_alone(config, stop_after=2)
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
-    assert "another setting than before, optim.lr: 0.01 -> 0.005" in log
-    assert "another setting than before, evaluate.every: 5 -> 0" in log
+    assert "setting changed since the last start: optim.lr: 0.01 -> 0.005" in log
+    assert "setting changed since the last start: evaluate.every: 5 -> 0" in log
     assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["optim"]["lr"] == 0.005
 
 

@@ -58,7 +58,7 @@ def test_status_is_kept_up_to_date(tiny_dataset: Path, tmp_path: Path) -> None:
 def test_a_disk_that_stays_full_ends_the_run_with_its_checkpoints_whole(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_checkpoint, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(async_checkpoint, "RETRY_DELAYS", (0.0, 0.0))
     config = tiny_config(tmp_path / "run", tiny_dataset, {"evaluate.every": 0, "train.steps": 40})
     failpoints.arm("save-write:3-:0:enospc", rank=0)  # from the save of step 10 on
     with pytest.raises(CheckpointError, match="No space left"):

@@ -91,7 +91,7 @@ class CleanConfig:
     out what Moses' clean-corpus does; 3 is strict."""
 
     min_latin_fraction: float = ranged(0.0, SHARE)
-    """Drop lines of whose letters a smaller share than this is Latin, 0.5 for example; 0 keeps every line."""
+    """Drop lines in which less than this share of the letters is Latin, 0.5 for example; 0 keeps every line."""
 
     langid_confidence: float = ranged(0.0, SHARE)
     """Drop lines that py3langid (``pip install py3langid``) takes for another language with at least this confidence,

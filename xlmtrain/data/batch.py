@@ -83,7 +83,7 @@ class Batch:
         return replace(self, **moved, source=None if self.source is None else self.source.to(device))
 
 
-def one_token(targets: int = 1) -> Batch:
+def dummy_batch(targets: int = 1) -> Batch:
     """Return a batch of one token, to take part in a forward pass without data. ``targets``: 0 or 1."""
     one = torch.ones(1, 1, dtype=torch.int64)
     return Batch("mlm", one, 0 * one, 0 * one, None, 0 * one[0, :targets], one[0, :targets])

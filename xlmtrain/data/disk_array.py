@@ -22,7 +22,7 @@ from xlmtrain.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-PAUSES = (0.2, 1.0)
+RETRY_DELAYS = (0.2, 1.0)
 """Seconds before the second and the third attempt of a read."""
 
 
@@ -66,7 +66,7 @@ class DiskArray:
     def gather_spans(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
         """Return the concatenation of several spans; a span is ``begin`` to ``end - 1``."""
         size = self.dtype.itemsize
-        for pause in (*PAUSES, None):
+        for pause in (*RETRY_DELAYS, None):
             try:
                 failpoint("read")
                 spans = [self._read_bytes(begin * size, end * size) for begin, end in zip(begins, ends)]

@@ -33,7 +33,7 @@ _TASK = "mask."
 # Where a run is and what it reads is not a preset's choice.
 _PLACES = ("run", "data.path", "seed")
 # The presets for a CPU differ from each other in 7 of these settings, from those for GPUs in 13 or more.
-_MOST_DIFFERENCES = 12
+_MAX_DIFFERENCES = 12
 
 Difference = tuple[str, Any, Any]
 """(key path, one value, the other); None for a setting that is not there."""
@@ -101,7 +101,7 @@ def nearest_preset(settings: Settings) -> tuple[str, list[Difference]]:
         try:
             preset = flatten(compose("config", [f"experiment={path.stem}"]))
         except ConfigError as problem:
-            log.warning("WARNING: %s: %s", path, problem)
+            log.warning("%s: %s", path, problem)
         else:
             found.append((path.stem, [one for one in differences(preset, settings) if one[0] not in _PLACES]))
     return min(found, key=lambda entry: len(entry[1]), default=("", []))
@@ -121,7 +121,7 @@ def find_reference(settings: Settings, trained_on: str, judged_on: str) -> Refer
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from None
         changed = len(differences(known.settings, ours))
-        if changed <= _MOST_DIFFERENCES:
+        if changed <= _MAX_DIFFERENCES:
             found.append(((changed, known.trained_on != trained_on, known.judged_on != judged_on), known))
     return min(found, key=lambda entry: entry[0])[1] if found else None
 

@@ -25,7 +25,7 @@ from xlmtrain.text.vocab import UNK, Vocab
 
 LARGEST_VOCAB = 1_000_000  # trained with
 LARGE_VOCAB = 200_000
-MOST_EMBEDDINGS = 0.95  # share of a model's parameters
+MAX_EMBEDDING_SHARE = 0.95  # share of a model's parameters
 _UNK_RATE = 0.01
 _SEGMENTED_RATE = 0.01
 _SUSPECT_RATE = 0.0001
@@ -113,7 +113,7 @@ def _vocab_warnings(size: int, parts: int, model: ModelConfig | None = None) -> 
     if model is not None:
         embeddings = size * model.dim
         total = embeddings + 12 * model.dim**2 * model.layers
-        if embeddings > MOST_EMBEDDINGS * total:
+        if embeddings > MAX_EMBEDDING_SHARE * total:
             what = f"{embeddings / total:.0%} of the model's {total / 1e6:,.0f} million parameters are embeddings"
             yield error(f"{what} of the vocabulary's {size:,} entries; a larger model, or fewer bpe.merges?")
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from xlmtrain.diagnostics.finding import Finding, error, warning
 
 SIGNIFICANT = 0.5  # nats between two losses that are more than noise
 _PARTS = 10  # points of a smoothed curve
-_FEWEST = 12  # records that a rule needs
+_MIN_RECORDS = 12  # records that a rule needs
 _FLAT = 0.02  # share by which the loss of a run that learns falls in its second half
 _LEARNED = 0.85  # of the unigram entropy: a loss below it shows that the model uses the context
 _DUPLICATES = 0.3  # share of repeated lines from which on the model can learn lines by heart
@@ -97,7 +98,7 @@ def diagnose(
     steps = [record for record in records if "train/loss" in record]
     for objective in ("mlm", "tlm", "clm"):
         curve = [(r["step"], r[f"train/{objective}_loss"]) for r in steps if f"train/{objective}_loss" in r]
-        if len(curve) >= _FEWEST:
+        if len(curve) >= _MIN_RECORDS:
             tokens = steps[-1]["progress/tokens"]
             causes = config_warnings(settings, tokens)
             for finding in duplicate_lines(duplicates):
@@ -148,11 +149,11 @@ def _plateau(
 
 
 def _overfitting(records: Sequence[Record]) -> Iterator[Finding]:
-    """Find, per validation set, a perplexity that rose much while the training loss went on falling."""
+    """Find validation sets whose perplexity rose much while the training loss went on falling."""
     evaluations = [record for record in records if any(key.startswith("valid/") for key in record)]
     losses = [(record["step"], record["train/loss"]) for record in records if "train/loss" in record]
     last = evaluations[-1] if evaluations else {}
-    for name in (key for key in last if key.endswith(("/mlm_ppl", "/tlm_ppl", "/clm_ppl"))):
+    for name in (key for key in last if re.fullmatch("valid/(.*_)?[mtc]lm_ppl", key)):
         curve = [(record["step"], record[name]) for record in evaluations if name in record]
         step, best = min(curve, key=lambda point: point[1])
         before = [loss for at, loss in losses if at <= step]
@@ -181,7 +182,7 @@ def _no_transfer(records: Sequence[Record], settings: Settings, entropy: float) 
 def _inefficiency(steps: Sequence[Record], settings: Settings) -> Iterator[Finding]:
     """Find steps that are mostly clipped, wait for data, or are skipped."""
     clip, warmup = settings.get("optim.clip_grad_norm", 0.0), settings.get("optim.warmup_steps", 0)
-    if len(steps) < _FEWEST:
+    if len(steps) < _MIN_RECORDS:
         return
     later = [record for record in steps if record["step"] > warmup] or list(steps)
 
@@ -196,5 +197,10 @@ def _inefficiency(steps: Sequence[Record], settings: Settings) -> Iterator[Findi
         yield warning("More than a tenth of the time is spent waiting for data.", cause)
     skipped, taken = steps[-1].get("train/skipped_steps", 0), steps[-1]["step"]
     if skipped > 0.01 * taken:
-        cause = "the loss scale does not stabilize: train.precision=bf16 where there is bf16, or a lower optim.lr"
-        yield warning(f"fp16 skipped {skipped:,} of {taken:,} steps.", cause)
+        if "train/loss_scale" in steps[-1]:
+            cause = "the loss scale does not stabilize: train.precision=bf16 where there is bf16, or a lower optim.lr"
+        else:
+            cause = (
+                "gradients that are not finite (train.on_non_finite), or loss spikes (train.on_spike): a lower optim.lr"
+            )
+        yield warning(f"{skipped:,} of {taken:,} steps were skipped.", cause)

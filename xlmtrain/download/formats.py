@@ -19,14 +19,14 @@ from xlmtrain.download.catalogue import DatasetEntry
 from xlmtrain.download.wiki import read_wiki
 from xlmtrain.errors import DataError
 
-SequenceBatch = Iterator[tuple[str, ...]]
+Rows = Iterator[tuple[str, ...]]
 SGM_BYTES = 1 << 26
 _SEGMENT = re.compile(r'<seg\s+id="?([^">]*)"?[^>]*>(.*?)</seg>', re.DOTALL | re.IGNORECASE)
 # TMX elements whose content is the code of some other format, not text.
 _TMX_CODES = {"bpt", "ept", "it", "ph", "ut"}
 
 
-def read_rows(entry: DatasetEntry, path: Path, workers: int) -> SequenceBatch:
+def read_rows(entry: DatasetEntry, path: Path, workers: int) -> Rows:
     """Return the rows of a dataset that is not used as it is. ``workers``: processes that read Wikipedia.
 
     Raises DataError where the file is damaged or not aligned.
@@ -36,7 +36,7 @@ def read_rows(entry: DatasetEntry, path: Path, workers: int) -> SequenceBatch:
     return {"tsv": _read_tsv, "moses": _read_moses, "sgm": _read_sgm, "tmx": _read_tmx}[entry.format](entry, path)
 
 
-def _read_tsv(entry: DatasetEntry, path: Path) -> SequenceBatch:
+def _read_tsv(entry: DatasetEntry, path: Path) -> Rows:
     """Read a sentence from each of the first columns; the others hold remarks."""
     width = len(entry.languages)
     with open_compressed(path) as stream:
@@ -45,7 +45,7 @@ def _read_tsv(entry: DatasetEntry, path: Path) -> SequenceBatch:
             yield tuple(columns) if len(columns) == width else ("",) * width
 
 
-def _read_moses(entry: DatasetEntry, path: Path) -> SequenceBatch:
+def _read_moses(entry: DatasetEntry, path: Path) -> Rows:
     """Read one file a language in an archive, aligned by line."""
     check_archive(path)
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def _read_moses(entry: DatasetEntry, path: Path) -> SequenceBatch:
             yield row
 
 
-def _read_sgm(entry: DatasetEntry, path: Path) -> SequenceBatch:
+def _read_sgm(entry: DatasetEntry, path: Path) -> Rows:
     """Read a test set of WMT: not quite XML, one ``<seg>`` a sentence, numbered within each document."""
     check_archive(path)
     sides = []
@@ -73,7 +73,7 @@ def _read_sgm(entry: DatasetEntry, path: Path) -> SequenceBatch:
     yield from (tuple(html.unescape(text) for _, text in row) for row in zip(*sides))
 
 
-def _read_tmx(entry: DatasetEntry, path: Path) -> SequenceBatch:
+def _read_tmx(entry: DatasetEntry, path: Path) -> Rows:
     """Read a translation memory: units ``<tu>`` of ``<tuv xml:lang="de"><seg>``."""
     with open_compressed(path) as stream:
         for unit in xml_elements(stream, path, "tu"):
@@ -94,7 +94,7 @@ def _tmx_text(element: Element) -> str:
     return "".join(parts)
 
 
-def _read_wiki(entry: DatasetEntry, path: Path, workers: int) -> SequenceBatch:
+def _read_wiki(entry: DatasetEntry, path: Path, workers: int) -> Rows:
     with open_compressed(path) as stream:
         for sentence in read_wiki(stream, path, entry.languages[0], workers):
             yield (sentence,)

@@ -19,7 +19,7 @@ from xlmtrain.download.archives import check_compressed
 from xlmtrain.download.catalogue import DatasetEntry
 from xlmtrain.download.client import Client
 from xlmtrain.download.fetch import fetch, published_checksum
-from xlmtrain.download.formats import SequenceBatch, read_rows
+from xlmtrain.download.formats import Rows, read_rows
 from xlmtrain.download.manifest import Manifest, exclusive_lock
 from xlmtrain.download.wiki import require_wiki
 from xlmtrain.errors import DataError
@@ -103,7 +103,7 @@ def _write_entry(entry: DatasetEntry, output: Path, workers: int) -> None:
     print(f"{entry.name}: {kept:,} {'pairs' if len(entry.languages) > 1 else 'sentences'}{notes}", flush=True)
 
 
-def _write_texts(entry: DatasetEntry, rows: SequenceBatch, output: Path) -> tuple[int, int]:
+def _write_texts(entry: DatasetEntry, rows: Rows, output: Path) -> tuple[int, int]:
     """Write one file a language, all or none of them; return the number of rows kept and dropped."""
     finals = [output / name for name in entry.texts()]
     partials = [path.with_name(f".{path.name}.partial") for path in finals]

@@ -18,7 +18,7 @@ from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequ
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.runtime.precision import autocast
+from xlmtrain.runtime.precision import autocast, eval_mode
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import CONTINUATION, MASK, PAD, SPECIALS, Vocab
 
@@ -89,21 +89,17 @@ def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
             yield place
 
 
-@torch.no_grad()
 def sample_predictions(
     model: LanguageModel, chosen: ValidationSet, vocab: Vocab, count: int, precision: Precision, device: torch.device
 ) -> str:
     """Return the first ``count`` sequences as Markdown, with ``[gold > predicted]``, or ``**[gold]**`` if equal."""
-    was_training = model.training
-    model.eval()
     lines: list[str] = []
     for batch in chosen.batches():
-        with autocast(precision, device):
+        with eval_mode(model), autocast(precision, device):
             predicted = model.logits(batch.to(device)).argmax(dim=1).cpu()
         lines += _marked_sequences(batch, predicted, vocab)[: count - len(lines)]
         if len(lines) >= count:
             break
-    model.train(was_training)
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 

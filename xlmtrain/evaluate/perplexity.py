@@ -10,16 +10,16 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import Precision
-from xlmtrain.data.batch import one_token
+from xlmtrain.data.batch import dummy_batch
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
-from xlmtrain.runtime.precision import autocast
+from xlmtrain.runtime.precision import autocast, eval_mode
 from xlmtrain.runtime.process import Interrupted
 
 
-def evaluate(
+def evaluate_perplexity(
     model: LanguageModel,
     sets: list[ValidationSet],
     precision: Precision,
@@ -34,24 +34,19 @@ def evaluate(
     """
     metrics: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
-    was_training = model.training
-    model.eval()
     for chosen in sets:
         counts = distributed.run_on_all(partial(_count, model, chosen, precision, distributed, stop))
         loss, hits, targets, stopped = distributed.all_reduce_sum([*counts, float(stop())])
         if stopped:
-            model.train(was_training)
             raise Interrupted
         values = {"ppl": math.exp(min(loss / max(targets, 1.0), 700.0)), "acc": 100.0 * hits / max(targets, 1.0)}
         split = chosen.name.partition("/")[0]
         for kind, value in values.items():
             metrics[f"{chosen.name}_{kind}"] = value
             groups.setdefault(f"{split}/{chosen.objective}_{kind}", []).append(value)
-    model.train(was_training)
     return metrics | {name: sum(values) / len(values) for name, values in groups.items()}
 
 
-@torch.no_grad()
 def _count(
     model: LanguageModel,
     chosen: ValidationSet,
@@ -64,8 +59,8 @@ def _count(
     targets = 0
     for mine in distributed.in_step(chosen.batches(distributed.rank, distributed.world_size), stop):
         failpoint("evaluate")
-        batch = (mine or one_token(targets=0)).to(distributed.device)
-        with autocast(precision, distributed.device):
+        batch = (mine or dummy_batch(targets=0)).to(distributed.device)
+        with eval_mode(model), autocast(precision, distributed.device):
             for logits, expected in model.logits_in_parts(batch):
                 loss += F.cross_entropy(logits, expected, reduction="sum")
                 hits += (logits.argmax(dim=1) == expected).sum()

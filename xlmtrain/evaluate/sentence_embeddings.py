@@ -17,6 +17,7 @@ from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.precision import eval_mode
 from xlmtrain.runtime.process import Interrupted
 from xlmtrain.text.vocab import EOS
 
@@ -33,7 +34,6 @@ def pooled(states: torch.Tensor, lengths: torch.Tensor | None, pooling: Pooling)
     return states.sum(dim=1) / lengths.to(states)[:, None]
 
 
-@torch.no_grad()
 def embed(
     model: LanguageModel,
     ids: Sequence[np.ndarray],
@@ -49,19 +49,17 @@ def embed(
     is computed for other processes only. The vectors of all other sentences are zero. By default all are computed.
     Computed in evaluation mode; the model's mode is restored.
     """
-    was_training = model.training
-    model.eval()
     weight = model.encoder.token_embeddings.weight
     vectors = np.zeros((len(poolings), len(layers), len(ids), weight.shape[1]), dtype=np.float32)
     for chosen in by_length([len(sentence) + 1 for sentence in ids]) if batches is None else batches:
         sequences = sentence_sequences([ids[i] for i in chosen] if chosen else [np.array([EOS])], language)
         nothing = np.zeros(sequences.tokens.shape, dtype=bool)
         batch = make_batch("mlm", sequences, sequences.tokens, nothing).to(weight.device)
-        states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
-        for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
-            for pooling, place in zip(poolings, vectors):
-                place[number, chosen or []] = pooled(x.float(), batch.lengths, pooling).cpu().numpy()
-    model.train(was_training)
+        with eval_mode(model):
+            states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
+            for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
+                for pooling, place in zip(poolings, vectors):
+                    place[number, chosen or []] = pooled(x.float(), batch.lengths, pooling).cpu().numpy()
     return vectors
 
 

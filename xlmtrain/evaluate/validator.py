@@ -13,7 +13,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.cloze import sample_predictions
-from xlmtrain.evaluate.perplexity import evaluate
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.retrieval import retrieve
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words
@@ -140,7 +140,7 @@ class Validator:
         self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
     ) -> dict[str, float]:
         """Return all metrics, the same on every rank; ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
-        metrics = evaluate(model, [*self.sets, *self._cloze], precision, distributed, stop)
+        metrics = evaluate_perplexity(model, [*self.sets, *self._cloze], precision, distributed, stop)
         metrics |= self._crosslingual(model, distributed, stop)
         return metrics | (self._zero_shot(model, distributed, stop) if self._zero_shot else {})
 

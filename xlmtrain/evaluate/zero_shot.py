@@ -24,7 +24,7 @@ from xlmtrain.text.pipeline import TextPipeline
 
 PENALTY = 0.01
 """L2 penalty of the probe, for vectors standardized in every dimension."""
-MOST_EXAMPLES = 5000
+MAX_EXAMPLES = 5000
 """Examples read of a file, at even distances: more cost time and change little."""
 MAX_TOKENS = 256
 """Longer texts are truncated."""
@@ -50,14 +50,14 @@ class ZeroShotProbe:
         for split, files in examples.items():
             for language, path in getattr(config, split).items():
                 found = read_examples(Path(path), language, f"zero_shot_probe.{split}.{language}", config.columns)
-                files[language] = found[:: -(-len(found) // MOST_EXAMPLES)]
+                files[language] = found[:: -(-len(found) // MAX_EXAMPLES)]
         self.labels = labels_of("zero_shot_probe", examples)
         self.train, self.test = (
             encode("zero_shot_probe", files, text, languages, max_positions, self.labels, MAX_TOKENS)
             for files in examples.values()
         )
-        self.new = [language for language in self.test if language not in self.train]
-        if not self.new:
+        self.zero_shot_languages = [language for language in self.test if language not in self.train]
+        if not self.zero_shot_languages:
             raise ConfigError(
                 "zero_shot_probe.test: has the languages of zero_shot_probe.train only; give a file of another one"
             )
@@ -65,7 +65,7 @@ class ZeroShotProbe:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics that the best checkpoint can be chosen by."""
-        return [*(f"valid/{language}_zero_shot_acc" for language in self.new), "valid/zero_shot_acc"]
+        return [*(f"valid/{language}_zero_shot_acc" for language in self.zero_shot_languages), "valid/zero_shot_acc"]
 
     def __call__(self, model: LanguageModel, distributed: Distributed, stop: Callable[[], bool]) -> dict[str, float]:
         """Return the accuracy in % on the test files, by the mean-pooled states of each layer.
@@ -94,13 +94,21 @@ class ZeroShotProbe:
             for lang, way in self.columns()
         }
         metrics = dict(zip(metrics, distributed.all_reduce_sum([*metrics.values()])))
-        centered = [[metrics[f"zero_shot/{lang}_layer{i}_centered"] for lang in self.new] for i in layers[1:]]
-        chosen = {f"valid/{lang}_zero_shot_acc": value for lang, value in zip(self.new, max(centered, key=sum))}
+        centered = [
+            [metrics[f"zero_shot/{lang}_layer{i}_centered"] for lang in self.zero_shot_languages] for i in layers[1:]
+        ]
+        chosen = {
+            f"valid/{lang}_zero_shot_acc": value
+            for lang, value in zip(self.zero_shot_languages, max(centered, key=sum))
+        }
         return metrics | chosen | {"valid/zero_shot_acc": sum(chosen.values()) / len(chosen)}
 
     def columns(self) -> list[tuple[str, str]]:
         """Return (test language, kind of accuracy) of all results for a layer."""
-        ways = {lang: ("source_centered", "centered") if lang in self.new else ("in_language",) for lang in self.test}
+        ways = {
+            lang: ("source_centered", "centered") if lang in self.zero_shot_languages else ("in_language",)
+            for lang in self.test
+        }
         return [(lang, way) for lang, some in ways.items() for way in some]
 
     def _accuracy(self, vectors: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:

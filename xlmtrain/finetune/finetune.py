@@ -90,7 +90,7 @@ def finetune(
                 distributed=distributed,
                 precision=precision,
                 stop=stop,
-                still_alive=run.watchdog.progress,
+                report_progress=run.watchdog.report_progress,
             )
             run.state = training.state
             result = training.run()

@@ -16,7 +16,7 @@ from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import evaluation_batches
 from xlmtrain.finetune.classifier import Classifier
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.precision import autocast
+from xlmtrain.runtime.precision import autocast, eval_mode
 
 
 @dataclass(frozen=True)
@@ -51,38 +51,35 @@ def scores_of(confusion: np.ndarray) -> Scores:
     )
 
 
-@torch.no_grad()
-def evaluate(
+def evaluate_classifier(
     model: Classifier,
     files: Mapping[str, Encoded],
     num_labels: int,
     precision: Precision,
     distributed: Distributed,
-    still_alive: Callable[[], None],
+    report_progress: Callable[[], None],
 ) -> dict[str, Scores]:
     """Return language -> scores. Collective: the batches are split across the processes.
 
-    ``still_alive``: called before every batch.
+    ``report_progress``: called before every batch.
     """
-    was_training, device = model.training, distributed.device
+    device = distributed.device
 
     def count(file: Encoded) -> torch.Tensor:
         # The flat confusion matrix (C * C,) of this process's batches.
         counts = torch.zeros(num_labels**2, dtype=torch.float64)
         for batch in evaluation_batches(file, distributed.rank, distributed.world_size):
-            still_alive()
-            with autocast(precision, device):
+            report_progress()
+            with eval_mode(model), autocast(precision, device):
                 pred = model.logits(batch.to(device)).argmax(dim=1).cpu()
             counts += torch.bincount(batch.targets * num_labels + pred, minlength=num_labels**2)
         return counts
 
-    model.eval()
     result = {}
     for language, file in files.items():
         counts = distributed.run_on_all(partial(count, file))
         total = np.array(distributed.all_reduce_sum(counts.tolist()))
         result[language] = scores_of(total.reshape(num_labels, num_labels))
-    model.train(was_training)
     return result
 
 
@@ -91,14 +88,14 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def result_table(results: Mapping[str, Sequence[Scores]], learned: Sequence[str]) -> list[str]:
+def result_table(results: Mapping[str, Sequence[Scores]], train_languages: Sequence[str]) -> list[str]:
     """Return a header and a line for each language of ``results``, a score for each seed: mean ± deviation.
 
-    ``learned``: the languages of the training data; the results of the others are zero-shot.
+    ``train_languages``: the languages of the training data; the results of the others are zero-shot.
     """
     lines = [f"{'language':20}{'examples':>10}{'accuracy %':>16}{'macro F1 %':>16}{'most frequent %':>18}"]
     for language, scores in results.items():
-        name = language if language in learned else f"{language} (zero-shot)"
+        name = language if language in train_languages else f"{language} (zero-shot)"
         line = f"{name:20}{sum(map(sum, scores[0].confusion)):10,}"
         for score in SelectionMetric:
             mean, deviation = mean_and_deviation([one.of(score) for one in scores])

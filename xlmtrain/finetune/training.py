@@ -21,7 +21,7 @@ from xlmtrain.errors import NumericalError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import training_batch
 from xlmtrain.finetune.classifier import Classifier
-from xlmtrain.finetune.scores import Scores, evaluate, mean_and_deviation
+from xlmtrain.finetune.scores import Scores, evaluate_classifier, mean_and_deviation
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.optim.optimizer import make_optimizer
@@ -45,7 +45,7 @@ class SeedTraining:
     """Trains a classifier with one seed and tests it.
 
     ``directory``: of this seed. ``splits``: ``train``, ``valid`` and ``test``, each language -> examples.
-    ``precision``: not ``auto``. ``still_alive``: called after every step and batch, and while the disk is slow.
+    ``precision``: not ``auto``. ``report_progress``: called after every step and batch, and while the disk is slow.
     """
 
     config: FinetuneConfig
@@ -57,7 +57,7 @@ class SeedTraining:
     distributed: Distributed
     precision: Precision
     stop: StopRequest
-    still_alive: Callable[[], None]
+    report_progress: Callable[[], None]
 
     def __post_init__(self) -> None:
         config, train, device = self.config, self.config.train, self.distributed.device
@@ -76,11 +76,11 @@ class SeedTraining:
             config.optim, self.steps, parallel, optimizer, scaler, self.precision, self.distributed
         )
         self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
-        saved = resume(self.store, self.optimizer_step, self.still_alive)
+        saved = resume(self.store, self.optimizer_step, self.report_progress)
         # Without validation text there is never a better value, and the last weights count as the best.
         self.state = SelectionState(**saved or {"best": -1.0})
         metric = f"valid/{config.evaluate.metric.value}"
-        self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.still_alive)
+        self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.report_progress)
         self.saver = RunSaver(self.optimizer_step, self.state, metric, self.checkpointer)
         self.writer: MetricsWriter | None = None
 
@@ -88,7 +88,7 @@ class SeedTraining:
         """Train and test. Returns the result as plain JSON values, or None if a signal came before the end."""
         if self.distributed.is_main:
             for warning in warmup_too_long(self.config.optim.warmup_steps, self.steps):
-                log.warning("WARNING: %s", warning)
+                log.warning("%s", warning)
             self.writer = MetricsWriter(self.directory, self.state.step, self.state.step)
         try:
             self._train()
@@ -126,7 +126,7 @@ class SeedTraining:
                 self.saver.save()
                 self.checkpointer.finalize()  # a lost checkpoint of the best weights could not be tested
             collect_garbage(state.step)
-            self.still_alive()
+            self.report_progress()
 
     def _step(self) -> StepOutput:
         """Train on the next batch. Raises NumericalError if the gradient is not finite."""
@@ -182,7 +182,9 @@ class SeedTraining:
 
     def _scores(self, split: str) -> dict[str, Scores]:
         files = self.splits[split]
-        return evaluate(self.model, files, self.num_labels, self.precision, self.distributed, self.still_alive)
+        return evaluate_classifier(
+            self.model, files, self.num_labels, self.precision, self.distributed, self.report_progress
+        )
 
     def _result(self) -> dict[str, Any]:
         """Return the scores of the best weights."""

@@ -5,12 +5,8 @@ Letters: B sentences, R prefixes, V vocabulary, W tokens of the longest translat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from xlmtrain.text.vocab import EOS, SPECIALS
@@ -54,15 +50,3 @@ def up_to_eos(tokens: torch.Tensor) -> list[np.ndarray]:
     """Return each row of ``tokens`` (B, W) up to its first ``</s>``, and with it."""
     ends = (tokens == EOS).int().argmax(dim=1).tolist()
     return [row[: end + 1] for row, end in zip(tokens.cpu().numpy(), ends)]
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout and gradients for a while; the model's mode is restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

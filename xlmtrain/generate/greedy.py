@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import EncoderInput
-from xlmtrain.generate.decoding import eval_mode, suppress_special_tokens, top_tokens, up_to_eos
+from xlmtrain.generate.decoding import suppress_special_tokens, top_tokens, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.precision import eval_mode
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS
 

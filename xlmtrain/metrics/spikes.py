@@ -7,7 +7,7 @@ from statistics import fmean
 
 WINDOW = 128
 """Largest number of losses that a new one is compared with."""
-ENOUGH = 32
+MIN_LOSSES = 32
 """Smallest number of losses to compare with; fewer give no reliable deviation."""
 SIGMAS = 6.0
 """Standard deviations above the mean at which a loss is a spike."""
@@ -20,8 +20,8 @@ class SpikeDetector:
         self._window = window
 
     def limit(self) -> float | None:
-        """Return the loss above which the next one is a spike; None before ENOUGH steps."""
-        if len(self._window) < ENOUGH:
+        """Return the loss above which the next one is a spike; None before MIN_LOSSES steps."""
+        if len(self._window) < MIN_LOSSES:
             return None
         mean, sigma = self._mean_and_sigma()
         return mean + SIGMAS * sigma

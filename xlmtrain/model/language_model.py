@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xlmtrain.data.batch import Batch
 
 
-MOST_LOGITS = 1 << 28
+MAX_LOGITS = 1 << 28
 """Logits in one piece in evaluation: 1 GiB."""
 
 
@@ -51,12 +51,12 @@ class LanguageModel(nn.Module):
         return self._head_of(batch)(*self._at_targets(batch)).float()
 
     def logits_in_parts(self, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield logits (n, V) in fp32 and their targets (n,), at most ``MOST_LOGITS`` numbers at a time.
+        """Yield logits (n, V) in fp32 and their targets (n,), at most ``MAX_LOGITS`` numbers at a time.
 
         For evaluation: CLM on 32,768 tokens with a vocabulary of 60,000 would make 8 GB of logits in one piece.
         """
         hidden, matrix = self._at_targets(batch)
-        rows = max(1, MOST_LOGITS // self.vocab_size)
+        rows = max(1, MAX_LOGITS // self.vocab_size)
         for part, targets in zip(hidden.split(rows), batch.targets.split(rows)):
             yield self._head_of(batch)(part, matrix).float(), targets
 

@@ -142,20 +142,20 @@ class Distributed:
                 return
             yield item
 
-    def wait_for(self, job: Future[Any] | None, still_alive: Callable[[], None] = lambda: None) -> None:
+    def wait_for(self, job: Future[Any] | None, report_progress: Callable[[], None] = lambda: None) -> None:
         """Wait until the jobs of all processes are done; None: this process has none.
 
         The processes exchange every second that they still wait, so no time limit of a collective is reached.
-        ``still_alive`` is called as often.
+        ``report_progress`` is called as often.
         """
         while self.any(job is not None and bool(wait([job], 1.0).not_done)):
-            still_alive()
+            report_progress()
 
-    def run_long_on_all(self, function: Callable[[], T], still_alive: Callable[[], None] = lambda: None) -> T:
+    def run_long_on_all(self, function: Callable[[], T], report_progress: Callable[[], None] = lambda: None) -> T:
         """Do as :meth:`run_on_all` for a function, run in a thread, that may take longer than a collective's limit."""
         with ThreadPoolExecutor(max_workers=1) as thread:
             job = thread.submit(function)
-            self.wait_for(job, still_alive)
+            self.wait_for(job, report_progress)
         return self.run_on_all(job.result)
 
     def close(self) -> None:

@@ -24,8 +24,17 @@ def log_to_file(path: Path) -> None:
 
 
 def _add(handler: logging.Handler, prefix: str = "") -> None:
-    handler.setFormatter(logging.Formatter(f"{prefix}%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_Formatter(f"{prefix}%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logging.getLogger("xlmtrain").addHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    """Write the level of warnings and errors before their message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"{record.levelname}: {record.message}"
+        return super().formatMessage(record)
 
 
 class _File(logging.FileHandler):

@@ -1,10 +1,13 @@
-"""Mixed precision: the number format of matrix products, and loss scaling for fp16."""
+"""Precision and mode of computing: the number format of matrix products, loss scaling for fp16, evaluation mode."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.errors import ConfigError
@@ -22,10 +25,11 @@ def has_bf16(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def choose_precision(wanted: Precision, device: torch.device) -> Precision:
+def choose_precision(wanted: Precision, device: torch.device, setting: str = "train.precision") -> Precision:
     """Return ``wanted``, with ``auto`` resolved: bf16 where the hardware has it; else fp16 on GPUs, fp32 on CPUs.
 
-    Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than fp32: that is a warning.
+    ``setting``: its key path. Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than
+    fp32: that is a warning.
     """
     native, cpu = has_bf16(device), device.type == "cpu"
     if wanted is Precision.auto:
@@ -33,10 +37,9 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
     if wanted is Precision.bf16 and not native:
         if not cpu:
             name = torch.cuda.get_device_name(device)
-            raise ConfigError(f"train.precision=bf16: {name} has no bf16; take fp16 or auto")
+            raise ConfigError(f"{setting}=bf16: {name} has no bf16; take fp16 or auto")
         log.warning(
-            "WARNING: train.precision=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; "
-            "take fp32 or auto"
+            "%s=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; take fp32 or auto", setting
         )
     return wanted
 
@@ -45,6 +48,18 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Return a context in which matrix products run in ``precision``; weights, norms and losses stay fp32."""
     dtype = HALF.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradients within the context; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def make_scaler(config: TrainConfig, precision: Precision, device: torch.device) -> torch.amp.GradScaler:

@@ -41,7 +41,8 @@ class _Output(io.FileIO):
 
 
 def tolerate_any_reader() -> None:
-    """Let no output end the program: one that its encoding lacks is escaped, one that nobody reads is dropped."""
+    """Keep output from ending the program: characters that the encoding lacks are escaped, output to a closed pipe is
+    dropped."""
     sys.stdout = _tolerant(sys.stdout, sys.__stdout__)
     sys.stderr = _tolerant(sys.stderr, sys.__stderr__)
 

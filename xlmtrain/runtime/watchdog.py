@@ -34,11 +34,11 @@ class Watchdog:
         self._timeout, self._beat, self._hung = timeout, beat, hung
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self.progress()
+        self.report_progress()
 
     def start(self) -> None:
         """Start the thread."""
-        self.progress()
+        self.report_progress()
         self._thread.start()
 
     def stop(self) -> None:
@@ -47,8 +47,8 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
 
-    def progress(self) -> None:
-        """Report progress."""
+    def report_progress(self) -> None:
+        """Tell the watchdog that the process is not hanging."""
         self._mark = time.monotonic()
 
     def _run(self) -> None:
@@ -56,7 +56,7 @@ class Watchdog:
         while not self._over.wait(_POLL_SECONDS):
             now = time.monotonic()
             if now - looked > 10 * _POLL_SECONDS:  # the process was suspended (Ctrl-Z) and has just continued
-                self.progress()
+                self.report_progress()
             looked = now
             if now - self._mark > self._timeout:
                 self._end()

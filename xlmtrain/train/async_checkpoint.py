@@ -28,9 +28,9 @@ from xlmtrain.train.parallel import full_tensor
 
 log = logging.getLogger(__name__)
 
-PAUSES = (1.0, 3.0)
+RETRY_DELAYS = (1.0, 3.0)
 """Seconds before the second and the third attempt of a save."""
-FAILURES = 3
+MAX_CONSECUTIVE_FAILURES = 3
 """Consecutive failed saves that end the run."""
 # Matched in the error's text, as safetensors gives no error number.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
@@ -48,15 +48,15 @@ class AsyncCheckpointer:
     """Saves, updates ``best.json`` and prunes, in that order, in a thread of the main process.
 
     A save is attempted three times; on a full disk all checkpoints that need not be kept are deleted first. If it still
-    fails, a warning is logged and the run continues. After FAILURES such saves in a row :meth:`wait` raises
-    CheckpointError. All methods but ``close`` and the flags are collective. ``still_alive``: called every second while
-    the processes wait for the disk.
+    fails, a warning is logged and the run continues. After MAX_CONSECUTIVE_FAILURES such saves in a row :meth:`wait`
+    raises CheckpointError. All methods but ``close`` and the flags are collective. ``report_progress``: called every
+    second while the processes wait for the disk.
     """
 
     def __init__(
-        self, store: CheckpointManager, distributed: Distributed, still_alive: Callable[[], None] = lambda: None
+        self, store: CheckpointManager, distributed: Distributed, report_progress: Callable[[], None] = lambda: None
     ) -> None:
-        self._store, self._distributed, self._still_alive = store, distributed, still_alive
+        self._store, self._distributed, self._report_progress = store, distributed, report_progress
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._job: Future[None] | None = None
         self._copies: dict[str, Tensors] = {}
@@ -69,7 +69,7 @@ class AsyncCheckpointer:
 
     def wait(self) -> None:
         """Wait until the disk has what is being written. Raises the error that ended the thread, on all ranks."""
-        self._distributed.wait_for(self._job, self._still_alive)
+        self._distributed.wait_for(self._job, self._report_progress)
         failed, job, self._job = self._distributed.any(self.has_failed()), self._job, None
         if job is not None:
             job.result()
@@ -132,12 +132,14 @@ class AsyncCheckpointer:
         except CheckpointError as error:
             self._failures += 1
             self._last_failure = error
-            if self._failures >= FAILURES:
+            if self._failures >= MAX_CONSECUTIVE_FAILURES:
                 raise CheckpointError(
                     f"{error}\n{self._failures} saves in a row failed, so the run ends; its last checkpoint is whole. "
                     "Free disk space or fix the storage, then give the same command again"
                 ) from error
-            log.warning("checkpoint not saved, training goes on (%d of %d): %s", self._failures, FAILURES, error)
+            log.warning(
+                "checkpoint not saved, training goes on (%d of %d): %s", self._failures, MAX_CONSECUTIVE_FAILURES, error
+            )
             return
         self._failures, self._last_failure = 0, None
         self._update_best(best)
@@ -147,7 +149,7 @@ class AsyncCheckpointer:
             log.warning("old checkpoints not deleted (%s); the next save tries again", error)
 
     def _try_to_save(self, step: int, write: Callable[[], Path]) -> None:
-        for pause in PAUSES:
+        for pause in RETRY_DELAYS:
             try:
                 write()
                 return

@@ -98,7 +98,7 @@ class TrainingLoop:
             if due:
                 self._warn()
             collect_garbage(state.step)
-            self.watchdog.progress()
+            self.watchdog.report_progress()
             self.metrics.timer.resume()
         return None
 
@@ -120,13 +120,13 @@ class TrainingLoop:
         If a process has no data, all of them save the steps so far and raise DataError.
         """
         flags = [self.stop.signal is not None, self.checkpointer.has_failed(), data.error is not None]
-        *targets, tokens, positions, stopping, unsafe, lost = self.distributed.all_reduce_sum(
+        *targets, tokens, positions, stopping, save_failed, data_lost = self.distributed.all_reduce_sum(
             [*data.targets, data.tokens, data.padded_tokens, *map(float, flags)]
         )
-        if lost:
+        if data_lost:
             self._save_and_wait()
             raise data_error(data.error)
-        if unsafe:
+        if save_failed:
             self.checkpointer.wait()
         output = self.train_step(data, targets)
         self.state.step = data.step + 1
@@ -156,7 +156,7 @@ class TrainingLoop:
         return self._out_of_patience() or self._stopped()
 
     def _between_batches(self) -> bool:
-        self.watchdog.progress()
+        self.watchdog.report_progress()
         return self.stop.signal is not None
 
     def _save(self) -> None:
@@ -183,7 +183,7 @@ class TrainingLoop:
         if lines and self.writer is not None:
             self.writer.console.clear()
         for line in lines:
-            log.warning("WARNING: %s", line)
+            log.warning("%s", line)
 
     def _stopped(self) -> Outcome | None:
         """Return an Outcome if any rank received a stop signal (all-reduced), else None."""

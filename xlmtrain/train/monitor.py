@@ -27,7 +27,7 @@ from xlmtrain.train.step import StepOutput, TrainStep
 
 log = logging.getLogger(__name__)
 
-MOST_SKIPS = 10
+MAX_CONSECUTIVE_SKIPS = 10
 """Consecutive steps with a non-finite gradient that ``train.on_non_finite=skip`` tolerates."""
 
 
@@ -112,10 +112,10 @@ class StepMonitor:
             return  # dynamic loss scaling expects it: the scale is lowered
         found = f"the gradient is not finite in {where(data)}: {self._locate(data, local)}"
         if train.on_non_finite is OnNonFinite.skip:
-            if self._consecutive_skips <= MOST_SKIPS:
+            if self._consecutive_skips <= MAX_CONSECUTIVE_SKIPS:
                 self._warn(f"{found}; the step is skipped")
                 return
-            found += f", as in the {MOST_SKIPS} steps before it"
+            found += f", as in the {MAX_CONSECUTIVE_SKIPS} steps before it"
         raise NumericalError(
             f"{found}. That step was skipped, and the same command resumes from the last checkpoint. The usual "
             "fix is a lower optim.lr, a longer optim.warmup_steps or a smaller optim.clip_grad_norm"

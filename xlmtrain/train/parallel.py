@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from xlmtrain.config.schema import Precision, ReduceDtype, Sharding, TrainConfig
-from xlmtrain.data.batch import Batch, one_token
+from xlmtrain.data.batch import Batch, dummy_batch
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
@@ -76,8 +76,8 @@ class DdpModel(ParallelModel):
         # DDP rearranges its buckets when its second batch begins, and sums over more than two processes depend on the
         # arrangement: without two batches now, a resumed run's first step would differ in the last bits.
         for _ in range(2):
-            with self.micro_batch(one_token(), last=True):
-                ddp(one_token().to(device)).backward()
+            with self.micro_batch(dummy_batch(), last=True):
+                ddp(dummy_batch().to(device)).backward()
         ddp.zero_grad(set_to_none=True)
 
     def micro_batch(self, batch: Batch, last: bool) -> AbstractContextManager[None]:
@@ -110,13 +110,13 @@ class FsdpModel(ParallelModel):
     def pad(self, batches: list[Batch]) -> list[Batch]:
         """Append batches without targets up to the largest number of a process; their gradient is zero. Collective."""
         most = max(map(int, self._distributed.all_gather_text(str(len(batches)))))
-        return batches + [one_token(targets=0)] * (most - len(batches))
+        return batches + [dummy_batch(targets=0)] * (most - len(batches))
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Keep the embeddings and the output layer gathered; a block is gathered when it is called."""
         with torch.no_grad():  # a forward pass leaves them gathered, and FSDP2 must begin with one of the whole model
-            self.model(one_token(targets=0).to(self._distributed.device))
+            self.model(dummy_batch(targets=0).to(self._distributed.device))
         try:
             yield
         finally:

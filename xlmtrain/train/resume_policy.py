@@ -22,17 +22,18 @@ class ResumePolicy:
     """The settings with which a run may be resumed although they differ from those it began with.
 
     ``may_change``, ``must_stay``: prefixes of key paths; a key needs one of the former and none of the latter.
-    ``used_by_others``: of settings without effect unless another one is used.
+    ``inactive_unless_used``: prefixes of settings that have no effect unless another setting is on. Missing in the
+    record of an old run, they are no change.
     """
 
     may_change: tuple[str, ...]
     must_stay: tuple[str, ...] = ()
-    used_by_others: tuple[str, ...] = ()
+    inactive_unless_used: tuple[str, ...] = ()
 
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return a line for each setting, by key path, that differs, and those of the lines that are not allowed."""
         # A setting that a later version added, and that is not used, is no change.
-        added = {key for key in new.keys() - old.keys() if not new[key] or key.startswith(self.used_by_others)}
+        added = {key for key in new.keys() - old.keys() if not new[key] or key.startswith(self.inactive_unless_used)}
         keys = sorted((old.keys() | new.keys()) - added)
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)}
         # The best value so far cannot depend on an evaluation that an earlier version did not have.
@@ -53,7 +54,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.max_pairs",
         "evaluate.zero_shot_probe.",
     ),
-    used_by_others=("noise.",),  # by data.dae
+    inactive_unless_used=("noise.",),  # by data.dae
 )
 
 

@@ -125,7 +125,7 @@ class RunDirectory:
         write_json(self.path / "config.json", settings)  # first: it identifies the directory
         log_to_file(self.path / "log.txt")
         for change in changes:
-            log.info("another setting than before, %s", change)
+            log.info("setting changed since the last start: %s", change)
         for name in ("dataset.json", "codes", "vocab"):
             if self._dataset is not None and (self._dataset.path / name).exists():  # imported data may lack codes
                 copy = self.path / f".{name}.tmp"
@@ -208,7 +208,7 @@ class RunDirectory:
                 refused.append(f"the data: fingerprint {fingerprint[:12]} -> {current[:12]}")
         if refused:
             raise ConfigError(
-                f"run={self.path}: a run is in this directory that began otherwise:\n  "
+                f"run={self.path}: this directory holds a run with other settings:\n  "
                 + "\n  ".join(refused)
                 + "\ngive the old values to resume it, another run=... for a new run, or train.overwrite=true to "
                 "replace it"

@@ -69,18 +69,18 @@ class RunSaver:
 
 
 def resume(
-    store: CheckpointManager, step: OptimizerStep, still_alive: Callable[[], None] = lambda: None
+    store: CheckpointManager, step: OptimizerStep, report_progress: Callable[[], None] = lambda: None
 ) -> dict[str, Any] | None:
     """Load weights, optimizer state and loss scale. Returns the saved progress, or None without a checkpoint.
 
-    Every process reads for itself, from shared storage; one of each host verifies. ``still_alive``: called every second
-    meanwhile. Raises CheckpointError if the checkpoint does not fit the model, ConfigError if the hosts did not find
-    the same one.
+    Every process reads for itself, from shared storage; one of each host verifies. ``report_progress``: called every
+    second meanwhile. Raises CheckpointError if the checkpoint does not fit the model, ConfigError if the hosts did not
+    find the same one.
     """
     failpoint("resume")
     distributed = step.distributed
     verifies = distributed.is_first_on_host
-    found = distributed.run_long_on_all(lambda: store.newest_intact() if verifies else None, still_alive)
+    found = distributed.run_long_on_all(lambda: store.newest_intact() if verifies else None, report_progress)
     newest: int | None = json.loads(distributed.all_gather_text(json.dumps(found))[0])
     mine = {"newest step": found if verifies else newest}
     distributed.assert_same(mine, "checkpoints (the run directory must be on shared storage)")
