@@ -56,7 +56,7 @@ def test_list(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert header == ["step", "bytes", "valid/mlm_ppl"]
     assert [line[0] for line in lines] == ["5", "10", "15", "20"]
-    assert [line[2] for line in lines] == ["sound", "damaged", "sound", "sound"]
+    assert [line[2] for line in lines] == ["intact", "damaged", "intact", "intact"]
     assert [int(line[0]) for line in lines if "best" in line] == [best]
     values = [float(line[-1]) for line in lines]
     assert min(values) == values[[5, 10, 15, 20].index(best or 0)]
@@ -66,7 +66,7 @@ def test_list(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_verify(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["verify", f"run={run}"])
-    assert capsys.readouterr().out.count(": sound\n") == 4
+    assert capsys.readouterr().out.count(": intact\n") == 4
     path = damage(run, 15)
     with pytest.raises(CheckpointError) as caught:
         main(["verify", f"run={run}"])

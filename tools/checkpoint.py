@@ -79,14 +79,14 @@ def _list(options: CheckpointOptions, run: Path, store: CheckpointManager) -> No
     for step in store.steps():
         path, best = store.path(step), "best" if store.best_step() == step else ""
         size = sum(file.stat().st_size for file in path.iterdir())
-        print(f"{step:10}{size:18,}  {'damaged' if _damage(path) else 'sound':8} {best:4}  {values.get(step, '-')}")
+        print(f"{step:10}{size:18,}  {'damaged' if _damage(path) else 'intact':8} {best:4}  {values.get(step, '-')}")
 
 
 def _verify(options: CheckpointOptions, run: Path, store: CheckpointManager) -> None:
     damages = []
     for step in store.steps():
         damage = _damage(store.path(step))
-        print(f"{store.path(step)}: {'damaged' if damage else 'sound'}")
+        print(f"{store.path(step)}: {'damaged' if damage else 'intact'}")
         damages += [damage] if damage else []
     if damages:
         raise CheckpointError(f"{len(damages)} of {len(store.steps())} damaged:\n  " + "\n  ".join(damages))

@@ -64,7 +64,7 @@ class EvaluateOptions(CheckedSettings):
     """The settings of this tool; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
 
     model: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original program."""
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
 
     data: str | None = None
     """Directory made by tools/prepare.py or tools/import_data.py, with the model's vocabulary."""

@@ -7,7 +7,7 @@
     python tools/export.py model=runs/quickstart format=vectors output=exports/quickstart.vec
     python tools/export.py model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
 
-``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program.
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 """
 
 import os

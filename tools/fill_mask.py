@@ -25,7 +25,7 @@ class FillMaskOptions(CheckedSettings):
     """The settings of this tool; every other argument is a sentence."""
 
     model: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original program."""
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
 
     lang: str = "???"
     """Language of the sentences."""

@@ -19,7 +19,7 @@ class ImportDataOptions:
     """The settings of this tool."""
 
     data: str = "???"
-    """Directory with the original program's files, like ``train.de.pth`` and ``valid.de-en.de.pth``."""
+    """Directory with the original XLM's files, like ``train.de.pth`` and ``valid.de-en.de.pth``."""
 
     output: str = "???"
     """Directory to write. It appears only when it is complete."""

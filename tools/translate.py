@@ -38,7 +38,7 @@ class TranslateOptions(TranslationConfig):
     """The settings of this tool."""
 
     model: str = "???"
-    """A run directory, one of its checkpoints, or a .pth file of the original program, with a decoder."""
+    """A run directory, one of its checkpoints, or a .pth file of the original XLM, with a decoder."""
 
     source: str = "???"
     """Language of the input."""

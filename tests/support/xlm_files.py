@@ -1,4 +1,4 @@
-"""Files of binarized data as the original program writes them."""
+"""Files of binarized data as the original XLM writes them."""
 
 from __future__ import annotations
 

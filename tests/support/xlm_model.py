@@ -1,4 +1,4 @@
-"""Checkpoints as the original program saves them, and what their weights compute, straight from its names."""
+"""Checkpoints as the original XLM saves them, and what their weights compute, straight from its names."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class FinetuneInit:
     """Model to start from."""
 
     pretrained: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original program."""
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM."""
 
     codes: str | None = None
     """For a ``.pth`` file: the BPE codes of its data, in fastBPE's format."""

@@ -1,4 +1,4 @@
-"""The original program's checkpoints: read, used, written again."""
+"""The original XLM's checkpoints: read, used, written again."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_other_positions_than_512_are_told(
 ) -> None:
     model = read_model(save(content, tmp_path / "model.pth"))
     write_xlm_checkpoint(model, tmp_path / "short.pth")
-    assert "has 32 positions; the original program reads models of 512 only" in caplog.text
+    assert "has 32 positions; the original XLM reads models of 512 only" in caplog.text
     caplog.clear()
     content["model"]["position_embeddings.weight"] = torch.zeros(512, 64)
     write_xlm_checkpoint(read_model(save(content, tmp_path / "model.pth")), tmp_path / "whole.pth")

@@ -1,4 +1,4 @@
-"""Files that look like the original program's checkpoints and are not, or not of a model that this program has."""
+"""Files that look like the original XLM's checkpoints and are not, or not of a model that this program has."""
 
 from __future__ import annotations
 

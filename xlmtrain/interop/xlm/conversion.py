@@ -134,7 +134,7 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     config, languages = bundle.config, dict(enumerate(bundle.languages))
     decoder = decoder_part(bundle.weights)
     if config.max_positions != MAX_POSITIONS:
-        message = "the model has %d positions; the original program reads models of %d only"
+        message = "the model has %d positions; the original XLM reads models of %d only"
         log.warning(message, config.max_positions, MAX_POSITIONS)
     params = {
         "encoder_only": not decoder,

@@ -130,7 +130,7 @@ def _read(path: Path) -> tuple[Vocab, np.ndarray, np.ndarray]:
             raise ValueError("the ids in its dictionary do not agree with its words")
         positions, ids = content["positions"], content["sentences"]
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not binarized data of the original program ({error} is missing)") from None
+        raise DataError(f"{path}: not binarized data of the original XLM ({error} is missing)") from None
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
     if not isinstance(positions, np.ndarray) or positions.dtype != np.int64 or positions.shape[1:] != (2,):

@@ -134,7 +134,7 @@ def _pickle_in_archive(path: Path, mapped: mmap.mmap) -> slice:
             raise ValueError(f"damaged: {damaged[:80]!r} in it does not have its checksum")
     pickles = [member for member in members if member.filename.endswith(".pkl")]
     if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
-        raise ValueError(f"an archive with {len(pickles)} pickles; data of the original program has one, data.pkl")
+        raise ValueError(f"an archive with {len(pickles)} pickles; data of the original XLM has one, data.pkl")
     # Local header: 26 bytes, length of the name, length of the extra field, name, extra field; then the content.
     offset = pickles[0].header_offset
     start = offset + 30 + sum(struct.unpack_from("<HH", mapped, offset + 26))
@@ -165,5 +165,5 @@ def _reason(error: Exception) -> str:
         message = f"refused, and nothing in it executed: {found[1]}"
     elif type(error) not in (ValueError, UnsafePickleError):
         first = message.strip().partition("\n")[0][:150]
-        message = f"damaged, or not of the original program ({type(error).__name__}: {first})"
+        message = f"damaged, or not of the original XLM ({type(error).__name__}: {first})"
     return re.sub(r"[^ -~]", "?", message)[:300]

@@ -90,7 +90,7 @@ def opcodes(reader: ByteReader) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"more than {MAX_STEPS:,} steps")
             yield opcode.name, argument
     except (ValueError, AttributeError) as error:  # genops decodes long text of Python 2, which a memoryview cannot
-        raise ValueError(f"damaged, or no pickle of the original program: {error}") from None
+        raise ValueError(f"damaged, or no pickle of the original XLM: {error}") from None
 
 
 def read_pickle(reader: ByteReader) -> Any:
