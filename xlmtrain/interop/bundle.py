@@ -68,10 +68,15 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
     return found
 
 
+def trained_objectives(settings: Mapping[str, Any]) -> list[str]:
+    """Return the objectives in the settings of a training run; none if the settings are not known."""
+    data = settings.get("data", {})
+    return [objective for objective in OBJECTIVES if any(data.get(objective, {}).values())]
+
+
 def trained_causally(settings: Mapping[str, Any]) -> bool:
     """Return True if CLM is the only objective in the settings of a training run."""
-    data = settings.get("data", {})
-    return {objective for objective in OBJECTIVES if any(data.get(objective, {}).values())} == {"clm"}
+    return trained_objectives(settings) == ["clm"]
 
 
 class _WithoutInitialization(TorchFunctionMode):
