@@ -88,10 +88,8 @@ def main(argv: list[str]) -> None:
         print(f"{task}: {ours} {count / median(seconds[ours][1:]):.1f} sentences per CPU-second")
         for name in others:
             ratios = [theirs / mine for mine, theirs in zip(seconds[ours][1:], seconds[name][1:])]
-            speed = count / median(seconds[name][1:])
-            print(
-                f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times it"
-            )
+            speed, spread = count / median(seconds[name][1:]), f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it")
 
 
 def mixed_lengths(lines: list[str], count: int) -> list[str]:
