@@ -31,6 +31,7 @@ from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
+from xlmtrain.prepare.tokenize_stage import CACHED_WORDS
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab
@@ -96,7 +97,7 @@ def our_data_set(sample: Sample) -> None:
 def our_tokens(sample: Sample) -> None:
     """Normalize and tokenize."""
     for language in sample.languages:
-        tokenizer = Tokenizer(language, TextConfig())
+        tokenizer = Tokenizer(language, TextConfig(), CACHED_WORDS)
         for text in sample.chunks("raw", language):
             tokenizer.numbers(text)
 
@@ -161,7 +162,7 @@ def learn(sample: Sample, merges: int) -> None:
     """Learn codes and vocabulary from the sample, and write its tokens: as text, and as numbers of distinct words."""
     sample.prepare("prepared", BpeConfig(merges=merges))
     for language in sample.languages:
-        tokenizer, numbers = Tokenizer(language, TextConfig()), []
+        tokenizer, numbers = Tokenizer(language, TextConfig(), CACHED_WORDS), []
         with sample.path("tokens", language).open("w", encoding="utf-8") as file:
             for text in sample.chunks("raw", language):
                 numbers.append(tokenizer.numbers(text))

@@ -22,6 +22,7 @@ from tests.support import programs
 from tests.support.pages import check_page
 from tests.support.tiny import WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
+from tests.support.translation import bundle_of, small_model
 from tools import evaluate as evaluate_tool
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.dataset import Dataset
@@ -276,6 +277,25 @@ def test_a_causal_model_is_used_and_judged_by_what_it_learned(
     assert views.attention is None
     assert len(views.retrieval) == 4
     check_page(report_page([(record, views)]))
+
+
+def test_loading_initializes_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, normal_ imports TorchDynamo, which takes longer than all the rest."""
+    bundle = bundle_of(small_model())
+    monkeypatch.setattr(torch.Tensor, "normal_", None)
+    assert PretrainedModel(bundle).embed(["a"], "de").shape == (1, 64)
+
+
+def test_a_model_without_masked_words_fills_no_masks() -> None:
+    bundle = bundle_of(small_model())
+    bundle.provenance.settings = {"data": {"mlm": {}, "mt": {"de-en": 1.0}, "dae": {"de": 1.0}}}
+    translator = PretrainedModel(bundle)
+    for ask in (lambda: translator.fill_mask("a <mask>", "de"), lambda: translator.score(["a"], "de")):
+        with pytest.raises(ConfigError, match=r"trained by mt and dae alone, .* use translate or embed, or train with"):
+            ask()
+    assert translator.embed(["a"], "de").shape == (1, 64)
+    bundle.provenance.settings["data"]["tlm"] = {"de-en": 1.0}
+    assert PretrainedModel(bundle).fill_mask("a <mask>", "de", k=1)
 
 
 def test_wrong_arguments_are_refused(model: PretrainedModel, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

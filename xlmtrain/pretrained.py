@@ -30,7 +30,7 @@ from xlmtrain.data.sequences import pair_sequences, sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.sentence_embeddings import by_length, embed
 from xlmtrain.generate.translate import Translator
-from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.bundle import PretrainedBundle, trained_objectives
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
@@ -72,9 +72,10 @@ class PretrainedModel:
     def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
         self.model, self.text = bundle.module(device), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
+        self._objectives = trained_objectives(bundle.provenance.settings)
         self.device = torch.device(device)
         self._max_positions = bundle.config.max_positions
-        _limit_forked_processes()
+        _prepare_process()
 
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
@@ -89,10 +90,11 @@ class PretrainedModel:
         """Return the ``k`` most probable subwords at each ``<mask>``, most probable first.
 
         ``translation``: (sentence, language) to add as context, as in TLM. Raises DataError for a sentence without
-        ``<mask>``, ConfigError for a causal model.
+        ``<mask>``, ConfigError for a model that was not trained by MLM or TLM.
         """
         if self.causal:
             raise ConfigError("the model was trained by CLM alone, which has no masks to fill")
+        self._check_masked_model()
         if not isinstance(k, int) or k < 1:
             raise ConfigError(f"k={k!r}: give a number from 1 up")
         ids, language = self._ids(sentence, lang), self._language(lang)
@@ -148,13 +150,15 @@ class PretrainedModel:
         """Return pseudo-log-likelihoods: each subword is masked and predicted from all others (Salazar et al. 2020).
 
         A sentence of n subwords takes n forward passes. Delimiters are not scored. For a causal model these are
-        log-likelihoods: each subword is predicted from those before it.
+        log-likelihoods: each subword is predicted from those before it. Raises ConfigError for a model that was trained
+        by translation or denoising alone.
         """
         language, ids = self._language(lang), self._all_ids(sentences, lang)
         if self.causal:
             batches = (make_causal_batch(sentence_sequences([one], language)) for one in ids)
             totals = [-float(self._losses(batch)[:-1].double().sum()) for batch in batches]  # without EOS
             return [SentenceScore(total, len(one) - 1) for total, one in zip(totals, ids)]
+        self._check_masked_model()
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         sums = np.zeros(len(ids))
         for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
@@ -191,6 +195,14 @@ class PretrainedModel:
         if not isinstance(self.model, TranslationModel):
             raise ConfigError("the model has no decoder, so it cannot translate; it is an encoder only")
         return Translator(self.model, self.text, self.languages, source, target, config)
+
+    def _check_masked_model(self) -> None:
+        """Raise ConfigError if the output layer of the encoder is known to be untrained."""
+        if self._objectives and not {"mlm", "tlm"} & set(self._objectives):
+            raise ConfigError(
+                f"the model was trained by {' and '.join(self._objectives)} alone, so it cannot predict masked words; "
+                "use translate or embed, or train with data.mlm or data.tlm, too"
+            )
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy (N,) of each target."""
@@ -238,9 +250,17 @@ def load(
     return PretrainedModel(bundle, device)
 
 
+_CACHED_KERNELS = "64"
+"""Kernels of oneDNN that are kept, 60 KB each. By default 1024: a new one for every shape of a batch."""
+
+
 @cache
-def _limit_forked_processes() -> None:
-    """Let forked processes compute with one thread: they lack the parent's OpenMP threads, and would wait for them."""
+def _prepare_process() -> None:
+    """Bound the memory of oneDNN, unless it is in use already, and let forked processes compute with one thread.
+
+    They lack the parent's OpenMP threads, and would wait for them.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _CACHED_KERNELS)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 

@@ -27,7 +27,6 @@ from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.output import open_store
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import FileStatistics, Statistics
-from xlmtrain.text import tokenizer
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import Vocab
@@ -193,8 +192,8 @@ def test_the_output_depends_neither_on_workers_nor_on_chunks(work: Workplace, mo
     monkeypatch.setattr(tokenize_stage, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(encode_stage, "_NUMBERS_PER_BLOCK", 100)
     monkeypatch.setattr(encode_stage, "CACHED_WORDS", 10)
-    monkeypatch.setattr(tokenizer, "CACHE_SIZE", 10)
-    monkeypatch.setattr(tokenizer, "CACHE_KEPT", 5)
+    monkeypatch.setattr(tokenize_stage, "CACHED_WORDS", 10)
+    tokenize_stage._tokenizer.cache_clear()
     monkeypatch.setattr(executors, "PARALLEL_BYTES", 0)
     for workers in (1, 2, 4):  # the one is this process, which sees the numbers set above
         work.prepare(output=str(work.directory / "more"), workers=workers, overwrite=True)

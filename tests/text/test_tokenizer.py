@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.text import tokenizer as tokenizer_module
 from xlmtrain.text.moses import Normalizer, RuleTokenizer
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 
@@ -66,14 +65,10 @@ ODD_WORDS = (
 
 @pytest.mark.parametrize("language", ["en", "de"])
 @pytest.mark.parametrize("settings", [TextConfig(), TextConfig(lowercase=True, remove_accents=True)])
-def test_text_at_once_is_what_the_rules_make_of_each_line(
-    language: str, settings: TextConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_at_once_is_what_the_rules_make_of_each_line(language: str, settings: TextConfig) -> None:
     """Whatever stands beside a word, at the ends of lines, and whatever was met and forgotten before."""
-    monkeypatch.setattr(tokenizer_module, "CACHE_SIZE", 100)
-    monkeypatch.setattr(tokenizer_module, "CACHE_KEPT", 20)
     rng, words = random.Random(3), [*ODD_WORDS.split(" "), '"x', 'x".', '."x', 'x"', '"']
-    tokenizer, rules = Tokenizer(language, settings), RuleTokenizer(language, settings)
+    tokenizer, rules = Tokenizer(language, settings, 100), RuleTokenizer(language, settings)
     for _ in range(4):
         lines = [rng.choice([" ", "  "]).join(rng.choices(words, k=rng.randrange(7))) for _ in range(300)]
         tokenizer.evict()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from xlmtrain.config.manual import key_paths
 from xlmtrain.config.old_names import current_metric, current_settings
@@ -67,10 +68,26 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
     return found
 
 
+def trained_objectives(settings: Mapping[str, Any]) -> list[str]:
+    """Return the objectives in the settings of a training run; none if the settings are not known."""
+    data = settings.get("data", {})
+    return [objective for objective in OBJECTIVES if any(data.get(objective, {}).values())]
+
+
 def trained_causally(settings: Mapping[str, Any]) -> bool:
     """Return True if CLM is the only objective in the settings of a training run."""
-    data = settings.get("data", {})
-    return {objective for objective in OBJECTIVES if any(data.get(objective, {}).values())} == {"clm"}
+    return trained_objectives(settings) == ["clm"]
+
+
+class _WithoutInitialization(TorchFunctionMode):
+    """Skips the functions of ``torch.nn.init``: for meta tensors, ``normal_`` imports TorchDynamo, for seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return None
+        return function(*args, **(kwargs or {}))
 
 
 @dataclass
@@ -124,7 +141,7 @@ class PretrainedBundle:
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""
         shape = (self.config, len(self.vocab), len(self.languages))
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialization():
             if decoder_part(self.weights):
                 return TranslationModel(*shape, tie_tables=DECODER_TABLE not in self.weights)
             return LanguageModel(*shape)

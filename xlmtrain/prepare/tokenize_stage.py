@@ -24,6 +24,9 @@ from xlmtrain.text.filters import Check, line_checks
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 
+CACHED_WORDS = 1 << 19
+"""Words that a tokenizer remembers."""
+
 
 def tokenize(
     store: ArtifactStore,
@@ -81,7 +84,7 @@ def _digest(line: bytes) -> int:
 @lru_cache(maxsize=8)
 def _tokenizer(text: str, language: str) -> Tokenizer:
     """Return a tokenizer, kept for the next shards because building it and filling its caches takes time."""
-    return Tokenizer(language, TextConfig(**json.loads(text)))
+    return Tokenizer(language, TextConfig(**json.loads(text)), CACHED_WORDS)
 
 
 def _bad_lines(chunk: Chunk, checks: Sequence[tuple[str, Check]]) -> dict[int, str]:

@@ -52,12 +52,14 @@ class TextPipeline:
             )
         # Tokenization looks at a word's neighbours, so an ordinary word stands for the mask meanwhile.
         placeholder = "maskhere"
+        masked = MASK_IN_TEXT in line
         with self._tokenizer(language) as tokenize:
-            while placeholder in tokenize(line):
+            while masked and placeholder in tokenize(line):
                 placeholder += "x"
             words = tokenize(line.replace(MASK_IN_TEXT, f" {placeholder} "))
-        segment = self._bpe.segment
-        segmented = ([SPECIALS[MASK]] if word == placeholder else segment(word) for word in words)
+        segmented = self._bpe.segment_all(words)
+        if masked:
+            segmented = [[SPECIALS[MASK]] if word == placeholder else part for word, part in zip(words, segmented)]
         return [subword for subwords in segmented for subword in subwords]
 
     def words(self, line: str, language: str) -> list[str]:

@@ -43,11 +43,6 @@ from xlmtrain.text.moses import RuleTokenizer
 LINE_END = 0
 """The token number that ends a sentence."""
 
-CACHE_SIZE = 1 << 19
-"""Cached raw words that trigger eviction."""
-CACHE_KEPT = 1 << 17
-"""Entries that survive it: the oldest, which are the most frequent words."""
-
 _NEEDS_FULL_RULES = -1  # stands for a token run that depends on the neighbours or on the whole line
 
 _APOSTROPHES = "'`´‘’‚"  # characters that normalization turns into an apostrophe, and the apostrophe
@@ -81,12 +76,14 @@ class Tokenizer:
     dictionary look-up per word and a few array operations.
     """
 
-    def __init__(self, language: str, settings: TextConfig) -> None:
+    def __init__(self, language: str, settings: TextConfig, cache_size: int = 1 << 12) -> None:
+        """``cache_size``: cached raw words that trigger eviction; each takes about 150 bytes."""
+        self._cache_size = cache_size
         self._rules = RuleTokenizer(language, settings)
         self._prefix_runs = frozenset(_RUN.findall(" ".join(self._rules.moses.NONBREAKING_PREFIXES)))
-        self._templates = lru_cache(CACHE_SIZE)(self._template)
-        self._placeholders = lru_cache(CACHE_SIZE)(self._placeholder)
-        self._neighbours = lru_cache(CACHE_SIZE)(self._neighbour)
+        self._templates = lru_cache(cache_size)(self._template)
+        self._placeholders = lru_cache(cache_size)(self._placeholder)
+        self._neighbours = lru_cache(cache_size)(self._neighbour)
         self._context_free: _Cache[str, int] = _Cache(lambda word: self._token_run(self._tokenize_context_free(word)))
         self._in_context: _Cache[tuple[str, str, str], int] = _Cache(
             lambda key: self._token_run(self._tokenize_in_context(key))
@@ -107,12 +104,13 @@ class Tokenizer:
 
     def evict(self) -> None:
         """Shrink the caches if they are full. Token numbers returned before are then invalid."""
-        if len(self._context_free) + len(self._run_ends) <= CACHE_SIZE:
+        if len(self._context_free) + len(self._run_ends) <= self._cache_size:
             return
-        del self._run_ends[CACHE_KEPT + 1 :], self._run_tokens[self._run_ends[-1] :]
+        kept = self._cache_size // 4  # the oldest, which are the most frequent words
+        del self._run_ends[kept + 1 :], self._run_tokens[self._run_ends[-1] :]
         del self.words[max(self._run_tokens) + 1 :]
         for cache in (self._context_free, self._in_context):
-            cache.retain(range(CACHE_KEPT))
+            cache.retain(range(kept))
         self._numbers.retain(range(len(self.words)))
 
     def numbers(self, text: str) -> np.ndarray:

@@ -1,0 +1,141 @@
+"""Compare the speed of using a model with transformers' pipelines and sentence-transformers, at mixed lengths.
+
+    python -m benchmarks.use model=runs/small_cpu exported=DIRECTORY text=FILE lang=en
+
+``exported``: the same model, as ``tools/export.py format=hf`` wrote it; the peers load its folder of one language.
+One thread, sentences per CPU-second, the systems in turn within one run; ratio: median of the rounds, smallest and
+largest. A system whose package is missing is left out.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+import xlmtrain
+from benchmarks.metrics import environment
+from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.text.text_files import read_lines
+
+try:
+    import sentence_transformers
+except ImportError:
+    sentence_transformers = None  # type: ignore[assignment]
+
+BATCH = 32
+"""Sentences that a peer computes together; its pipelines take one at a time by default."""
+
+
+@dataclass
+class UseOptions(CheckedSettings):
+    """The settings of this program."""
+
+    model: str = ""
+    """Model that xlmtrain.load reads."""
+
+    exported: str = ""
+    """The same model, exported as a Hugging Face folder."""
+
+    text: str = ""
+    """File of sentences."""
+
+    lang: str = "en"
+    """Language of the text."""
+
+    sentences: int = ranged(64, ABOVE_ZERO)
+    """Sentences in a round; a quarter of them for scores."""
+
+    rounds: int = ranged(5, ABOVE_ZERO)
+    """Number of measurements of each system."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is missing."""
+        for key, value in (("model", self.model), ("exported", self.exported), ("text", self.text)):
+            if not value:
+                yield f"{key}: is needed"
+
+
+Task = dict[str, Callable[[], object]]
+"""Systems by name, ours first."""
+
+
+def main(argv: list[str]) -> None:
+    """Measure and print a line for each system."""
+    options = parse_options(UseOptions, argv)
+    torch.set_num_threads(1)
+    facts = {**environment(torch.device("cpu")), "instructions": torch.backends.cpu.get_cpu_capability()}
+    print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    sentences = mixed_lengths([line for _, line in read_lines(options.text, "text") if line.strip()], options.sentences)
+    for task, systems in tasks(options, sentences).items():
+        seconds: dict[str, list[float]] = {name: [] for name in systems}
+        for number in range(options.rounds + 1):  # the first one warms up
+            for name in list(systems)[:: 1 if number % 2 else -1]:
+                start = time.process_time()
+                systems[name]()
+                seconds[name].append(time.process_time() - start)
+        ours, *others = seconds
+        count = len(sentences) // 4 if task == "score" else len(sentences)
+        print(f"{task}: {ours} {count / median(seconds[ours][1:]):.1f} sentences per CPU-second")
+        for name in others:
+            ratios = [theirs / mine for mine, theirs in zip(seconds[ours][1:], seconds[name][1:])]
+            speed, spread = count / median(seconds[name][1:]), f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it")
+
+
+def mixed_lengths(lines: list[str], count: int) -> list[str]:
+    """Return ``count`` runs of the text's words, from 1 to 256 of them, log-uniform."""
+    draw, words = random.Random(0), " ".join(lines).replace("<", "").split()
+    starts = [draw.randrange(max(1, len(words) - 256)) for _ in range(count)]
+    return [" ".join(words[start : start + int(256 ** draw.random())]) for start in starts]
+
+
+def tasks(options: UseOptions, sentences: list[str]) -> dict[str, Task]:
+    """Return the systems of each task."""
+    model, folder, lang = xlmtrain.load(options.model, device="cpu"), f"{options.exported}/{options.lang}", options.lang
+    tokenizer, theirs = AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
+    features = pipeline("feature-extraction", model=theirs.transformer, tokenizer=tokenizer)
+    filler, masked = pipeline("fill-mask", model=theirs, tokenizer=tokenizer), [f"{s} <mask>" for s in sentences]
+
+    @torch.inference_mode()
+    def score_each() -> None:
+        for sentence in sentences[: len(sentences) // 4]:
+            ids = tokenizer(sentence, return_tensors="pt")["input_ids"]
+            places = torch.arange(1, ids.shape[1] - 1)
+            for some in places.split(BATCH):
+                copies = ids.repeat(len(some), 1)
+                copies[torch.arange(len(some)), some] = tokenizer.mask_token_id
+                logits = theirs(copies).logits[torch.arange(len(some)), some]
+                logits.log_softmax(dim=1).gather(1, ids[0, some, None])
+
+    embed: Task = {"ours": lambda: model.embed(sentences, lang)}
+    for size in (1, BATCH):
+        embed[f"feature-extraction, batches of {size}"] = lambda size=size: features(sentences, batch_size=size)
+    if sentence_transformers is not None:
+        encoder = sentence_transformers.SentenceTransformer(folder, device="cpu")
+        embed["sentence-transformers"] = lambda: encoder.encode(sentences, batch_size=BATCH)
+    return {
+        "embed": embed,
+        "fill_mask": {
+            "ours": lambda: [model.fill_mask(sentence, lang) for sentence in masked],
+            **{f"fill-mask, batches of {n}": lambda n=n: filler(masked, batch_size=n) for n in (1, BATCH)},
+        },
+        "score": {
+            "ours": lambda: model.score(sentences[: len(sentences) // 4], lang),
+            f"a loop, batches of {BATCH}": score_each,
+        },
+    }
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])
