@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -30,7 +31,7 @@ from xlmtrain.text.text_files import read_lines
 try:
     import sentence_transformers
 except ImportError:
-    sentence_transformers = None  # type: ignore[assignment]
+    sentence_transformers = None
 
 BATCH = 32
 """Sentences that a peer computes together; its pipelines take one at a time by default."""
@@ -119,7 +120,7 @@ def tasks(options: UseOptions, sentences: list[str]) -> dict[str, Task]:
 
     embed: Task = {"ours": lambda: model.embed(sentences, lang)}
     for size in (1, BATCH):
-        embed[f"feature-extraction, batches of {size}"] = lambda size=size: features(sentences, batch_size=size)
+        embed[f"feature-extraction, batches of {size}"] = partial(features, sentences, batch_size=size)
     if sentence_transformers is not None:
         encoder = sentence_transformers.SentenceTransformer(folder, device="cpu")
         embed["sentence-transformers"] = lambda: encoder.encode(sentences, batch_size=BATCH)
@@ -127,7 +128,7 @@ def tasks(options: UseOptions, sentences: list[str]) -> dict[str, Task]:
         "embed": embed,
         "fill_mask": {
             "ours": lambda: [model.fill_mask(sentence, lang) for sentence in masked],
-            **{f"fill-mask, batches of {n}": lambda n=n: filler(masked, batch_size=n) for n in (1, BATCH)},
+            **{f"fill-mask, batches of {n}": partial(filler, masked, batch_size=n) for n in (1, BATCH)},
         },
         "score": {
             "ours": lambda: model.score(sentences[: len(sentences) // 4], lang),
