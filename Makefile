@@ -87,9 +87,7 @@ lock-torch-cpu: $(VENV)/ready-to-lint
 	sed -n 's/^torch==[0-9.]*/&+cpu/p' requirements/torch-cuda.txt | tr -d ' \\' | $(LOCK) --no-deps --no-annotate \
 		--default-index=https://download.pytorch.org/whl/cpu -o requirements/torch-cpu.txt -
 
-# fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
-# isolation, it is generated again.
-$(VENV)/ready: setup.cfg pyproject.toml $(wildcard requirements/*.txt)
+$(VENV)/ready-to-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older or missing; try make PYTHON=python3.11"; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
@@ -99,6 +97,11 @@ $(VENV)/ready: setup.cfg pyproject.toml $(wildcard requirements/*.txt)
 		{ echo "error: Python.h not found, fastBPE needs it; on Debian: apt-get install python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(LOCKED) -r requirements/build.txt
+	@touch $@
+
+# fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
+# isolation, it is generated again.
+$(VENV)/ready: $(VENV)/ready-to-build setup.cfg pyproject.toml $(wildcard requirements/t*.txt)
 	$(LOCKED) $(if $(filter-out none,$(TORCH)),-r requirements/torch-$(TORCH).txt) -r requirements/test.txt
 	$(INSTALL) --no-deps --editable .
 	@touch $@
