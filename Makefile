@@ -67,11 +67,11 @@ docs: $(VENV)/ready-to-lint
 # torch's CPU build is the same source as PyPI's, whose version the advisories name.
 advisories: $(VENV)/ready-to-lint
 	@mkdir -p build
-	@$(BIN)/pip-audit --disable-pip --require-hashes --vulnerability-service=osv --desc=off --aliases=on --progress-spinner=off \
+	@$(BIN)/pip-audit --disable-pip --vulnerability-service=osv --desc=off --aliases=on --progress-spinner=off \
 		$(patsubst %,--requirement=%,$(filter-out %-cpu.txt,$(wildcard requirements/*.txt))) >build/advisories.txt 2>&1; \
-	code=$$?; cat build/advisories.txt; test $$code = 0 || grep -q '^Found ' build/advisories.txt || \
-		{ echo "error: nothing was checked: no answer from api.osv.dev; name a mirror by PIP_AUDIT_OSV_URL"; exit 3; }; \
-	exit $$code
+	code=$$?; if test $$code = 0 || grep -q '^Found ' build/advisories.txt; then cat build/advisories.txt; exit $$code; fi; \
+	tail -n 1 build/advisories.txt; \
+	echo "error: nothing was checked, no answer from api.osv.dev; PIP_AUDIT_OSV_URL may name a mirror of it"; exit 3
 
 # requirements/torch-cpu.txt is written only where download.pytorch.org is reached, when torch has another version.
 # Its CUDA libraries are left out of test.txt.
@@ -101,12 +101,12 @@ $(VENV)/ready-to-build: requirements/build.txt
 
 # fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
 # isolation, it is generated again.
-$(VENV)/ready: $(VENV)/ready-to-build setup.cfg pyproject.toml $(wildcard requirements/t*.txt)
+$(VENV)/ready: $(VENV)/ready-to-build setup.cfg pyproject.toml requirements/test.txt $(wildcard requirements/torch-*.txt)
 	$(LOCKED) $(if $(filter-out none,$(TORCH)),-r requirements/torch-$(TORCH).txt) -r requirements/test.txt
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 
-$(VENV)/ready-to-lint: $(VENV)/ready
+$(VENV)/ready-to-lint: $(VENV)/ready requirements/tools.txt
 	$(LOCKED) -r requirements/tools.txt
 	@touch $@
 
