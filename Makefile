@@ -4,14 +4,25 @@
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-gpu   on a machine with a GPU, ten minutes: its tests, losses in every precision, faults, speed
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
+# make advisories   known security advisories of everything that is installed; needs api.osv.dev or a mirror of it
+# make lock    write requirements/*.txt anew from setup.cfg, with the versions they hold; UPGRADE=1 takes the newest
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # make clean   remove .venv; data and runs stay
-# All of them install what they need into .venv first.
+# All of them install what they need into .venv first: only files whose hashes stand in requirements/. TORCH=cpu takes
+# the build of torch without CUDA, TORCH=cuda the one of PyPI; if not given, cpu where the index that pip is set to has it.
+# TORCH=none keeps the torch that is in .venv already.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip
+# Without build isolation: pip would fetch what a build needs without checking hashes.
+INSTALL := $(PIP) install --quiet --disable-pip-version-check --no-build-isolation
+LOCKED := $(INSTALL) --require-hashes
+CPU_TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch-cpu.txt)
+TORCH ?= $(if $(findstring $(CPU_TORCH),$(shell $(PIP) index versions torch 2>/dev/null)),cpu,cuda)
+LOCK = $(BIN)/uv pip compile --quiet --python=$(BIN)/python --universal --python-version=3.10 --generate-hashes --no-build-isolation \
+	--custom-compile-command='make lock' $(if $(UPGRADE),--upgrade)
 PYTEST := $(BIN)/python -m pytest
 
 # As many processes as there are GPUs (at most eight, and a number that quickstart's eight sub-batches can be shared by), one
@@ -19,7 +30,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu bench lint docs clean
+.PHONY: train test test-slow test-faults test-gpu bench lint docs advisories lock lock-torch-cpu clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -50,12 +61,33 @@ lint: $(VENV)/ready-to-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/ready-for-docs
+docs: $(VENV)/ready-to-lint
 	$(BIN)/zensical build --clean --strict
 
-# fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
-# isolation, it is generated again.
-$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+# torch's CPU build is the same source as PyPI's, whose version the advisories name.
+advisories: $(VENV)/ready-to-lint
+	@mkdir -p build
+	@$(BIN)/pip-audit --disable-pip --vulnerability-service=osv --desc=off --aliases=on --progress-spinner=off \
+		$(patsubst %,--requirement=%,$(filter-out %-cpu.txt,$(wildcard requirements/*.txt))) >build/advisories.txt 2>&1; \
+	code=$$?; if test $$code = 0 || grep -q '^Found ' build/advisories.txt; then cat build/advisories.txt; exit $$code; fi; \
+	tail -n 1 build/advisories.txt; \
+	echo "error: nothing was checked, no answer from api.osv.dev; PIP_AUDIT_OSV_URL may name a mirror of it"; exit 3
+
+# requirements/torch-cpu.txt is written only where download.pytorch.org is reached, when torch has another version.
+# Its CUDA libraries are left out of test.txt.
+lock: $(VENV)/ready-to-lint
+	echo torch | $(LOCK) -o requirements/torch-cuda.txt -
+	printf '%s\n' cuda-bindings cuda-toolkit triton nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+		nvidia-nvshmem-cu13 | $(LOCK) -o requirements/test.txt -c requirements/torch-cuda.txt --no-emit-package=torch \
+		--excludes=/dev/stdin --extra=test --extra=fastbpe setup.cfg
+	printf '%s\n' Cython setuptools wheel | $(LOCK) -o requirements/build.txt -c requirements/test.txt -
+	printf '%s\n' ruff mypy zensical pip-audit uv | $(LOCK) -o requirements/tools.txt -c requirements/test.txt -
+
+lock-torch-cpu: $(VENV)/ready-to-lint
+	sed -n 's/^torch==[0-9.]*/&+cpu/p' requirements/torch-cuda.txt | tr -d ' \\' | $(LOCK) --no-deps --no-annotate \
+		--default-index=https://download.pytorch.org/whl/cpu -o requirements/torch-cpu.txt -
+
+$(VENV)/ready-to-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: Python 3.10 or later is needed, $(PYTHON) is older or missing; try make PYTHON=python3.11"; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
@@ -64,18 +96,18 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 		sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
 		{ echo "error: Python.h not found, fastBPE needs it; on Debian: apt-get install python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) Cython setuptools wheel
-	$(PIP) torch
-	$(PIP) --no-build-isolation fastBPE
-	$(PIP) --no-build-isolation --editable '.[test]'
+	$(LOCKED) -r requirements/build.txt
 	@touch $@
 
-$(VENV)/ready-to-lint: $(VENV)/ready
-	$(PIP) --no-build-isolation --editable '.[dev]'
+# fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
+# isolation, it is generated again.
+$(VENV)/ready: $(VENV)/ready-to-build setup.cfg pyproject.toml requirements/test.txt $(wildcard requirements/torch-*.txt)
+	$(LOCKED) $(if $(filter-out none,$(TORCH)),-r requirements/torch-$(TORCH).txt) -r requirements/test.txt
+	$(INSTALL) --no-deps --editable .
 	@touch $@
 
-$(VENV)/ready-for-docs: $(VENV)/ready
-	$(PIP) zensical
+$(VENV)/ready-to-lint: $(VENV)/ready requirements/tools.txt
+	$(LOCKED) -r requirements/tools.txt
 	@touch $@
 
 clean:

@@ -188,7 +188,7 @@ class Check:
         for suite in suites:
             table = self.directory / f"speed-{suite}.jsonl"
             words = (f"device={self.device.value}", f"suite={suite}", "rounds=3", f"output={table}")
-            self.run(f"speed-{suite}", 110, "-m", "benchmarks.speed", *words, judge=judge)
+            self.run(f"speed-{suite}", 200, "-m", "benchmarks.speed", *words, judge=judge)
 
     @staticmethod
     def _torchrun(processes: int) -> tuple[str, ...]:

@@ -97,7 +97,9 @@ class BatchFeed:
             self._receive()
 
     def _receive(self) -> None:
-        message: RunRequest | None = self._connection.recv()
+        message: RunRequest | None = None
+        with suppress(EOFError):  # the runner was ended
+            message = self._connection.recv()
         if message is None:
             self.finished = True
             return

@@ -6,5 +6,5 @@ RUN apt-get update && apt-get install --yes --no-install-recommends g++ git make
 WORKDIR /xlmtrain
 COPY . .
 ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
-RUN make .venv/ready
+RUN make .venv/ready TORCH=cpu
 CMD ["make", "train"]

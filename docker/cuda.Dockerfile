@@ -6,5 +6,5 @@ RUN apt-get update && apt-get install --yes --no-install-recommends g++ git make
 WORKDIR /xlmtrain
 COPY . .
 # torch's wheel brings its CUDA libraries; the host needs the driver alone.
-RUN make .venv/ready
+RUN make .venv/ready TORCH=cuda
 CMD ["make", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import resource
 import signal
@@ -261,8 +262,13 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeyp
         assert f"format={name.value} " in "\n".join(lines)
 
 
+@pytest.mark.parametrize("relative", [False, True])
 def test_nothing_that_is_given_away_names_the_user_or_the_machine(
-    own_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    relative: bool,
 ) -> None:
     """The name of the user, directories, the host and a secret of the environment, also inside binary files."""
     home = tmp_path / "home" / "planted-user"
@@ -271,10 +277,15 @@ def test_nothing_that_is_given_away_names_the_user_or_the_machine(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("socket.gethostname", lambda: "planted-host")
     monkeypatch.setattr("platform.node", lambda: "planted-host")
+    if relative:
+        monkeypatch.chdir(home.parent)
+        home = Path(home.name)
     data, run, given = home / "data", home / "study", tmp_path / "given"
     own_dataset.rename(data)
     train_alone(tiny_config(run, data, {"train.steps": 5}))
     assert "planted-user" in (run / "config.json").read_text()  # the run directory is the user's own
+    ended = {"status": "failed", "reason": f"OSError: {data}/codes: gone ({home / 'other'})"}
+    (run / "status.json").write_text(json.dumps(ended), encoding="utf-8")
     forms = {"run": "run", "xlm": "model.pth", "vectors": "words.vec", "projector": "projector"}
     if importlib.util.find_spec("transformers"):
         forms["hf"] = "hf"
@@ -285,6 +296,7 @@ def test_nothing_that_is_given_away_names_the_user_or_the_machine(
     capsys.readouterr()
     files = [path for path in given.rglob("*") if path.is_file()]
     assert len(files) > 15
+    assert "OSError: data/codes: gone (other)" in (given / "report.html").read_text(encoding="utf-8")
     for path in files:
         content = path.read_bytes()
         if zipfile.is_zipfile(path):

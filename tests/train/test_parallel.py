@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -122,20 +124,20 @@ def test_half_precision(tiny_dataset: Path, tmp_path: Path, precision: Precision
             assert 0 < max(one.get("train/skipped_steps", 0) for one in run) < 20
 
 
-def ends(distributed: Distributed, config: Config, of_a_host: int, spoil: bool) -> str:
-    """What a run ends with: NaN on rank 1, or a weight of rank 2 changed behind its back."""
+def ends(distributed: Distributed, config: Config, of_a_host: int, weight: str, addend: float) -> str:
+    """What a run ends with: NaN on rank 1, or a weight of the middle rank changed behind its back."""
     os.environ["LOCAL_WORLD_SIZE"] = str(of_a_host)
-    if not spoil:
+    if not weight:
         failpoints.arm("loss:3:1:nan", distributed.rank)
     else:
         step = TrainingLoop._step
 
         def spoiled(loop: TrainingLoop, data: Any) -> bool:
             stopping = step(loop, data)
-            if distributed.rank == 2 and loop.state.step == 4:
-                weight = loop.train_step.model.head.bias.detach()
-                assert isinstance(weight, DTensor)
-                weight.to_local()[0] += 1e-3
+            if distributed.rank == distributed.world_size // 2 and loop.state.step == 4:
+                spoilt = loop.train_step.model.get_parameter(weight).detach()
+                assert isinstance(spoilt, DTensor)
+                spoilt.to_local().view(-1)[0] += addend
             return stopping
 
         TrainingLoop._step = spoiled  # type: ignore[method-assign]
@@ -146,15 +148,25 @@ def ends(distributed: Distributed, config: Config, of_a_host: int, spoil: bool) 
 
 def test_what_is_not_finite_is_named(tiny_dataset: Path, tmp_path: Path) -> None:
     config = settings(tmp_path / "run", tiny_dataset, Sharding.full)
-    for message in run_processes(2, ends, tmp_path, config, 2, False):
+    for message in run_processes(2, ends, tmp_path, config, 2, "", 0.0):
         assert "the gradient is not finite in step" in message
         assert "rank 1: the loss was nan, but is finite when computed again" in message
+
+
+def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path) -> None:
+    """An infinite weight in one process's shard; the processes have unlike numbers of micro-batches."""
+    config = settings(tmp_path / "run", tiny_dataset, Sharding.full)
+    place = "encoder.blocks.1"
+    for message in run_processes(2, ends, tmp_path, config, 2, f"{place}.attention.out.weight", math.inf):
+        assert re.search(
+            rf"in step 5, .*: rank 0: the output of {place}.* \(\w.*; rank 1: the output of {place}", message
+        )
 
 
 @pytest.mark.slow
 def test_shares_that_differ_between_hosts_are_found(tiny_dataset: Path, tmp_path: Path) -> None:
     config = settings(tmp_path / "run", tiny_dataset, Sharding.hybrid, {"train.replica_check_every": 5})
-    for message in run_processes(4, ends, tmp_path, config, 2, True):
+    for message in run_processes(4, ends, tmp_path, config, 2, "head.bias", 1e-3):
         assert "after step 5 the weights are not the same on all processes; these differ from rank 0" in message
         assert "rank 2: head.bias" in message
 

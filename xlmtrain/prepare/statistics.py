@@ -92,8 +92,9 @@ class Statistics:
         return list(totals.values())
 
     def write(self, path: Path) -> None:
-        """Write it all as JSON."""
-        write_json(path, {**asdict(self), "totals": [asdict(total) for total in self.totals()]})
+        """Write it all as JSON, raw files by their names without directories: prepared data is passed on."""
+        files = [{**asdict(file), "file": Path(file.file).name} for file in self.files]
+        write_json(path, {**asdict(self), "files": files, "totals": [asdict(total) for total in self.totals()]})
 
     @classmethod
     def read(cls, path: Path) -> Statistics | None:

@@ -23,11 +23,6 @@ _TEXT = "/text_summary"
 _DIRECTORIES = re.compile(r"(?:(?<=^)|(?<=[\s=:'\"(\[{,]))(?:~|\.{0,2})?/(?:[^\s/:;,'\"]+/)*(?=[^\s/])")
 
 
-def without_directories(text: str) -> str:
-    """Return ``text`` with the last part only of each path, as reports are passed on; ``a/b`` is not taken for one."""
-    return _DIRECTORIES.sub("", text)
-
-
 class RunData:
     """The content of a run directory. Raises CheckpointError for a directory that no training wrote."""
 
@@ -44,13 +39,22 @@ class RunData:
         self.monitor = RunMonitor(path)
         self.settings, self.header, self.vocab = self.monitor.settings, self.monitor.header, self.monitor.vocab
 
-    @property
-    def shown_settings(self) -> dict[str, Any]:
-        """The settings as a report shows them: without directories, which may name the user and the machine."""
-        return {
-            key: without_directories(str(value)) if isinstance(value, (str, list, dict)) else value
-            for key, value in self.settings.items()
-        }
+    def shown(self, value: Any) -> Any:
+        """Return a text or list as reports, which are passed on, show it: the last part only of each path.
+
+        Paths are those of the settings and absolute ones; another ``a/b`` is not taken for a path.
+        """
+        if not isinstance(value, (str, list)):
+            return value
+        return _DIRECTORIES.sub("", self._named_directories.sub("", str(value)))
+
+    @cached_property
+    def _named_directories(self) -> re.Pattern[str]:
+        """The directories of relative paths in the settings."""
+        values = [value for key, value in self.settings.items() if key != "evaluate.metric"]
+        texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+        parts = {re.escape(text.rstrip("/").rpartition("/")[0]) for text in texts if isinstance(text, str)} - {""}
+        return re.compile(rf"(?<![\w./~-])(?:{'|'.join(sorted(parts, key=len, reverse=True)) or '(?!)'})/+(?=[^\s/])")
 
     @property
     def last(self) -> dict[str, Any]:
@@ -86,9 +90,7 @@ class RunData:
         """Return the problems of the run."""
         found = self.monitor.diagnose(self.records)
         if self.status.get("status") == "failed":
-            found.insert(
-                0, Finding(f"The run ended with an error: {without_directories(self.status.get('reason', ''))}")
-            )
+            found.insert(0, Finding(f"The run ended with an error: {self.shown(self.status.get('reason', ''))}"))
         return found
 
     @cached_property

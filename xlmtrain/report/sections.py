@@ -34,7 +34,7 @@ from xlmtrain.report.charts import (
 from xlmtrain.report.curves import curve_charts, reference_note
 from xlmtrain.report.html import Block, Gallery, Html, Section, Table, tiles
 from xlmtrain.report.model_views import PairAttention, SentencePca, Views
-from xlmtrain.report.run_data import RunData, without_directories
+from xlmtrain.report.run_data import RunData
 from xlmtrain.text.vocab import MASK, SPECIALS
 
 _SENTENCES, _STEPS_SHOWN = 2, 5
@@ -106,7 +106,7 @@ def comparison(runs: Sequence[tuple[RunData, Views]]) -> list[Block]:
     header = ("run", "tokens", *labels, "masked words below, without / with translation")
     settings = []
     for key in dict.fromkeys(key for run, _ in runs for key in run.settings):
-        values = [str(run.shown_settings.get(key)) for run, _ in runs]
+        values = [str(run.shown(run.settings.get(key))) for run, _ in runs]
         if key not in _PLACES and len(set(values)) > 1:
             settings.append((key, *values))
     names = ("setting", *(run.name for run, _ in runs))
@@ -287,8 +287,8 @@ def data(run: RunData) -> Section:
     ]
     text = (
         f"Vocabulary of {len(run.vocab):,}; its unigram entropy, the loss of a model that knows only the frequency of "
-        f"each token, is {run.monitor.entropy:.2f}. Prepared as {run.shown_settings.get('data.path')}, fingerprint "
-        f"{run.header.fingerprint[:12]}."
+        f"each token, is {run.monitor.entropy:.2f}. Prepared as {run.shown(run.settings.get('data.path'))}, "
+        f"fingerprint {run.header.fingerprint[:12]}."
     )
     return Section("Data", [Table(("corpus", "sentences", "tokens", "tokens per sentence"), rows), text])
 
@@ -298,11 +298,10 @@ def settings(run: RunData) -> Section:
     preset, changed = nearest_preset(run.settings)
     blocks: list[Block] = [f"As in the preset {preset}." if preset else "There is no preset to compare with."]
     if preset and changed:
-        rows = [(key, _plain(old), without_directories(_plain(new))) for key, old, new in changed]
+        rows = [(key, _plain(old), run.shown(_plain(new))) for key, old, new in changed]
         blocks = [f"Nearest preset: {preset}. Differences:", Table(("setting", preset, "this run"), rows, range(3))]
-    return Section(
-        "Settings", [*blocks, Section("All settings", [_listed("setting", run.shown_settings)], folded=True)]
-    )
+    every = {key: run.shown(value) for key, value in run.settings.items()}
+    return Section("Settings", [*blocks, Section("All settings", [_listed("setting", every)], folded=True)])
 
 
 def environment(run: RunData) -> Section:

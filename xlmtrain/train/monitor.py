@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +18,9 @@ from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
-from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.rng import torch_seed
-from xlmtrain.train.parallel import replica_groups, unsharded_copy
+from xlmtrain.train.parallel import ParallelModel, replica_groups
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import StepOutput, TrainStep
 
@@ -124,7 +123,7 @@ class StepMonitor:
     def _locate(self, data: StepBatches, local: list[float]) -> str:
         """Return the ranks with a non-finite number, and its place in the network. Collective."""
         loss = sum(local)
-        mine = first_non_finite(unsharded_copy(self._step.model), data, self._step.precision, self._config.seed)
+        mine = first_non_finite(self._step.parallel, data, self._step.precision, self._config.seed)
         if mine is None and not math.isfinite(loss):
             mine = f"the loss was {loss}, but is finite when computed again"
         ranks = [f"rank {rank}: {at}" for rank, at in enumerate(self._distributed.all_gather_text(mine or "")) if at]
@@ -165,11 +164,13 @@ def _checksum(weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.compiler.set_stance("force_eager")  # hooks do not reach into what is compiled
-def first_non_finite(model: LanguageModel, data: StepBatches, precision: Precision, seed: int) -> str | None:
+def first_non_finite(parallel: ParallelModel, data: StepBatches, precision: Precision, seed: int) -> str | None:
     """Return the first module output or gradient that is not finite, or None if all numbers of this process are.
 
-    Recomputes the step's batches with the current weights and the step's dropout.
+    Recomputes the step's batches with the current weights and the step's dropout. Collective if weights are sharded;
+    the gradients of weights are then those summed over the processes.
     """
+    model: nn.Module = parallel.model
     found: list[str] = []
 
     def check(place: str, tensor: torch.Tensor) -> None:
@@ -185,25 +186,38 @@ def first_non_finite(model: LanguageModel, data: StepBatches, precision: Precisi
 
         return hook
 
-    device = next(model.parameters()).device
+    device, summed = next(model.parameters()).device, "summed " * parallel.lockstep
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
-        for batch in data.batches:
+        for batch in parallel.pad(data.batches):
+            before = len(found)
             torch.manual_seed(torch_seed(seed, "dropout", data.step, *batch.rng_key))
             with autocast(precision, device):
                 loss = model(batch.to(device))
             check("the output of head", loss)  # which returns only the loss
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-            for name, gradient in zip(weights, gradients):
+            for name, gradient in zip(weights, _gradients(parallel, loss, list(weights.values()))):
                 if gradient is not None:
-                    check(f"the gradient of {name}", gradient)
-            if found:
-                return f"{found[0]} ({batch.name})"
+                    check(f"the {summed}gradient of {name}", gradient)
+            found[before:] = [f"{place} ({batch.name})" for place in found[before:]]
+            if found and not parallel.lockstep:
+                break
     finally:
         for handle in hooks:
             handle.remove()
-    return None
+    return found[0] if found else None
+
+
+def _gradients(
+    parallel: ParallelModel, loss: torch.Tensor, weights: list[nn.Parameter]
+) -> Sequence[torch.Tensor | None]:
+    """Return this process's part of the gradient of each weight; ``.grad``, empty between two steps, stays so."""
+    if not parallel.lockstep:
+        return torch.autograd.grad(loss, weights, allow_unused=True)
+    loss.backward()
+    gradients = [weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad for weight in weights]
+    parallel.model.zero_grad()
+    return gradients
 
 
 def where(data: StepBatches) -> str:

@@ -196,17 +196,6 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def unsharded_copy(model: LanguageModel) -> LanguageModel:
-    """Return ``model``, or a copy of it with full weights if they are sharded. Collective."""
-    weights = model.state_dict()
-    if not any(isinstance(weight, DTensor) for weight in weights.values()):
-        return model
-    with torch.device("meta"):
-        copy = model.new()
-    copy.load_state_dict({name: full_tensor(weight) for name, weight in weights.items()}, assign=True)
-    return copy.train(model.training)
-
-
 def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return this process's shard of ``full``, laid out as ``like``; all of it, on its device, if that is unsharded."""
     if isinstance(like, DTensor) and full.shape == like.shape:
