@@ -387,9 +387,18 @@ def test_help_explains_every_setting(call: Call, tool: str, settings: list[str])
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments"), [("import_data", ["data=x"]), ("download", ["codes_ende"]), ("export", ["model={run}"])]
+    ("tool", "empty", "arguments"),
+    [
+        ("import_data", "output", ["data=x"]),
+        ("download", "output", ["codes_ende"]),
+        ("export", "output", ["model={run}"]),
+        ("checkpoint", "run", ["prune", "keep_last=1"]),
+        ("report", "images", ["run={run}"]),
+        ("evaluate", "data", ["model={run}"]),
+        ("fill_mask", "model", ["lang=de", "<mask>"]),
+    ],
 )
-def test_an_empty_output_is_named(call: Call, run: Path, tool: str, arguments: list[str]) -> None:
-    """As an unset shell variable gives it."""
+def test_an_empty_path_is_named(call: Call, run: Path, tool: str, empty: str, arguments: list[str]) -> None:
+    """As an unset shell variable gives it; it would mean the current directory, or nothing."""
     given = [argument.format(run=run) for argument in arguments]
-    assert "output=: empty" in call(tool, *given, "output=", code=2)
+    assert f"{empty}=: empty" in call(tool, *given, f"{empty}=", code=2)

@@ -15,7 +15,7 @@ import xlmtrain.config.prepare
 import xlmtrain.config.schema
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
-from xlmtrain.config.load import compose, from_json, hydra_main
+from xlmtrain.config.load import compose, from_json, hydra_main, user_errors
 from xlmtrain.config.schema import Activation, Config, Precision, Schedule, Sharding
 from xlmtrain.errors import ConfigError
 
@@ -271,6 +271,16 @@ def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_path_that_no_system_has_is_no_traceback(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, user_errors():
+        Path(name).stat()
+    assert caught.value.code == ConfigError.exit_code
+    assert capsys.readouterr().err == f"error: {name[:200]}: File name too long\n"
+    with pytest.raises(FileNotFoundError), user_errors():
+        Path("x").stat()
+
+
 @pytest.mark.parametrize("value", ["${oc.env:TOKEN}", "${oc.env:TOKEN,x}", "a/${oc.env:TOKEN}"])
 def test_what_is_outside_the_settings_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Else a secret in the environment would end in ``config.json`` of the run, or be sent for by a foreign one."""
@@ -334,6 +344,11 @@ FAULTY = {
     "number": (GLOBAL + b"run: 1e5\n", "2: YAML does not read 1e5 as text; put it in quotes"),
     "truth": (GLOBAL + b"train: {precision: off}\n", "2: YAML does not read off as text; put it in quotes"),
     "defaults": (GLOBAL + b"defaults: model\n", "2: defaults must be a list"),
+    "NUL": (GLOBAL + b"seed: 1\nrun: a\0b\n", "3: not YAML: special characters are not allowed"),
+    "a list as a key": (GLOBAL + b"? [a, b]\n: 2\n", "2: a key must be text; put it in quotes"),
+    "deep": (GLOBAL + b"run: " + b"[" * 2000 + b"\n", "1: is nested too deeply, or chooses itself"),
+    "in itself": (GLOBAL + b"data: &x {mlm: *x}\n", "1: is nested too deeply, or chooses itself"),
+    "chooses itself": (GLOBAL + b"defaults: [/experiment: mine]\n", "1: is nested too deeply, or chooses itself"),
 }
 
 
@@ -345,6 +360,11 @@ def test_faulty_yaml_is_named_with_its_line(tmp_path: Path, content: bytes, comp
     flags = ["--config-dir", str(tmp_path)]
     assert refusal(*flags, "experiment=mine").startswith(f"{path}:{complaint}")
     assert train_config(*flags, "experiment=quickstart").data.mlm  # a file that is not chosen does not matter
+
+
+@pytest.mark.parametrize("word", ["experiment=null", "model=", "data=null"])
+def test_no_file_of_a_group_is_no_choice(word: str) -> None:
+    assert refusal(word).startswith(f"{word}: name one of ")
 
 
 def test_faulty_yaml_that_a_preset_chooses(tmp_path: Path) -> None:

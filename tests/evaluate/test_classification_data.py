@@ -57,6 +57,17 @@ def test_a_byte_order_mark_is_no_part_of_a_label_or_a_header(tmp_path: Path) -> 
     assert [example.label for example in read(tmp_path, "\ufeffpos\tgut\r\nneg\tschlecht\r\n")] == ["pos", "neg"]
 
 
+def test_joined_files(tmp_path: Path) -> None:
+    """A byte-order mark inside is dropped; a header inside is refused, also if its names are not known."""
+    assert {example.label for example in read(tmp_path, "\ufeff\ufeff" + PLAIN + "\ufeff" + PLAIN)} == {"pos", "neg"}
+    with pytest.raises(DataError, match=r"file.tsv:14: a header among the lines"):
+        read(tmp_path, ("label\ttext\n" + PLAIN) * 2)
+    with pytest.raises(DataError, match=r"file.tsv:13: a header among the lines"):
+        read(tmp_path, PLAIN + "label\ttext\n" + PLAIN)
+    with pytest.raises(DataError, match=r"file.tsv:1: 'stimmung' is the label of this line only"):
+        read(tmp_path, ("stimmung\tsatz\n" + PLAIN) * 2)
+
+
 def test_xnlis_training_text_spells_a_label_otherwise(tmp_path: Path) -> None:
     assert [example.label for example in read(tmp_path, XNLI_MT)] == ["contradiction", "neutral"]
 
@@ -130,6 +141,8 @@ COLA = "".join(f"src{i % 4}\t{i % 2}\t{'' if i % 2 else '*'}\tThat is sentence {
             "".join(f"Satz {i}\tSentence {i}\n" for i in range(30)),
             r"column 1 has 30 different labels in the first 30 lines",
         ),
+        ("".join(f"u{i}\t{x}\tsehr gut\t\n" for i, x in enumerate("abab" * 5)), r"\[_, label, text, _\]"),
+        ("id\tsentence\n" + "".join(f"{i}\tSatz {i} .\n" for i in range(20)), "no column looks like labels"),
         (PLAIN + "pos\n", r"file.tsv:13: 1 fields between tabs, not 2"),
         (PLAIN + "pos\tEin\tSatz\n", r"file.tsv:13: 3 fields between tabs, not 2"),
         ("pos\tgut\n".encode("utf-16").decode("latin-1"), "UTF-16|not"),
@@ -169,7 +182,11 @@ def test_quotes_in_a_text_stay(tmp_path: Path) -> None:
 
 def test_labels_of_a_test_that_training_lacks(caplog: pytest.LogCaptureFixture) -> None:
     train = {"en": [Example("pos", ("x",)), Example("neg", ("x",))]}
-    for label, message in (("Pos", "'Pos', in the training text 'pos'"), ("gut", "none of its labels is in")):
+    for label, message in (
+        ("Pos", "'Pos', in the training text 'pos'"),
+        ("\uff50os", r"'\\uff50os', in the training text 'pos'"),
+        ("gut", "none of its labels is in"),
+    ):
         with pytest.raises(DataError, match=f"task.test.de: .*{message}"):
             labels_of("task", {"train": train, "test": {"de": [Example(label, ("y",))]}})
     test = {"de": [Example("pos", ("y",)), Example("gut", ("y",))]}
@@ -187,5 +204,7 @@ def test_labels_are_those_of_all_files(tmp_path: Path) -> None:
     assert labels_of("task", {"train": {"en": one}, "test": {"de": two}}) == ["a", "b"]
     with pytest.raises(DataError, match=r"only label in task.train.en is 'b'"):
         labels_of("task", {"train": {"en": one}})
+    with pytest.raises(DataError, match=r"task.train: each of its 12 examples has a label of its own"):
+        labels_of("task", {"train": {"en": [Example(str(i), ("x",)) for i in range(12)]}})
     with pytest.raises(DataError, match=r"task.train.en has 1, task.test.de has 2"):
         labels_of("task", {"train": {"en": two}, "test": {"de": [Example("a", ("y", "z"))]}})

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.support.tiny import CPU
 from xlmtrain.config.schema import ModelConfig, Precision
 from xlmtrain.metrics.flops import flops_per_token, gpu_named, peak_flops
-from xlmtrain.metrics.loggers import Console, MetricsWriter
+from xlmtrain.metrics.loggers import Console, MetricsWriter, read_records
 from xlmtrain.metrics.timer import StepTimer, duration
 
 
@@ -192,3 +192,9 @@ def test_a_terminal_gets_one_line_that_is_written_over(
 def test_gpus_are_not_taken_for_others(device: str, name: str | None) -> None:
     found = gpu_named(device)
     assert (found and found.name) == name
+
+
+def test_damaged_records_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "x": 2}\nnull\n[1]\n{"x": 3}\n{"step": "one"}\n\xff\xfe\n{"step": 4}\n{"st')
+    assert read_records(path) == [{"step": 1, "x": 2}, {"step": 4}]

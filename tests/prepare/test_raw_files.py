@@ -144,3 +144,13 @@ def test_a_double_slash_finds_the_same_files(tmp_path: Path) -> None:
     (tmp_path / "x.en").write_text("A cat.\n", encoding="utf-8")
     config = PrepareConfig(output="out", train=SplitConfig(mono={"en": [f"{tmp_path}//*.en"]}))
     assert [text.paths for text in find_texts(config)] == [(tmp_path / "x.en",)]
+
+
+def test_the_parent_of_a_link_is_that_of_its_target(tmp_path: Path) -> None:
+    for name in ("x.en", "far/x.en"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("A cat.\n", encoding="utf-8")
+    (tmp_path / "far/near").mkdir()
+    (tmp_path / "link").symlink_to("far/near")
+    config = PrepareConfig(output="out", train=SplitConfig(mono={"en": [f"{tmp_path}/./link/../*.en"]}))
+    assert [text.paths[0].resolve() for text in find_texts(config)] == [tmp_path / "far/x.en"]

@@ -22,6 +22,9 @@ UMLAUTS = "\u00fc \u00e4 \u00f6 \u00df \u201eso\u201c \u2019"
         ("html_entities", "Tom &amp; Jerry"),
         ("html_entities", "gr&ouml;&szlig;er"),
         ("html_entities", "&#8222;so&#x201c;"),
+        ("escapes", r"gr\u00fcn"),
+        ("escapes", "gr%C3%BCn"),
+        ("escapes", "gr=C3=BCn"),
         ("line_breaks", "eins\rzwei"),
         ("line_breaks", "eins\u2028zwei\x0c"),
         *(("mojibake", word.encode().decode("cp1252")) for word in UMLAUTS.replace("\u201c", "\u201d").split()[:4]),
@@ -30,6 +33,8 @@ UMLAUTS = "\u00fc \u00e4 \u00f6 \u00df \u201eso\u201c \u2019"
         *(("mojibake", word.encode().decode("cp437")) for word in UMLAUTS.split()[:4]),
         *(("mojibake", word.encode().decode("cp850")) for word in UMLAUTS.split()[:4]),
         ("mojibake", "\u00e2\u20ac\u0153so\u00e2\u20ac\ufffd"),
+        *(("mojibake", word.encode().decode("iso8859-2")) for word in UMLAUTS.split()[:4]),
+        *(("mojibake", word.encode().decode("cp1251")) for word in UMLAUTS.split()[:4]),
         ("mojibake", "gr\ufffd\ufffder"),
     ],
 )
@@ -37,6 +42,11 @@ def test_each_kind_is_found_with_its_lines(kind: str, line: str) -> None:
     found = dict(find_suspects([GOOD.encode(), line.encode(), b"gr\xfcn", f"x {line} y".encode()]))
     assert found[kind] == [1, 3]
     assert not set(found) - {kind, "line_breaks"}  # Latin-1 shows controls, NEL among them
+
+
+@pytest.mark.parametrize("line", ['<seg id="1">Gut.</seg>', "  <!DOCTYPE html>", '{"text": "Gut."}', '[{"a": 1}'])
+def test_markup_begins_a_line(line: str) -> None:
+    assert list(find_suspects([GOOD.encode(), line.encode(), f"x {line}".encode()])) == [("markup", [1])]
 
 
 def test_ordinary_text_is_not_suspected() -> None:

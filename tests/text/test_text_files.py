@@ -99,7 +99,7 @@ def test_an_empty_compressed_file_is_damaged(tmp_path: Path, suffix: str) -> Non
 
 def test_lines_are_numbered_and_lose_only_their_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
-    path.write_bytes("\ufeffeins\u2028\u0085\x0c\r\n\n zwei\rdrei \nlast".encode())
+    path.write_bytes("\ufeff\ufeffeins\u2028\u0085\x0c\r\n\n zwei\rdrei \nlast".encode())
     assert list(read_lines(path, "words")) == [(1, "eins\u2028\u0085\x0c"), (2, ""), (3, " zwei\rdrei "), (4, "last")]
 
 

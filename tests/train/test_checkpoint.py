@@ -239,10 +239,15 @@ def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointManager, tm
     assert store.latest().state == {"progress": {"step": 2}}  # type: ignore[union-attr]
 
 
-def test_a_best_json_that_cannot_be_read_deletes_nothing(store: CheckpointManager, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "null", '{"step": "x"}'])
+def test_a_best_json_that_cannot_be_read_deletes_nothing(
+    store: CheckpointManager, tmp_path: Path, content: str
+) -> None:
     for step in (1, 2, 3):
         save(store, step)
-    (tmp_path / "checkpoints" / "best.json").write_text("{", encoding="utf-8")
+    (tmp_path / "checkpoints" / "best.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"best\.json: "):
+        store.best_step()
     assert store.prune(3) == []
     assert store.steps() == [1, 2, 3]
 

@@ -7,6 +7,7 @@ the YAML files, and the run directory is made by rank 0.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import signal
 import sys
@@ -42,6 +43,7 @@ _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 _STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
+_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS}
 _HOME = re.compile(r"~\w*(/|$)")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
@@ -98,6 +100,8 @@ def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
             found.append(f"hydra.searchpath=[{_quoted(f'file://{directory}')}]")
         elif word.startswith(("-", "+", "~")) or not equals:
             raise ConfigError(f"{word}: there is no such option; {_SYNTAX}")
+        elif key in groups and value.strip() in ("", "null"):
+            raise ConfigError(f"{word}: name one of {', '.join(groups[key])}, or leave it out")
         else:
             found.append(_as_text(word) if key in texts or key in groups else word)
             chosen += [(key, value)] if key in groups else []
@@ -212,6 +216,11 @@ def user_errors() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS or error.filename is None:
+            raise
+        print(f"error: {str(error.filename)[:200]}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(ConfigError.exit_code) from None
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports it
             raise
@@ -264,6 +273,8 @@ def _to_dataclass(config: Any) -> Any:
         # ${oc.env:TOKEN} would write a secret into the run: settings may refer to each other, to nothing else.
         if _RESOLVER.search(text):
             raise ConfigError(f"{key}: {text} asks for something outside the settings; give the value itself")
+        if not text.strip():
+            raise ConfigError(f"{key}=: empty, as an unset shell variable is; give a value, or leave it out")
         if _HOME.match(text):
             raise ConfigError(f"{key}: {text}: the shell has not expanded the ~; give the whole path")
     try:

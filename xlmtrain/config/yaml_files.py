@@ -33,16 +33,21 @@ def check_yaml(
         raise ConfigError(f"{path}:1: the first line must be '# @package _global_', then settings by their sections")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
+        _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
+        for key, value in root.value:
+            if key.value == "defaults":
+                for inner_group, inner_option in _chosen(value, path):
+                    check_yaml(inner_group, inner_option, directories, sections, texts)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
-    _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
-    for key, value in root.value:
-        if key.value == "defaults":
-            for inner_group, inner_option in _chosen(value, path):
-                check_yaml(inner_group, inner_option, directories, sections, texts)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{path}:{line}: not YAML: {error.reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}:1: is nested too deeply, or chooses itself") from None
 
 
 def _read(path: Path) -> str:
@@ -62,6 +67,8 @@ def _check_mapping(node: yaml.MappingNode, path: Path, prefix: str, texts: Colle
     seen = set()
     for key, value in node.value:
         where = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{where}: a key must be text; put it in quotes")
         if key.value in seen:
             raise ConfigError(f"{where}: {key.value} is there twice")
         if key.tag != _TEXT or (prefix + key.value in texts and not _is_text(value)):

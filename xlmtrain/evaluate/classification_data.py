@@ -7,6 +7,7 @@ language, as the original XLM reads XNLI.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.tables import read_labelled_rows
+from xlmtrain.evaluate.tables import MIN_DISTINCT, read_labelled_rows
+from xlmtrain.text.moses import normalize_unicode
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import EOS
 
@@ -75,7 +77,7 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     """Return the labels of all files, sorted; ``splits``: split -> language -> examples, of ``setting``.
 
     Warns of labels without a training example. Raises DataError if a file has no other, or one that is spelt
-    differently in the training text; for a single label, or a mix of texts and pairs.
+    differently in the training text; for a single label, labels that never recur, or a mix of texts and pairs.
     """
     files = {f"{setting}.{split}.{language}": some for split, of in splits.items() for language, some in of.items()}
     labels = sorted({example.label for examples in files.values() for example in examples})
@@ -85,13 +87,18 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise DataError(f"all files have one text a line, or all have two: {found}")
-    learned = {example.label for examples in splits["train"].values() for example in examples}
+    training = [example.label for examples in splits["train"].values() for example in examples]
+    learned = set(training)
+    if len(learned) == len(training) >= MIN_DISTINCT:
+        raise DataError(
+            f"{setting}.train: each of its {len(training)} examples has a label of its own; is this column the label?"
+        )
     spellings = {_spelling(label): label for label in learned}
     for name, examples in files.items():
         unknown = Counter(example.label for example in examples if example.label not in learned)
         for label in unknown:
             if other := spellings.get(_spelling(label)):
-                raise DataError(f"{name}: a label is {label!r}, in the training text {other!r}; spell them alike")
+                raise DataError(f"{name}: a label is {label!a}, in the training text {other!a}; spell them alike")
         if unknown.total() == len(examples):
             shown = f"{', '.join(sorted(unknown)[:5])}; the training text has {', '.join(sorted(learned)[:5])}"
             raise DataError(f"{name}: none of its labels is in the training text: it has {shown}")
@@ -104,7 +111,13 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
 
 
 def _spelling(label: str) -> str:
-    return label.casefold().strip("\"' ").replace(" ", "_").replace("-", "_")
+    return (
+        unicodedata.normalize("NFKC", normalize_unicode(label))
+        .casefold()
+        .strip("\"' ")
+        .replace(" ", "_")
+        .replace("-", "_")
+    )
 
 
 def encode(

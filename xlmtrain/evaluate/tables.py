@@ -11,13 +11,15 @@ from itertools import chain, islice
 from pathlib import Path
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.text_files import read_lines
+from xlmtrain.text.text_files import BOM, read_lines
 
 log = logging.getLogger(__name__)
 Row = tuple[int, list[str]]
 """Line number from 1, cells."""
 
 _HEAD_ROWS = 1000
+MIN_DISTINCT = 10
+"""From this many lines on, a label that never recurs is none."""
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # Names of columns in XNLI, XNLI-MT, PAWS-X, MultiNLI, SNLI, GLUE and common exports, the preferred label first.
 _LABELS = ("gold_label", "label", "labels", "class", "category", "sentiment", "intent", "quality", "is_duplicate")
@@ -43,11 +45,13 @@ def read_rows(path: Path, setting: str) -> Iterator[Row]:
     """Yield the rows of a table without blank lines; ``setting``: the option that named it, for messages.
 
     A column in which every cell is in double quotes, as programs for tables write it, is read without them; so is a
-    cell with doubled quotes inside. Raises DataError as :func:`~xlmtrain.text.text_files.read_lines`.
+    cell with doubled quotes inside. Files that were joined may have a byte-order mark at any line. Raises DataError as
+    :func:`~xlmtrain.text.text_files.read_lines`.
     """
     if not path.is_file():
         raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
-    lines = ((number, line.split("\t")) for number, line in read_lines(path, "tab-separated text") if line.strip())
+    content = read_lines(path, "tab-separated text")
+    lines = ((number, line.lstrip(BOM).split("\t")) for number, line in content if line.strip())
     rows = ((number, [cell.strip() for cell in cells]) for number, cells in lines)
     head = list(islice(rows, _HEAD_ROWS))
     width = max((len(cells) for _, cells in head), default=0)
@@ -67,14 +71,28 @@ def read_labelled_rows(path: Path, setting: str, columns: Sequence[str]) -> tupl
     """Return the columns of labelled text and its rows without the header.
 
     ``columns``: what each column holds, ``label``, ``text``, ``language`` or ``_``; empty: found by the names in the
-    first line, or label and text in this order. Raises DataError, with file, line and a proposal, if that fails.
+    first line, or label and text in this order. Raises DataError, with file, line and a proposal, if that fails, and
+    for a header further down.
     """
     rows = read_rows(path, setting)
     head = list(islice(rows, _HEAD_ROWS))
     if not head:
         raise DataError(f"{setting}: {path} is empty")
     found = _given(head, columns, path, setting) if columns else _found(head, path, setting)
-    return found, chain(head[found.has_header :], rows)
+    return found, _below_header(found, chain(head, rows), path)
+
+
+def _below_header(columns: Columns, rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    header = next(rows)[1] if columns.has_header else None
+    for number, cells in rows:
+        if cells == header or (len(cells) == columns.count and _are_names(cells, columns)):
+            raise DataError(f"{path}:{number}: a header among the lines, as of files that were joined; remove it")
+        yield number, cells
+
+
+def _are_names(cells: Sequence[str], columns: Columns) -> bool:
+    texts = [cells[place].casefold() for place in columns.texts]
+    return cells[columns.label].casefold() in _LABELS and all(text in _TEXTS for text in texts)
 
 
 def _given(head: Sequence[Row], columns: Sequence[str], path: Path, setting: str) -> Columns:
@@ -114,7 +132,7 @@ def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
             f"{where}: {first[0]!r} is the label of this line only, so this looks like a header; remove it or {advice}"
         )
     distinct = [len({cells[i] for _, cells in head if i < len(cells)}) for i in range(len(first))]
-    if min(distinct) < distinct[0] or distinct[0] == len(head) >= 10:
+    if min(distinct) < distinct[0] or distinct[0] == len(head) >= MIN_DISTINCT:
         raise DataError(
             f"{where}: column 1 has {distinct[0]} different labels in the first {len(head)} lines; {advice}"
         )
@@ -122,8 +140,8 @@ def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
 
 
 def _others(head: Sequence[Row], column: int) -> Iterator[list[str]]:
-    """Yield the rows after the first that have the column."""
-    return (cells for _, cells in head[1:] if column < len(cells))
+    """Yield the rows other than the first that have the column."""
+    return (cells for _, cells in head if column < len(cells) and cells != head[0][1])
 
 
 def _is_odd(head: Sequence[Row], column: int) -> bool:
@@ -141,8 +159,11 @@ def _advice(head: Sequence[Row], setting: str) -> str:
     width = len(head[0][1])
     sides = [[cells[i] for cells in _others(head, i)] or [head[0][1][i]] for i in range(width)]
     kinds = [len(set(side)) for side in sides]
-    label = kinds.index(min(kinds))
+    several = [count for count, side in zip(kinds, sides) if 1 < count < max(len(side), MIN_DISTINCT)]
+    if not several:
+        return f"no column looks like labels; name the columns by '{_columns_setting(setting)}=[...]' if there are any"
+    label = kinds.index(min(several))
     texts = sorted((i for i in range(width) if i != label), key=lambda i: -sum(map(len, sides[i])) / len(sides[i]))
-    several = [i for i in texts if kinds[i] > max(kinds) / 2 and sum(" " in c for c in sides[i]) > len(sides[i]) / 2]
-    roles = ["label" if i == label else "text" if i in (several[:2] or texts[:1]) else "_" for i in range(width)]
+    long = [i for i in texts if kinds[i] > max(kinds) / 2 and sum(" " in c for c in sides[i]) > len(sides[i]) / 2]
+    roles = ["label" if i == label else "text" if i in (long[:2] or texts[:1]) else "_" for i in range(width)]
     return f"name the columns, perhaps '{_columns_setting(setting)}=[{', '.join(roles)}]'"

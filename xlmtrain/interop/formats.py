@@ -34,12 +34,12 @@ def read_model(
     """Read a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
     A decoder is read if there is one. ``checkpoint``: of a run directory. ``codes`` (a file) and ``text``: for ``.pth``
-    files, which hold neither; the other formats have their own. Raises CheckpointError if ``path`` is none of these, or
-    damaged.
+    files, which have no codes, and text settings only if they were exported here; the other formats have their own.
+    Raises CheckpointError if ``path`` is none of these, or damaged.
     """
     path = Path(path)
     if path.is_file():
-        bundle = read_xlm_checkpoint(path, read_codes(codes) if codes is not None else [], text or TextConfig())
+        bundle = read_xlm_checkpoint(path, read_codes(codes) if codes is not None else [], text)
     elif path.exists() and (codes is not None or text is not None):
         raise ConfigError(f"{path}: has its own codes and text settings; codes= and others are for .pth files")
     elif (path / "checkpoints").is_dir() or (path / "manifest.json").is_file():

@@ -80,11 +80,13 @@ class MetricsWriter:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a ``metrics.jsonl``, without a line that a crash truncated."""
+    """Return the records of a ``metrics.jsonl``, without lines that a crash truncated or that are damaged otherwise."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
-            records.append({current_metric(name): value for name, value in json.loads(line).items()})
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append({current_metric(name): value for name, value in record.items()})
     return records
 
 

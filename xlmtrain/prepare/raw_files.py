@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def _texts_of(split: str, kind: str, key: str, pattern: str) -> list[RawText]:
 
 def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...], Path]:
     """Return the files of a pattern, sorted, keyed by the text that the wildcards match."""
-    pattern = os.path.normpath(pattern.replace("{lang}", language))  # as glob returns paths
+    pattern = str(Path(pattern.replace("{lang}", language)))  # as glob returns paths; a link may stand before ..
     wildcards = {"*": "([^/]*)", "?": "([^/])"}
     expression = re.compile("".join(wildcards.get(char, re.escape(char)) for char in pattern))
     found = sorted(path for path in glob.glob(pattern.replace("[", "[[]")) if Path(path).is_file())

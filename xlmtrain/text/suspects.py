@@ -16,9 +16,13 @@ _MOJIBAKE = re.compile(
     f"[\u00c2\u00c3]{_TAIL}|\u00e2{_TAIL}{{2}}|\u00ef\u00bf\u00bd|\ufffd"  # UTF-8 read as Windows-1252; lost characters
     "|\u221a[\u00a7\u2202\u222b\u00fc\u00ba\u00d1\u00f1]"  # Mac Roman
     "|\u201a\u00c4[\u00fb\u00fa\u00f9\u00ec\u00f4\u00b6]"
+    "|\u0102[\u0084\u0096\u009c\u009f\u00a4\u00b6\u013d\u015b\u017a\u201e\u2013]"  # Latin-2, Windows-1250
+    "|\u0413[\u00a4\u00b6\u0458\u045a\u045f]"  # Windows-1251
     "|\u251c[\u00f1\u00c2\u2562\u255d\u255c\u0192\u00a4\u2524]"  # as code page 437 or 850
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+_ESCAPE = re.compile(r"\\u00[89a-fA-F][0-9a-fA-F]|[%=]C3[%=][89AB][0-9A-F]")
+_MARKUP = re.compile(r"^[ \t]*(?:<[!?]\w|</?\w+(?:[ \t]+[\w:-]+=|>.*</|>[ \t\r]*$)|\[?\{[ \t]*\")", re.MULTILINE)
 _LINE_BREAK = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -40,6 +44,14 @@ SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "html_entities": (
         "hold HTML entities like &amp; or &#252;; unescape the text",
         lambda text: "&" in text and any(html.unescape(found) != found for found in _ENTITY.findall(text)),
+    ),
+    "escapes": (
+        "hold letters as escapes like \\u00fc, %C3%BC or =C3=BC; decode the text",
+        lambda text: _ESCAPE.search(text) is not None,
+    ),
+    "markup": (
+        'begin like XML, HTML or JSON, as <seg id=...> or {"text": ...} do; give the text inside',
+        lambda text: _MARKUP.search(text) is not None,
     ),
     "line_breaks": (
         "hold a carriage return, form feed or U+2028 inside; only LF and CRLF end a line, so sentences may be joined",

@@ -1,8 +1,8 @@
 """Open text files of every kind: raw text, tables of labels, lexicons, BPE codes, vocabularies.
 
 Compression is recognised by the first bytes of a file, not by its name: gzip, bzip2, xz, lzma and Zstandard are read in
-place. A line ends with ``\\n`` or ``\\r\\n`` and nothing else: NEL, U+2028 and form feeds stay in the line. A UTF-8
-byte-order mark at the beginning is removed. Archives, binary files, UTF-16 and lines that end with ``\\r`` are refused.
+place. A line ends with ``\\n`` or ``\\r\\n`` and nothing else: NEL, U+2028 and form feeds stay in the line. UTF-8
+byte-order marks at the beginning are removed. Archives, binary files, UTF-16 and lines ending with ``\\r`` are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAX_LINE_BYTES = 1 << 24
 
 _HEAD_BYTES = 1 << 16
 _MAX_WINDOW_BYTES = 1 << 31  # zstd --long=31; memory is taken as it is filled
-_BOM = b"\xef\xbb\xbf"
+BOM = "\ufeff"
+"""Byte-order mark."""
 _COMPRESSED_NAMES = frozenset({".gz", ".bz2", ".xz", ".lzma", ".zst"})
 # First bytes of files that are not text -> their name and what to do.
 _REFUSED = {
@@ -47,6 +48,7 @@ _REFUSED = {
     b"%PDF-": "a PDF; give plain text",
     b"PAR1": "a Parquet table; give plain text",
 }
+_LEADING_BOMS = re.compile(rb"\A(?:\xef\xbb\xbf)+")  # a second program may add a second one
 _LONE_CR = re.compile(rb"\r(?!\n)")
 
 
@@ -78,7 +80,7 @@ def read_byte_lines(path: Path, max_bytes: int = 0, what: str = "text", is_own: 
         head = stream.read(_HEAD_BYTES)
         if not is_own:
             _check_text(path, head)
-        block = head if is_own else head.removeprefix(_BOM)
+        block = head if is_own else _LEADING_BOMS.sub(b"", head)
         while block:
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:

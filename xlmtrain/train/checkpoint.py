@@ -77,9 +77,12 @@ class CheckpointManager:
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
-        """Return the step that ``best.json`` names, or None."""
+        """Return the step that ``best.json`` names, or None. Raises CheckpointError if it is damaged."""
         path = self._directory / "best.json"
-        return read_json(path).get("step") if path.is_file() else None
+        step = read_json(path).get("step") if path.is_file() else None
+        if not isinstance(step, int | None):
+            raise CheckpointError(f"{path}: its step is {step!r}, not a number")
+        return step
 
     def prune(self, step: int, keep_last: int | None = None) -> list[int]:
         """Delete checkpoints that need not be kept when the run is at ``step``. Returns the steps deleted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tests.model.test_parity import CASES
 from tests.support.oracle import Oracle, as_batch
 from tests.support.training import assert_same_weights
 from tests.support.xlm_model import CODES, logits, oracle_content, save
+from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import read_run, write_run
@@ -300,3 +302,15 @@ def test_logits_of_the_original_programs_own_files(
     found = kept.module().logits(as_batch(expected, expected["causal"]))
     print(f"{case}: largest difference of a logit {(found - expected['logits']).abs().max():.1e}")
     torch.testing.assert_close(found, expected["logits"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["lowercase", "remove_accents", "normalize_unicode"])
+def test_text_settings_are_kept_and_can_be_given(content: dict[str, Any], tmp_path: Path, name: str) -> None:
+    model = read_model(save(content, tmp_path / "model.pth"))
+    assert model.text == TextConfig()
+    write_xlm_checkpoint(replace(model, text=TextConfig(**{name: True})), tmp_path / "again.pth")
+    assert read_model(tmp_path / "again.pth").text == TextConfig(**{name: True})
+    assert read_model(tmp_path / "again.pth", text=TextConfig()).text == TextConfig()
+    content["params"]["xlmtrain_text"] = {"lowercase": "perhaps"}
+    with pytest.raises(CheckpointError, match=r"incomplete or damaged .*not a valid bool"):
+        read_model(save(content, tmp_path / "model.pth"))

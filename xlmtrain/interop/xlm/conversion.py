@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError
@@ -29,6 +31,7 @@ MAX_POSITIONS = 512
 EMBEDDINGS = "embeddings.weight"
 OUTPUT = "pred_layer.proj.weight"
 BIAS = "pred_layer.proj.bias"
+_TEXT = "xlmtrain_text"
 LANGUAGES = "lang_embeddings.weight"
 POSITIONS = "position_embeddings.weight"
 
@@ -56,11 +59,11 @@ _OF_DECODER = re.compile("layer_norm15|encoder_attn")
 _UNSUPPORTED = re.compile(r"memories|pred_layer\.proj\.(head|tail)")
 
 
-def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> PretrainedBundle:
+def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig | None) -> PretrainedBundle:
     """Read a checkpoint of the original XLM: its encoder, and its decoder if there is one.
 
-    ``codes`` (may be empty) and ``text`` are not in the file. Raises CheckpointError if it is damaged, unsafe, or of an
-    architecture that is not supported.
+    ``codes`` (may be empty) are not in the file. ``text``: None for that which :func:`write_xlm_checkpoint` stored; the
+    original stores none. Raises CheckpointError if it is damaged, unsafe, or of an architecture that is not supported.
     """
     content = read_checkpoint_file(path)
     name = "model" if isinstance(content.get("model"), dict) else "encoder"
@@ -79,6 +82,7 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig) -> Pret
             weights |= as_decoder(from_xlm_state_dict(of_decoder, untied=not config.tie_embeddings))
             if weights[DECODER_TABLE].data_ptr() == weights[ENCODER_TABLE].data_ptr():  # one table in the file
                 del weights[DECODER_TABLE]
+        text = text or from_json(TextConfig, params.get(_TEXT, {}))
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     except Exception as error:  # an untrusted file can raise any error
         raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
@@ -159,6 +163,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     }
     if bundle.causal:  # the original has no such flag: objectives are options of its command line
         params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
+    if bundle.text != TextConfig():  # the original has none either, and ignores them
+        params[_TEXT] = asdict(bundle.text)
     words = dict(enumerate(bundle.vocab.tokens))
     content = {
         "epoch": 0,
