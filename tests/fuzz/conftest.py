@@ -33,7 +33,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not minutes or not hasattr(pyfuncitem.obj, "hypothesis"):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    share = 60 * minutes / sum(hasattr(item, "obj") and hasattr(item.obj, "hypothesis") for item in pyfuncitem.session.items)
+    share = (
+        60
+        * minutes
+        / sum(hasattr(item, "obj") and hasattr(item.obj, "hypothesis") for item in pyfuncitem.session.items)
+    )
     end = time.monotonic() + share
     while time.monotonic() < end:
         pyfuncitem.obj(**arguments)

@@ -57,7 +57,19 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 
 TAR, ZIP = tar_of(dict.fromkeys(NAMES, b"Guten Tag.\nZwei.\n")), zip_of(dict.fromkeys(NAMES, b"Guten Tag.\nZwei.\n"))
 TAR_FIELDS = ((0, 100), (100, 108), (124, 136), (148, 156), (156, 157), (157, 257), (257, 265), (345, 500))
-FIELD_VALUES = (b"../../evil", b"/etc/evil", b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777", b"-1", b"2", b"x", b"L", b"g", b"S")
+FIELD_VALUES = (
+    b"../../evil",
+    b"/etc/evil",
+    b"\xff" * 12,
+    b"\x80" + b"\xff" * 11,
+    b"77777777777",
+    b"-1",
+    b"2",
+    b"x",
+    b"L",
+    b"g",
+    b"S",
+)
 
 
 @st.composite
@@ -107,7 +119,9 @@ def test_tmx(place: Path, content: bytes, packed: bool) -> None:
     assert all(len(row) == 2 for row in rows or ())
 
 
-@given(content=damaged(b"Guten Tag\tGood day\t0.9\nZwei\tTwo\n"), suffix=st.sampled_from((".gz", ".xz", ".bz2", ".tsv")))
+@given(
+    content=damaged(b"Guten Tag\tGood day\t0.9\nZwei\tTwo\n"), suffix=st.sampled_from((".gz", ".xz", ".bz2", ".tsv"))
+)
 def test_columns(place: Path, content: bytes, suffix: str) -> None:
     path = place / f"x{suffix}"
     path.write_bytes(gzip.compress(content) if suffix == ".gz" else content)

@@ -59,7 +59,9 @@ def run(place: Path) -> Path:
 
 def fitting_manifest(checkpoint: Path) -> bytes:
     files = ("model.safetensors", "optimizer.safetensors", "state.json")
-    sums = {name: {"bytes": (checkpoint / name).stat().st_size, "sha256": sha256_of(checkpoint / name)} for name in files}
+    sums = {
+        name: {"bytes": (checkpoint / name).stat().st_size, "sha256": sha256_of(checkpoint / name)} for name in files
+    }
     return json.dumps(sums).encode()
 
 

@@ -25,7 +25,9 @@ WORDS = {
     "prepare": (b"corpus=sample", b"output=x", b"train.mono.de=[a/*.gz]", b"text.lowercase=true", b"bpe.codes=null"),
     "finetune": (b"run=x", b"task.train.de=x.tsv", b"task.columns=[label, text]", b"train.epochs=3"),
 }
-EXPERIMENT = b"# @package _global_\ndefaults:\n  - override /model: small\nrun: x\nmodel:\n  dim: 64\ndata:\n  mlm: {de: 1}\n"
+EXPERIMENT = (
+    b"# @package _global_\ndefaults:\n  - override /model: small\nrun: x\nmodel:\n  dim: 64\ndata:\n  mlm: {de: 1}\n"
+)
 CORPUS = b"# @package _global_\noutput: x\ntrain:\n  mono:\n    de: [a, b]\n  pairs: {de-en: 'x.{lang}'}\n"
 REFERENCE = {
     **{"preset": "p", "command": "c", "text": "t", "trained_on": "a", "judged_on": "b"},
@@ -61,7 +63,14 @@ def test_command_line(draw: st.DataObject, name: str) -> None:
     attempt(f"command line of {name}", lambda: compose(name, words), 100)
 
 
-@given(words=st.lists(st.sampled_from((b"path=x", b"count=3", b"share=0.1", b"names=a", b"weights={de: 1}", b"layers=2", b"precision=fp16")).flatmap(damaged), max_size=4))
+@given(
+    words=st.lists(
+        st.sampled_from(
+            (b"path=x", b"count=3", b"share=0.1", b"names=a", b"weights={de: 1}", b"layers=2", b"precision=fp16")
+        ).flatmap(damaged),
+        max_size=4,
+    )
+)
 def test_command_line_of_a_tool(words: list[bytes]) -> None:
     shown = [word for word in map(text, words) if word not in ("-h", "--help")]
     attempt("command line of a tool", lambda: parse_args(Options, shown), 100)
@@ -91,7 +100,9 @@ def test_stored_settings(values: Any) -> None:
 
 @given(content=damaged_json(REFERENCE))
 def test_reference_curve(content: bytes) -> None:
-    known = attempt("reference curve", lambda: ReferenceCurve.from_json(content.decode("utf-8", "replace")), len(content))
+    known = attempt(
+        "reference curve", lambda: ReferenceCurve.from_json(content.decode("utf-8", "replace")), len(content)
+    )
     if known is not None:
         attempt("reference curve, compared", lambda: differences(known.settings, {"model.dim": 3}), len(content))
         assert json.loads(known.as_json())["preset"] == known.preset

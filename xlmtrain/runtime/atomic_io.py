@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, UserError, damage_as
 
 
 def sync_file(path: Path) -> None:
@@ -29,14 +29,12 @@ def write_json(path: Path, value: Any) -> None:
     sync_file(path.parent)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``. Raises CheckpointError if it is missing or damaged."""
-    try:
+def read_json(path: Path, error: type[UserError] = CheckpointError) -> dict[str, Any]:
+    """Return the JSON object in ``path``. Raises ``error`` if it is missing or damaged."""
+    with damage_as(error, f"{path}: not readable"):
         value = json.loads(path.read_bytes())  # also with a byte-order mark
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable ({error})") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+        raise error(f"{path}: not a JSON object")
     return value
 
 

@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.output_paths import holds_only
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.train.checkpoint_io import (
     FILES,
     Checkpoint,
@@ -77,9 +78,13 @@ class CheckpointManager:
         write_json(self._directory / "best.json", {"step": step, "metric": metric, "value": value})
 
     def best_step(self) -> int | None:
-        """Return the step that ``best.json`` names, or None."""
+        """Return the step that ``best.json`` names, or None. Raises CheckpointError if it is damaged."""
         path = self._directory / "best.json"
-        return read_json(path).get("step") if path.is_file() else None
+        if not path.is_file():
+            return None
+        with damage_as(CheckpointError, f"{path}: damaged"):
+            step: int = typed(int, read_json(path)["step"], "step")
+        return step
 
     def prune(self, step: int, keep_last: int | None = None) -> list[int]:
         """Delete checkpoints that need not be kept when the run is at ``step``. Returns the steps deleted.

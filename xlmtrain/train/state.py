@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xlmtrain.data.sampling import SamplerState
+from xlmtrain.errors import CheckpointError, damage_as
+from xlmtrain.runtime.typed_json import typed
 
 
 @dataclass(kw_only=True)
@@ -55,6 +57,7 @@ class TrainState(SelectionState):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainState:
-        """Return the state that a checkpoint has."""
-        cursors = {name: (epoch, number) for name, (epoch, number) in value["cursors"].items()}
-        return cls(**{**value, "cursors": cursors})
+        """Return the state that a checkpoint has. Raises CheckpointError if it is damaged."""
+        with damage_as(CheckpointError, "the progress in state.json is damaged"):
+            state: TrainState = typed(cls, value)
+        return state
