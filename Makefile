@@ -4,6 +4,7 @@
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
 # make test-gpu   on a machine with a GPU, ten minutes: its tests, losses in every precision, faults, speed
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
+# make fuzz    half an hour of random damaged files for every reader, counted in benchmarks/faults.md
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # make clean   remove .venv; data and runs stay
 # All of them install what they need into .venv first.
@@ -19,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu bench lint docs clean
+.PHONY: train test test-slow test-faults fuzz test-gpu bench lint docs clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -38,6 +39,9 @@ test-slow: $(VENV)/ready
 
 test-faults: $(VENV)/ready
 	$(PYTEST) -m faults --fault-table=benchmarks/faults.md tests/faults
+
+fuzz: $(VENV)/ready
+	$(PYTEST) --hypothesis-profile=fuzz --fuzz-minutes=30 --fuzz-table=benchmarks/faults.md tests/fuzz
 
 test-gpu: $(VENV)/ready
 	$(BIN)/python -m benchmarks.gpu_check

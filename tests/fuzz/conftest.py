@@ -1,4 +1,4 @@
-"""Two tiers of the same properties: a few fixed inputs by default, and random ones for half an hour by ``make fuzz``."""
+"""Two tiers of the same properties: a few fixed inputs by default, random ones for half an hour by ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not minutes or not RECORDS:
         return
     lines = ["| reader | inputs | accepted |", "| --- | ---: | ---: |"]
-    lines += [f"| {name} | {record.inputs:,} | {record.accepted:,} |" for name, record in sorted(RECORDS.items())]
+    lines += [f"| {name} | {one.inputs:,} | {one.accepted:,} |" for name, one in sorted(RECORDS.items())]
     total = [sum(values) for values in zip(*((record.inputs, record.accepted) for record in RECORDS.values()))]
     lines.append(f"| **all** | **{total[0]:,}** | **{total[1]:,}** |")
     terminalreporter.section("fuzz")
@@ -78,9 +78,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _preface(minutes: float, failed: int) -> list[str]:
     return [
-        f"Written by `make fuzz`, this time in {minutes:g} minutes, with {failed} properties failed. Each input is a valid "
-        "file with bits flipped,",
-        "spans cut, inserted or doubled, values of another type, huge numbers and deep nesting, or free-form bytes. A reader",
-        "accepts it or raises an error of its own, with bounded time and memory, and writes nothing outside its output.",
+        f"Written by `make fuzz`, this time in {minutes:g} minutes; properties that failed: {failed}. An input is",
+        "a valid file with bits flipped, spans cut, inserted or doubled, values of another type, huge numbers, deep nesting, or",
+        "free-form bytes. A reader accepts it or raises an error of its own, with bounded time and memory, and writes",
+        "nothing outside its output. The properties and their bounds: `tests/fuzz`, `tests/support/fuzzing.py`.",
         "",
     ]

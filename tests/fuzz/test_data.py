@@ -76,6 +76,34 @@ def test_header(data: Path, draw: st.DataObject) -> None:
             attempt("dataset.json and its files", lambda: read_all(data), len(content))
 
 
+@pytest.mark.parametrize(
+    "offsets", [[0, 1 << 60, 4, 6], [0, 3, -1, 6], [0, -(1 << 60), 4, 6], [0, 1 << 33, 1 << 34, 6]], ids=str
+)
+def test_offsets_beyond_the_ids(data: Path, offsets: list[int]) -> None:
+    """No memory is taken for sentences that the ids cannot have."""
+    with replaced(data / "train.de.offsets", np.array(offsets, "<i8").tobytes()):
+        corpus = Dataset(data).corpus("train.de")
+        assert attempt("offsets beyond the ids", lambda: [*sentences_of(corpus)], 32) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dtype", "float64"),
+        ("dtype", None),
+        ("fingerprint", 3),
+        ("languages", {"de": 1}),
+        ("vocab_size", 1 << 70),
+        ("text", None),
+        ("corpora", {"train.de": None}),
+    ],
+)
+def test_header_with_a_value_of_another_type(data: Path, key: str, value: object) -> None:
+    content = json.dumps({**header_json(data), key: value}).encode()
+    with replaced(data / "dataset.json", content):
+        assert attempt("dataset.json", lambda: Header.read(data), len(content)) is None
+
+
 @given(draw=st.data(), file=st.sampled_from(("train.de.ids", "train.de.offsets", "vocab", "codes")))
 def test_files(data: Path, draw: st.DataObject, file: str) -> None:
     """A damaged file, with and without a header that was edited to fit."""

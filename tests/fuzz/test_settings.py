@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import attempt
@@ -25,6 +26,10 @@ WORDS = {
     "prepare": (b"corpus=sample", b"output=x", b"train.mono.de=[a/*.gz]", b"text.lowercase=true", b"bpe.codes=null"),
     "finetune": (b"run=x", b"task.train.de=x.tsv", b"task.columns=[label, text]", b"train.epochs=3"),
 }
+HEAD = b"# @package _global_\n"
+BILLION_LAUGHS = b"x0: &x0 [0, 0]\n" + b"".join(
+    b"x%d: &x%d [%s]\n" % (i, i, b", ".join([b"*x%d" % (i - 1)] * 9)) for i in range(1, 9)
+)
 EXPERIMENT = (
     b"# @package _global_\ndefaults:\n  - override /model: small\nrun: x\nmodel:\n  dim: 64\ndata:\n  mlm: {de: 1}\n"
 )
@@ -71,12 +76,41 @@ def test_command_line(draw: st.DataObject, name: str) -> None:
         max_size=4,
     )
 )
+@example(words=[b"path=x", b"weights={de: " + b"9" * 5000 + b"}"])
+@example(words=[b"path=x", b"weights=" + b"[" * 5000])
 def test_command_line_of_a_tool(words: list[bytes]) -> None:
     shown = [word for word in map(text, words) if word not in ("-h", "--help")]
     attempt("command line of a tool", lambda: parse_args(Options, shown), 100)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.dim=" + "9" * 5000,
+        "data.mlm={de: " + "9" * 5000 + "}",
+        "init.word_vectors=" + "[" * 300 + "]" * 300,
+        "run=" + "[" * 5000,
+        "experiment=" + "a" * 300,
+        "a" * 5000 + "=3",
+        "model.dim=${model.dim}",
+    ],
+    ids=lambda word: word[:24],
+)
+def test_hard_words_of_a_command_line(word: str) -> None:
+    assert attempt("command line of config", lambda: compose("config", [word]), len(word)) is None
+
+
 @given(content=damaged(EXPERIMENT))
+@example(content=HEAD + b"run: " + b"[" * 5000)
+@example(content=HEAD + b"run: " + b"[" * 5000 + b"]" * 5000)
+@example(content=HEAD + b"model: {dim: " + b"9" * 5000 + b"}\n")
+@example(content=HEAD + b"model: &a {dim: *a}\n")
+@example(content=HEAD + BILLION_LAUGHS)
+@example(content=HEAD + b"? [a]\n: 3\n")
+@example(content=HEAD + b"model: {dim: !!int x}\n")
+@example(content=HEAD + b"defaults:\n  - override /experiment: own\nrun: x\n")
+@example(content=HEAD + b"defaults:\n  - own\nrun: x\n")
+@example(content=HEAD + b"run: \x0b\n")
 def test_experiment_file(place: Path, content: bytes) -> None:
     (place / "experiment").mkdir(exist_ok=True)
     (place / "experiment" / "own.yaml").write_bytes(content)
@@ -93,6 +127,7 @@ def test_corpus_file(place: Path, content: bytes) -> None:
 
 
 @given(values=mutated_value(STORED))
+@example(values={**STORED, "seed": 10**400})
 def test_stored_settings(values: Any) -> None:
     if isinstance(values, dict):  # as read_json returns it
         attempt("stored settings", lambda: from_json(Config, current_settings(values)), 100)

@@ -23,7 +23,8 @@ from xlmtrain.text.vocab import Vocab
 LABELS = b"yes\tA good day .\nno\tA bad day .\nyes\tGood .\nno\tBad .\n"
 NLI = (
     b"language\tgold_label\tsentence1\tsentence2\n"
-    b'de\tneutral\tEin "Haus" .\t"Zwei ""H\xc3\xa4user"" ."\nen\t-\ta\tb\nde\tcontradictory\tc\td\nde\tentailment\t\tf\n'
+    b'de\tneutral\tEin "Haus" .\t"Zwei ""H\xc3\xa4user"" ."\n'
+    b"en\t-\ta\tb\nde\tcontradictory\tc\td\nde\tentailment\t\tf\n"
 )
 VECTORS = b"3 2\na 0.5 1\nb@@ -1e-3 2\nab 3 4\n"
 VOCAB = Vocab([("a", 3), ("b@@", 2), ("ab", 1)])

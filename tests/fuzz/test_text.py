@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import attempt
@@ -63,6 +63,8 @@ def _status_of_fastbpe(path: Path) -> int:
     return os.waitpid(child, 0)[1]
 
 
+@example(content=b"a " + b"9" * 5000 + b"\n", size=0, count=0)
+@example(content=b"a " + b"9" * 20 + b"\n", size=0, count=0)
 @given(content=compressed(damaged(VOCAB)), size=st.integers(0, 20), count=st.integers(0, 100))
 def test_vocabulary(place: Path, content: bytes, size: int, count: int) -> None:
     path, copy = place / "vocab", place / "copy"

@@ -26,7 +26,7 @@ ADDRESS_BYTES = 8 << 30
 _TEMPORARY = Path(tempfile.gettempdir()).resolve()
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink")
 
 
 @dataclass
@@ -57,10 +57,12 @@ def attempt(reader: str, read: Callable[[], T], size: int, output: Path | None =
         try:
             result = read()
         except UserError as error:
-            assert str(error).strip(), "an error without a message"
-            return None
-    record.accepted += 1
-    return result
+            message = str(error)
+        else:
+            record.accepted += 1
+            return result
+    assert message.strip(), "an error without a message"
+    return None
 
 
 @contextmanager
@@ -134,12 +136,10 @@ def _kilobytes(name: str) -> int:
 def _note_writes(event: str, arguments: tuple[Any, ...]) -> None:
     if _written is None:
         return
-    path: Any = None
-    if event == "open" and arguments[2] & _WRITES:
-        path = arguments[0]
-    elif event in _CHANGES and arguments[-1] in (-1, None) or event == "os.chmod":  # no directory's descriptor
-        path = arguments[0]
-    if isinstance(path, (str, bytes, os.PathLike)) and os.fspath(path) not in (os.devnull, b"/dev/null"):
+    opened = event == "open" and bool(arguments[2] & _WRITES)
+    changed = event in _CHANGES and arguments[-1] in (-1, None)  # without a descriptor of its directory
+    path = arguments[0] if opened or changed or event in ("os.mkdir", "os.chmod", "os.truncate") else None
+    if isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path) != os.devnull:
         _written.append(os.fsdecode(path))
 
 
