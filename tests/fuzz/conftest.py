@@ -15,8 +15,8 @@ from tests.support.fault_table import write_section
 from tests.support.fuzzing import RECORDS, limited_address_space
 
 _COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("quick", max_examples=12, derandomize=True, **_COMMON)
-settings.register_profile("fuzz", max_examples=300, print_blob=True, **_COMMON)
+settings.register_profile("quick", max_examples=8, derandomize=True, **_COMMON)
+settings.register_profile("fuzz", max_examples=50, print_blob=True, **_COMMON)
 settings.load_profile("quick")  # pytest loads another one afterwards, if --hypothesis-profile names it
 
 
@@ -79,8 +79,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _preface(minutes: float, failed: int) -> list[str]:
     return [
         f"Written by `make fuzz`, this time in {minutes:g} minutes; properties that failed: {failed}. An input is",
-        "a valid file with bits flipped, spans cut, inserted or doubled, values of another type, huge numbers, deep nesting, or",
-        "free-form bytes. A reader accepts it or raises an error of its own, with bounded time and memory, and writes",
-        "nothing outside its output. The properties and their bounds: `tests/fuzz`, `tests/support/fuzzing.py`.",
+        "a valid file with bits flipped, spans cut, inserted or doubled, values of another type, huge numbers, deep",
+        "nesting, or free-form bytes. A reader accepts it or raises an error of its own, with bounded time and memory, and",
+        "writes nothing outside its output. The properties and their bounds: `tests/fuzz`, `tests/support/fuzzing.py`.",
         "",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from xlmtrain.interop.xlm.pth import read_checkpoint_file, read_data_file
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
 
+CONFIG = ModelConfig(dim=8, layers=1, heads=2, max_positions=16)
 ODD: tuple[Any, ...] = (*ODD_VALUES, torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(float("nan")))
 
 
 def small_model() -> PretrainedBundle:
-    config = ModelConfig(dim=8, layers=1, heads=2, max_positions=16)
-    weights = LanguageModel(config, len(VOCAB), 2).state_dict()
+    weights = LanguageModel(CONFIG, len(VOCAB), 2).state_dict()
     codes = [Code("a", "b", 1)]
-    return PretrainedBundle(config, ["de", "en"], VOCAB, weights, TextConfig(), codes, Provenance("small"))
+    return PretrainedBundle(CONFIG, ["de", "en"], VOCAB, weights, TextConfig(), codes, Provenance("small"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ def test_data_of_the_original(place: Path, draw: st.DataObject, form: str, pickl
 @pytest.fixture(scope="module")
 def folder(place: Path) -> Path:
     (place / "hf").mkdir()
-    write_hf_folder(small_model(), place / "hf")
+    weights = LanguageModel(CONFIG, len(VOCAB), 1).state_dict()
+    write_hf_folder(replace(small_model(), languages=["de"], weights=weights), place / "hf")
     return place / "hf"
 
 

@@ -45,15 +45,17 @@ class _TooLong(BaseException):
     """The CPU time is over; no ``except Exception`` of the reader catches it."""
 
 
-def attempt(reader: str, read: Callable[[], T], size: int, output: Path | None = None) -> T | None:
+def attempt(
+    reader: str, read: Callable[[], T], size: int, output: Path | None = None, fixed: int = FIXED_BYTES
+) -> T | None:
     """Return what ``read`` returns, None if it raised a UserError with a message.
 
     ``size``: bytes of the input. ``output``: the only directory in which the reader may write. Any other exception
-    passes; AssertionError if the reader used too much time or memory, or wrote elsewhere.
+    passes; ``fixed``: bytes of memory for any input. AssertionError if the reader used too much time or memory, or wrote elsewhere.
     """
     record = RECORDS.setdefault(reader, Record())
     record.inputs += 1
-    with _bounded(size, output):
+    with _bounded(size, output, fixed):
         try:
             result = read()
         except UserError as error:
@@ -88,7 +90,7 @@ def limited_address_space() -> Iterator[None]:
 
 
 @contextmanager
-def _bounded(size: int, output: Path | None) -> Iterator[None]:
+def _bounded(size: int, output: Path | None, fixed: int) -> Iterator[None]:
     global _written
     before = _reset_peak()
     handler = signal.signal(signal.SIGPROF, _too_long)
@@ -105,7 +107,7 @@ def _bounded(size: int, output: Path | None) -> Iterator[None]:
     elsewhere = [path for path in written if not _may_write(Path(path).resolve(), output)]
     assert not elsewhere, f"written outside of the output: {elsewhere}"
     grown = (_kilobytes("VmHWM") - before) * 1024
-    assert grown <= FIXED_BYTES + BYTES_PER_BYTE * size, f"{grown:,} bytes of memory for {size:,} bytes"
+    assert grown <= fixed + BYTES_PER_BYTE * size, f"{grown:,} bytes of memory for {size:,} bytes"
 
 
 def _may_write(path: Path, output: Path | None) -> bool:
