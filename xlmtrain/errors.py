@@ -53,8 +53,9 @@ class PeerError(UserError):
 
 
 @contextmanager
-def damage_as(kind: type[UserError], where: str) -> Iterator[None]:
-    """Turn any error that the content of a file can cause into the error ``kind``, whose message begins with ``where``.
+def damage_as(kind: type[UserError], where: str, advice: str = "") -> Iterator[None]:
+    """Turn any error that the content of a file can cause into the error ``kind``, whose message begins with ``where``
+    and ends with ``advice``.
 
     For code that takes apart what other people wrote, and for nothing else: it hides mistakes of our own. UserErrors
     pass unchanged.
@@ -65,4 +66,4 @@ def damage_as(kind: type[UserError], where: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged bytes can raise any error, also one of a library's own
         name = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
-        raise kind(f"{where} ({name}{' '.join(str(error).split())[:400]})") from error
+        raise kind(f"{where} ({name}{' '.join(str(error).split())[:400]}){advice}") from error

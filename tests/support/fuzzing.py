@@ -50,8 +50,9 @@ def attempt(
 ) -> T | None:
     """Return what ``read`` returns, None if it raised a UserError with a message.
 
-    ``size``: bytes of the input. ``output``: the only directory in which the reader may write. Any other exception
-    passes; ``fixed``: bytes of memory for any input. AssertionError if the reader used too much time or memory, or wrote elsewhere.
+    ``size``: bytes of the input. ``output``: the only directory in which the reader may write. ``fixed``: bytes of
+    memory that it may take for any input. Any other exception passes; AssertionError if the reader used too much time
+    or memory, or wrote elsewhere.
     """
     record = RECORDS.setdefault(reader, Record())
     record.inputs += 1

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xlmtrain.errors import DataError, damage_as
-from xlmtrain.runtime.atomic_io import read_json, sha256_of, write_json
+from xlmtrain.runtime.atomic_io import json_object, sha256_of, write_json
 from xlmtrain.runtime.output_paths import DirectoryKind
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.vocab import Vocab
@@ -108,11 +108,11 @@ class Header:
         """Read ``dataset.json``; raises DataError if the directory is no prepared data set of this format."""
         path = Path(directory) / HEADER
         if not path.is_file():
-            raise DataError(f"{path}: no such file; is {directory} made by tools/prepare.py?")
-        content = read_json(path, DataError)
-        if (version := content.pop("format", None)) != FORMAT:
-            raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
-        with damage_as(DataError, f"{path}: damaged header; prepare the data again"):
+            raise DataError(f"{path}: No such file; is {directory} made by tools/prepare.py?")
+        with damage_as(DataError, f"{path}: damaged header", "; prepare the data again"):
+            content = json_object(path)
+            if (version := content.pop("format")) != FORMAT:
+                raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
             header: Header = typed(cls, {"fingerprint": "", **content})
             header.check()
         return header
@@ -122,8 +122,8 @@ class Header:
         languages, own = self.languages, sorted({name.rpartition(".")[2] for name in self.corpora})
         if len(set(languages)) < len(languages) or (self.corpora and languages != own):
             raise ValueError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
-        if self.dtype != id_dtype(self.vocab_size).name:
-            raise ValueError(f"dtype: {self.dtype} is not that of ids in a vocabulary of {self.vocab_size}")
+        if self.dtype not in ("uint16", "int32"):
+            raise ValueError(f"dtype: {self.dtype} is neither uint16 nor int32")
         for name, corpus in self.corpora.items():
             if (corpus.ids.file, corpus.offsets.file) != (f"{name}.ids", f"{name}.offsets"):
                 raise ValueError(f"corpora.{name}: its files have other names")

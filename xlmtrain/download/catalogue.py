@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xlmtrain.errors import ConfigError, DataError, damage_as
-from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.runtime.atomic_io import json_object
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 # Formats that are used as they are downloaded; the text of the others is read by formats.py.
@@ -71,9 +71,9 @@ class DatasetEntry:
 
 def read_catalogue(path: Path = CATALOGUE) -> dict[str, DatasetEntry]:
     """Return the entries by name, in the order of the file. Raises DataError with the entry that is wrong."""
-    content = read_json(path, DataError)
     entries: dict[str, DatasetEntry] = {}
     with damage_as(DataError, f"{path}: damaged"):
+        content = json_object(path)
         for values in content["datasets"]:
             with damage_as(DataError, f"{path}: {values.get('name')}: damaged"):
                 entry = _entry(values, content["licences"])

@@ -19,7 +19,7 @@ import requests
 from xlmtrain.download.catalogue import RemoteFile
 from xlmtrain.download.client import Client, RetryableError
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.atomic_io import read_json, sync_file, write_json
+from xlmtrain.runtime.atomic_io import json_object, sync_file, write_json
 from xlmtrain.runtime.progress import ProgressBar
 
 CHECKSUM_LIST_BYTES = 1 << 20
@@ -91,8 +91,8 @@ class _Part:
         Without a validator only a checksum can tell whether the parts fit together.
         """
         try:
-            note = read_json(self.note, DataError)
-        except DataError:
+            note = json_object(self.note)
+        except (OSError, ValueError, RecursionError):
             return 0, None
         validator = note.get("validator") if isinstance(note.get("validator"), str) else None
         usable = note.get("url") == self._url and (validator or has_checksum)

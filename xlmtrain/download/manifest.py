@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xlmtrain.download.fetch import DownloadRecord
 from xlmtrain.errors import DataError, damage_as
-from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.atomic_io import json_object, write_json
 from xlmtrain.runtime.output_paths import LOCK_FILE
 from xlmtrain.runtime.typed_json import typed
 
@@ -31,8 +31,8 @@ class Manifest:
         self._files: dict[str, DownloadRecord] = {}
         self._texts: dict[str, int] = {}
         if self._path.exists():
-            with damage_as(DataError, f"{self._path}: damaged; remove it, or restore it from a copy"):
-                content = read_json(self._path, DataError)
+            with damage_as(DataError, f"{self._path}: damaged", "; remove it, or restore it from a copy"):
+                content = json_object(self._path)
                 self._files = typed(dict[str, DownloadRecord], content["files"], "files")
                 self._texts = typed(dict[str, int], content["texts"], "texts")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from xlmtrain.data.format import corpus_name
 from xlmtrain.errors import DataError, damage_as
 from xlmtrain.metrics.table import format_table
-from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.atomic_io import json_object, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.filters import REASONS
 
@@ -105,8 +105,8 @@ class Statistics:
         """
         if not path.exists():
             return None
-        content = read_json(path, DataError)
         with damage_as(DataError, f"{path}: not statistics as this program writes them"):
+            content = json_object(path)
             known = {field.name for field in fields(cls)}
             found: Statistics = typed(cls, {name: value for name, value in content.items() if name in known})
         return found
