@@ -79,8 +79,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _preface(minutes: float, failed: int) -> list[str]:
     return [
         f"Written by `make fuzz`, this time in {minutes:g} minutes; properties that failed: {failed}.",
-        "An input is a valid file with bits flipped, spans cut, inserted or doubled, values of another type,",
-        "huge numbers, deep nesting, or free-form bytes. A reader accepts it or raises an error of its own, with bounded",
+        "An input is a valid file with bits flipped, spans cut, inserted or doubled, values of another type, huge",
+        "numbers, deep nesting, or free-form bytes. A reader accepts it or raises an error of its own, with bounded",
         "time and memory, and writes nothing outside its output. The properties are in `tests/fuzz`.",
         "",
     ]
