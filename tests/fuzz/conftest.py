@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.fault_table import write_section
 from tests.support.fuzzing import RECORDS, limited_address_space
 
+BEGUN = time.monotonic()
 _COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("quick", max_examples=8, derandomize=True, **_COMMON)
 settings.register_profile("fuzz", max_examples=50, print_blob=True, **_COMMON)
@@ -73,12 +74,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(line)
     if path := config.getoption("--fuzz-table", None):
         failed = len(terminalreporter.stats.get("failed", []))
-        write_section(Path(path), [*_preface(minutes, failed), *lines])
+        write_section(Path(path), [*_preface(failed), *lines])
 
 
-def _preface(minutes: float, failed: int) -> list[str]:
+def _preface(failed: int) -> list[str]:
+    minutes = (time.monotonic() - BEGUN) / 60
     return [
-        f"Written by `make fuzz`, this time in {minutes:g} minutes; properties that failed: {failed}.",
+        f"Written by `make fuzz`, this time in {minutes:.0f} minutes; properties that failed: {failed}.",
         "An input is a valid file with bits flipped, spans cut, inserted or doubled, values of another type, huge",
         "numbers, deep nesting, or free-form bytes. A reader accepts it or raises an error of its own, with bounded",
         "time and memory, and writes nothing outside its output. The properties are in `tests/fuzz`.",
