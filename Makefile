@@ -6,6 +6,7 @@
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
 # make advisories   known security advisories of everything that is installed; needs api.osv.dev or a mirror of it
 # make lock    write requirements/*.txt anew from setup.cfg, with the versions they hold; UPGRADE=1 takes the newest
+# make fuzz    half an hour of random damaged files for every reader, counted in benchmarks/faults.md
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # make clean   remove .venv; data and runs stay
 # All of them install what they need into .venv first: only files whose hashes stand in requirements/. TORCH=cpu takes
@@ -30,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults test-gpu bench lint docs advisories lock lock-torch-cpu clean
+.PHONY: train test test-slow test-faults fuzz test-gpu bench lint docs advisories lock lock-torch-cpu clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
 	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
@@ -49,6 +50,9 @@ test-slow: $(VENV)/ready
 
 test-faults: $(VENV)/ready
 	$(PYTEST) -m faults --fault-table=benchmarks/faults.md tests/faults
+
+fuzz: $(VENV)/ready
+	$(PYTEST) --hypothesis-profile=fuzz --fuzz-minutes=30 --fuzz-table=benchmarks/faults.md tests/fuzz
 
 test-gpu: $(VENV)/ready
 	$(BIN)/python -m benchmarks.gpu_check

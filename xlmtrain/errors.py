@@ -4,6 +4,11 @@ A program's entry point prints the message alone and exits with the error's ``ex
 and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Base of every error that the user can fix."""
@@ -45,3 +50,20 @@ class PeerError(UserError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextmanager
+def damage_as(kind: type[UserError], where: str, advice: str = "") -> Iterator[None]:
+    """Turn any error that the content of a file can cause into the error ``kind``, whose message begins with ``where``
+    and ends with ``advice``.
+
+    For code that takes apart what other people wrote, and for nothing else: it hides mistakes of our own. UserErrors
+    pass unchanged.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # damaged bytes can raise any error, also one of a library's own
+        name = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+        raise kind(f"{where} ({name}{' '.join(str(error).split())[:400]}){advice}") from error

@@ -18,11 +18,12 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, VocabConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.format import CorpusWriter, Header, corpus_header, id_dtype
+from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.diagnostics import data_quality
 from xlmtrain.diagnostics.data_quality import check_vocabulary, quality_warnings, statistics_warnings
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.pipeline import prepare
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.vocab import Vocab
 
 SAMPLE = REPOSITORY / "data" / "sample"
@@ -107,7 +108,7 @@ def rewritten(good: Path, directory: Path, change: Callable[[dict[str, list[np.n
         with CorpusWriter(data, name, id_dtype(len(dataset.vocab))) as writer:
             writer.append(np.concatenate(some), np.array([len(sentence) for sentence in some]))
             corpora[name] = writer.finish([name])
-    corpora = {name: corpus_header(corpus) for name, corpus in content["corpora"].items()} | corpora
+    corpora = {name: typed(CorpusHeader, corpus) for name, corpus in content["corpora"].items()} | corpora
     Header.of(data, Vocab.read(data / "vocab"), content["languages"], content["text"], corpora).write(data)
     return data
 

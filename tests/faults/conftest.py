@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fault_table import Record, Tries, breaks, markdown
+from tests.support.fault_table import Record, Tries, breaks, markdown, write_table
 
 BEGUN = time.time()
 _records: dict[int, Record] = {}
@@ -83,7 +83,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for line in lines:
         terminalreporter.write_line(line)
     if path:
-        Path(path).write_text("\n".join([*_preface(), *lines, "", *_afterword(), *breaks(), ""]), encoding="utf-8")
+        write_table(Path(path), [*_preface(), *lines, "", *_afterword(), *breaks()])
 
 
 def _preface() -> list[str]:

@@ -7,11 +7,15 @@ so many times in the default, the slow and the full tier, and not at all in a ti
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+
+_FUZZING = "## Fuzzing"
+"""Heading of the last section of ``benchmarks/faults.md``, which ``make fuzz`` writes."""
 
 
 @dataclass
@@ -92,6 +96,18 @@ def markdown(records: dict[int, Record], every: bool) -> list[str]:
     seconds = sum(record.seconds for record in records.values())
     lines.append(f"| | **all** | **{total[0]}** | **{total[1]}** | | **{seconds:.0f}** |")
     return lines
+
+
+def write_table(path: Path, lines: Sequence[str]) -> None:
+    """Write ``benchmarks/faults.md`` up to its last section, which stays."""
+    _, heading, section = (path.read_text(encoding="utf-8") if path.exists() else "").partition(_FUZZING)
+    path.write_text("\n".join([*lines, "", heading + section]).rstrip("\n") + "\n", encoding="utf-8")
+
+
+def write_section(path: Path, lines: Sequence[str]) -> None:
+    """Write the last section of ``benchmarks/faults.md``; what is before it stays."""
+    table = (path.read_text(encoding="utf-8") if path.exists() else "").partition(_FUZZING)[0]
+    path.write_text("\n".join([table.rstrip("\n"), "", _FUZZING, "", *lines, ""]).lstrip("\n"), encoding="utf-8")
 
 
 def breaks() -> list[str]:

@@ -31,7 +31,7 @@ from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.config.yaml_files import check_yaml
-from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError
+from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError, damage_as
 from xlmtrain.runtime.process import tolerate_any_reader
 
 # Beside the package: the programs run from a checkout.
@@ -41,6 +41,7 @@ T = TypeVar("T")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
+_UNREADABLE = "the settings cannot be read"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 _STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
 _PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS}
@@ -55,7 +56,8 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
     ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
     value of the wrong type, an impossible combination, or a faulty YAML file.
     """
-    return _to_dataclass(_composed(name, overrides))
+    with damage_as(ConfigError, _UNREADABLE):
+        return _to_dataclass(_composed(name, overrides))
 
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -179,26 +181,28 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
     for pair in pairs:
         key, _, value = pair.partition("=")
         value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
-        try:
-            if OmegaConf.is_list(config._get_node(key)):
-                config[key].append(value)
-            elif OmegaConf.is_dict(config._get_node(key)):
-                OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
-            else:
-                config[key] = value
-        except HydraException as error:
-            raise ConfigError(f"{pair}: cannot be read; {_SYNTAX}") from error
-        except OmegaConfBaseException as error:
-            raise ConfigError(_describe(error)) from error
+        with damage_as(ConfigError, f"{pair[:100]}: cannot be read"):
+            try:
+                if OmegaConf.is_list(config._get_node(key)):
+                    config[key].append(value)
+                elif OmegaConf.is_dict(config._get_node(key)):
+                    OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
+                else:
+                    config[key] = value
+            except HydraException as error:
+                raise ConfigError(f"{pair}: cannot be read; {_SYNTAX}") from error
+            except OmegaConfBaseException as error:
+                raise ConfigError(_describe(error)) from error
     return _to_dataclass(config), [argument for argument in argv if argument not in pairs]
 
 
 def from_json(schema: type[T], values: dict[str, Any]) -> T:
     """Return a validated dataclass of settings from plain JSON values. Raises ConfigError."""
-    try:
-        return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_describe(error)) from error
+    with damage_as(ConfigError, _UNREADABLE):
+        try:
+            return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
+        except OmegaConfBaseException as error:
+            raise ConfigError(_describe(error)) from error
 
 
 @contextmanager

@@ -8,46 +8,65 @@ from pathlib import Path
 
 import yaml
 
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, damage_as
 
+MAX_NODES = 100_000
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _PACKAGE = re.compile(r"(?:\s*#.*\n)*?\s*#\s*@package\s+(\S+)")
 
 
 def check_yaml(
-    group: str, option: str, directories: Sequence[Path], sections: Collection[str], texts: Collection[str]
+    group: str,
+    option: str,
+    directories: Sequence[Path],
+    sections: Collection[str],
+    texts: Collection[str],
+    chosen_by: tuple[Path, ...] = (),
 ) -> None:
     """Check ``group/option.yaml`` in the first directory that has it, and the files that its defaults list chooses.
 
     ``sections``: of the settings; a file of another group holds settings of all of them. ``texts``: key paths of the
-    settings that are text. Raises ConfigError with file and line.
+    settings that are text. ``chosen_by``: the files that chose this one. Raises ConfigError with file and line.
     """
     paths = [directory / group / f"{option.removesuffix('.yaml')}.yaml" for directory in directories]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return  # Hydra lists the options
+    if path in chosen_by:
+        raise ConfigError(f"{path}: its defaults choose this file again")
     text = _read(path)
     package = match[1] if (match := _PACKAGE.match(text)) else group
     if group not in sections and package != "_global_":
         raise ConfigError(f"{path}:1: the first line must be '# @package _global_', then settings by their sections")
-    try:
-        root = yaml.compose(text, yaml.SafeLoader)
+    with damage_as(ConfigError, f"{path}: not YAML that can be read"):
+        try:
+            root = yaml.compose(text, yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{path}:{line}: not YAML: a control character") from None
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
+        if _expanded_size(root, {}) > MAX_NODES:
+            raise ConfigError(f"{path}: has more than {MAX_NODES:,} values, its aliases (*name) written out")
         _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
-        for key, value in root.value:
-            if key.value == "defaults":
-                for inner_group, inner_option in _chosen(value, path):
-                    check_yaml(inner_group, inner_option, directories, sections, texts)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{path}:{line}: not YAML: {error.reason}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}:1: is nested too deeply, or chooses itself") from None
+    for key, value in root.value:
+        if key.value == "defaults":
+            for inner_group, inner_option in _chosen(value, path):
+                check_yaml(inner_group, inner_option, directories, sections, texts, (*chosen_by, path))
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return the number of values in ``node`` with all aliases written out; too large if it contains itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_NODES + 1
+        children = sum(node.value, ()) if isinstance(node, yaml.MappingNode) else node.value
+        inner = () if isinstance(node, yaml.ScalarNode) else children
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in inner)
+    return sizes[id(node)]
 
 
 def _read(path: Path) -> str:

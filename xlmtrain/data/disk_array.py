@@ -66,6 +66,10 @@ class DiskArray:
     def gather_spans(self, begins: Sequence[int], ends: Sequence[int]) -> np.ndarray:
         """Return the concatenation of several spans; a span is ``begin`` to ``end - 1``."""
         size = self.dtype.itemsize
+        if len(begins) and not (min(begins) >= 0 and max(ends) <= self._length):  # before so much memory is asked for
+            raise DataError(
+                f"{self.path}: has {self._length} numbers, not all that are asked for; prepare the data again"
+            )
         for pause in (*RETRY_DELAYS, None):
             try:
                 failpoint("read")

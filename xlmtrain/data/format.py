@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xlmtrain.errors import DataError
-from xlmtrain.runtime.atomic_io import sha256_of, write_json
+from xlmtrain.errors import DataError, damage_as
+from xlmtrain.runtime.atomic_io import json_object, sha256_of, write_json
 from xlmtrain.runtime.output_paths import DirectoryKind
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.vocab import Vocab
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ HEADER = "dataset.json"
 OFFSET_DTYPE = np.dtype("<i8")
 SPLITS = ("train", "valid", "test")
 _KINDS = ("ids", "offsets")
+_CORPUS = re.compile(r"(train|valid|test)\.([^./]+-[^./]+\.)?[^./]+")
 PREPARED = DirectoryKind(
     name="a prepared data set",
     header=HEADER,
@@ -104,21 +107,28 @@ class Header:
     def read(cls, directory: str | Path) -> Header:
         """Read ``dataset.json``; raises DataError if the directory is no prepared data set of this format."""
         path = Path(directory) / HEADER
-        try:
-            content = json.loads(path.read_bytes())
-            version = content.pop("format")
-            if version != FORMAT:
+        if not path.is_file():
+            raise DataError(f"{path}: No such file; is {directory} made by tools/prepare.py?")
+        with damage_as(DataError, f"{path}: damaged header", "; prepare the data again"):
+            content = json_object(path)
+            if (version := content.pop("format")) != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
-            corpora = {name: corpus_header(corpus) for name, corpus in content.pop("corpora").items()}
-            header = cls(corpora=corpora, **{"fingerprint": "", **content})
-            languages, own = header.languages, sorted({name.rpartition(".")[2] for name in corpora})
-            if len(set(languages)) < len(languages) or (corpora and languages != own):
-                raise TypeError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
-            return header
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; is {directory} made by tools/prepare.py?") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: damaged header ({error}); prepare the data again") from error
+            header: Header = typed(cls, {"fingerprint": "", **content})
+            header.check()
+        return header
+
+    def check(self) -> None:
+        """Raise ValueError if the parts do not fit together, as in a file that was edited."""
+        languages, own = self.languages, sorted({name.rpartition(".")[2] for name in self.corpora})
+        if len(set(languages)) < len(languages) or (self.corpora and languages != own):
+            raise ValueError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
+        if self.dtype not in ("uint16", "int32"):
+            raise ValueError(f"dtype: {self.dtype} is neither uint16 nor int32")
+        for name, corpus in self.corpora.items():
+            if (corpus.ids.file, corpus.offsets.file) != (f"{name}.ids", f"{name}.offsets"):
+                raise ValueError(f"corpora.{name}: its files have other names")
+            if not _CORPUS.fullmatch(name):
+                raise ValueError(f"corpora.{name}: not a name like train.de or train.de-en.de")
 
 
 def open_verified(directory: str | Path) -> tuple[Header, Vocab]:
@@ -236,12 +246,3 @@ class _HashingFile:
     def close(self) -> StoredFile:
         self._file.close()
         return StoredFile(self._path.name, self._bytes, self._hash.hexdigest())
-
-
-def corpus_header(content: dict[str, Any]) -> CorpusHeader:
-    """Parse a corpus header from JSON; raises KeyError or TypeError if it is invalid."""
-    files = {kind: StoredFile(**content[kind]) for kind in _KINDS}
-    shards = [Shard(**shard) for shard in content.get("shards", [])]
-    if not all(isinstance(shard.tokens, int) for shard in shards):
-        raise TypeError("the tokens of a shard are a number")
-    return CorpusHeader(**{**content, **files, "shards": shards})

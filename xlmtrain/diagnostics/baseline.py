@@ -20,7 +20,8 @@ from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.finding import Finding, error
 from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, Settings, smoothed_curve
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, damage_as
+from xlmtrain.runtime.typed_json import typed
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,9 @@ class ReferenceCurve:
     @classmethod
     def from_json(cls, text: str) -> ReferenceCurve:
         """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
-        try:
-            return cls(**{"settings": {}, **json.loads(text)})
-        except (ValueError, TypeError) as problem:
-            raise ConfigError(f"no reference as tools/report.py makes them ({problem})") from None
+        with damage_as(ConfigError, "no reference as tools/report.py makes them"):
+            found: ReferenceCurve = typed(cls, {"settings": {}, **json.loads(text)})
+        return found
 
     def as_json(self) -> str:
         """Return the text of a file in ``configs/reference``, with one curve per line."""

@@ -7,7 +7,6 @@ without a checksum is recorded when it is first downloaded (see manifest.py) and
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.errors import ConfigError, DataError, damage_as
+from xlmtrain.runtime.atomic_io import json_object
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 # Formats that are used as they are downloaded; the text of the others is read by formats.py.
@@ -71,17 +71,15 @@ class DatasetEntry:
 
 def read_catalogue(path: Path = CATALOGUE) -> dict[str, DatasetEntry]:
     """Return the entries by name, in the order of the file. Raises DataError with the entry that is wrong."""
-    content = json.loads(path.read_text(encoding="utf-8"))
     entries: dict[str, DatasetEntry] = {}
-    for values in content["datasets"]:
-        try:
-            entry = _entry(values, content["licences"])
-            problem = "the name is taken" if entry.name in entries else _problem(entry)
-        except (KeyError, TypeError) as error:
-            problem = str(error)
-        if problem:
-            raise DataError(f"{path}: {values.get('name')}: {problem}")
-        entries[entry.name] = entry
+    with damage_as(DataError, f"{path}: damaged"):
+        content = json_object(path)
+        for values in content["datasets"]:
+            with damage_as(DataError, f"{path}: {values.get('name')}: damaged"):
+                entry = _entry(values, content["licences"])
+                if problem := "the name is taken" if entry.name in entries else _problem(entry):
+                    raise DataError(f"{path}: {entry.name}: {problem}")
+            entries[entry.name] = entry
     return entries
 
 

@@ -7,7 +7,6 @@ it is the beginning of. Both stay when a download is interrupted, and are remove
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import requests
 from xlmtrain.download.catalogue import RemoteFile
 from xlmtrain.download.client import Client, RetryableError
 from xlmtrain.errors import DataError
-from xlmtrain.runtime.atomic_io import sync_file, write_json
+from xlmtrain.runtime.atomic_io import json_object, sync_file, write_json
 from xlmtrain.runtime.progress import ProgressBar
 
 CHECKSUM_LIST_BYTES = 1 << 20
@@ -92,11 +91,11 @@ class _Part:
         Without a validator only a checksum can tell whether the parts fit together.
         """
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-            validator = note["validator"] if note["url"] == self._url else None
-            usable = note["url"] == self._url and (validator or has_checksum)
-        except (OSError, ValueError, KeyError, TypeError):
+            note = json_object(self.note)
+        except (OSError, ValueError, RecursionError):
             return 0, None
+        validator = note.get("validator") if isinstance(note.get("validator"), str) else None
+        usable = note.get("url") == self._url and (validator or has_checksum)
         return (self.size(), validator) if usable else (0, None)
 
     def discard(self) -> None:

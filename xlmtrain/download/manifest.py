@@ -7,17 +7,17 @@ a path that was claimed but is not a finished text.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from xlmtrain.download.fetch import DownloadRecord
-from xlmtrain.errors import DataError
-from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.errors import DataError, damage_as
+from xlmtrain.runtime.atomic_io import json_object, write_json
 from xlmtrain.runtime.lock import try_lock
 from xlmtrain.runtime.output_paths import LOCK_FILE
+from xlmtrain.runtime.typed_json import typed
 
 MANIFEST = "downloads.json"
 
@@ -31,12 +31,10 @@ class Manifest:
         self._files: dict[str, DownloadRecord] = {}
         self._texts: dict[str, int] = {}
         if self._path.exists():
-            try:
-                content = json.loads(self._path.read_text(encoding="utf-8"))
-                self._files = {url: DownloadRecord(**values) for url, values in content["files"].items()}
-                self._texts = {name: int(size) for name, size in content["texts"].items()}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{self._path}: damaged ({error}); remove it, or restore it from a copy") from None
+            with damage_as(DataError, f"{self._path}: damaged", "; remove it, or restore it from a copy"):
+                content = json_object(self._path)
+                self._files = typed(dict[str, DownloadRecord], content["files"], "files")
+                self._texts = typed(dict[str, int], content["texts"], "texts")
 
     def file_record(self, url: str) -> DownloadRecord | None:
         """Return the record of the file that was last downloaded from ``url``."""

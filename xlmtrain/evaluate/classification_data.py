@@ -54,7 +54,7 @@ def read_examples(path: Path, language: str, setting: str, columns: Sequence[str
     examples, whose columns are not known, or a line with another number of columns than the first.
     """
     found: list[Example] = []
-    left_out: list[int] = []
+    left_out, first_left_out = 0, 0
     layout, rows = read_labelled_rows(path, setting, columns)
     for number, cells in rows:
         if len(cells) != layout.count:
@@ -63,11 +63,11 @@ def read_examples(path: Path, language: str, setting: str, columns: Sequence[str
             continue
         label, texts = cells[layout.label], tuple(cells[place] for place in layout.texts)
         if label in ("", _NO_LABEL) or any(text in _NO_TEXT for text in texts):
-            left_out.append(number)
+            left_out, first_left_out = left_out + 1, first_left_out or number
         else:
             found.append(Example(_SAME_LABEL.get(label, label), texts))
     if left_out:
-        log.warning("%s: left out %d lines without text or label, first line %d", path, len(left_out), left_out[0])
+        log.warning("%s: left out %d lines without text or label, first line %d", path, left_out, first_left_out)
     if not found:
         raise DataError(f"{setting}: no examples of {language} in {path}")
     return found

@@ -78,7 +78,7 @@ class SeedTraining:
         self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
         saved = resume(self.store, self.optimizer_step, self.report_progress)
         # Without validation text there is never a better value, and the last weights count as the best.
-        self.state = SelectionState(**saved or {"best": -1.0})
+        self.state = SelectionState.from_json(saved or {"best": -1.0})
         metric = f"valid/{config.evaluate.metric.value}"
         self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.report_progress)
         self.saver = RunSaver(self.optimizer_step, self.state, metric, self.checkpointer)

@@ -14,10 +14,11 @@ from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.format import Header, open_verified
-from xlmtrain.errors import CheckpointError, DataError
+from xlmtrain.errors import CheckpointError, DataError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.vocab import Vocab
 from xlmtrain.train.checkpoint import CheckpointManager
@@ -41,18 +42,19 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
     header, vocab = open_verified(run)
     if "model" not in settings:
         raise CheckpointError(f"{run / 'config.json'}: does not say what kind of model it is")
-    step = found.state["progress"]["step"]
     sizes = {name: {"sentences": c.sentences, "tokens": c.tokens} for name, c in header.corpora.items()}
-    return PretrainedBundle(
-        config=from_json(ModelConfig, settings["model"]),
-        languages=header.languages,
-        vocab=vocab,
-        weights=found.model,
-        text=TextConfig(**header.text),
-        codes=read_codes(run / "codes") if (run / "codes").exists() else [],
-        provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
-        causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
-    )
+    with damage_as(CheckpointError, f"{run}: incomplete or damaged"):
+        step: int = typed(int, found.state["progress"]["step"], "progress.step")
+        return PretrainedBundle(
+            config=from_json(ModelConfig, settings["model"]),
+            languages=header.languages,
+            vocab=vocab,
+            weights=found.model,
+            text=typed(TextConfig, header.text, "text"),
+            codes=read_codes(run / "codes") if (run / "codes").exists() else [],
+            provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
+            causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
+        )
 
 
 def _open_checkpoint(path: Path, checkpoint: CheckpointChoice) -> tuple[Path, Checkpoint]:

@@ -80,13 +80,13 @@ class MetricsWriter:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a ``metrics.jsonl``, without lines that a crash truncated or that are damaged otherwise."""
+    """Return the records of a ``metrics.jsonl``, without lines that a crash truncated or the storage damaged."""
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
-                records.append({current_metric(name): value for name, value in record.items()})
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            record = {current_metric(name): value for name, value in json.loads(line).items()}
+            if type(record["step"]) is int and all(isinstance(value, (int, float)) for value in record.values()):
+                records.append(record)
     return records
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.data.format import PREPARED, Header, corpus_header
+from xlmtrain.data.format import PREPARED, CorpusHeader, Header
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.runtime.lock import try_lock
 from xlmtrain.runtime.output_paths import LOCK_FILE, check_output_path, check_replaceable
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.vocab import Vocab
 
 FINISHED = "finished"
@@ -103,7 +104,7 @@ def write_dataset(
     for name, task in corpora.items():
         for kind in ("ids", "offsets"):
             link(store.path(task.stage, task.key) / f"{name}.{kind}", directory / f"{name}.{kind}")
-        headers[name] = corpus_header(store.result(task.stage, task.key)["header"])
+        headers[name] = typed(CorpusHeader, store.result(task.stage, task.key)["header"])
     words = Vocab.read(directory / "vocab")
     Header.of(directory, words, languages, text, headers).write(directory)
     return directory, words

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from xlmtrain.data.format import corpus_name
-from xlmtrain.errors import DataError
+from xlmtrain.errors import DataError, damage_as
 from xlmtrain.metrics.table import format_table
-from xlmtrain.runtime.atomic_io import write_json
+from xlmtrain.runtime.atomic_io import json_object, write_json
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.filters import REASONS
 
 STATISTICS = "statistics.json"
@@ -54,6 +54,8 @@ class FileStatistics:
 
     def __post_init__(self) -> None:
         counts = {_OLD_REASONS.get(reason, reason): count for reason, count in self.dropped.items()}
+        if unknown := counts.keys() - set(REASONS):
+            raise ValueError(f"dropped: {unknown.pop()} is no reason to drop a line")
         self.dropped = {**dict.fromkeys(REASONS, 0), **counts}  # earlier versions had fewer reasons
 
     def drop(self, reasons: Mapping[str, int]) -> None:
@@ -102,15 +104,13 @@ class Statistics:
 
         Raises DataError if it is damaged.
         """
-        try:
-            content = json.loads(path.read_bytes())
-            known = {field.name for field in fields(cls)} & set(content)
-            values = {name: content[name] for name in known - {"files"}}
-            return cls(files=[FileStatistics(**file) for file in content["files"]], **values)
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not statistics as this program writes them ({error!r})") from error
+        with damage_as(DataError, f"{path}: not statistics as this program writes them"):
+            content = json_object(path)
+            known = {field.name for field in fields(cls)}
+            found: Statistics = typed(cls, {name: value for name, value in content.items() if name in known})
+        return found
 
     def table(self) -> list[str]:
         """Format a row per file, and a row for the sum of each corpus; columns of drops are named by their settings."""

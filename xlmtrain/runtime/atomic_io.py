@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 
 
 def sync_file(path: Path) -> None:
@@ -29,15 +29,18 @@ def write_json(path: Path, value: Any) -> None:
     sync_file(path.parent)
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in ``path``. Raises OSError, ValueError, or RecursionError if it is nested too deep."""
+    value = json.loads(path.read_bytes())  # also with a byte-order mark
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``. Raises CheckpointError if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_bytes())  # also with a byte-order mark
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable ({error})") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return value
+    with damage_as(CheckpointError, f"{path}: not readable"):
+        return json_object(path)
 
 
 def sha256_of(path: Path) -> str:

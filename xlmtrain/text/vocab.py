@@ -83,15 +83,15 @@ class Vocab:
         """
         entries: list[tuple[str, int]] = []
         seen = set(SPECIALS)
-        skipped: list[int] = []
+        skipped, first_skipped = 0, 0
         for number, line in read_lines(path, "vocabulary"):
             fields = line.split()
             if "\u2028" in line or len(fields) != 2 or fields[0] in seen:
-                skipped.append(number)
+                skipped, first_skipped = skipped + 1, first_skipped or number
                 continue
             word, count = fields
-            if not (count.isascii() and count.isdigit()):
-                raise DataError(f"{path}:{number}: the count {count!r} is not an integer; expected 'word count'")
+            if not (count.isascii() and count.isdigit() and len(count) < 19):
+                raise DataError(f"{path}:{number}: the count {count[:40]!r} is not an integer; expected 'word count'")
             if entries and int(count) > entries[-1][1]:
                 raise DataError(
                     f"{path}:{number}: count {count} after {entries[-1][1]}; a vocabulary is sorted by falling count"
@@ -102,7 +102,7 @@ class Vocab:
             raise DataError(f"{path}: no vocabulary in it; expected lines of 'word count'")
         if skipped:
             what = "lines that are not 'word count' or repeat a word"
-            logger.warning("%s: skipped %d %s, the first is line %d", path, len(skipped), what, skipped[0])
+            logger.warning("%s: skipped %d %s, the first is line %d", path, skipped, what, first_skipped)
         return cls(_truncated(entries, max_size, min_count))
 
     def write(self, path: str | Path) -> None:

@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.output_paths import holds_only
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.train.checkpoint_io import (
     FILES,
     Checkpoint,
@@ -79,9 +80,10 @@ class CheckpointManager:
     def best_step(self) -> int | None:
         """Return the step that ``best.json`` names, or None. Raises CheckpointError if it is damaged."""
         path = self._directory / "best.json"
-        step = read_json(path).get("step") if path.is_file() else None
-        if not isinstance(step, int | None):
-            raise CheckpointError(f"{path}: its step is {step!r}, not a number")
+        if not path.is_file():
+            return None
+        with damage_as(CheckpointError, f"{path}: damaged"):
+            step: int = typed(int, read_json(path)["step"], "step")
         return step
 
     def prune(self, step: int, keep_last: int | None = None) -> list[int]:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.model.language_model import check_state_dict
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.checkpoint_io import Tensors, read_checkpoint
+from xlmtrain.train.checkpoint_io import STATE, Tensors, read_checkpoint
 from xlmtrain.train.parallel import shard_like
 from xlmtrain.train.state import SelectionState
 from xlmtrain.train.step import OptimizerStep
@@ -92,13 +92,14 @@ def resume(
         for name, weight in step.model.state_dict().items():
             weight.copy_(shard_like(checkpoint.model[name], weight))
     load_optimizer_tensors(step.optimizer, step.model, checkpoint.optimizer)
-    if step.scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
-        window = step.scaler.get_growth_interval()
-        step.scaler.load_state_dict(checkpoint.state["scaler"])
-        step.scaler.set_growth_interval(window)  # a setting, which may have changed
+    with damage_as(CheckpointError, f"{checkpoint.path / STATE}: damaged"):
+        progress: dict[str, Any] = checkpoint.state["progress"]
+        if step.scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
+            window = step.scaler.get_growth_interval()
+            step.scaler.load_state_dict(checkpoint.state["scaler"])
+            step.scaler.set_growth_interval(window)  # a setting, which may have changed
     if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
-    progress: dict[str, Any] = checkpoint.state["progress"]
     return progress
 
 
@@ -125,4 +126,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
         kind, _, name = key.partition(".")
         if name not in parameters:
             raise CheckpointError(f"the optimizer's state names {name}, which the model does not have")
+        if tensor.dim() and tensor.shape != parameters[name].shape:
+            raise CheckpointError(
+                f"the optimizer's state of {name} is {tuple(tensor.shape)}; the checkpoint is damaged"
+            )
         optimizer.state[parameters[name]][kind] = shard_like(tensor, parameters[name])

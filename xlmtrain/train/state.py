@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from xlmtrain.config.old_names import current_progress
 from xlmtrain.data.sampling import SamplerState
+from xlmtrain.errors import CheckpointError, damage_as
+from xlmtrain.runtime.typed_json import typed
+
+T = TypeVar("T", bound="SelectionState")
 
 
 @dataclass(kw_only=True)
@@ -23,6 +27,13 @@ class SelectionState:
     best: float | None = None
     best_step: int = -1
     without_best: int = 0
+
+    @classmethod
+    def from_json(cls: type[T], value: Any) -> T:
+        """Return the state that a checkpoint has. Raises CheckpointError if it is damaged."""
+        with damage_as(CheckpointError, "the progress in state.json is damaged"):
+            state: T = typed(cls, current_progress(value))
+        return state
 
     def add_evaluation(self, value: float, rising: bool) -> bool:
         """Record an evaluation; return True if ``value`` is the best so far. ``rising``: larger is better."""
@@ -53,10 +64,3 @@ class TrainState(SelectionState):
     skipped: int = 0
     losses: list[float] = field(default_factory=list)
     spikes: int = 0
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> TrainState:
-        """Return the state that a checkpoint has."""
-        value = current_progress(value)
-        sampler_state = {name: (epoch, number) for name, (epoch, number) in value["sampler_state"].items()}
-        return cls(**{**value, "sampler_state": sampler_state})

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation
 from xlmtrain.data.format import fingerprint
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
 from xlmtrain.interop.hf.tokenizer import (
     hf_words,
@@ -50,6 +50,7 @@ from xlmtrain.interop.xlm.conversion import (
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.runtime.atomic_io import read_json, write_json
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.text_files import read_lines
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
@@ -161,7 +162,7 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
 
     Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged.
     """
-    try:
+    with damage_as(CheckpointError, f"{path}: incomplete or damaged"):
         settings = read_json(path / "config.json")
         _check_architecture(settings)
         files = sorted(path.glob("model*.safetensors"))  # transformers divides large models
@@ -186,14 +187,10 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
         provenance = Provenance.from_json(origin, str(path))
-    except KeyError as error:
-        raise CheckpointError(f"{path}: {error} is missing in config.json or in the weights") from None
-    except (OSError, ValueError, TypeError, ArithmeticError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: incomplete or damaged ({error})") from None
-    # Version 0.1.0 wrote causal=false for every model.
-    causal = settings.get("causal") is True or trained_causally(provenance.settings)
-    text = TextConfig(**extra["text"]) if "text" in extra else text
-    return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
+        # Version 0.1.0 wrote causal=false for every model.
+        causal = settings.get("causal") is True or trained_causally(provenance.settings)
+        text = typed(TextConfig, extra["text"], "text") if "text" in extra else text
+        return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
 
 
 def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], languages: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
-from xlmtrain.errors import CheckpointError
+from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
@@ -73,7 +73,7 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig | None) 
     params = content.get("params")
     if not isinstance(params, dict):
         raise CheckpointError(f"{path}: has no params, which say what kind of model it is")
-    try:
+    with damage_as(CheckpointError, f"{path}: incomplete or damaged"):
         vocab = dictionary_vocab(content["dico_id2word"], content.get("dico_counts", {}))
         config = model_config({"use_lang_emb": LANGUAGES in weights, **params}, weights)
         languages = [str(params["id2lang"][i]) for i in range(len(params["id2lang"]))]
@@ -84,8 +84,6 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig | None) 
                 del weights[DECODER_TABLE]
         text = text or from_json(TextConfig, params.get(_TEXT, {}))
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
-    except Exception as error:  # an untrusted file can raise any error
-        raise CheckpointError(f"{path}: incomplete or damaged ({type(error).__name__}: {error})") from None
     step = content.get("n_total_iter")
     provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
     return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance, causal)

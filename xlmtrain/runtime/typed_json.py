@@ -1,0 +1,61 @@
+"""Conversion of JSON values, which a damaged or edited file may hold in any shape, to dataclasses and other types."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+_MAX_INTEGER = 1 << 63
+
+
+def typed(kind: Any, value: Any, where: str = "") -> Any:
+    """Return the JSON ``value`` as ``kind``: a dataclass, list, dict, tuple, union, plain type, or Any.
+
+    ``where``: its key path, for messages. Raises TypeError for a value of another type, a key that is unknown or
+    missing, and a number that 64 bits do not hold.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return (
+            None if value is None else typed(next(one for one in arguments if one is not types.NoneType), value, where)
+        )
+    if is_dataclass(kind):
+        return _dataclass(kind, _checked(dict, value, where), where)
+    if origin in (dict, Mapping):
+        return {
+            key: typed(arguments[1], inner, _path(where, key)) for key, inner in _checked(dict, value, where).items()
+        }
+    if origin is list:
+        return [typed(arguments[0], one, _path(where, i)) for i, one in enumerate(_checked(list, value, where))]
+    if origin is tuple:
+        if len(_checked(list, value, where)) != len(arguments):
+            raise TypeError(f"{where}: {len(value)} values instead of {len(arguments)}")
+        return tuple(typed(one, inner, _path(where, i)) for i, (one, inner) in enumerate(zip(arguments, value)))
+    if issubclass(kind, Enum):
+        return kind(value)
+    if type(value) is int and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise TypeError(f"{where}: a number that 64 bits do not hold")
+    return float(value) if kind is float and type(value) is int else _checked(kind, value, where)
+
+
+def _dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    if odd := sorted(needed - values.keys()) or sorted(values.keys() - hints.keys()):
+        raise TypeError(f"{_path(where, odd[0])}: {'missing' if odd[0] in needed else 'unknown'}")
+    return kind(**{name: typed(hints[name], inner, _path(where, name)) for name, inner in values.items()})
+
+
+def _checked(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{where or 'it'}: {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _path(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
