@@ -16,9 +16,10 @@ from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import DataError
-from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
+from xlmtrain.generate.beam import BeamSettings, Hypothesis
 from xlmtrain.generate.decoding import length_limits
-from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
+from xlmtrain.generate.greedy import sampling_numbers
+from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import EOS
@@ -125,12 +126,9 @@ def _translate_batch(
     """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
     device = model.encoder.token_embeddings.weight.device
     inputs, limits = encoder_input(sentence_sequences(sentences, source)).to(device), limits.to(device)
-    if config.temperature is None and config.beam > 1:
-        return beam_search(model, inputs, target, limits, BeamSettings(config.beam, config.length_penalty))
-    if config.temperature is None:
-        found = greedy_search(model, inputs, target, limits)
-    else:
-        keys = [(number,) for number in numbers]
-        drawn = sampling_numbers(config.seed, "translate", keys, int(limits.max())).to(device)
-        found = sample(model, inputs, target, limits, drawn, config.temperature)
-    return [[Hypothesis(ids, np.nan)] for ids in found]
+
+    def draw(words: int) -> torch.Tensor:
+        return sampling_numbers(config.seed, "translate", [(number,) for number in numbers], words)
+
+    settings = BeamSettings(config.beam, config.length_penalty)
+    return search(model, inputs, target, limits, settings, config.temperature, draw)

@@ -53,7 +53,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.parallel_pairs",
         "evaluate.zero_shot_probe.",
     ),
-    used_by_others=("noise.",),  # by data.dae
+    used_by_others=("noise.", "bt."),  # by data.dae, data.bt
 )
 
 
