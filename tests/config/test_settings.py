@@ -165,7 +165,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"optim.warmup_steps": -1}, "optim.warmup_steps: -1 is negative"),
     ({"train.micro_batch_tokens": -1}, "train.micro_batch_tokens: -1 is negative"),
     ({"train.keep_last": 0}, "train.keep_last: 0 is not above 0"),
-    ({"evaluate.metric": "valid/mlm"}, "evaluate.metric: valid/mlm ends neither in _ppl nor in _acc"),
+    ({"evaluate.metric": "valid/mlm"}, "evaluate.metric: valid/mlm does not end in _ppl, _acc or _bleu"),
     ({"seed": -1}, "seed: -1 is negative"),
 ]
 

@@ -32,7 +32,8 @@ from xlmtrain.train.step import TrainStep
 
 BT = {"data.mlm": {}, "data.tlm": {}, "data.bt": {"de-en": 1.0, "en-de": 1.0}, "evaluate.metric": "valid/de-en_mt_acc"}
 MIXED = {**BT, "data.dae": {"de": 1.0, "en": 1.0}, "data.mt": {"en-de": 0.5}, "data.loss_weight": {"dae": "0:1,16:0.2"}}
-SAMPLED = {**MIXED, "bt.temperature": 1.0}
+ROUND_TRIP = {"evaluate.round_trip": 10, "evaluate.metric": "valid/round_trip_bleu"}
+SAMPLED = {**MIXED, **ROUND_TRIP, "bt.temperature": 1.0}
 
 
 def model_of(config: Config, data: Path) -> TranslationModel:
@@ -159,7 +160,8 @@ def test_the_run_measures_its_generating_and_translation_both_ways(straight: Pat
     assert [record["train/dae_loss_weight"] for record in steps[:17:8]] == pytest.approx([1, 0.6, 0.2])
     assert "train/bt_loss" in {name for record in steps for name in record}
     (last,) = [record for record in records(straight) if record["step"] == 20 and "valid/de-en_mt_ppl" in record]
-    assert {"valid/en-de_mt_ppl", "valid/de_dae_ppl"} <= last.keys()
+    assert {"valid/en-de_mt_ppl", "valid/de_dae_ppl", "valid/en-de_round_trip_bleu"} <= last.keys()
+    assert 0 <= last["valid/round_trip_bleu"] <= 100
 
 
 @pytest.mark.slow

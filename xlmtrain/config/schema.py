@@ -558,6 +558,11 @@ class EvaluateConfig:
     the sentence vectors of every layer (``valid/retrieval_acc``; the best layer is chosen on these pairs, so it is
     optimistic)."""
 
+    round_trip: int = ranged(0, NOT_NEGATIVE)
+    """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against
+    what they were, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so
+    ``valid/de-en_copied_share`` belongs beside it: the share of the translations' words that are in their source."""
+
     bilingual_lexicon: str | None = None
     """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``tools/evaluate.py``. They are
     searched in the embedding table: bilingual lexicon induction, ``bli/en-de_csls_p1``."""
@@ -569,7 +574,7 @@ class EvaluateConfig:
 
     metric: str = "valid/mlm_ppl"
     """Metric that selects the best checkpoint and decides on early stopping. ``..._ppl``: lower is better;
-    ``..._acc``: higher is better."""
+    ``..._acc``, ``..._bleu``: higher is better."""
 
     patience: int = ranged(0, NOT_NEGATIVE)
     """Stop training after this many evaluations in a row without a new best. 0: never."""
@@ -579,8 +584,8 @@ class EvaluateConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
-        if not self.metric.endswith(("_ppl", "_acc")):
-            yield f"metric: {self.metric} ends neither in _ppl nor in _acc"
+        if not self.metric.endswith(("_ppl", "_acc", "_bleu")):
+            yield f"metric: {self.metric} does not end in _ppl, _acc or _bleu"
 
 
 @dataclass
@@ -639,6 +644,8 @@ class Config(CheckedSettings):
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
         if train.sharding is not Sharding.none and data.bt:
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"
+        if train.sharding is not Sharding.none and self.evaluate.round_trip:
+            yield "train.sharding: does not work with evaluate.round_trip, which needs all weights on each process"
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"

@@ -51,6 +51,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.max_tokens",
         "evaluate.pairs_per_batch",
         "evaluate.parallel_pairs",
+        "evaluate.round_trip",
         "evaluate.zero_shot_probe.",
     ),
     used_by_others=("noise.", "bt."),  # by data.dae, data.bt
