@@ -642,7 +642,7 @@ class Config(CheckedSettings):
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
         if train.overlap_tied_embedding and (data.mt or data.dae or data.bt):
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
-        if train.sharding is not Sharding.none and data.bt:
+        if train.sharding is not Sharding.none and "bt" in data.weights:
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"
         if train.sharding is not Sharding.none and self.evaluate.round_trip:
             yield "train.sharding: does not work with evaluate.round_trip, which needs all weights on each process"

@@ -54,7 +54,7 @@ class MetricsLog:
         self.timer.step_done(0, 0, 0)  # collecting waited for the device to finish the steps
         self.state.seconds += self.timer.seconds
         metrics = training_metrics(steps, self.state, self.train_step.scaler)
-        for name in self.config.data.loss_weight:
+        for name in self.config.data.loss_weight.keys() & self.config.data.weights.keys():
             metrics[f"train/{name}_loss_weight"] = self.config.data.loss_factor(name, self.state.step - 1)
         metrics |= throughput_metrics(self.timer, self.config, self.train_step)
         if self.writer is not None:
