@@ -37,12 +37,16 @@ SAMPLED = {**MIXED, **ROUND_TRIP, "bt.temperature": 1.0}
 
 
 def model_of(config: Config, data: Path) -> TranslationModel:
-    """A model with random weights that writes sentences of many lengths."""
+    """A model with random weights, whose translations have many lengths and depend on the source and its language."""
     torch.manual_seed(0)
     model = build_model(config.model, config.data, len(Dataset(data).vocab), 2)
     assert isinstance(model, TranslationModel)
     with torch.no_grad():
         model.decoder_head.bias[EOS] += 1
+        model.encoder.language_embeddings.weight *= 4
+        for name, weight in model.named_parameters():
+            if name.startswith("decoder.blocks") and weight.ndim == 2:
+                weight *= 3
     return model
 
 
@@ -101,6 +105,13 @@ def test_translations_depend_on_neither_processes_nor_micro_batches(tiny_dataset
     for size in (16, 150, 1000):
         cut = replace(config, train=replace(config.train, micro_batch_tokens=size))
         assert sources(translated(model, config, first_batches(cut, tiny_dataset))) == expected
+
+
+def test_a_micro_batch_is_translated_into_one_language(tiny_dataset: Path) -> None:
+    changes = {"train.batch_tokens": 64 * 32, "train.micro_batch_tokens": 1000}
+    batches = first_batches(tiny_config("run", tiny_dataset, {**BT, **changes}), tiny_dataset)
+    assert len(batches) < 32
+    assert {len(batch.source.languages.unique()) for batch in batches if batch.source is not None} == {1}
 
 
 def test_sampled_translations_are_new_at_every_step_and_seed(tiny_dataset: Path) -> None:
