@@ -106,7 +106,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
             config=config,
             train_step=train_step,
             loader=loader,
-            evaluator=validator if validator.sets else None,
+            evaluator=validator if validator.measures else None,
             checkpointer=AsyncCheckpointer(store, distributed, run.watchdog.report_progress),
             writer=MetricsWriter(run.path, state.step, state.evaluated) if run.is_main else None,
             advise=RunMonitor(run.path).new_warnings if run.is_main else None,

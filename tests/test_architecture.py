@@ -37,6 +37,7 @@ ALLOWED = {
     "xlmtrain.model": ("xlmtrain.config.schema",),
     "xlmtrain.optim": ("xlmtrain.config.schema",),
     "xlmtrain.generate": (
+        "xlmtrain.config.schema",
         "xlmtrain.config.translate",
         "xlmtrain.data",
         "xlmtrain.model",
@@ -47,7 +48,9 @@ ALLOWED = {
     "xlmtrain.evaluate": (
         "xlmtrain.config.prepare",
         "xlmtrain.config.schema",
+        "xlmtrain.config.translate",
         "xlmtrain.data",
+        "xlmtrain.generate",
         "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.runtime",
@@ -58,6 +61,7 @@ ALLOWED = {
         "xlmtrain.config.old_names",
         "xlmtrain.config.schema",
         "xlmtrain.data",
+        "xlmtrain.generate",
         "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.optim",

@@ -143,6 +143,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data.mlm": {"de": float("nan")}}, "data.mlm.de: nan is no weight"),
     ({"data.mlm": {}, "data.tlm": {}}, "data.mlm: nothing to train on"),
     ({"data.mlm": {"de": 0.0}, "data.tlm": {}}, "data.mlm: nothing to train on"),
+    (
+        {"data.loss_weight": {"mlm": "1:1"}},
+        "data.loss_weight.mlm: 1:1 is not like 0.5 or 0:1,100000:0.1,300000:0: its st",
+    ),
+    ({"data.loss_weight": {"mlm": "0:1,5:2,5:1"}}, "data.loss_weight.mlm: 0:1,5:2,5:1 is not like"),
+    ({"data.loss_weight": {"mlm": "0:1,5:-2"}}, "data.loss_weight.mlm: 0:1,5:-2 is not like"),
+    ({"data.loss_weight": {"mlm": "0:1;5:2"}}, "data.loss_weight.mlm: 0:1;5:2 is not like"),
+    ({"data.loss_weight": {"mlm": "nan"}}, "data.loss_weight.mlm: nan is not like"),
+    ({"data.loss_weight": {"mlmm": "1"}}, "data.loss_weight.mlmm: is none of mlm, tlm"),
+    ({"data.loss_weight": {"mlm": [0, 1]}}, "data.loss_weight.mlm: [0, 1] is not text"),
+    (
+        {"data.loss_weight": {"mlm": "0:1,7:0", "tlm": "0"}},
+        "data.loss_weight: all objectives have the factor 0 at step 7",
+    ),
+    ({"data.bt": {"de-en": 1.0}, "train.sharding": Sharding.full}, "train.sharding: does not work with data.bt"),
     ({"optim.lr": 0.0}, "optim.lr: 0.0 is not above 0"),
     ({"optim.lr": float("nan")}, "optim.lr: nan is not above 0"),
     ({"optim.beta1": 1.0}, "optim.beta1: 1.0"),
@@ -150,7 +165,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"optim.warmup_steps": -1}, "optim.warmup_steps: -1 is negative"),
     ({"train.micro_batch_tokens": -1}, "train.micro_batch_tokens: -1 is negative"),
     ({"train.keep_last": 0}, "train.keep_last: 0 is not above 0"),
-    ({"evaluate.metric": "valid/mlm"}, "evaluate.metric: valid/mlm ends neither in _ppl nor in _acc"),
+    ({"evaluate.metric": "valid/mlm"}, "evaluate.metric: valid/mlm does not end in _ppl, _acc or _bleu"),
     ({"seed": -1}, "seed: -1 is negative"),
 ]
 
@@ -310,7 +325,7 @@ def test_references_and_quotes_in_text_settings_are_read() -> None:
 
 @pytest.mark.parametrize("value", ["[t.tsv]", "{a: b}"])
 def test_one_file_is_wanted_for_each_language(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"\n  task\.train\.en: .* is not one file; give a single path$"):
+    with pytest.raises(ConfigError, match=r"\n  task\.train\.en: .* is not text; give a single path or value$"):
         compose("finetune", [*FINETUNE[:2], FINETUNE[3], f"task.train={{en: {value}}}"])
     probe = f"evaluate.zero_shot_probe={{train: {{en: {value}}}, test: {{de: b}}}}"
     assert "evaluate.zero_shot_probe.train.en: " in refusal(probe)
@@ -382,3 +397,11 @@ def test_hydras_own_runner_takes_text_too(capsys: pytest.CaptureFixture[str], mo
     printed = capsys.readouterr().out
     assert "run: größe\n" in printed
     assert "path: '1e5'\n" in printed or "path: 1e5\n" in printed
+
+
+def test_a_loss_weight_is_linear_between_its_points(translation: dict[str, Any]) -> None:
+    text = "0:1,100000:0.1,300000:0"
+    config = train_config(f'data.loss_weight={{dae: "{text}", mt: 0.5}}', "data.mlm={de: 1}")
+    for step, value in translation["lambda_ae_published"]:
+        assert config.data.loss_factor("dae", step) == pytest.approx(value, abs=1e-12)
+    assert [config.data.loss_factor(name, 7) for name in ("mt", "bt")] == [0.5, 1.0]

@@ -9,11 +9,13 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from tests.support.programs import Call
+from xlmtrain.config.load import compose
 from xlmtrain.config.schema import ModelConfig, Sharding
-from xlmtrain.data.batch import Batch
-from xlmtrain.diagnostics.plan import Cluster, estimate_memory, estimate_step, touched_vocab_share
+from xlmtrain.data.batch import Batch, EncoderInput
+from xlmtrain.diagnostics.plan import Cluster, estimate_memory, estimate_step, parameter_count, touched_vocab_share
 from xlmtrain.metrics.flops import gpu_named
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 
 RELEASED = ModelConfig()
 PARAMETERS, VOCAB = 142_422_203, 64_699
@@ -25,14 +27,18 @@ def cluster(gpu: str, gpus: int = 1, network: float = 0.0) -> Cluster:
     return Cluster(found, gpus, network=network)
 
 
-def kept_bytes(config: ModelConfig, vocab_size: int, rows: int, length: int, targets: int) -> int:
+def kept_bytes(
+    config: ModelConfig, vocab_size: int, rows: int, length: int, targets: int, translates: bool = False
+) -> int:
     """What autograd keeps of a forward pass in bf16, weights left out."""
-    model = LanguageModel(config, vocab_size, 2)
+    model = (TranslationModel if translates else LanguageModel)(config, vocab_size, 2)
     weights = {tuple(parameter.shape)[::way] for parameter in model.parameters() for way in (1, -1)}
     tokens = torch.randint(14, vocab_size, (rows, length))
     index = torch.arange(targets)
     positions = torch.arange(length).expand(rows, length).contiguous()
     batch = Batch("mlm", tokens, positions, 0 * tokens, None, index, index + 14)
+    if translates:
+        batch = replace(batch, objective="mt", source=EncoderInput(tokens, positions, 0 * tokens, None))
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -46,16 +52,18 @@ def kept_bytes(config: ModelConfig, vocab_size: int, rows: int, length: int, tar
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def test_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("translates", [False, True])
+def test_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch, translates: bool) -> None:
     """A block's share, from two and four of them; attention as on a GPU, without a matrix of its weights."""
     monkeypatch.setattr("xlmtrain.model.kernels.dispatch.use_cpu_kernels", lambda x: False)
-    rows, length = 8, 64
+    rows, length = 6, 64  # no matrix of these has the shape of a weight
+    positions = rows * length * (1 + translates)  # with the sources
     sizes = {}
     for layers in (2, 4):
         config = ModelConfig(dim=256, layers=layers, heads=4, max_positions=64, dropout=0.0, attention_dropout=0.0)
         sizes[layers] = (
-            kept_bytes(config, 1000, rows, length, 64),
-            estimate_memory(config, 0, 1000, rows * length, 64).activations,
+            kept_bytes(config, 1000, rows, length, 64, translates),
+            estimate_memory(config, 0, 1000, positions, 64, translates=translates).activations,
         )
     counted, estimated = (sizes[4][i] - sizes[2][i] for i in (0, 1))
     assert counted == pytest.approx(estimated, rel=0.1)
@@ -115,6 +123,15 @@ def test_touched_rows() -> None:
     )
     assert tied.comm == untied.comm
     assert tied.exposed_comm < untied.exposed_comm
+
+
+def test_a_decoder_is_planned_for(call: Call) -> None:
+    config = compose("config", ["experiment=umt_ende"])
+    assert parameter_count(config, VOCAB, 2) == 310_047_094
+    alone, both = (estimate_memory(RELEASED, PARAMETERS, VOCAB, 4000, 2000, translates=way) for way in (False, True))
+    assert 1.1 < both.activations / alone.activations < 1.3
+    printed = call("plan", "experiment=umt_ende", "vocab_size=64699", "gpu=V100", "gpus=8")
+    assert "8 x V100, 310,047,094 parameters, 4,000 tokens a step on each" in printed
 
 
 def test_sharded_memory() -> None:

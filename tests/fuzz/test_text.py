@@ -71,7 +71,7 @@ def test_vocabulary(place: Path, content: bytes, size: int, count: int) -> None:
     path.write_bytes(content)
     vocab = attempt("vocabulary", lambda: Vocab.read(path, size, count), len(content))
     if vocab is not None:
-        assert len(set(vocab.words)) == len(vocab.words) == len(vocab.counts)
+        assert len(set(vocab.tokens)) == len(vocab.tokens) == len(vocab.counts)
         assert (vocab.counts >= 0).all()
         vocab.write(copy)
         if len(vocab) > 14:

@@ -346,7 +346,7 @@ def test_models_that_do_not_fit_the_side_are_refused(first: Path, own_dataset: P
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"without a decoder; give init\.encoder=.* init\.decoder="):
         train_alone(begin(run, own_dataset, InitConfig(pretrained=str(first)), MT))
-    with pytest.raises(ConfigError, match=r"this run has no decoder; give data\.mt or data\.dae a weight"):
+    with pytest.raises(ConfigError, match=r"this run has no decoder; give data\.mt, data\.dae or data\.bt a weight"):
         train_alone(begin(run, own_dataset, InitConfig(decoder=str(first))))
     with pytest.raises(ConfigError, match=r"init\.pretrained: is encoder and decoder"):
         begin(run, own_dataset, InitConfig(pretrained=str(first), decoder=str(first)), MT)

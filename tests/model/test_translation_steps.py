@@ -4,17 +4,21 @@ and the sentences that it translated in between."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from tests.support.translation import batch_of, original_names, reference_model, source_of
-from xlmtrain.config.schema import OptimConfig
+from xlmtrain.config.schema import BackTranslationConfig, OptimConfig
+from xlmtrain.data.batch import Batch
+from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.generate.greedy import greedy_search
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.text.vocab import EOS, PAD
 
 CONFIG = OptimConfig(lr=2e-3, warmup_steps=4, beta2=0.98, eps=1e-6, clip_grad_norm=5.0)
 
@@ -24,6 +28,14 @@ def back_translation(model: TranslationModel, step: dict[str, Any]) -> list[list
     source = source_of(step["target"], step["target_lengths"], int(step["target_langs"][0, 0]))
     limits = torch.full((len(source.tokens),), step["generation_max_len"])
     return [ids.tolist() for ids in greedy_search(model, source, step["generated_language"], limits, False)]
+
+
+def our_back_translation(model: TranslationModel, batch: Batch, step: dict[str, Any]) -> list[list[int]]:
+    """The same in training, where a translation has a limit of its own, and no special words."""
+    sentences = source_of(step["target"], step["target_lengths"], step["generated_language"])
+    made = back_translate(model, replace(batch, source=sentences), BackTranslationConfig(), 0, 0, torch.device("cpu"))
+    assert made.source is not None
+    return [[i for i in row if i != PAD] for row in made.source.tokens.tolist()]
 
 
 def test_losses_norms_weights_and_back_translations(translation: dict[str, Any]) -> None:
@@ -36,7 +48,11 @@ def test_losses_norms_weights_and_back_translations(translation: dict[str, Any])
     for number, step in enumerate(steps):
         if step["kind"] == "bt":
             columns = zip(step["source"].T, step["source_lengths"].tolist())
-            assert back_translation(model, step) == [column[1:length].tolist() for column, length in columns]
+            expected = [column[:length].tolist() for column, length in columns]
+            assert back_translation(model, step) == [ids[1:] for ids in expected]
+            limits = [int(1.3 * length + 5) for length in step["target_lengths"].tolist()]
+            cut = [i if len(i) <= limit else [*i[: limit - 1], EOS] for i, limit in zip(expected, limits)]
+            assert our_back_translation(model, batch_of(step), step) == cut
         batch = batch_of(step)
         assert len(batch.targets) == step["targets"]
         loss = model(batch) / len(batch.targets)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from xlmtrain.config.schema import (
+    BackTranslationConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -66,6 +67,7 @@ _SECTIONS = {
     "data": DataConfig,
     "mask": MaskConfig,
     "noise": NoiseConfig,
+    "bt": BackTranslationConfig,
     "optim": OptimConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.config.piecewise import parse_points, value_at
 from xlmtrain.config.validate import (
     ABOVE_ZERO,
     NOT_NEGATIVE,
@@ -191,10 +192,27 @@ class NoiseConfig:
             yield f"shuffle: {self.shuffle} moves no word; give 0 or a number above 1, the distance of neighbours"
 
 
-OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae")
+@dataclass
+class BackTranslationConfig:
+    """Search for the translations that back-translation trains on. Each has at most 1.3 times the tokens of its
+    sentence and 5 more, as in the original XLM."""
+
+    beam: int = ranged(1, ABOVE_ZERO)
+    """Width of the beam search. 1: the most probable word at each place, as in the original XLM."""
+
+    temperature: float | None = ranged(None, ABOVE_ZERO)
+    """Draw each word from the model's distribution, sharper below 1 and flatter above, instead of searching."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.temperature is not None and self.beam > 1:
+            yield f"temperature: draws words; with bt.beam={self.beam} the most probable ones are searched for"
+
+
+OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae", "bt")
 """The keys of ``data`` that have weights. Metrics of a step are in this order."""
 
-TRANSLATION = ("mt", "dae")
+TRANSLATION = ("mt", "dae", "bt")
 """The objectives of the decoder, which reads a source."""
 
 
@@ -222,6 +240,15 @@ class DataConfig:
     """Weight of denoising per language, e.g. ``{en: 1, de: 1}``: the decoder restores a sentence from a noisy copy of
     it, with the noise of ``noise``."""
 
+    bt: dict[str, float] = field(default_factory=dict)
+    """Weight of back-translation per direction, e.g. ``{de-en: 1, en-de: 1}``. ``de-en`` reads English text: the model
+    translates it into German, with its weights of that step, and learns to translate the result back."""
+
+    loss_weight: dict[str, str] = field(default_factory=dict)
+    """Factor of an objective's loss, 1 where none is given: a number, or a piecewise-linear function of the step like
+    ``{dae: "0:1,100000:0.1,300000:0"}``, the original XLM's lambda. An objective is not sampled while its factor is
+    0."""
+
     sampling_alpha: float = ranged(0.7, SHARE)
     """Each sub-batch is sampled from one objective and one language or pair. An objective's probability is proportional
     to the sum of its weights; within it, a language's to weight x sentences^alpha. 1: corpus sizes count fully; 0: only
@@ -231,13 +258,14 @@ class DataConfig:
     """Tokens in a sequence of MLM or CLM, which is a window of the running text of one language."""
 
     sub_batch_tokens: int = ranged(8192, ABOVE_ZERO)
-    """Tokens in a sub-batch, padding included, of both sides in translation and denoising. All its sequences have one
+    """Tokens in a sub-batch, padding included, of both sides in translation and denoising; back-translation counts its
+    text twice, as its translations have yet to be made. All its sequences have one
     objective and one language or pair. A global batch consists of a whole number of sub-batches, which are distributed
     over the processes."""
 
     max_sentence_length: int = ranged(100, ABOVE_ZERO)
-    """TLM, translation and denoising leave out sentences of more tokens than this, delimiters not counted, and pairs
-    with such a side."""
+    """TLM and the objectives of the decoder leave out sentences of more tokens than this, delimiters not counted, and
+    pairs with such a side."""
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
@@ -261,6 +289,10 @@ class DataConfig:
         """Most tokens of a row, both sides counted."""
         return max(self.sequence_length, 2 * (self.max_sentence_length + 2) if self.reads_sentences else 0)
 
+    def loss_factor(self, objective: str, step: int) -> float:
+        """Return the factor of the loss of ``objective`` at ``step``, from 0."""
+        return value_at(self.loss_weight.get(objective, "1"), step)
+
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         length, sub_batch = self.sequence_length, self.sub_batch_tokens
@@ -268,7 +300,7 @@ class DataConfig:
             yield f"sequence_length: {length} leaves no token between the first and the last"
         if (self.mlm or self.clm) and length > 0 and sub_batch % length:
             yield f"sub_batch_tokens: {sub_batch} is no multiple of data.sequence_length={length}"
-        if (self.tlm or self.mt or self.dae) and sub_batch < 2 * (self.max_sentence_length + 2):
+        if (self.tlm or self.mt or self.dae or self.bt) and sub_batch < 2 * (self.max_sentence_length + 2):
             yield f"sub_batch_tokens: {sub_batch} cannot hold one pair of data.max_sentence_length each"
         weights = {f"{name}.{key}": w for name in OBJECTIVES for key, w in getattr(self, name).items()}
         for key, weight in weights.items():
@@ -276,6 +308,24 @@ class DataConfig:
                 yield f"{key}: {weight} is no weight; give a number from 0 up"
         if not sum(weights.values()) > 0:
             yield f"mlm: nothing to train on; give {', '.join(f'data.{name}' for name in OBJECTIVES)} a weight"
+        yield from self._loss_weight_problems()
+
+    def _loss_weight_problems(self) -> Iterator[str]:
+        steps = {0}
+        for name, text in self.loss_weight.items():
+            if not isinstance(text, str):
+                return  # CheckedSettings complains
+            try:
+                steps |= {step for step, _ in parse_points(text)}
+            except ValueError as error:
+                yield f"loss_weight.{name}: {text} is not like 0.5 or 0:1,100000:0.1,300000:0: {error}"
+                return
+            if name not in OBJECTIVES:
+                yield f"loss_weight.{name}: is none of {', '.join(OBJECTIVES)}"
+        for step in sorted(steps) if self.weights else []:
+            if not any(self.loss_factor(name, step) for name in self.weights):
+                yield f"loss_weight: all objectives have the factor 0 at step {step}; nothing is left to train on"
+                return
 
 
 @dataclass
@@ -508,6 +558,11 @@ class EvaluateConfig:
     the sentence vectors of every layer (``valid/retrieval_acc``; the best layer is chosen on these pairs, so it is
     optimistic)."""
 
+    round_trip: int = ranged(0, NOT_NEGATIVE)
+    """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against
+    what they were, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so
+    ``valid/de-en_copied_share`` belongs beside it: the share of the translations' words that are in their source."""
+
     bilingual_lexicon: str | None = None
     """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``tools/evaluate.py``. They are
     searched in the embedding table: bilingual lexicon induction, ``bli/en-de_csls_p1``."""
@@ -519,7 +574,7 @@ class EvaluateConfig:
 
     metric: str = "valid/mlm_ppl"
     """Metric that selects the best checkpoint and decides on early stopping. ``..._ppl``: lower is better;
-    ``..._acc``: higher is better."""
+    ``..._acc``, ``..._bleu``: higher is better."""
 
     patience: int = ranged(0, NOT_NEGATIVE)
     """Stop training after this many evaluations in a row without a new best. 0: never."""
@@ -529,8 +584,8 @@ class EvaluateConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
-        if not self.metric.endswith(("_ppl", "_acc")):
-            yield f"metric: {self.metric} ends neither in _ppl nor in _acc"
+        if not self.metric.endswith(("_ppl", "_acc", "_bleu")):
+            yield f"metric: {self.metric} does not end in _ppl, _acc or _bleu"
 
 
 @dataclass
@@ -558,6 +613,9 @@ class Config(CheckedSettings):
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Noise of denoising."""
 
+    bt: BackTranslationConfig = field(default_factory=BackTranslationConfig)
+    """Translations of back-translation."""
+
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
 
@@ -574,7 +632,7 @@ class Config(CheckedSettings):
             yield f"run: {self.run} leads out of a directory with ..; give its path from / on"
         if data.sequence_length > positions:
             yield f"data.sequence_length: {data.sequence_length} exceeds model.max_positions={positions}"
-        if (data.tlm or data.mt or data.dae) and data.max_sentence_length + 2 > positions:
+        if (data.tlm or data.mt or data.dae or data.bt) and data.max_sentence_length + 2 > positions:
             yield (
                 f"data.max_sentence_length: {data.max_sentence_length} and two delimiters exceed "
                 f"model.max_positions={positions}"
@@ -582,8 +640,12 @@ class Config(CheckedSettings):
         if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
             multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
-        if train.overlap_tied_embedding and (data.mt or data.dae):
-            yield "train.overlap_tied_embedding: does not work with data.mt and data.dae"
+        if train.overlap_tied_embedding and (data.mt or data.dae or data.bt):
+            yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
+        if train.sharding is not Sharding.none and "bt" in data.weights:
+            yield "train.sharding: does not work with data.bt, which needs all weights on each process"
+        if train.sharding is not Sharding.none and self.evaluate.round_trip:
+            yield "train.sharding: does not work with evaluate.round_trip, which needs all weights on each process"
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"

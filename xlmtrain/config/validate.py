@@ -54,6 +54,6 @@ def _problems_of(settings: Any, prefix: str) -> Iterator[str]:
             yield f"{key}: {value} is not a finite number"
         elif types[declared.name] == dict[str, str]:
             wrong = {name: one for name, one in value.items() if not isinstance(one, str)}
-            yield from (f"{key}.{name}: {one} is not one file; give a single path" for name, one in wrong.items())
+            yield from (f"{key}.{name}: {one} is not text; give a single path or value" for name, one in wrong.items())
     if hasattr(settings, "problems"):
         yield from (prefix + problem for problem in settings.problems())

@@ -164,7 +164,9 @@ class _CheckedPart:
 
 
 def corpus_names(split: str, objective: str, key: str) -> list[str]:
-    """Return the corpora that an objective reads for ``key``: a language, a pair in TLM, or a direction in MT."""
+    """Return the corpora that an objective reads for ``key``: a language, a pair in TLM, a direction in MT, BT."""
+    if objective == "bt":
+        return [f"{split}.{key.rpartition('-')[2]}"]
     if objective not in ("tlm", "mt"):
         return [f"{split}.{key}"]
     sides = key.split("-")

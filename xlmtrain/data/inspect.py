@@ -27,10 +27,9 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: 
     A token is shown as ``word language:position``, or ``input(target) language:position`` where it is predicted.
     """
     sequences, length = batch.tokens.shape
-    padding = batch.tokens.numel() - batch.nonpad_tokens
+    padding = 1 - batch.nonpad_tokens / batch.padded_tokens
     yield (
-        f"== {batch.name}: {sequences} rows x {length} tokens, {len(batch.targets)} to predict, "
-        f"{padding / batch.tokens.numel():.1%} padding"
+        f"== {batch.name}: {sequences} rows x {length} tokens, {len(batch.targets)} to predict, {padding:.1%} padding"
     )
     targets = dict(zip(batch.target_index.tolist(), batch.targets.tolist()))
     for row in range(min(count, sequences)):

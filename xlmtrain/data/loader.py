@@ -70,7 +70,7 @@ class Loader:
                 "processes or another batch size"
             )
         mixture = make_mixture(config.data, dataset, config.seed)
-        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed)
+        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed, config.data.loss_factor)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
         self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
         self._steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
@@ -135,7 +135,9 @@ class Loader:
             return [[item] for item in masked]
         groups: dict[tuple[str, tuple[int, int]], list[list[_Masked]]] = {}
         for sub_batch, batch in masked:
-            alike = groups.setdefault((sub_batch.component.objective, batch.row_shape), [[]])
+            one = sub_batch.component
+            kind = one.name if one.objective == "bt" else one.objective  # translated into one language
+            alike = groups.setdefault((kind, batch.row_shape), [[]])
             filled = sum(other.padded_tokens for _, other in alike[-1])
             if filled and filled + batch.padded_tokens > self._micro_batch_tokens:
                 alike.append([])

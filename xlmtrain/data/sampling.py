@@ -5,6 +5,7 @@ Every process computes the same plan, from the seed and the step alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,17 +61,19 @@ def make_mixture(config: DataConfig, dataset: Dataset, seed: int) -> list[Mixtur
 
 
 def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str, seed: int) -> Source:
-    names = corpus_names("train", objective, key)
-    if (objective in ("tlm", "mt")) != (key.count("-") == 1) or not all(dataset.has(name) for name in names):
+    names, languages = corpus_names("train", objective, key), key.split("-")
+    pair = objective in ("tlm", "mt", "bt")
+    fits = len(set(languages)) == len(languages) == 1 + pair and set(languages) <= set(dataset.languages)
+    if not fits or not all(dataset.has(name) for name in names):
         available = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
         raise ConfigError(
             f"data.{objective}.{key}: {dataset.path} has no such training text, it has {available}; "
             f"data.{objective}.{key}=0 leaves it out"
         )
-    ids = [dataset.language_id(language) for language in key.split("-")]
+    ids = [dataset.language_id(language) for language in languages]
     if objective == "tlm" or objective in TRANSLATION:
         kind = TranslationSource if objective in TRANSLATION else PairSource
-        sides = dataset.pair("train", key) if len(ids) == 2 else (dataset.corpus(names[0]),) * 2
+        sides = dataset.pair("train", key) if len(names) == 2 else (dataset.corpus(names[0]),) * 2
         return kind(sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed)
     count = config.sub_batch_tokens // config.sequence_length
     return WindowSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
@@ -92,14 +95,30 @@ def probabilities(components: list[MixtureComponent], alpha: float) -> np.ndarra
 
 
 class Sampler:
-    """Plans global batches: for each slot, draws a component at random and takes its next sub-batch."""
+    """Plans global batches: for each slot, draws a component at random and takes its next sub-batch.
 
-    def __init__(self, components: list[MixtureComponent], alpha: float, sub_batches_per_step: int, seed: int) -> None:
+    ``loss_factor``: of an objective at a step; components of objectives with the factor 0 are not drawn.
+    """
+
+    def __init__(
+        self,
+        components: list[MixtureComponent],
+        alpha: float,
+        sub_batches_per_step: int,
+        seed: int,
+        loss_factor: Callable[[str, int], float] = lambda objective, step: 1.0,
+    ) -> None:
         self.components = components
         self.probabilities = probabilities(components, alpha)
-        cumulative = np.cumsum(self.probabilities)
-        self._cumulative = cumulative / cumulative[-1]
+        self._objectives = {component.objective for component in components}
+        self._loss_factor = loss_factor
         self._sub_batches_per_step, self._seed = sub_batches_per_step, seed
+
+    def _cumulative(self, step: int) -> np.ndarray:
+        drawn = {objective for objective in self._objectives if self._loss_factor(objective, step) > 0}
+        shares = [share * (one.objective in drawn) for one, share in zip(self.components, self.probabilities)]
+        cumulative = np.cumsum(shares)
+        return cumulative / cumulative[-1]
 
     def initial_state(self) -> SamplerState:
         """Return the state of a new run."""
@@ -109,7 +128,7 @@ class Sampler:
         """Return the sub-batches of the global batch of ``step`` (from 0), and the state after it."""
         uniform = generator(self._seed, "tasks", step).random(self._sub_batches_per_step)
         # Generator.choice(p=...) draws the same, but spends half of its time on checking p.
-        chosen = self._cumulative.searchsorted(uniform, side="right").tolist()
+        chosen = self._cumulative(step).searchsorted(uniform, side="right").tolist()
         after, sub_batches = dict(state), []
         for slot, number in enumerate(chosen):
             component = self.components[number]

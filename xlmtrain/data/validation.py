@@ -20,7 +20,7 @@ from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK
 
 _Masked = tuple[SequenceBatch, np.ndarray | None]
-"""Sequences, and the positions to predict, (B, T) bool; None for CLM."""
+"""SequenceBatch, and the positions to predict, (B, T) bool; None for CLM."""
 
 
 class ValidationSet:
@@ -177,10 +177,14 @@ def parallel_cloze_sets(
 
 
 def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> list[ValidationSet]:
-    """Return the sets of ``split`` for all objectives and keys of the training mixture that the data has."""
+    """Return the sets of ``split`` for all objectives and keys of the training mixture that the data has.
+
+    Back-translation is measured as translation in its direction, which takes pairs.
+    """
+    weights = config.data.weights
+    chosen = [("mt" if objective == "bt" else objective, key) for objective in weights for key in weights[objective]]
     return [
         ValidationSet(config, dataset, split, objective, key)
-        for objective, weights in config.data.weights.items()
-        for key in weights
+        for objective, key in dict.fromkeys(chosen)
         if all(dataset.has(name) for name in corpus_names(split, objective, key))
     ]

@@ -74,7 +74,7 @@ def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iter
 
 def no_validation(validator: Validator) -> Iterator[Finding]:
     """Find data without validation text for what is trained."""
-    if not validator.sets:
+    if not validator.measures:
         what = "There is no validation text of what is trained on: no evaluation, and no best checkpoint."
         yield warning(what, "prepare the data with valid.mono or valid.pairs")
 

@@ -18,11 +18,14 @@ import torch
 from xlmtrain.config.schema import Config, ModelConfig, Precision, ReduceDtype, Sharding
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
-from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import build_model
 
 # Memory: bytes that a block keeps for its backward pass, per position and unit of width, in half precision: inputs of
 # the four matrix products 2 + 2 + 2 + 8, queries, keys and values 6, input of the activation 8, of the norms 4 + 4.
 ACTIVATIONS = 36
+# Likewise for attention to the source, per position of a translation and of its source: inputs of the three products
+# 2 + 2 + 2, queries 2, keys and values 4, input of the norm 4.
+CROSS_ATTENTION = 16
 DROPOUT = 2  # bytes of the masks of a block's two dropouts, likewise
 # Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
 # + 4 (gradient) + 2 (gradient in half precision).
@@ -68,14 +71,22 @@ class Memory:
 
 
 def estimate_memory(
-    model: ModelConfig, parameters: int, vocab_size: int, micro_batch: int, targets: float, shards: int = 1
+    model: ModelConfig,
+    parameters: int,
+    vocab_size: int,
+    micro_batch: int,
+    targets: float,
+    shards: int = 1,
+    translates: bool = False,
 ) -> Memory:
     """Estimate the memory for micro-batches of ``micro_batch`` positions with ``targets`` targets.
 
     ``parameters``: P. ``shards``: number of GPUs over which weights, gradients and optimizer state are sharded.
+    ``translates``: half of the positions are sources, through the encoder, half are targets, through the decoder.
     """
     gathered = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, one block and the next one
-    block = ACTIVATIONS + (DROPOUT if model.dropout else 0)
+    dropout = DROPOUT if model.dropout else 0
+    block = ACTIVATIONS + dropout + translates * (CROSS_ATTENTION + dropout / 2) / 2
     return Memory(
         weights=4 * parameters / shards,
         gradients=4 * parameters / shards,
@@ -86,10 +97,17 @@ def estimate_memory(
     )
 
 
-def parameter_count(model: ModelConfig, vocab_size: int, languages: int) -> int:
-    """Return P without allocating the model."""
+def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
+    """Return P without allocating the model; with a decoder if an objective trains one."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in LanguageModel(model, vocab_size, languages).parameters())
+        model = build_model(config.model, config.data, vocab_size, languages)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def target_share(config: Config) -> float:
+    """Return the share of a micro-batch's positions that are targets: masked ones, or the translations, a half."""
+    translated = config.data.translation_share
+    return (1 - translated) * config.mask.prob + translated / 2
 
 
 @dataclass(frozen=True)
@@ -167,19 +185,20 @@ def estimate_step(
     cluster: Cluster,
     gradient_bytes: int = 4,
     sharding: Sharding = Sharding.none,
+    translated: float = 0.0,
 ) -> StepTime:
     """Estimate a step of ``tokens`` tokens on each GPU, in ``micro_batches`` of sequences of ``length``.
 
-    ``scored``: share of the tokens that are targets. ``gradient_bytes``: of one gradient during the reduction.
-    Gradients are reduced during the last backward pass through the blocks. Those of token embeddings follow it: the
-    rows of the tokens in the batch if they are tied to the output layer, else all. The communication of sharded weights
-    overlaps with all of the computing.
+    ``scored``: share of the tokens that are targets. ``translated``: of sources and their translations.
+    ``gradient_bytes``: of one gradient during the reduction. Gradients are reduced during the last backward pass
+    through the blocks. Those of token embeddings follow it: the rows of the tokens in the batch if they are tied to the
+    output layer, else all. The communication of sharded weights overlaps with all of the computing.
     """
     gpu, width = cluster.gpu, model.dim
     bandwidth = HBM_EFFICIENCY * gpu.bandwidth
     attention = 12 * model.layers * width * length
     logits = scored * vocab_size
-    matmul = flops_per_token(model, vocab_size, length, scored) - attention - 6 * logits * width
+    matmul = flops_per_token(model, vocab_size, length, scored, translated) - attention - 6 * logits * width
     output = 6 * logits * width / MATMUL_EFFICIENCY / gpu.flops + CROSS_ENTROPY * logits / bandwidth
     blocks = (matmul / MATMUL_EFFICIENCY + attention / ATTENTION_EFFICIENCY) / gpu.flops
     blocks += ELEMENTWISE * model.layers * width / bandwidth
@@ -224,21 +243,36 @@ class Plan:
 def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, total_tokens: float) -> Plan:
     """Return the plan for a run with batches of ``tokens`` tokens on each GPU, in half precision.
 
-    With ``train.precision=fp32`` only the reduction of gradients is planned in fp32.
+    With ``train.precision=fp32`` only the reduction of gradients is planned in fp32. Generating, which back-translation
+    does before it trains, is not in the times.
     """
     model, train = config.model, config.train
-    parameters = parameter_count(model, vocab_size, _LANGUAGES)
+    parameters = parameter_count(config, vocab_size, _LANGUAGES)
     micro_batch = min(train.micro_batch_tokens or config.data.sub_batch_tokens, tokens)
-    length, scored, sharding = config.data.sequence_length, config.mask.prob, train.sharding
+    length, scored, sharding = config.data.sequence_length, target_share(config), train.sharding
+    translated = config.data.translation_share
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
     time = estimate_step(
-        model, parameters, vocab_size, length, scored, tokens, micro_batches, cluster, gradient_bytes, sharding
+        model,
+        parameters,
+        vocab_size,
+        length,
+        scored,
+        tokens,
+        micro_batches,
+        cluster,
+        gradient_bytes,
+        sharding,
+        translated,
     )
     shards = cluster.shards(sharding)
-    memory = estimate_memory(model, parameters, vocab_size, micro_batch, micro_batch * scored, shards)
+    targets = micro_batch * scored
+    memory = estimate_memory(model, parameters, vocab_size, micro_batch, targets, shards, translated > 0)
     speed = tokens * cluster.gpus / time.total
-    utilization = tokens * flops_per_token(model, vocab_size, length, scored) / time.total / cluster.gpu.flops
+    utilization = (
+        tokens * flops_per_token(model, vocab_size, length, scored, translated) / time.total / cluster.gpu.flops
+    )
     days = total_tokens / speed / 86400
     return Plan(cluster, parameters, tokens, micro_batch, total_tokens, memory, time, speed, utilization, days)
 

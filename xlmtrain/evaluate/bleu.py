@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from xlmtrain.errors import ConfigError
 
 try:
@@ -40,18 +42,33 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Toke
 
     It depends on the tokenizer, so compare only text of the same one. Text without any words has 0.
     """
-    matches, totals, words = Counter[int](), Counter[int](), [0, 0]
+    return bleu_of_counts(ngram_counts(hypotheses, references).tolist())
+
+
+def ngram_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Return what BLEU follows from, (10,): matching n-grams, n-grams by n, words of hypotheses and of references.
+
+    The counts of a text are the sums of those of its parts.
+    """
+    counts = np.zeros(2 * len(ORDERS) + 2)
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         pair = hypothesis.split(), reference.split()
-        words = [count + len(side) for count, side in zip(words, pair)]
+        counts[-2:] += [len(side) for side in pair]
         for n in ORDERS:
             found, expected = (Counter(zip(*(side[i:] for i in range(n)))) for side in pair)
-            matches[n] += (found & expected).total()
-            totals[n] += found.total()
-    precisions = [matches[n] / max(totals[n], 1) for n in ORDERS]
-    penalty = math.exp(min(0.0, 1 - words[1] / words[0])) if words[0] else 0.0
+            counts[n - 1] += (found & expected).total()
+            counts[len(ORDERS) + n - 1] += found.total()
+    return counts
+
+
+def bleu_of_counts(counts: Sequence[float]) -> TokenizedBleu:
+    """Return the BLEU of a text with these :func:`ngram_counts`."""
+    *ngrams, hypothesis, reference = counts
+    precisions = [match / max(total, 1) for match, total in zip(ngrams[: len(ORDERS)], ngrams[len(ORDERS) :])]
+    penalty = math.exp(min(0.0, 1 - reference / hypothesis)) if hypothesis else 0.0
     mean = math.exp(sum(map(math.log, precisions)) / len(precisions)) if all(precisions) else 0.0
-    return TokenizedBleu(100 * penalty * mean, tuple(100 * p for p in precisions), penalty, words[0], words[1])
+    parts = tuple(100 * precision for precision in precisions)
+    return TokenizedBleu(100 * penalty * mean, parts, penalty, int(hypothesis), int(reference))
 
 
 def require_sacrebleu() -> None:

@@ -15,6 +15,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.cloze import sample_predictions
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.retrieval import retrieve
+from xlmtrain.evaluate.round_trip import RoundTrip
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe
@@ -110,9 +111,10 @@ def _directions(pair: str) -> tuple[str, str]:
 
 
 class Validator:
-    """Evaluates a model on the validation sets of its training mixture, and on cross-lingual transfer.
+    """Evaluates a model on the validation sets of its training mixture, by round trips, and across languages.
 
-    Raises ConfigError if ``evaluate.metric`` is not among the metrics.
+    ``measures``: there is something to evaluate on during training. Raises ConfigError if ``evaluate.metric`` is not
+    among the metrics then.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
@@ -129,18 +131,24 @@ class Validator:
             text_settings = TextConfig(**dataset.header.text)
             text = TextPipeline(text_settings, read_codes(codes) if codes.exists() else [], dataset.vocab)
             self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, max_positions, causal)
+        self._round_trip = RoundTrip(config, dataset)
+        self.measures = bool(self.sets or self._round_trip.metrics)
         self._samples, self._vocab = settings.sample_predictions, dataset.vocab
         names = {name for one in self.sets + self._cloze for name in (one.name, f"valid/{one.objective}")}
         metrics = [f"{name}_{kind}" for name in names for kind in ("ppl", "acc")] + self._crosslingual.metrics
-        metrics += self._zero_shot.metrics if self._zero_shot else []
-        if self.sets and settings.metric not in metrics:
+        metrics += self._round_trip.metrics + (self._zero_shot.metrics if self._zero_shot else [])
+        if self.measures and settings.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {settings.metric!r} is none of {', '.join(sorted(metrics))}")
 
     def __call__(
         self, model: LanguageModel, precision: Precision, distributed: Distributed, stop: Callable[[], bool]
     ) -> dict[str, float]:
-        """Return all metrics, the same on every rank; ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate`."""
+        """Return all metrics, the same on every rank.
+
+        ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate_perplexity`.
+        """
         metrics = evaluate_perplexity(model, [*self.sets, *self._cloze], precision, distributed, stop)
+        metrics |= self._round_trip(model, precision, distributed, stop)
         metrics |= self._crosslingual(model, distributed, stop)
         return metrics | (self._zero_shot(model, distributed, stop) if self._zero_shot else {})
 

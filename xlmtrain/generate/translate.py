@@ -16,9 +16,10 @@ from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import DataError
-from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
+from xlmtrain.generate.beam import BeamSettings, Hypothesis
 from xlmtrain.generate.decoding import max_target_lengths
-from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
+from xlmtrain.generate.greedy import sampling_numbers
+from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import EOS
@@ -126,12 +127,9 @@ def _translate_batch(
     """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
     device = model.encoder.token_embeddings.weight.device
     inputs, max_lengths = encoder_input(sentence_sequences(sentences, source)).to(device), max_lengths.to(device)
-    if config.temperature is None and config.beam > 1:
-        return beam_search(model, inputs, target, max_lengths, BeamSettings(config.beam, config.length_penalty))
-    if config.temperature is None:
-        found = greedy_search(model, inputs, target, max_lengths)
-    else:
-        keys = [(number,) for number in numbers]
-        drawn = sampling_numbers(config.seed, "translate", keys, int(max_lengths.max())).to(device)
-        found = sample(model, inputs, target, max_lengths, drawn, config.temperature)
-    return [[Hypothesis(ids, np.nan)] for ids in found]
+
+    def draw(tokens: int) -> torch.Tensor:
+        return sampling_numbers(config.seed, "translate", [(number,) for number in numbers], tokens)
+
+    settings = BeamSettings(config.beam, config.length_penalty)
+    return search(model, inputs, target, max_lengths, settings, config.temperature, draw)

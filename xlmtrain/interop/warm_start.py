@@ -34,8 +34,8 @@ def initialize_weights(init: InitConfig, config: ModelConfig, model: LanguageMod
         done += _initialize_both(init, config, model, dataset)
     elif init.encoder is not None or init.decoder is not None:
         raise ConfigError(
-            "init.encoder, init.decoder: this run has no decoder; give data.mt or data.dae a weight, or "
-            "init.pretrained in their place"
+            "init.encoder, init.decoder: this run has no decoder; give data.mt, data.dae or data.bt a weight, "
+            "or init.pretrained in their place"
         )
     elif init.pretrained is not None:
         bundle = read_model(init.pretrained)

@@ -6,7 +6,8 @@ import time
 
 
 class StepTimer:
-    """Measures the seconds spent in training steps, and those of them spent waiting for data.
+    """Measures the seconds spent in training steps, and those of them spent waiting for data; ``generating``: those
+    spent on translating, which the training step adds.
 
     Evaluation and saving are not included: the monotonic clock is read at the start and the end of each step.
     """
@@ -16,7 +17,7 @@ class StepTimer:
 
     def reset(self) -> None:
         """Set all counters to zero and start the clock."""
-        self.seconds = self.waiting = 0.0
+        self.seconds = self.waiting = self.generating = 0.0
         self.tokens = self.positions = self.targets = 0.0
         self.resume()
 

@@ -18,6 +18,7 @@ _SINGLE = {
     "train/lr": "Learning rate",
     "train/grad_norm": "Gradient norm, before clipping",
     "speed/tokens_per_second": "Tokens per second",
+    "speed/generate_share": "Share of the time spent on back-translating",
 }
 # Cross-lingual metrics, which have charts of their own.
 _CROSS_LINGUAL = ("_cloze_mono", "_cloze_parallel", "_retrieval", "_zero_shot")
@@ -25,11 +26,13 @@ _COMPARED = {
     ("train/", "_loss"): "training loss",
     ("valid/", "_ppl"): "validation perplexity",
     ("valid/", "_acc"): "validation accuracy (%)",
+    ("valid/", "_bleu"): "validation BLEU",
 }
 # Metric -> name in a legend; others are language and objective.
 _LABELS = {
     r"valid/(.+)_cloze_mono_\w+": r"\1, sentence alone",
     r"valid/(.+)_cloze_parallel_\w+": r"\1, with translation",
+    r"valid/(.+)_round_trip_bleu": r"\1 and back",
     r"zero_shot/(.+)_layer(\d+)_centered": r"\1 layer \2",
     r"bli/(.+)_csls_p(\d+)": r"\1 P@\2",
 }
@@ -56,7 +59,8 @@ def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
     if end := run.curve("train/loss")[0]:
         lines.append(Line("unigram entropy", [0.0, end[-1]], [run.monitor.entropy] * 2, reference=True))
     yield line_chart("Training loss (nats per token)", lines, _TOKENS)
-    for suffix, title in (("_ppl", "Validation perplexity"), ("_acc", "Validation accuracy (%)")):
+    titles = {"_ppl": "Validation perplexity", "_acc": "Validation accuracy (%)", "_bleu": "Validation BLEU"}
+    for suffix, title in titles.items():
         names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
         yield line_chart(title, _lines(run, past, names), _TOKENS, log=suffix == "_ppl")
 

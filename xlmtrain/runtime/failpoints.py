@@ -12,9 +12,10 @@ nan, large          ``failpoint_value`` gives NaN, or a thousand times the value
 sleep=<seconds>     the process waits, interruptibly
 
 Points, in the order of a run: start (all processes have met, nothing is built), open (the run directory is about to be
-opened), resume, read (of prepared data, from the start on), step (before it), loss (of a micro-batch,
-``failpoint_value``), evaluate (before each batch), snapshot, save-open, save-write (between the files), save-sync,
-save-rename, save-renamed, save-best, prune (during a deletion), metrics (before a record is written).
+opened), resume, read (of prepared data, from the start on), step (before it), generate (before each micro-batch of
+back-translation), loss (of a micro-batch, ``failpoint_value``), evaluate (before each batch), snapshot, save-open,
+save-write (between the files), save-sync, save-rename, save-renamed, save-best, prune (during a deletion), metrics
+(before a record is written).
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class PeriodicEvaluation:
                 lambda: evaluator.samples(self.step.model, precision, distributed) if takes_part else {}
             )
         name, step = self.config.evaluate.metric, self.state.step
-        improved = self.state.add_evaluation(metrics[name], rising=name.endswith("_acc"))
+        improved = self.state.add_evaluation(metrics[name], rising=name.endswith(("_acc", "_bleu")))
         if self.writer is not None:
             self.writer.scalars(step, metrics)
             for key, text in samples.items():

@@ -37,6 +37,7 @@ class MetricsLog:
     def add(self, output: StepOutput, data: StepBatches) -> None:
         """Add a step. Raises NumericalError as :meth:`StepMonitor.collect`."""
         self._on_device.append((output, data))
+        self.timer.generating += output.generate_seconds
         if self.monitor.reads_every_step:
             self._collect()
 
@@ -53,6 +54,8 @@ class MetricsLog:
         self.timer.step_done(0, 0, 0)  # collecting waited for the device to finish the steps
         self.state.seconds += self.timer.seconds
         metrics = training_metrics(steps, self.state, self.train_step.scaler)
+        for name in self.config.data.loss_weight.keys() & self.config.data.weights.keys():
+            metrics[f"train/{name}_loss_weight"] = self.config.data.loss_factor(name, self.state.step - 1)
         metrics |= throughput_metrics(self.timer, self.config, self.train_step)
         if self.writer is not None:
             self.writer.scalars(self.state.step, metrics)
@@ -100,7 +103,7 @@ def training_metrics(steps: list[StepMetrics], state: TrainState, scaler: torch.
 
 
 def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) -> dict[str, float]:
-    """Return tokens per second, the share of time spent waiting for data, token density, memory, utilization.
+    """Return tokens per second, shares of time (waiting for data, generating), token density, memory, utilization.
 
     Without elapsed time the speed is 0. Memory: the peak that torch allocated on a GPU, or resident on a CPU.
     """
@@ -117,6 +120,8 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
         "speed/peak_memory_gb": memory / 1e9,
     }
     peak = peak_flops(device, train_step.precision)
+    if "bt" in config.data.weights:
+        speed["speed/generate_share"] = timer.generating / max(timer.seconds, 1e-9)
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
         vocab_size, translated = train_step.model.vocab_size, config.data.translation_share
@@ -129,9 +134,11 @@ def progress_line(metrics: dict[str, float], state: TrainState, steps: int) -> s
     """Return one line for the terminal on the progress of a run of ``steps`` steps."""
     losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
     norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
+    generating = metrics.get("speed/generate_share")
     left = state.seconds / max(state.step, 1) * (steps - state.step)
     return (
         f"step {state.step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
         f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
-        f"wait {metrics['speed/data_wait_share']:.1%} | ETA {duration(left)}"
+        f"wait {metrics['speed/data_wait_share']:.1%} | "
+        f"{'' if generating is None else f'generate {generating:.1%} | '}ETA {duration(left)}"
     )

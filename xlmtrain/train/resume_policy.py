@@ -52,9 +52,10 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.max_tokens",
         "evaluate.pairs_per_batch",
         "evaluate.max_pairs",
+        "evaluate.round_trip",
         "evaluate.zero_shot_probe.",
     ),
-    inactive_unless_used=("noise.",),  # by data.dae
+    inactive_unless_used=("noise.", "bt."),  # by data.dae, data.bt
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 
 from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, Precision
 from xlmtrain.data.loader import StepBatches
+from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.failpoints import failpoint_value
+from xlmtrain.runtime.failpoints import failpoint, failpoint_value
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.parallel import ParallelModel, full_tensor
@@ -26,7 +29,7 @@ class StepOutput:
 
     ``losses``: (objectives,) this process's summed loss; ``targets``: (objectives,) targets in the global batch;
     ``grad_norm``: () before clipping; ``skipped``: () 1 if the weights were not updated, because the gradient was not
-    finite or the loss was above the limit.
+    finite or the loss was above the limit; ``generate_seconds``: spent on translating.
     """
 
     losses: torch.Tensor
@@ -34,6 +37,7 @@ class StepOutput:
     grad_norm: torch.Tensor
     skipped: torch.Tensor
     learning_rate: float
+    generate_seconds: float = 0.0
 
 
 @dataclass
@@ -90,8 +94,9 @@ class OptimizerStep:
 class TrainStep(OptimizerStep):
     """Compute the gradient of a global batch and step the optimizer.
 
-    loss = sum over objectives of share x (summed loss / targets). The share is the objective's fraction of the
-    sub-batches. Both sums are over the global batch, all micro-batches of all processes: no mean of means.
+    loss = sum over objectives of factor x share x (summed loss / targets). The factor is ``data.loss_weight`` at the
+    step, the share the objective's fraction of the sub-batches. Both sums are over the global batch, all micro-batches
+    of all processes: no mean of means.
     """
 
     model: LanguageModel
@@ -106,11 +111,28 @@ class TrainStep(OptimizerStep):
     ) -> None:
         scaler = make_scaler(config.train, precision, distributed.device)
         super().__init__(config.optim, config.train.steps, parallel, optimizer, scaler, precision, distributed)
-        self._seed = config.seed
+        self._seed, self._bt, self._loss_factor = config.seed, config.bt, config.data.loss_factor
 
     def __call__(self, data: StepBatches, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
-        return self.run(data.step, targets, partial(self._backward, data, targets))
+        seconds = self.back_translate(data)
+        return replace(self.run(data.step, targets, partial(self._backward, data, targets)), generate_seconds=seconds)
+
+    def back_translate(self, data: StepBatches) -> float:
+        """Translate the sources of back-translation in ``data``, in place; return the seconds that it took."""
+        device, chosen = self.distributed.device, [i for i, b in enumerate(data.batches) if b.objective == "bt"]
+        if not chosen:
+            return 0.0
+        assert isinstance(self.model, TranslationModel), "an objective of the decoder builds one"
+        if device.type == "cuda":  # what is left of the last step is not generating
+            torch.cuda.synchronize(device)
+        started = time.monotonic()
+        # A context of its own: autocast keeps casts made without gradients until the outermost one ends.
+        with autocast(self.precision, device):
+            for i in chosen:
+                failpoint("generate")
+                data.batches[i] = back_translate(self.model, data.batches[i], self._bt, self._seed, data.step, device)
+        return time.monotonic() - started
 
     def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
@@ -119,7 +141,8 @@ class TrainStep(OptimizerStep):
         batches = self.parallel.pad(data.batches)
         for number, batch in enumerate(batches, 1):
             objective = OBJECTIVES.index(batch.objective)
-            weight = data.shares[batch.objective] / max(targets[objective], 1.0)
+            weight = self._loss_factor(batch.objective, data.step) * data.shares[batch.objective]
+            weight /= max(targets[objective], 1.0)
             torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.rng_key))
             with self.parallel.micro_batch(batch, last=number == len(batches)):
                 with autocast(self.precision, device):

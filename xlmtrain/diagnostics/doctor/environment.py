@@ -15,7 +15,7 @@ import torch
 from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Sharding
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan import estimate_memory, parameter_count
+from xlmtrain.diagnostics.plan import estimate_memory, parameter_count, target_share
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 
@@ -158,7 +158,7 @@ def check_memory(
 ) -> Iterator[Finding]:
     """Check the memory, on a CPU for weights, gradient and optimizer state only, and the shared memory for NCCL."""
     model, train = config.model, config.train
-    count = parameter_count(model, vocab_size, languages)
+    count = parameter_count(config, vocab_size, languages)
     if not machine.runs_on_gpu(train.device):
         needed = _TRAINING_BYTES * count * processes
         if needed > machine.memory:
@@ -168,7 +168,8 @@ def check_memory(
         return
     micro_batch = train.micro_batch_tokens or config.data.sub_batch_tokens
     shards = 1 if train.sharding is Sharding.none else processes
-    memory = estimate_memory(model, count, vocab_size, micro_batch, micro_batch * config.mask.prob, shards)
+    targets, translates = micro_batch * target_share(config), config.data.translation_share > 0
+    memory = estimate_memory(model, count, vocab_size, micro_batch, targets, shards, translates)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
     if memory.total <= there:
@@ -194,7 +195,7 @@ def check_disk(config: Config, vocab_size: int, languages: int, free: int | None
         yield error(f"run={config.run}: {place} cannot be written.", "another run=..., or ask for access to it")
         return
     train = config.train
-    size = _CHECKPOINT_BYTES * parameter_count(config.model, vocab_size, languages)
+    size = _CHECKPOINT_BYTES * parameter_count(config, vocab_size, languages)
     count = train.keep_last + 2 + (train.steps // train.keep_every if train.keep_every else 0)
     free = shutil.disk_usage(place).free if free is None else free
     need = f"{count} checkpoints of {size / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free"
