@@ -29,7 +29,7 @@ TEXT = "\n".join(LINES).encode()  # no newline at its end
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "run"
     path.mkdir()
-    write_run(bundle_of(lively_model(tie_tables=request.param == "tied tables")), path)
+    write_run(bundle_of(lively_model(share_embeddings=request.param == "tied tables")), path)
     return path
 
 

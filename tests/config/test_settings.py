@@ -361,9 +361,9 @@ FAULTY = {
     "defaults": (GLOBAL + b"defaults: model\n", "2: defaults must be a list"),
     "NUL": (GLOBAL + b"seed: 1\nrun: a\0b\n", "3: not YAML: special characters are not allowed"),
     "a list as a key": (GLOBAL + b"? [a, b]\n: 2\n", "2: a key must be text; put it in quotes"),
-    "deep": (GLOBAL + b"run: " + b"[" * 2000 + b"\n", "1: is nested too deeply, or chooses itself"),
-    "in itself": (GLOBAL + b"data: &x {mlm: *x}\n", "1: is nested too deeply, or chooses itself"),
-    "chooses itself": (GLOBAL + b"defaults: [/experiment: mine]\n", "1: is nested too deeply, or chooses itself"),
+    "deep": (GLOBAL + b"run: " + b"[" * 2000 + b"\n", "1: not YAML that can be read (RecursionError"),
+    "in itself": (GLOBAL + b"data: &x {mlm: *x}\n", "1: has more than 100,000 values, its aliases"),
+    "chooses itself": (GLOBAL + b"defaults: [/experiment: mine]\n", "1: its defaults choose this file again"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tools.show_data import describe_dataset
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig
-from xlmtrain.data.batch import make_translation_batch
+from xlmtrain.data.batch import make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import describe_batch
 from xlmtrain.data.sequences import sentence_sequences
@@ -95,5 +95,5 @@ def test_data_from_elsewhere_is_shown_as_far_as_it_is_known(tiny_dataset: Path) 
 
 def test_padding_is_that_of_both_sides(prepared: Dataset) -> None:
     sides = [sentence_sequences([np.array([14] * n + [1]) for n in lengths], 0) for lengths in ((3, 8), (5, 5))]
-    first, *_ = describe_batch(make_translation_batch("mt", *sides, "x"), prepared.vocab, prepared.languages, 1)
+    first, *_ = describe_batch(make_seq2seq_batch("mt", *sides, "x"), prepared.vocab, prepared.languages, 1)
     assert first == f"== x: 2 rows x 7 tokens, 12 to predict, {5 / 34:.1%} padding"

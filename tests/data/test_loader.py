@@ -171,7 +171,7 @@ def test_masks_are_new_in_every_epoch(tiny_dataset: Path) -> None:
 
 def test_both_directions_read_the_pairs_and_denoising_its_own_sentences(tiny_dataset: Path) -> None:
     """Every English word of the pairs is the German one plus 20. Noise differs between sub-batches and epochs."""
-    noise = {"data.mlm": {}, "data.clm": {}, "data.tlm": {}, "noise.drop": 0.0, "noise.blank": 0.0}
+    noise = {"data.mlm": {}, "data.clm": {}, "data.tlm": {}, "noise.drop_prob": 0.0, "noise.blank_prob": 0.0}
     made = loader(tiny_dataset, noise)
     seen: dict[str, list[list[int]]] = {}
     for data in steps(made, 40):

@@ -17,7 +17,7 @@ from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, Vocab
 
 VOCAB = Vocab([(f"w{i}" + ("@@" if i % 3 == 0 else ""), 1) for i in range(300)])
-OFF = {"shuffle": 0.0, "drop": 0.0, "blank": 0.0}
+OFF = {"shuffle_distance": 0.0, "drop_prob": 0.0, "blank_prob": 0.0}
 
 
 class OriginalNumbers(np.random.Generator):
@@ -48,7 +48,7 @@ def assert_same(found: SequenceBatch, tokens: Any, lengths: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["word_shuffle", "word_dropout", "word_blank"])
 def test_each_noise_is_the_originals_given_its_numbers(translation: dict[str, Any], kind: str) -> None:
-    name = {"word_shuffle": "shuffle", "word_dropout": "drop", "word_blank": "blank"}[kind]
+    name = {"word_shuffle": "shuffle_distance", "word_dropout": "drop_prob", "word_blank": "blank_prob"}[kind]
     for value, case in translation["noise"][kind].items():
         noise = Noise(NoiseConfig(**{**OFF, name: float(value)}), VOCAB)
         found = noise(sequences_of(case["x_in"], case["lengths_in"]), OriginalNumbers(case["numpy_seed"]))
@@ -62,7 +62,7 @@ def test_each_noise_is_the_originals_given_its_numbers(translation: dict[str, An
 def test_all_noises_together_are_the_originals(translation: dict[str, Any]) -> None:
     for value, case in translation["noise"]["add_noise"].items():
         shuffle, drop, blank = map(float, value.split(","))
-        noise = Noise(NoiseConfig(shuffle=shuffle, drop=drop, blank=blank), VOCAB)
+        noise = Noise(NoiseConfig(shuffle_distance=shuffle, drop_prob=drop, blank_prob=blank), VOCAB)
         found = noise(sequences_of(case["x_in"], case["lengths_in"]), OriginalNumbers(case["numpy_seed"]))
         assert_same(found, case["x_out"], case["lengths_out"])
     case = translation["cases"]["ae_de"]
@@ -170,7 +170,9 @@ def test_the_key_alone_decides() -> None:
     assert np.array_equal(clean.tokens, text(8, 32).tokens)  # the clean sentences are still needed as targets
 
 
-@pytest.mark.parametrize("settings", [{"shuffle": 1.0}, {"shuffle": -1.0}, {"drop": 1.0}, {"blank": -0.1}])
+@pytest.mark.parametrize(
+    "settings", [{"shuffle_distance": 1.0}, {"shuffle_distance": -1.0}, {"drop_prob": 1.0}, {"blank_prob": -0.1}]
+)
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         tiny_config("run", "data", {f"noise.{name}": value for name, value in settings.items()})

@@ -13,7 +13,7 @@ import torch
 from tests.data.test_masking import assert_share
 from tests.support.translation import small_model
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import EncoderInput, encoder_input, make_translation_batch
+from xlmtrain.data.batch import EncoderInput, encoder_input, make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.generate.beam import BeamSettings, beam_search
 from xlmtrain.generate.decoding import max_target_lengths, top_tokens
@@ -68,9 +68,9 @@ def beams(model: TranslationModel, chosen: list[int], settings: BeamSettings | N
 
 
 @pytest.mark.parametrize("search", [greedy, sampled, beams])
-@pytest.mark.parametrize("tie_tables", [False, True])
-def test_a_translation_does_not_depend_on_its_neighbours(search: Search, tie_tables: bool) -> None:
-    model = lively_model(tie_tables=tie_tables)
+@pytest.mark.parametrize("share_embeddings", [False, True])
+def test_a_translation_does_not_depend_on_its_neighbours(search: Search, share_embeddings: bool) -> None:
+    model = lively_model(share_embeddings=share_embeddings)
     everything = list(range(COUNT))
     together = search(model, everything)
     assert len({str(found) for found in together}) > COUNT / 2
@@ -110,7 +110,7 @@ def test_each_translation_that_does_not_end_is_cut_at_its_own_limit(search: Sear
 
 def log_probability(model: TranslationModel, sentence: np.ndarray, ids: np.ndarray) -> float:
     """Of a translation, in one pass, special words barred."""
-    batch = make_translation_batch("mt", sentence_sequences([sentence], 0), sentence_sequences([ids], 1))
+    batch = make_seq2seq_batch("mt", sentence_sequences([sentence], 0), sentence_sequences([ids], 1))
     with torch.no_grad():
         logits = model.logits(batch)
     logits[:, [i for i in range(len(SPECIALS)) if i != EOS]] = -torch.inf

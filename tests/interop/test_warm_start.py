@@ -301,7 +301,7 @@ def test_a_translation_model_begins_from_language_models(
     write_xlm_checkpoint(with_languages(saved, ["en", "fr", "de"]), other)
     init = InitConfig(**{side: str(other) for side in sides})
     run = tmp_path / "run"
-    train_alone(begin(run, tiny_dataset, init, {**MT, "model.tie_tables": tied}), stop_after=1)
+    train_alone(begin(run, tiny_dataset, init, {**MT, "model.share_encoder_decoder_embeddings": tied}), stop_after=1)
     log = (run / "log.txt").read_text(encoding="utf-8")
     random = log.partition("random first weights: ")[2].partition("\n")[0].split(", ")
     assert [f"first weights of the {side}: {other}" in log for side in ("encoder", "decoder")] == [
@@ -311,7 +311,7 @@ def test_a_translation_model_begins_from_language_models(
     assert not any(name.startswith("encoder.") and "token" not in name for name in random if "encoder" in sides)
 
     config, dataset = replace(tiny_config("run", tiny_dataset), init=init), Dataset(tiny_dataset)
-    model = TranslationModel(config.model, len(dataset.vocab), 2, tie_tables=tied)
+    model = TranslationModel(config.model, len(dataset.vocab), 2, share_embeddings=tied)
     untouched = {name: weight.clone() for name, weight in model.state_dict().items()}
     initialize_weights(init, config.model, model, dataset)
     order = [2, 0]  # of de and en among the file's languages
@@ -348,7 +348,7 @@ def test_models_that_do_not_fit_the_side_are_refused(first: Path, own_dataset: P
         train_alone(begin(run, own_dataset, InitConfig(pretrained=str(first)), MT))
     with pytest.raises(ConfigError, match=r"this run has no decoder; give data\.mt, data\.dae or data\.bt a weight"):
         train_alone(begin(run, own_dataset, InitConfig(decoder=str(first))))
-    with pytest.raises(ConfigError, match=r"init\.pretrained: is encoder and decoder"):
+    with pytest.raises(ConfigError, match=r"init\.pretrained: sets encoder and decoder"):
         begin(run, own_dataset, InitConfig(pretrained=str(first), decoder=str(first)), MT)
     vocab = Vocab.read(own_dataset / "vocab")
     words = list(zip(vocab.tokens[len(SPECIALS) :], vocab.counts[len(SPECIALS) :].tolist()))

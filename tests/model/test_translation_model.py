@@ -10,13 +10,13 @@ from torch import nn
 
 from tests.support.translation import LAYERS, batch_of, original_names, reference_model, small_model
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.data.batch import make_translation_batch
+from xlmtrain.data.batch import make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel, initialize_from
 
 TOLERANCE = 2e-5
-CASES = ("mt_de_en", "mt_en_de", "ae_de", "dummy_batch")
+CASES = ("mt_de_en", "mt_en_de", "ae_de", "one_token")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_gradients_are_the_originals(translation: dict[str, Any], model: Transla
 def test_full_size_has_the_originals_number_of_parameters() -> None:
     with torch.device("meta"):
         model = TranslationModel(ModelConfig(), 64_699, 2)
-        tied = TranslationModel(ModelConfig(), 64_699, 2, tie_tables=True)
+        tied = TranslationModel(ModelConfig(), 64_699, 2, share_embeddings=True)
     assert sum(parameter.numel() for parameter in model.parameters()) == 310_047_094
     assert sum(parameter.numel() for parameter in tied.parameters()) == 310_047_094 - 64_699 * 1024
 
@@ -118,7 +118,7 @@ def sentences(seed: int, count: int = 5) -> list[torch.Tensor]:
 
 def small_batch() -> Any:
     source, target = ([s.numpy() for s in sentences(seed)] for seed in (1, 2))
-    return make_translation_batch("mt", sentence_sequences(source, 0), sentence_sequences(target, 1))
+    return make_seq2seq_batch("mt", sentence_sequences(source, 0), sentence_sequences(target, 1))
 
 
 def test_the_target_does_not_see_its_future_nor_the_padding_of_its_source() -> None:
@@ -157,7 +157,7 @@ def test_label_smoothing_is_torchs_and_for_training_only(half: bool) -> None:
 
 def test_a_tied_token_table_gets_the_gradients_of_all_its_uses() -> None:
     torch.manual_seed(0)
-    tied, untied, batch = small_model(tie_tables=True), small_model(), small_batch()
+    tied, untied, batch = small_model(share_embeddings=True), small_model(), small_batch()
     weights = tied.state_dict()
     assert "decoder.token_embeddings.weight" not in weights
     untied.load_state_dict({**weights, "decoder.token_embeddings.weight": weights["encoder.token_embeddings.weight"]})
@@ -180,11 +180,11 @@ def test_batches_without_a_source_are_a_language_models() -> None:
 
 
 @pytest.mark.parametrize("sides", ["both", "encoder", "decoder"])
-@pytest.mark.parametrize("tie_tables", [False, True])
+@pytest.mark.parametrize("share_embeddings", [False, True])
 def test_a_start_from_language_models_leaves_the_originals_weights_random(
-    translation: dict[str, Any], sides: str, tie_tables: bool
+    translation: dict[str, Any], sides: str, share_embeddings: bool
 ) -> None:
-    model = small_model(tie_tables=tie_tables)
+    model = small_model(share_embeddings=share_embeddings)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     source = LanguageModel(model.config, 200, 2).state_dict()
     encoder, decoder = (source if sides in (side, "both") else {} for side in ("encoder", "decoder"))
@@ -194,7 +194,7 @@ def test_a_start_from_language_models_leaves_the_originals_weights_random(
         name for name in after if "norm" in name and name not in random
     }
     assert all(torch.equal(after[name], before[name]) for name in random)
-    if sides == "both" and not tie_tables:
+    if sides == "both" and not share_embeddings:
         marked = {name: torch.full_like(value, float(name in random)) for name, value in after.items()}
         new = {name for name, value in original_names(marked).items() if value.any()}
         assert new == {f"decoder.{name}" for name in translation["reload"]["decoder_new"]}

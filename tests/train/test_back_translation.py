@@ -16,7 +16,7 @@ from tests.support.starts import Forked, finish, settings
 from tests.support.tiny import ALONE, WORDS, run_processes, tiny_config
 from tests.support.training import GradientRecorder, assert_same_run, checkpoint, records, state, train_alone, train_on
 from xlmtrain.config.schema import BackTranslationConfig, Config, Precision
-from xlmtrain.data.batch import Batch, encoder_input, make_translation_batch
+from xlmtrain.data.batch import Batch, encoder_input, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.sequences import sentence_sequences
@@ -79,7 +79,7 @@ def test_sources_are_translations_of_the_targets_into_the_other_language(tiny_da
     for before, after in zip(batches, result):
         into, read = ("de", "en") if "de-en" in after.name else ("en", "de")
         assert after.source is not None
-        for field in ("tokens", "targets", "target_index", "languages", "name", "key"):
+        for field in ("tokens", "targets", "target_index", "languages", "name", "rng_key"):
             assert getattr(before, field) is getattr(after, field)
         assert set(after.languages.flatten().tolist()) == {("de", "en").index(read)}
         assert set(after.source.languages.flatten().tolist()) == {("de", "en").index(into)}
@@ -136,7 +136,7 @@ def test_a_translation_that_never_ends_stops_at_its_limit(tiny_dataset: Path) ->
     for length in (30, 5):
         sequences = sentence_sequences([np.append(words[:length], EOS)], 1)
         source = sequences._replace(languages=np.zeros_like(sequences.languages))
-        batch = make_translation_batch("bt", source, sequences)
+        batch = make_seq2seq_batch("bt", source, sequences)
         for bias, expected in ((-1e9, min(int(1.3 * (length + 2) + 5), 32)), (1e9, 2)):
             with torch.no_grad():
                 model.decoder_head.bias[EOS] = bias
@@ -156,7 +156,8 @@ def straight(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_stopped_and_resumed_is_the_straight_run(straight: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    assert set(state(straight, 20)["progress"]["cursors"]) == {"mt.en-de", "dae.de", "dae.en", "bt.de-en", "bt.en-de"}
+    position = state(straight, 20)["progress"]["sampler_state"]
+    assert set(position) == {"mt.en-de", "dae.de", "dae.en", "bt.de-en", "bt.en-de"}
     config = tiny_config(tmp_path / "run", tiny_dataset, SAMPLED)
     for steps in (1, 6):
         assert train_alone(config, stop_after=steps).status == "preempted"

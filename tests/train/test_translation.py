@@ -43,7 +43,9 @@ def starts(distributed: Distributed, config: Config) -> str:
     return train_on(distributed, config).status
 
 
-@pytest.mark.parametrize("changes", [{}, {"model.tie_tables": True, "model.tie_embeddings": False}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"model.share_encoder_decoder_embeddings": True, "model.tie_embeddings": False}]
+)
 def test_two_processes_train_as_one(tiny_dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     """A mixture in which a process often has no batch for the decoder, or none for the language model."""
     without_dropout = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": 5}

@@ -103,7 +103,7 @@ class ModelConfig:
     tie_embeddings: bool = True
     """Share one matrix between the token embeddings and the output layer."""
 
-    tie_tables: bool = False
+    share_encoder_decoder_embeddings: bool = False
     """Share the token embeddings between the encoder and the decoder of a translation model. The original XLM does
     not."""
 
@@ -124,11 +124,12 @@ class InitConfig:
     original XLM. The data must have the model's vocabulary, and only languages that the model knows."""
 
     encoder: str | None = None
-    """Model to start the encoder of a translation model from, as ``pretrained``; of an encoder-decoder its encoder."""
+    """Model to start the encoder of a translation model from, in the formats of ``pretrained``. If that model has a
+    decoder, only its encoder is used."""
 
     decoder: str | None = None
-    """Model to start the decoder from, likewise; of an encoder-decoder its decoder. What a language model lacks,
-    attention to the source and its norms, stays random."""
+    """Model to start the decoder from, in the same formats. If that model has a decoder, that one is used. What a
+    language model lacks, attention to the source and its norms, stays random."""
 
     word_vectors: list[str] = field(default_factory=list)
     """Files of word vectors for the token embeddings, in word2vec text format with ``model.dim`` numbers per word. For
@@ -142,7 +143,7 @@ class InitConfig:
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         if self.pretrained is not None and len(self.models) > 1:
-            yield "pretrained: is encoder and decoder; give it alone, or init.encoder and init.decoder"
+            yield "pretrained: sets encoder and decoder; remove it, or remove init.encoder and init.decoder"
 
 
 @dataclass
@@ -173,14 +174,14 @@ class MaskConfig:
 class NoiseConfig:
     """Noise of the source in denoising; the defaults are those of the published unsupervised translation."""
 
-    shuffle: float = ranged(3.0, NOT_NEGATIVE)
-    """Two words at a distance d below this swap their order with probability (shuffle - d)^2 / (2 shuffle^2); no word
-    moves by as much. 0: no shuffling; otherwise above 1."""
+    shuffle_distance: float = ranged(3.0, NOT_NEGATIVE)
+    """How far words are shuffled: two words d apart swap their order with probability (k - d)^2 / (2 k^2) for k =
+    shuffle_distance, if d < k, and no word moves by k positions or more. 0: no shuffling; otherwise above 1."""
 
-    drop: float = ranged(0.1, SHARE_BELOW_ONE)
+    drop_prob: float = ranged(0.1, SHARE_BELOW_ONE)
     """Probability that a word is dropped. A sentence keeps at least one word."""
 
-    blank: float = ranged(0.1, SHARE_BELOW_ONE)
+    blank_prob: float = ranged(0.1, SHARE_BELOW_ONE)
     """Probability that a word is replaced by ``<mask>``, each of its subwords by one."""
 
     whole_words: bool = False
@@ -188,8 +189,9 @@ class NoiseConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
-        if 0 < self.shuffle <= 1:
-            yield f"shuffle: {self.shuffle} moves no word; give 0 or a number above 1, the distance of neighbours"
+        if 0 < self.shuffle_distance <= 1:
+            moves = f"shuffle_distance: {self.shuffle_distance} moves no word"
+            yield f"{moves}; give 0 or a number above 1, the distance of neighbours"
 
 
 @dataclass
@@ -212,7 +214,7 @@ class BackTranslationConfig:
 OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae", "bt")
 """The keys of ``data`` that have weights. Metrics of a step are in this order."""
 
-TRANSLATION = ("mt", "dae", "bt")
+SEQ2SEQ_OBJECTIVES = ("mt", "dae", "bt")
 """The objectives of the decoder, which reads a source."""
 
 
@@ -274,15 +276,15 @@ class DataConfig:
         return {name: by_key for name, by_key in found.items() if by_key}
 
     @property
-    def translation_share(self) -> float:
+    def seq2seq_share(self) -> float:
         """Share of the sub-batches that a decoder is trained on."""
         shares = {name: sum(by_key.values()) for name, by_key in self.weights.items()}
-        return sum(shares.get(name, 0.0) for name in TRANSLATION) / sum(shares.values())
+        return sum(shares.get(name, 0.0) for name in SEQ2SEQ_OBJECTIVES) / sum(shares.values())
 
     @property
     def reads_sentences(self) -> bool:
         """True if an objective reads sentences, not running text alone."""
-        return any(name in self.weights for name in ("tlm", *TRANSLATION))
+        return any(name in self.weights for name in ("tlm", *SEQ2SEQ_OBJECTIVES))
 
     @property
     def longest_row(self) -> int:
@@ -336,7 +338,8 @@ class OptimConfig:
     """Peak learning rate."""
 
     schedule: Schedule = Schedule.inverse_sqrt
-    """Learning rate after the warm-up: constant, or falling towards ``min_lr``."""
+    """Learning rate after the warm-up: constant; ``inverse_sqrt`` falls towards 0; ``linear`` and ``cosine`` fall to
+    ``min_lr``."""
 
     warmup_steps: int = ranged(4000, NOT_NEGATIVE)
     """Steps of linear warm-up."""
@@ -348,7 +351,7 @@ class OptimConfig:
     """Learning rate at the end of the linear and cosine schedules."""
 
     decay_steps: int = ranged(0, NOT_NEGATIVE)
-    """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until ``train.steps``."""
+    """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until the last step."""
 
     beta1: float = ranged(0.9, SHARE_BELOW_ONE)
     """Decay rate of Adam's running mean of the gradient."""

@@ -34,12 +34,12 @@ def check_yaml(
     if path is None:
         return  # Hydra lists the options
     if path in chosen_by:
-        raise ConfigError(f"{path}: its defaults choose this file again")
+        raise ConfigError(f"{path}:1: its defaults choose this file again")
     text = _read(path)
     package = match[1] if (match := _PACKAGE.match(text)) else group
     if group not in sections and package != "_global_":
         raise ConfigError(f"{path}:1: the first line must be '# @package _global_', then settings by their sections")
-    with damage_as(ConfigError, f"{path}: not YAML that can be read"):
+    with damage_as(ConfigError, f"{path}:1: not YAML that can be read"):
         try:
             root = yaml.compose(text, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -47,11 +47,11 @@ def check_yaml(
             raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            raise ConfigError(f"{path}:{line}: not YAML: a control character") from None
+            raise ConfigError(f"{path}:{line}: not YAML: {error.reason}") from None
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
         if _expanded_size(root, {}) > MAX_NODES:
-            raise ConfigError(f"{path}: has more than {MAX_NODES:,} values, its aliases (*name) written out")
+            raise ConfigError(f"{path}:1: has more than {MAX_NODES:,} values, its aliases (*name) written out")
         _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
     for key, value in root.value:
         if key.value == "defaults":

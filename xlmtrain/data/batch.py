@@ -187,6 +187,6 @@ def encoder_input(sequences: SequenceBatch) -> EncoderInput:
     )
 
 
-def make_translation_batch(objective: str, source: SequenceBatch, target: SequenceBatch, name: str = "") -> Batch:
+def make_seq2seq_batch(objective: str, source: SequenceBatch, target: SequenceBatch, name: str = "") -> Batch:
     """Return the batch that predicts ``target`` from ``source``: at every position but the last, the token after it."""
     return make_batch(objective, *next_token_targets(target, source), name=name)

@@ -12,7 +12,7 @@ from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.noise import Noise
 from xlmtrain.data.sampling import Sampler, SamplerState, SubBatch, make_mixture
-from xlmtrain.data.sources import TranslationSource
+from xlmtrain.data.sources import Seq2SeqSource
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
@@ -115,7 +115,7 @@ class Loader:
     def _masked(self, sub_batch: SubBatch) -> NumpyBatch:
         """Read a sub-batch and mask it, or add noise to it, as a whole: independent of the micro-batch size."""
         component, epoch, index = sub_batch.component, sub_batch.epoch, sub_batch.index
-        if isinstance(component.source, TranslationSource):
+        if isinstance(component.source, Seq2SeqSource):
             source, target = component.source.sides(epoch, index)
             for side in (source, target):
                 check_ids(side.tokens, self._vocab_size, sub_batch.name)

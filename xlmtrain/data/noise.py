@@ -27,16 +27,16 @@ class Noise:
         Each kind of noise draws a number per position, row by row; one that is off draws none.
         """
         tokens, lengths = sequences.tokens, sequences.lengths
-        if self._config.shuffle:
+        if self._config.shuffle_distance:
             tokens = self._shuffle(tokens, lengths, rng)
-        if self._config.drop:
+        if self._config.drop_prob:
             kept = self._kept(tokens, lengths, rng)
             sentences = [row[1:length][keep[1:length]] for row, length, keep in zip(tokens, lengths, kept)]
             sequences = sentence_sequences(sentences, int(sequences.languages[0, 0]))
             tokens, lengths = sequences.tokens, sequences.lengths
-        if self._config.blank:
+        if self._config.blank_prob:
             numbers, words = self._draw(tokens, lengths, rng)
-            tokens = np.where((numbers < self._config.blank) & (words > 0), MASK, tokens)
+            tokens = np.where((numbers < self._config.blank_prob) & (words > 0), MASK, tokens)
         return SequenceBatch(tokens, sequences.positions, sequences.languages, lengths)
 
     def _draw(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -54,16 +54,16 @@ class Noise:
         return numbers, np.where(inside, begins.cumsum(axis=1), 0)
 
     def _shuffle(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Sort the words of each sentence by their number plus noise in [0, ``shuffle``)."""
+        """Sort the words of each sentence by their number plus noise in [0, ``shuffle_distance``)."""
         numbers, words = self._draw(tokens, lengths, rng)
-        keys = np.where(words > 0, words + self._config.shuffle * numbers, np.inf)
+        keys = np.where(words > 0, words + self._config.shuffle_distance * numbers, np.inf)
         keys[:, 0] = -np.inf
         return np.take_along_axis(tokens, keys.argsort(axis=1, kind="stable"), axis=1)
 
     def _kept(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return (B, T) bool: which tokens are not dropped. If no word is left, one of them is put back."""
         numbers, words = self._draw(tokens, lengths, rng)
-        kept = (numbers >= self._config.drop) | (words == 0)
+        kept = (numbers >= self._config.drop_prob) | (words == 0)
         for row in np.flatnonzero((words.max(axis=1) > 0) & ~(kept & (words > 0)).any(axis=1)):
             kept[row] |= words[row] == rng.integers(1, words[row].max() + 1)
         return kept

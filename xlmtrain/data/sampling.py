@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmtrain.config.schema import OBJECTIVES, TRANSLATION, DataConfig
+from xlmtrain.config.schema import OBJECTIVES, SEQ2SEQ_OBJECTIVES, DataConfig
 from xlmtrain.data.dataset import Dataset, corpus_names
-from xlmtrain.data.sources import PairSource, Source, TranslationSource, WindowSource
+from xlmtrain.data.sources import PairSource, Seq2SeqSource, Source, WindowSource
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
 
@@ -71,8 +71,8 @@ def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str,
             f"data.{objective}.{key}=0 leaves it out"
         )
     ids = [dataset.language_id(language) for language in languages]
-    if objective == "tlm" or objective in TRANSLATION:
-        kind = TranslationSource if objective in TRANSLATION else PairSource
+    if objective == "tlm" or objective in SEQ2SEQ_OBJECTIVES:
+        kind = Seq2SeqSource if objective in SEQ2SEQ_OBJECTIVES else PairSource
         sides = dataset.pair("train", key) if len(names) == 2 else (dataset.corpus(names[0]),) * 2
         return kind(sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed)
     count = config.sub_batch_tokens // config.sequence_length

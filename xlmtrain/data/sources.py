@@ -124,7 +124,7 @@ class PairSource:
         return order, cut_by_tokens(rows[order], self._sub_batch_tokens)
 
 
-class TranslationSource(PairSource):
+class Seq2SeqSource(PairSource):
     """Sentences with their targets, as many as fit into ``sub_batch_tokens`` with the padding of both sides.
 
     Arguments and errors as :class:`PairSource`'s; for denoising, both sides are the same corpus.

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xlmtrain.config.schema import TRANSLATION, Config
-from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_translation_batch
+from xlmtrain.config.schema import SEQ2SEQ_OBJECTIVES, Config
+from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
@@ -37,15 +37,15 @@ class ValidationSet:
         self._languages = [dataset.language_id(language) for language in key.split("-")]
         pair = "-" in key
         self._corpora = dataset.pair(split, key) if pair else (dataset.corpus(f"{split}.{key}"),) * 2
-        if not len(self._usable_pairs() if pair or objective in TRANSLATION else self._corpora[0].ids):
+        if not len(self._usable_pairs() if pair or objective in SEQ2SEQ_OBJECTIVES else self._corpora[0].ids):
             raise DataError(
                 f"{split}.{key}: nothing to evaluate {objective} on; give it text or leave it out of the data"
             )
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield this process's share of the batches: every ``world_size``-th."""
-        if self.objective in TRANSLATION:
-            yield from self._translation_batches(rank, world_size)
+        if self.objective in SEQ2SEQ_OBJECTIVES:
+            yield from self._seq2seq_batches(rank, world_size)
             return
         masks = np.random.RandomState(0)  # generator and seed of the original XLM: the masks are part of the metric
         for number, (sequences, selected) in enumerate(self._masked_sequences(masks)):
@@ -58,7 +58,7 @@ class ValidationSet:
                 inputs = np.where(selected, MASK, sequences.tokens)
                 yield make_batch(self.objective, sequences, inputs, selected, name=self.name)
 
-    def _translation_batches(self, rank: int, world_size: int) -> Iterator[Batch]:
+    def _seq2seq_batches(self, rank: int, world_size: int) -> Iterator[Batch]:
         noise = Noise(self._config.noise, self._dataset.vocab)
         for number, sides in enumerate(self._pair_batches()):
             if number % world_size != rank:
@@ -68,7 +68,7 @@ class ValidationSet:
                 check_ids(side.tokens, len(self._dataset.vocab), self.name)
             if self.objective == "dae":
                 source = noise(source, generator(0, "validation noise", self.key, number))
-            yield make_translation_batch(self.objective, source, target, self.name)
+            yield make_seq2seq_batch(self.objective, source, target, self.name)
 
     def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
         if self.objective == "tlm":

@@ -22,14 +22,14 @@ from xlmtrain.model.translation_model import build_model
 
 # Memory: bytes that a block keeps for its backward pass, per position and unit of width, in half precision: inputs of
 # the four matrix products 2 + 2 + 2 + 8, queries, keys and values 6, input of the activation 8, of the norms 4 + 4.
-ACTIVATIONS = 36
+ACTIVATION_BYTES = 36
 # Likewise for attention to the source, per position of a translation and of its source: inputs of the three products
 # 2 + 2 + 2, queries 2, keys and values 4, input of the norm 4.
 CROSS_ATTENTION = 16
-DROPOUT = 2  # bytes of the masks of a block's two dropouts, likewise
+DROPOUT_MASK_BYTES = 2  # bytes of the masks of a block's two dropouts, likewise
 # Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
 # + 4 (gradient) + 2 (gradient in half precision).
-LOGITS = 10
+LOGIT_BYTES = 10
 CUDA_CONTEXT = 1e9  # bytes of CUDA's context and the work spaces of its libraries
 FRAGMENTATION = 0.05  # share that the allocator wastes
 
@@ -40,12 +40,13 @@ HBM_EFFICIENCY = 0.8  # share of the memory's bandwidth that is reached
 NETWORK_EFFICIENCY = 0.93  # share of the network's speed that a reduction reaches
 # Bytes read and written per position, layer and unit of width by all other operations: dropout, norms, activation,
 # residuals, casts, one kernel after the other.
-ELEMENTWISE = 343
-CROSS_ENTROPY = 10  # bytes per logit
-OPTIMIZER = 41  # bytes per parameter: Adam 28, the norm of the gradient and clipping 12, zeroing
+ELEMENTWISE_BYTES = 343
+CROSS_ENTROPY_BYTES = 10  # bytes per logit
+OPTIMIZER_BYTES = 41  # bytes per parameter: Adam 28, the norm of the gradient and clipping 12, zeroing
 HOST_OVERHEAD_SECONDS = 1e-3  # seconds of a step in which the GPU waits for the host
-BACKWARD = 2 / 3  # share of the computing that is the backward pass
-BUCKET = 25 * 2**20 / 4  # gradients in a bucket of DistributedDataParallel; the last one is reduced after the backward
+BACKWARD_SHARE = 2 / 3  # share of the computing that is the backward pass
+# Gradients in a bucket of DistributedDataParallel; the last one is reduced after the backward pass.
+BUCKET_GRADIENTS = 25 * 2**20 / 4
 
 _LANGUAGES = 2
 
@@ -85,15 +86,15 @@ def estimate_memory(
     ``translates``: half of the positions are sources, through the encoder, half are targets, through the decoder.
     """
     gathered = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, one block and the next one
-    dropout = DROPOUT if model.dropout else 0
-    block = ACTIVATIONS + dropout + translates * (CROSS_ATTENTION + dropout / 2) / 2
+    dropout = DROPOUT_MASK_BYTES if model.dropout else 0
+    block = ACTIVATION_BYTES + dropout + translates * (CROSS_ATTENTION + dropout / 2) / 2
     return Memory(
         weights=4 * parameters / shards,
         gradients=4 * parameters / shards,
         optimizer_state=8 * parameters / shards,
         autocast_copies=2 * parameters if shards == 1 else 6 * gathered,
         activations=micro_batch * model.dim * (model.layers * block + 4 + 4),  # with the embeddings and their norm
-        logits=targets * vocab_size * LOGITS,
+        logits=targets * vocab_size * LOGIT_BYTES,
     )
 
 
@@ -106,7 +107,7 @@ def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
 
 def target_share(config: Config) -> float:
     """Return the share of a micro-batch's positions that are targets: masked ones, or the translations, a half."""
-    translated = config.data.translation_share
+    translated = config.data.seq2seq_share
     return (1 - translated) * config.mask.prob + translated / 2
 
 
@@ -199,19 +200,19 @@ def estimate_step(
     attention = 12 * model.layers * width * length
     logits = scored * vocab_size
     matmul = flops_per_token(model, vocab_size, length, scored, translated) - attention - 6 * logits * width
-    output = 6 * logits * width / MATMUL_EFFICIENCY / gpu.flops + CROSS_ENTROPY * logits / bandwidth
+    output = 6 * logits * width / MATMUL_EFFICIENCY / gpu.flops + CROSS_ENTROPY_BYTES * logits / bandwidth
     blocks = (matmul / MATMUL_EFFICIENCY + attention / ATTENTION_EFFICIENCY) / gpu.flops
-    blocks += ELEMENTWISE * model.layers * width / bandwidth
+    blocks += ELEMENTWISE_BYTES * model.layers * width / bandwidth
     computing = tokens * (blocks + output)
-    optimizer = OPTIMIZER * parameters / cluster.shards(sharding) / bandwidth + HOST_OVERHEAD_SECONDS
+    optimizer = OPTIMIZER_BYTES * parameters / cluster.shards(sharding) / bandwidth + HOST_OVERHEAD_SECONDS
     if sharding is not Sharding.none:
         comm = micro_batches * cluster.sharding_seconds(4 * parameters, gradient_bytes * parameters, sharding)
         return StepTime(computing, optimizer, max(comm - computing, 0.0), comm)
     rows = touched_vocab_share(tokens / micro_batches * cluster.gpus, vocab_size) if model.tie_embeddings else 1.0
     late = cluster.all_reduce_seconds(gradient_bytes * rows * vocab_size * width)
-    bucket = cluster.all_reduce_seconds(gradient_bytes * min(BUCKET, parameters - vocab_size * width))
+    bucket = cluster.all_reduce_seconds(gradient_bytes * min(BUCKET_GRADIENTS, parameters - vocab_size * width))
     comm = cluster.all_reduce_seconds(gradient_bytes * parameters)
-    overlap = BACKWARD * tokens * blocks / micro_batches
+    overlap = BACKWARD_SHARE * tokens * blocks / micro_batches
     return StepTime(computing, optimizer, late + max(comm - late - overlap, bucket), comm)
 
 
@@ -250,7 +251,7 @@ def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, to
     parameters = parameter_count(config, vocab_size, _LANGUAGES)
     micro_batch = min(train.micro_batch_tokens or config.data.sub_batch_tokens, tokens)
     length, scored, sharding = config.data.sequence_length, target_share(config), train.sharding
-    translated = config.data.translation_share
+    translated = config.data.seq2seq_share
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
     time = estimate_step(

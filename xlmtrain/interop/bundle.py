@@ -143,5 +143,5 @@ class PretrainedBundle:
         shape = (self.config, len(self.vocab), len(self.languages))
         with torch.device("meta"), _WithoutInitialization():
             if decoder_part(self.weights):
-                return TranslationModel(*shape, tie_tables=DECODER_TABLE not in self.weights)
+                return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
             return LanguageModel(*shape)

@@ -87,7 +87,7 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
     gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
     """
     source, theirs = bundle.provenance.source, asdict(bundle.config)
-    free = {"dropout", "attention_dropout", "tie_tables"}
+    free = {"dropout", "attention_dropout", "share_encoder_decoder_embeddings"}
     other = {key: theirs[key] for key, value in asdict(config).items() if theirs[key] != value and key not in free}
     if other:
         # getattr: an enum's member is given by its value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xlmtrain.config.schema import TRANSLATION, DataConfig, ModelConfig
+from xlmtrain.config.schema import SEQ2SEQ_OBJECTIVES, DataConfig, ModelConfig
 from xlmtrain.model.decoder import Decoder, DecoderCache
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
@@ -29,8 +29,8 @@ ENCODER_TABLE, DECODER_TABLE = "encoder.token_embeddings.weight", "decoder.token
 class TranslationModel(LanguageModel):
     """A language model, whose encoder reads the source, and a decoder of the same size with an output layer of its own.
 
-    Nothing is shared between the two, as in the original XLM. ``tie_tables``: one token table is used by encoder and
-    decoder. ``label_smoothing``: in training, share of a target that is spread over the vocabulary. Batches without a
+    Nothing is shared between the two, as in the original XLM. ``share_embeddings``: encoder and decoder use one token
+    table. ``label_smoothing``: in training, share of a target that is spread over the vocabulary. Batches without a
     source go through the language model; translation does not use its output layer.
     """
 
@@ -40,14 +40,14 @@ class TranslationModel(LanguageModel):
         vocab_size: int,
         languages: int,
         pad: int = 2,
-        tie_tables: bool = False,
+        share_embeddings: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(config, vocab_size, languages, pad)
-        self.tie_tables, self.label_smoothing = tie_tables, label_smoothing
+        self.share_embeddings, self.label_smoothing = share_embeddings, label_smoothing
         self.decoder = Decoder(config, vocab_size, languages, pad)
         self.decoder_head = Head(config.dim, vocab_size, config.tie_embeddings)
-        if tie_tables:
+        if share_embeddings:
             del self.decoder.token_embeddings
 
     @property
@@ -58,12 +58,12 @@ class TranslationModel(LanguageModel):
     def new(self) -> TranslationModel:
         """Return another model of this kind and shape, with random weights."""
         shape = (self.config, self.vocab_size, self.languages, self.pad)
-        return TranslationModel(*shape, self.tie_tables, self.label_smoothing)
+        return TranslationModel(*shape, self.share_embeddings, self.label_smoothing)
 
     @property
     def target_embeddings(self) -> nn.Embedding:
         """Table of the decoder's tokens."""
-        return self.encoder.token_embeddings if self.tie_tables else self.decoder.token_embeddings
+        return self.encoder.token_embeddings if self.share_embeddings else self.decoder.token_embeddings
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy summed over the batch's targets, in nats, () fp32.
@@ -128,12 +128,16 @@ def build_model(
 
     The output layer of the language model is left out of training if no objective uses it.
     """
-    if not data.translation_share:
+    if not data.seq2seq_share:
         return LanguageModel(config, vocab_size, languages)
     model = TranslationModel(
-        config, vocab_size, languages, tie_tables=config.tie_tables, label_smoothing=label_smoothing
+        config,
+        vocab_size,
+        languages,
+        share_embeddings=config.share_encoder_decoder_embeddings,
+        label_smoothing=label_smoothing,
     )
-    model.head.requires_grad_(not data.weights.keys() <= set(TRANSLATION))
+    model.head.requires_grad_(not data.weights.keys() <= set(SEQ2SEQ_OBJECTIVES))
     return model
 
 
@@ -173,7 +177,7 @@ def initialize_from(
     for the decoder, attention to the source and its norms. A tied token table is the encoder's.
     """
     weights = {**encoder, **as_decoder(decoder)}
-    if model.tie_tables and decoder:
+    if model.share_embeddings and decoder:
         weights.setdefault(ENCODER_TABLE, weights[DECODER_TABLE])
         del weights[DECODER_TABLE]
     missing, unexpected = model.load_state_dict(weights, strict=False)

@@ -124,7 +124,7 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
         speed["speed/generate_share"] = timer.generating / max(timer.seconds, 1e-9)
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
-        vocab_size, translated = train_step.model.vocab_size, config.data.translation_share
+        vocab_size, translated = train_step.model.vocab_size, config.data.seq2seq_share
         useful = per_second * flops_per_token(config.model, vocab_size, length, scored, translated)
         speed["speed/mfu"] = useful / (peak * world_size)
     return speed

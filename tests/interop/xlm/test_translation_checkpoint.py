@@ -64,7 +64,7 @@ def test_names_of_several_processes_are_read(translation: dict[str, Any], path: 
 
 def test_a_tied_table_is_written_on_both_sides(path: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    tied = small_model(tie_tables=True)
+    tied = small_model(share_embeddings=True)
     bundle = replace(read(path), weights=tied.state_dict())
     bundle.check()
     write_xlm_checkpoint(bundle, tmp_path / "tied.pth")

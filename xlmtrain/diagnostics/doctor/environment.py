@@ -168,7 +168,7 @@ def check_memory(
         return
     micro_batch = train.micro_batch_tokens or config.data.sub_batch_tokens
     shards = 1 if train.sharding is Sharding.none else processes
-    targets, translates = micro_batch * target_share(config), config.data.translation_share > 0
+    targets, translates = micro_batch * target_share(config), config.data.seq2seq_share > 0
     memory = estimate_memory(model, count, vocab_size, micro_batch, targets, shards, translates)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
