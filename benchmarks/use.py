@@ -86,11 +86,11 @@ def main(argv: list[str]) -> None:
                 seconds[name].append(time.process_time() - start)
         ours, *others = seconds
         count = len(sentences) // 4 if task == "score" else len(sentences)
-        print(f"{task}: {ours} {count / median(seconds[ours][1:]):.1f} sentences per CPU-second")
+        print(f"{task}: {ours} {count / median(seconds[ours][1:]):.1f} sentences per CPU-second", flush=True)
         for name in others:
             ratios = [theirs / mine for mine, theirs in zip(seconds[ours][1:], seconds[name][1:])]
             speed, spread = count / median(seconds[name][1:]), f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it")
+            print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it", flush=True)
 
 
 def mixed_lengths(lines: list[str], count: int) -> list[str]:

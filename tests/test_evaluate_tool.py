@@ -202,7 +202,12 @@ def test_refused(
 
 def test_another_vocabulary_or_language_is_refused(run: Path, own_dataset: Path) -> None:
     header, vocab = Header.read(own_dataset), Vocab.read(own_dataset / "vocab")
-    write_header(own_dataset, vocab, {name.replace("en", "nl"): corpus for name, corpus in header.corpora.items()})
+    dutch = {}
+    for name, corpus in header.corpora.items():
+        new = name.replace("en", "nl")
+        ids, offsets = replace(corpus.ids, file=f"{new}.ids"), replace(corpus.offsets, file=f"{new}.offsets")
+        dutch[new] = replace(corpus, ids=ids, offsets=offsets)
+    write_header(own_dataset, vocab, dutch)
     with pytest.raises(ConfigError, match="knows de, en, not nl; prepare the data of its languages only"):
         tool.main([f"model={run}", f"data={own_dataset}"])
     words = vocab.tokens[: len(SPECIALS) - 1 : -1]

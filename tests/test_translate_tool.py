@@ -137,7 +137,7 @@ def test_bad_lines_are_found_before_anything_is_translated(
     run: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     file.write_bytes(content)
-    monkeypatch.setattr("xlmtrain.generate.translate.beam_search", None)
+    monkeypatch.setattr("xlmtrain.generate.search.beam_search", None)
     with pytest.raises(DataError, match=message):
         translate.main(arguments(run, f"input={file}", f"output={tmp_path / 'new'}"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))

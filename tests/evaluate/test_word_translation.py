@@ -156,7 +156,7 @@ CASES = Vocab(
 def planted(*groups: tuple[str, ...]) -> np.ndarray:
     """Words of a group have the same direction, and every group has one of its own."""
     table = np.zeros((len(CASES), len(CASES)), dtype=np.float32)
-    for number, word in enumerate(CASES.words):
+    for number, word in enumerate(CASES.tokens):
         table[number, next((i for i, group in enumerate(groups) if word in group), number)] = 1.0
     return table
 

@@ -143,6 +143,7 @@ def report(run: Path) -> None:
     for name in ("train/loss", "valid/de_mlm_ppl"):
         data.curve(name)
     data.per_language("_ppl")
-    assert data.shown_settings is not None
+    for value in data.settings.values():
+        data.shown(value)
     assert data.evaluations is not None
     assert data.last is not None

@@ -133,7 +133,7 @@ def test_dropout_differs_between_sub_batches_and_parts_of_a_sub_batch(tiny_datas
     data = loader.make(0, loader.sampler.initial_state())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
-        same_batch = replace(data.batches[0], key=key)
+        same_batch = replace(data.batches[0], rng_key=key)
         losses.append(stepper(replace(data, step=step, batches=[same_batch]), [1.0, 1.0, 1.0]).losses.sum().item())
     assert losses[0] == losses[1]
     assert len(set(losses)) == 4

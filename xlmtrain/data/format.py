@@ -108,7 +108,7 @@ class Header:
         """Read ``dataset.json``; raises DataError if the directory is no prepared data set of this format."""
         path = Path(directory) / HEADER
         if not path.is_file():
-            raise DataError(f"{path}: No such file; is {directory} made by tools/prepare.py?")
+            raise DataError(f"{path}: No such file or directory; is {directory} made by tools/prepare.py?")
         with damage_as(DataError, f"{path}: damaged header", "; prepare the data again"):
             content = json_object(path)
             if (version := content.pop("format")) != FORMAT:
@@ -122,7 +122,7 @@ class Header:
         languages, own = self.languages, sorted({name.rpartition(".")[2] for name in self.corpora})
         if len(set(languages)) < len(languages) or (self.corpora and languages != own):
             raise ValueError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
-        if self.dtype not in ("uint16", "int32"):
+        if np.dtype(self.dtype) not in (id_dtype(0), id_dtype(1 << 16)):
             raise ValueError(f"dtype: {self.dtype} is neither uint16 nor int32")
         for name, corpus in self.corpora.items():
             if (corpus.ids.file, corpus.offsets.file) != (f"{name}.ids", f"{name}.offsets"):

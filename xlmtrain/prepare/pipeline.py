@@ -287,7 +287,7 @@ class PreparePipeline:
             for file, counted, unknown in zip(owners, result["subwords"], result["unknown"]):
                 file.subwords += counted
                 file.unknown += unknown
-            self._unknown_words[name] = result["unknown_words"]
+            self._unknown_words[name] = [(word, count) for word, count in result["unknown_words"]]
         return tasks
 
     def _train_keys(self, tasks: ShardTasks) -> list[str]:

@@ -312,5 +312,5 @@ def test_text_settings_are_kept_and_can_be_given(content: dict[str, Any], tmp_pa
     assert read_model(tmp_path / "again.pth").text == TextConfig(**{name: True})
     assert read_model(tmp_path / "again.pth", text=TextConfig()).text == TextConfig()
     content["params"]["xlmtrain_text"] = {"lowercase": "perhaps"}
-    with pytest.raises(CheckpointError, match=r"incomplete or damaged .*not a valid bool"):
+    with pytest.raises(CheckpointError, match=r"incomplete or damaged .*lowercase: str, not bool"):
         read_model(save(content, tmp_path / "model.pth"))

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from xlmtrain.config.load import from_json
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
 
@@ -82,7 +82,7 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig | None) 
             weights |= as_decoder(from_xlm_state_dict(of_decoder, untied=not config.tie_embeddings))
             if weights[DECODER_TABLE].data_ptr() == weights[ENCODER_TABLE].data_ptr():  # one table in the file
                 del weights[DECODER_TABLE]
-        text = text or from_json(TextConfig, params.get(_TEXT, {}))
+        text = text or typed(TextConfig, params.get(_TEXT, {}))
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
     step = content.get("n_total_iter")
     provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
