@@ -224,7 +224,7 @@ def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: 
     work.write("mono.en", [*(["The cat ☃ sleeps."] * 30), *(["The ★ cat ☃ ★ sleeps."] * 10), "The cat sleeps."])
     valid = SplitConfig(mono={"en": [f"{work.directory}/mono.en"]})
     statistics = work.prepare(train=work.pairs(), valid=valid)
-    assert statistics.unknown_words["valid.en"] == [["☃", 40], ["★", 20]]
+    assert statistics.unknown_words["valid.en"] == [("☃", 40), ("★", 20)]
     assert statistics.unknown_words["train.de-en.de"] == []
     assert "unknown in valid.en: ☃ 40 | ★ 20" in str(statistics)
     for file in statistics.files:
@@ -232,7 +232,7 @@ def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: 
     assert Statistics.read(work.output / "statistics.json") == statistics
     monkeypatch.setattr(encode_stage, "_SENTENCES_SEARCHED", 20)  # every other sentence
     again = work.prepare(train=work.pairs(), valid=valid, overwrite=True)
-    assert again.unknown_words["valid.en"] == [["☃", 20], ["★", 10]]
+    assert again.unknown_words["valid.en"] == [("☃", 20), ("★", 10)]
     limited = work.prepare(vocab=VocabConfig(max_size=30), overwrite=True)
     assert "Dächern" in dict(limited.unknown_words["train.de"])
 
