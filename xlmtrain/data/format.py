@@ -113,9 +113,9 @@ class Header:
             content = json_object(path)
             if (version := content.pop("format")) != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
-            header: Header = typed(cls, {"fingerprint": "", **content})
+            header = typed(cls, {"fingerprint": "", **content})
             header.check()
-        return header
+            return header
 
     def check(self) -> None:
         """Raise ValueError if the parts do not fit together, as in a file that was edited."""
