@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -39,8 +38,6 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         if len(_checked(list, value, where)) != len(arguments):
             raise TypeError(f"{where}: {len(value)} values instead of {len(arguments)}")
         return tuple(_typed(one, inner, _path(where, i)) for i, (one, inner) in enumerate(zip(arguments, value)))
-    if issubclass(kind, Enum):
-        return kind(value)
     if type(value) is int and not -_MAX_INTEGER <= value < _MAX_INTEGER:
         raise TypeError(f"{where}: a number that 64 bits do not hold")
     return float(value) if kind is float and type(value) is int else _checked(kind, value, where)
