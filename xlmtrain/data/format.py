@@ -122,7 +122,7 @@ class Header:
         languages, own = self.languages, sorted({name.rpartition(".")[2] for name in self.corpora})
         if len(set(languages)) < len(languages) or (self.corpora and languages != own):
             raise ValueError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
-        if self.dtype not in ("uint16", "int32"):
+        if np.dtype(self.dtype) not in (np.uint16, np.int32):  # earlier versions also wrote <u2
             raise ValueError(f"dtype: {self.dtype} is neither uint16 nor int32")
         for name, corpus in self.corpora.items():
             if (corpus.ids.file, corpus.offsets.file) != (f"{name}.ids", f"{name}.offsets"):
