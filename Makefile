@@ -6,6 +6,7 @@
 # make test-faults   every fault of the table as often as it says (an hour), written to benchmarks/faults.md
 # make advisories   known security advisories of everything that is installed; needs api.osv.dev or a mirror of it
 # make lock    write requirements/*.txt anew from setup.cfg, with the versions they hold; UPGRADE=1 takes the newest
+# make lock-torch-cpu   requirements/torch-cpu.txt, after a new version of torch; needs download.pytorch.org
 # make fuzz    half an hour of random damaged files for every reader, counted in benchmarks/faults.md
 # make bench   the main table of benchmarks/speed.md: training speed beside transformers and the original XLM's loop
 # make clean   remove .venv; data and runs stay
@@ -22,8 +23,8 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check --no-build-isolati
 LOCKED := $(INSTALL) --require-hashes
 CPU_TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch-cpu.txt)
 TORCH ?= $(if $(findstring $(CPU_TORCH),$(shell $(PIP) index versions torch 2>/dev/null)),cpu,cuda)
-LOCK = $(BIN)/uv pip compile --quiet --python=$(BIN)/python --universal --python-version=3.10 --generate-hashes --no-build-isolation \
-	--custom-compile-command='make lock' $(if $(UPGRADE),--upgrade)
+LOCK = $(BIN)/uv pip compile --quiet --python=$(BIN)/python --universal --python-version=3.10 --generate-hashes \
+	--no-build-isolation --custom-compile-command='make lock' $(if $(UPGRADE),--upgrade)
 PYTEST := $(BIN)/python -m pytest
 
 # As many processes as there are GPUs (at most eight, and a number that quickstart's eight sub-batches can be shared by), one

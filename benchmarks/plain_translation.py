@@ -9,12 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.worker import BatchFeed
+from benchmarks.plain_loop import PlainLoop
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD
 
 # Our names -> torch's, of the parts of a block. The norms are numbered in their order.
@@ -92,32 +91,12 @@ class PlainTranslationModel(nn.Module):
         return F.cross_entropy(self.decoder_head(y).flatten(0, 1).float(), labels.flatten())
 
 
-class PlainTranslationSystem:
-    """torch's layers with PyTorch's default AdamW, gradient clipping, and autocast for bf16."""
+class PlainTranslationSystem(PlainLoop):
+    """torch's layers in a plain loop."""
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
-        self.model = PlainTranslationModel(config.model, weights.vocab_size, weights.languages)
+        model = PlainTranslationModel(config.model, weights.vocab_size, weights.languages)
         named = _torch_names({n: w for n, w in weights.state_dict().items() if not n.startswith("head.")})
-        self.model.load_state_dict(
-            {**named, "decoder_head.weight": weights.state_dict()["decoder.token_embeddings.weight"]}
-        )
-        self.model.to(device).train()
-        optim = config.optim
-        self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), optim.lr, (optim.beta1, optim.beta2), optim.eps, optim.weight_decay
-        )
-        self._clip, self._precision, self._device = optim.clip_grad_norm, config.train.precision, device
-
-    def loss(self, batch: Batch) -> float:
-        return float(self.model(batch))
-
-    def train(self, feed: BatchFeed) -> None:
-        for data in feed:
-            batch = data.batches[0].to(self._device)
-            with autocast(self._precision, self._device):
-                loss = self.model(batch)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-            self._optimizer.step()
-            self._optimizer.zero_grad()
-            feed.step_done(loss.detach())
+        table = {"decoder_head.weight": weights.state_dict()["decoder.token_embeddings.weight"]}
+        model.load_state_dict({**named, **table})
+        super().__init__(config, model, lambda model, batch: model(batch), device)

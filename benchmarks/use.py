@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -41,13 +41,13 @@ BATCH = 32
 class UseOptions(CheckedSettings):
     """The settings of this program."""
 
-    model: str = ""
+    model: str = "???"
     """Model that xlmtrain.load reads."""
 
-    exported: str = ""
+    exported: str = "???"
     """The same model, exported as a Hugging Face folder."""
 
-    text: str = ""
+    text: str = "???"
     """File of sentences."""
 
     lang: str = "en"
@@ -58,12 +58,6 @@ class UseOptions(CheckedSettings):
 
     rounds: int = ranged(5, ABOVE_ZERO)
     """Number of measurements of each system."""
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is missing."""
-        for key, value in (("model", self.model), ("exported", self.exported), ("text", self.text)):
-            if not value:
-                yield f"{key}: is needed"
 
 
 Task = dict[str, Callable[[], object]]

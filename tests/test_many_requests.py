@@ -82,6 +82,5 @@ def test_a_queue_of_mixed_requests(count: int) -> None:
     model = PretrainedModel(bundle())
     assert [answer(model, request) for request in requests(count)] == served.answers
     assert len(set(served.files)) == 1
-    print([f"{resident / 2**20:.0f} MB" for resident in served.resident])
     if count > 1000:
-        assert served.resident[-1] < 1.02 * served.resident[0]
+        assert served.resident[-1] < 1.02 * served.resident[0], served.resident

@@ -248,10 +248,10 @@ def test_show_data_shows_the_batches_of_training(call: Call, prepared: Path, ste
     sizes = {"data.sub_batch_tokens": 128, "data.max_sentence_length": 30, "train.batch_tokens": 512, "mask.prob": 0.5}
     dataset = Dataset(prepared)
     loader = Loader(tiny_config("anywhere", prepared, sizes | {"model.max_positions": 48}), dataset)
-    cursors = loader.sampler.initial_state()
+    sampler_state = loader.sampler.initial_state()
     for earlier in range(step - 1):
-        cursors = loader.make(earlier, cursors).sampler_state
-    batches = loader.make(step - 1, cursors).batches
+        sampler_state = loader.make(earlier, sampler_state).sampler_state
+    batches = loader.make(step - 1, sampler_state).batches
     assert len(batches) == 4
     assert {batch.objective for batch in batches} == {"mlm", "tlm"}
     lines = iter(printed)

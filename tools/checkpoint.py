@@ -1,6 +1,6 @@
 """List, verify, average or delete the checkpoints of a run.
 
-    python tools/checkpoint.py list run=runs/small_cpu                      step, size, sound or damaged, best, metric
+    python tools/checkpoint.py list run=runs/small_cpu                      step, size, intact or damaged, best, metric
     python tools/checkpoint.py verify run=runs/small_cpu                    every SHA-256; exit code 4 if one is damaged
     python tools/checkpoint.py average run=runs/small_cpu last=3 output=runs/averaged
     python tools/checkpoint.py average run=runs/small_cpu steps=1000,1500 output=runs/averaged

@@ -234,7 +234,8 @@ def load(
     """Load a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
     ``checkpoint``: of a run directory, its best or its last. ``device``: None takes the GPU if there is one. ``codes``
-    (a file) and ``text``: for ``.pth`` files, which hold neither. Raises CheckpointError if nothing can be read.
+    (a file) and ``text``: for ``.pth`` files of the original XLM, which hold neither. Raises CheckpointError if nothing
+    can be read.
     """
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path={path!r}: give the path of a model")
@@ -258,7 +259,7 @@ _CACHED_KERNELS = "64"
 def _prepare_process() -> None:
     """Bound the memory of oneDNN, unless it is in use already, and let forked processes compute with one thread.
 
-    They lack the parent's OpenMP threads, and would wait for them.
+    A forked process lacks the OpenMP threads of its parent, and would wait for them.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _CACHED_KERNELS)
     if hasattr(os, "register_at_fork"):

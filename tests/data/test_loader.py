@@ -29,10 +29,10 @@ def loader(data: Path, changes: dict[str, Any] | None = None, rank: int = 0, wor
 
 
 def steps(made: Loader, count: int) -> list[StepBatches]:
-    cursors, data = made.sampler.initial_state(), []
+    sampler_state, data = made.sampler.initial_state(), []
     for step in range(count):
-        data.append(made.make(step, cursors))
-        cursors = data[-1].sampler_state
+        data.append(made.make(step, sampler_state))
+        sampler_state = data[-1].sampler_state
     return data
 
 
@@ -160,8 +160,8 @@ def test_masks_are_new_in_every_epoch(tiny_dataset: Path) -> None:
     without = {name: {} for name in ("data.tlm", "data.clm", "data.mt", "data.dae")}
     made = loader(tiny_dataset, {**without, "data.mlm": {"de": 1.0}})
     component = made.sampler.components[0]
-    cursors: SamplerState = {"mlm.de": (3, 2)}
-    first, again = made.make(7, cursors), made.make(7, cursors)
+    sampler_state: SamplerState = {"mlm.de": (3, 2)}
+    first, again = made.make(7, sampler_state), made.make(7, sampler_state)
     assert rows_of(first.batches) == rows_of(again.batches)
     assert first.sub_batches[0] == ("mlm.de", 3, 2)
     other = made.make(7, {"mlm.de": (4, 2)})

@@ -26,7 +26,7 @@ def masked(rows: SequenceBatch, rng: np.random.Generator) -> NumpyBatch:
     return NumpyBatch(rows, np.where(selected, MASK, rows.tokens), selected)
 
 
-def exercises(objective: str) -> list[NumpyBatch]:
+def numpy_batches(objective: str) -> list[NumpyBatch]:
     """Three of 2, 1 and 3 rows. Rows of clm and mlm are full in some, padded in others, those of tlm are padded."""
     rng = np.random.default_rng(3)
     made = []
@@ -40,7 +40,7 @@ def exercises(objective: str) -> list[NumpyBatch]:
         else:
             rows = sentence_sequences([sentence(rng, size) for size in (LENGTH - 1, 5, 3)[:count]], 0)
         made.append(next_token_targets(rows) if objective == "clm" else masked(rows, rng))
-    assert {exercise.inputs.shape[1] for exercise in made} == {LENGTH}
+    assert {batch.inputs.shape[1] for batch in made} == {LENGTH}
     return made
 
 
@@ -52,8 +52,8 @@ def target_places(batch: Batch, first_row: int = 0) -> list[tuple[int, int, int]
 
 @pytest.mark.parametrize("objective", ["mlm", "clm", "tlm"])
 def test_rows_and_targets_stay_what_they_were(objective: str) -> None:
-    joined = make_batch(objective, *concat(exercises(objective)))
-    parts = [make_batch(objective, *exercise) for exercise in exercises(objective)]
+    joined = make_batch(objective, *concat(numpy_batches(objective)))
+    parts = [make_batch(objective, *batch) for batch in numpy_batches(objective)]
     for name in ("tokens", "positions", "languages"):
         assert torch.equal(getattr(joined, name), torch.cat([getattr(part, name) for part in parts])), name
     assert target_places(joined) == [p for part, row in zip(parts, (0, 2, 3)) for p in target_places(part, row)]
@@ -64,7 +64,7 @@ def test_rows_and_targets_stay_what_they_were(objective: str) -> None:
 
 
 def test_cut_is_the_reverse_of_join() -> None:
-    parts = exercises("tlm")
+    parts = numpy_batches("tlm")
     for at_once, counts in ((1, [1] * 6), (2, [2, 2, 2]), (4, [4, 2]), (6, [6]), (9, [6])):
         pieces = list(split(concat(parts), at_once))
         assert [len(piece.inputs) for piece in pieces] == counts
@@ -73,7 +73,7 @@ def test_cut_is_the_reverse_of_join() -> None:
 
 
 def test_without_padding_there_are_no_lengths() -> None:
-    part = exercises("mlm")[1]
+    part = numpy_batches("mlm")[1]
     batch = make_batch("mlm", *concat([part, part]))
     assert batch.lengths is None
     assert batch.nonpad_tokens == 2 * LENGTH
@@ -83,7 +83,7 @@ def test_without_padding_there_are_no_lengths() -> None:
 def test_the_loss_is_the_sum_of_the_parts(objective: str) -> None:
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(dim=16, layers=2, heads=2, max_positions=LENGTH), VOCABULARY, 2).eval()
-    parts = exercises(objective)
+    parts = numpy_batches(objective)
     separate = sum(model(make_batch(objective, *part)).item() for part in parts)
     assert separate > 1.0
     assert model(make_batch(objective, *concat(parts))).item() == pytest.approx(separate, rel=1e-6)

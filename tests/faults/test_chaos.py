@@ -41,8 +41,8 @@ class Chaos:
         self.run, self.gaps = Path(config.run), False
         self.store = CheckpointManager(self.run / "checkpoints", 2)
 
-    def sound(self) -> list[int]:
-        """The steps of which there is a sound checkpoint."""
+    def intact(self) -> list[int]:
+        """The steps of which there is an intact checkpoint."""
         found = []
         for step in self.store.steps():
             try:
@@ -66,7 +66,7 @@ class Chaos:
         """Ask to stop: that is obeyed, with a checkpoint of the last step."""
         start.signal(number, ranks)
         assert start.wait() == [128 + number] * 2, start.printed()[-3000:]
-        assert self.gaps or last_step(self.run) == self.sound()[-1]
+        assert self.gaps or last_step(self.run) == self.intact()[-1]
 
     def stop_after_steps(self, fault: str = "", said: str = "", number: int = signal.SIGTERM) -> None:
         """A start that says ``said`` because of the fault, goes on all the same, and is asked to stop."""
@@ -77,7 +77,7 @@ class Chaos:
 
     def pass_over(self, change: str) -> None:
         """The newest checkpoint is damaged: the start goes on from the one before."""
-        *_, before, newest = self.sound()
+        *_, before, newest = self.intact()
         file = self.store.path(newest) / self.rng.choice(FILES)
         content = bytearray(file.read_bytes())
         place = self.rng.randrange(len(content))
@@ -165,8 +165,8 @@ class Chaos:
         self.pass_over("cut")
 
     def fault_20(self) -> None:
-        """No checkpoint is sound, until somebody puts them back."""
-        files = [self.store.path(step) / FILES[0] for step in self.sound()]
+        """No checkpoint is intact, until somebody puts them back."""
+        files = [self.store.path(step) / FILES[0] for step in self.intact()]
         contents = [file.read_bytes() for file in files]
         for file in files:
             file.write_bytes(b"")
@@ -218,15 +218,15 @@ def test_all_of_it_at_random(tries: Tries, tiny_dataset: Path, tmp_path: Path) -
         config = settings(tmp_path / f"run{runs}", tiny_dataset, steps, train__requeue=Requeue.slurm)
         chaos, runs = Chaos(config, rng, said), runs + 1
         while last_step(chaos.run) < steps - END and sum(struck.values()) < tries.count:
-            sound = chaos.sound()
+            intact = chaos.intact()
             deck = deck or rng.sample(FAULTS, len(FAULTS))
-            fault = next((fault for fault in deck if len(sound) > 1 or fault not in NEED_TWO), 1)
+            fault = next((fault for fault in deck if len(intact) > 1 or fault not in NEED_TWO), 1)
             if fault in deck:
                 deck.remove(fault)
             struck[fault] += 1
             with tries.attempt(f"seed {SEED}, fault {fault} in run {runs} after step {last_step(chaos.run)}"):
                 getattr(chaos, f"fault_{fault}")()
-                assert chaos.sound()[-1:] >= sound[-1 - (fault in NEED_TWO[:2]) :][:1], "it went back"
+                assert chaos.intact()[-1:] >= intact[-1 - (fault in NEED_TWO[:2]) :][:1], "it went back"
         with tries.attempt(f"seed {SEED}, the end of run {runs}"):
             chaos.as_if_nothing_had_been(Path(whole.run))
     minutes = (time.monotonic() - begun) / 60

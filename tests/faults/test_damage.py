@@ -28,17 +28,17 @@ FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.j
 
 
 @pytest.fixture(scope="module")
-def sound(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with checkpoints of steps 5 and 7."""
-    run = tmp_path_factory.mktemp("sound") / "run"
+    run = tmp_path_factory.mktemp("intact") / "run"
     train_alone(settings(run, tiny_dataset, 30), stop_after=7)
     return run
 
 
 @pytest.fixture
-def damaged(sound: Path, tmp_path: Path) -> Path:
+def damaged(intact: Path, tmp_path: Path) -> Path:
     """A copy of it, to damage."""
-    return Path(shutil.copytree(sound, tmp_path / "run"))
+    return Path(shutil.copytree(intact, tmp_path / "run"))
 
 
 def assert_passed_over(run: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,12 +160,12 @@ REFUSED: list[dict[str, Any]] = [
 
 
 @pytest.mark.row(25, quick=20, slow=20, full=20)
-def test_resume_with_changed_settings(tries: Tries, sound: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+def test_resume_with_changed_settings(tries: Tries, intact: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     """Harmless ones are logged; others are refused with old and new value, and nothing is touched."""
     other = write_tiny_dataset(tmp_path / "other", seed=2)  # of the same shape
     for number, change in enumerate([*ALLOWED, *REFUSED, {"data.path": str(other)}]):
         (key, value), *_ = change.items()
-        run = Path(shutil.copytree(sound, tmp_path / f"run{number}"))
+        run = Path(shutil.copytree(intact, tmp_path / f"run{number}"))
         config = settings(run, tiny_dataset, 30, **{key.replace(".", "__"): value})
         old = records(run)
         with tries.attempt(key):

@@ -198,7 +198,7 @@ def _save(store: CheckpointManager, step: int) -> None:
 def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of thirty operations: saved, marked best, pruned, damaged, read meanwhile, killed at any point of these.
 
-    After each, the newest sound checkpoint is found; there is always one; what must be kept is kept; what is being read
+    After each, the newest intact checkpoint is found; there always is one; what must be kept is kept; what is read
     stays.
     """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # it is not the power that fails here
@@ -210,11 +210,11 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
         keep_last, keep_every = rng.randint(1, 3), rng.choice([0, 4, 6])
         place = tmp_path / "checkpoints"
         store = CheckpointManager(place, keep_last, keep_every)
-        step, sound = 1, set()
+        step, intact = 1, set()
         monkeypatch.setattr(failpoints, "_due", lambda point: [])  # the last sequence's may still strike
         with tries.attempt(f"sequence {seed}"):
             _save(store, step)
-            sound.add(step)
+            intact.add(step)
             for _ in range(30):
                 dying = rng.random() < 0.3
                 target = rng.choice(points) if dying else ""
@@ -226,12 +226,12 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
 
                 monkeypatch.setattr(failpoints, "_due", due)
                 action = rng.choice(["save", "save", "save", "best", "prune", "prune", "damage"])
-                reading = place / f"step-{rng.choice(sorted(sound)):08d}" / "manifest.json"
+                reading = place / f"step-{rng.choice(sorted(intact)):08d}" / "manifest.json"
                 try:
                     if action == "save":
                         step += rng.randint(1, 2)
                         _save(store, step)
-                        sound.add(step)
+                        intact.add(step)
                     elif action == "best":
                         store.mark_best(rng.choice(store.steps()), "valid/mlm_ppl", 1.0)
                     elif action == "prune":
@@ -244,20 +244,20 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
                         finally:
                             there = set(store.steps())
                             assert keep <= there, f"{keep} were to be kept, {there} are there"
-                            sound &= there
-                            assert sound, "none of those that are left is sound"
-                    elif len(sound) > 1:
-                        victim = rng.choice(sorted(sound))
+                            intact &= there
+                            assert intact, "none of those that are left is intact"
+                    elif len(intact) > 1:
+                        victim = rng.choice(sorted(intact))
                         (store.path(victim) / "state.json").write_text("{}", encoding="utf-8")
-                        sound.discard(victim)
+                        intact.discard(victim)
                 except Killed:
                     kills += 1
                     store = CheckpointManager(place, keep_last, keep_every)  # the next start
                 found = store.latest()
                 assert found is not None, "no checkpoint is left"
                 newest = found.state["progress"]["step"]
-                assert newest >= max(sound), f"the newest sound one was {max(sound)}, now it is {newest}"
-                sound = {s for s in store.steps() if s in sound or s == newest}
+                assert newest >= max(intact), f"the newest intact one was {max(intact)}, now it is {newest}"
+                intact = {s for s in store.steps() if s in intact or s == newest}
         shutil.rmtree(place, ignore_errors=True)
     tries.figure(f"{kills} kills in them")
 

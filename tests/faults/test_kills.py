@@ -97,7 +97,7 @@ def test_torchrun_killed_at_random(tries: Tries, tiny_dataset: Path, tmp_path: P
 
 @pytest.mark.row(2, quick=2, slow=14, full=42)
 def test_killed_in_each_phase_of_a_save(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
-    """Rank 0, which writes, or rank 1 while rank 0 is held there: a sound checkpoint is left, and the run is the same.
+    """Rank 0, which writes, or rank 1 while rank 0 is held there: an intact checkpoint is left, the run is the same.
 
     Other tries of the same phase are of another save of the run.
     """

@@ -34,12 +34,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not minutes or not hasattr(pyfuncitem.obj, "hypothesis"):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    share = (
-        60
-        * minutes
-        / sum(hasattr(item, "obj") and hasattr(item.obj, "hypothesis") for item in pyfuncitem.session.items)
-    )
-    end = time.monotonic() + share
+    properties = sum(hasattr(getattr(item, "obj", None), "hypothesis") for item in pyfuncitem.session.items)
+    end = time.monotonic() + 60 * minutes / properties
     while time.monotonic() < end:
         pyfuncitem.obj(**arguments)
     return True

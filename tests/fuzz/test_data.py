@@ -128,4 +128,4 @@ def test_statistics(place: Path, content: bytes) -> None:
     path.write_bytes(content)
     found = attempt("statistics.json", lambda: Statistics.read(path), len(content))
     if found is not None:
-        attempt("statistics.json, shown", lambda: str(found), len(content))
+        attempt("statistics.json, shown", lambda: found.table(), len(content))

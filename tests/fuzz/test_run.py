@@ -28,7 +28,7 @@ from xlmtrain.train.state import TrainState
 SETTINGS = {"data.mlm": {"de": 1.0}, "data.tlm": {"de-en": 1.0}}
 PROGRESS: dict[str, Any] = {
     **{"step": 3, "seconds": 1.5, "evaluated": 2, "best": 4.5, "best_step": 2, "without_best": 0},
-    **{"cursors": {"mlm.de": [0, 3]}, "tokens": 300, "skipped": 0, "losses": [5.0, 4.5], "spikes": 0},
+    **{"sampler_state": {"mlm.de": [0, 3]}, "tokens": 300, "skipped": 0, "losses": [5.0, 4.5], "spikes": 0},
 }
 RECORDS = [
     {"step": 1, "train/loss": 5.0, "progress/tokens": 100, "speed/tokens_per_second": 9.0, "optim/grad_norm": 1.0},
@@ -143,7 +143,5 @@ def report(run: Path) -> None:
     for name in ("train/loss", "valid/de_mlm_ppl"):
         data.curve(name)
     data.per_language("_ppl")
-    for value in data.settings.values():
+    for value in (*data.settings.values(), data.evaluations, data.last):
         data.shown(value)
-    assert data.evaluations is not None
-    assert data.last is not None

@@ -1,4 +1,4 @@
-"""A translation depends on its sentence alone, has no special words, ends at its limit, and has the score it claims."""
+"""A translation depends on its sentence alone, has no special tokens, ends at its limit, has the score it claims."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_each_translation_that_does_not_end_is_cut_at_its_own_limit(search: Sear
 
 
 def log_probability(model: TranslationModel, sentence: np.ndarray, ids: np.ndarray) -> float:
-    """Of a translation, in one pass, special words barred."""
+    """Of a translation, in one pass, special tokens suppressed."""
     batch = make_seq2seq_batch("mt", sentence_sequences([sentence], 0), sentence_sequences([ids], 1))
     with torch.no_grad():
         logits = model.logits(batch)
@@ -200,9 +200,9 @@ def test_generation_is_without_dropout_and_leaves_the_mode() -> None:
 
 
 @pytest.mark.parametrize(("vocab_size", "count"), [(200, 1), (256, 8), (19, 19), (1000, 5)])
-def test_top_words_are_topk(vocab_size: int, count: int) -> None:
+def test_top_tokens_are_topk(vocab_size: int, count: int) -> None:
     scores = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(0))
-    values, words = top_tokens(scores, count)
+    values, tokens = top_tokens(scores, count)
     expected = scores.topk(count)
     assert torch.equal(values, expected.values)
-    assert torch.equal(words, expected.indices)
+    assert torch.equal(tokens, expected.indices)

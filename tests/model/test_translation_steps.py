@@ -31,7 +31,7 @@ def back_translation(model: TranslationModel, step: dict[str, Any]) -> list[list
 
 
 def our_back_translation(model: TranslationModel, batch: Batch, step: dict[str, Any]) -> list[list[int]]:
-    """The same in training, where a translation has a limit of its own, and no special words."""
+    """The same in training, where a translation has a limit of its own, and no special tokens."""
     sentences = source_of(step["target"], step["target_lengths"], step["generated_language"])
     made = back_translate(model, replace(batch, source=sentences), BackTranslationConfig(), 0, 0, torch.device("cpu"))
     assert made.source is not None

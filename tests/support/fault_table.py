@@ -212,7 +212,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     20: (
         "Storage",
         "all checkpoints bad: refused with what is broken, exit code 4",
-        "a run without a sound checkpoint began anew by itself",
+        "a run without an intact checkpoint began anew by itself",
     ),
     21: (
         "Storage",
@@ -227,7 +227,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     23: (
         "Storage",
         "keep-last, keep-every, keep-best, killed in the midst: never without a good one",
-        "pruning did not look whether what it keeps is sound",
+        "pruning did not look whether what it keeps is intact",
     ),
     24: (
         "Storage",

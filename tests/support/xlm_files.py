@@ -65,7 +65,7 @@ def write(path: Path, content: Any, form: str = "torch") -> None:
 def write_data(
     path: Path, sentences: list[list[int]], /, words: list[str] = WORDS, counts: list[int] = COUNTS, **changes: Any
 ) -> None:
-    """A sound file, but for ``changes`` to its entries; None takes one out."""
+    """An intact file, but for ``changes`` to its entries; None takes one out."""
     with dictionary_class() as cls:
         content = {"dico": dictionary(cls, words, counts), **arrays(sentences), "unk_words": {"x": 1}} | changes
         write(path, {key: value for key, value in content.items() if value is not None})

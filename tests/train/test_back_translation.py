@@ -248,5 +248,5 @@ def test_directions_that_the_data_lacks(tiny_dataset: Path, changes: dict[str, A
 
 def test_settings_of_the_search_exclude_each_other() -> None:
     assert list(BackTranslationConfig(beam=1, temperature=0.5).problems()) == []
-    with pytest.raises(ConfigError, match=r"bt\.temperature: draws words; with bt\.beam=3"):
+    with pytest.raises(ConfigError, match=r"bt\.temperature: draws tokens; with bt\.beam=3"):
         tiny_config("run", "data", {**BT, "bt.beam": 3, "bt.temperature": 1.0})

@@ -98,7 +98,7 @@ def damages(path: Path) -> dict[str, Path]:
 
 def test_every_damage_is_found(store: CheckpointManager) -> None:
     path = save(store, 1)
-    sound = read_checkpoint(path)
+    intact = read_checkpoint(path)
     found = damages(path)
     assert len(found) > 70
     for name, damaged in found.items():
@@ -112,8 +112,8 @@ def test_every_damage_is_found(store: CheckpointManager) -> None:
         except CheckpointError:
             continue
         # What is left of the manifest still says all, as without its last line break
-        assert read.state == sound.state
-        assert all(torch.equal(value, read.model[key]) for key, value in sound.model.items())
+        assert read.state == intact.state
+        assert all(torch.equal(value, read.model[key]) for key, value in intact.model.items())
 
 
 @pytest.mark.parametrize("damage", ["model.safetensors removed", "state.json cut to 0", "manifest.json removed"])
@@ -235,7 +235,7 @@ def test_the_only_sound_checkpoint_is_never_deleted(store: CheckpointManager, tm
     for step in (3, 4, 5):
         (store.path(step) / "model.safetensors").write_bytes(b"")
     store.mark_best(3, "valid/mlm_ppl", 1.0)
-    assert store.prune(5) == [1]  # 4 and 5 are the last, 3 the best; none of them is sound
+    assert store.prune(5) == [1]  # 4 and 5 are the last, 3 the best; none of them is intact
     assert store.latest().state == {"progress": {"step": 2}}  # type: ignore[union-attr]
 
 

@@ -49,10 +49,10 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_straight_run_is_in_the_midst_of_epochs(straight: Path) -> None:
-    cursors = state(straight, 20)["progress"]["sampler_state"]
-    assert set(cursors) == {"mlm.de", "mlm.en", "tlm.de-en", "clm.de"}
-    assert all(index > 0 for _, index in cursors.values())
-    assert any(epoch > 0 for epoch, _ in cursors.values())
+    position = state(straight, 20)["progress"]["sampler_state"]
+    assert set(position) == {"mlm.de", "mlm.en", "tlm.de-en", "clm.de"}
+    assert all(index > 0 for _, index in position.values())
+    assert any(epoch > 0 for epoch, _ in position.values())
     assert [record["step"] for record in records(straight) if "train/loss" in record] == list(range(1, 21))
     assert [record["step"] for record in records(straight) if "valid/mlm_ppl" in record] == [0, 5, 10, 15, 20]
 

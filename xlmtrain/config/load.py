@@ -41,7 +41,6 @@ T = TypeVar("T")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
-_UNREADABLE = "the settings cannot be read"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 _STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
 _PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS}
@@ -56,8 +55,20 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Any:
     ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
     value of the wrong type, an impossible combination, or a faulty YAML file.
     """
-    with damage_as(ConfigError, _UNREADABLE):
+    with _config_errors():
         return _to_dataclass(_composed(name, overrides))
+
+
+@contextmanager
+def _config_errors(what: str = "the settings") -> Iterator[None]:
+    """Turn the errors of Hydra and OmegaConf, and any other that a value of ``what`` causes, into ConfigErrors."""
+    with damage_as(ConfigError, f"{what} cannot be read"):
+        try:
+            yield
+        except HydraException as error:
+            raise ConfigError(f"{what} cannot be read; {_SYNTAX}") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(_describe(error)) from error
 
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -149,7 +160,9 @@ def hydra_main(name: str, body: Callable[[Any], None]) -> None:
 
     def task(config: DictConfig) -> None:
         with user_errors():
-            body(_to_dataclass(config))
+            with _config_errors():
+                settings = _to_dataclass(config)
+            body(settings)
 
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(task)()
 
@@ -181,28 +194,21 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
     for pair in pairs:
         key, _, value = pair.partition("=")
         value = value.replace("${", "\\${")  # a text may hold anything: it is no interpolation
-        with damage_as(ConfigError, f"{pair[:100]}: cannot be read"):
-            try:
-                if OmegaConf.is_list(config._get_node(key)):
-                    config[key].append(value)
-                elif OmegaConf.is_dict(config._get_node(key)):
-                    OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
-                else:
-                    config[key] = value
-            except HydraException as error:
-                raise ConfigError(f"{pair}: cannot be read; {_SYNTAX}") from error
-            except OmegaConfBaseException as error:
-                raise ConfigError(_describe(error)) from error
-    return _to_dataclass(config), [argument for argument in argv if argument not in pairs]
+        with _config_errors(f"{pair[:100]}:"):
+            if OmegaConf.is_list(config._get_node(key)):
+                config[key].append(value)
+            elif OmegaConf.is_dict(config._get_node(key)):
+                OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
+            else:
+                config[key] = value
+    with _config_errors():
+        return _to_dataclass(config), [argument for argument in argv if argument not in pairs]
 
 
 def from_json(schema: type[T], values: dict[str, Any]) -> T:
     """Return a validated dataclass of settings from plain JSON values. Raises ConfigError."""
-    with damage_as(ConfigError, _UNREADABLE):
-        try:
-            return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
-        except OmegaConfBaseException as error:
-            raise ConfigError(_describe(error)) from error
+    with _config_errors():
+        return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
 @contextmanager
@@ -281,13 +287,9 @@ def _to_dataclass(config: Any) -> Any:
             raise ConfigError(f"{key}=: empty, as an unset shell variable is; give a value, or leave it out")
         if _HOME.match(text):
             raise ConfigError(f"{key}: {text}: the shell has not expanded the ~; give the whole path")
-    try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
-            raise ConfigError("these settings have no value yet: " + ", ".join(f"{key}=..." for key in missing))
-        return OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_describe(error)) from error
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError("these settings have no value yet: " + ", ".join(f"{key}=..." for key in missing))
+    return OmegaConf.to_object(config)
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

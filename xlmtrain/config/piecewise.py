@@ -14,10 +14,8 @@ import numpy as np
 
 def parse_points(text: str) -> list[tuple[int, float]]:
     """Return the points (step, value) of a function. Raises ValueError for text that is none."""
-    points = [(0, float(text))] if ":" not in text else []
-    for part in text.split(",") if not points else []:
-        step, _, value = part.partition(":")
-        points.append((int(step), float(value)))
+    parts = [part.split(":", 1) for part in text.split(",")] if ":" in text else [["0", text]]
+    points = [(int(step), float(value)) for step, value in parts]
     if points[0][0] != 0 or any(after <= step for (step, _), (after, _) in pairwise(points)):
         raise ValueError("its steps do not rise from 0")
     if not all(0 <= value < math.inf for _, value in points):

@@ -200,15 +200,15 @@ class BackTranslationConfig:
     sentence and 5 more, as in the original XLM."""
 
     beam: int = ranged(1, ABOVE_ZERO)
-    """Width of the beam search. 1: the most probable word at each place, as in the original XLM."""
+    """Width of the beam search. 1: the most probable token at each place, as in the original XLM."""
 
     temperature: float | None = ranged(None, ABOVE_ZERO)
-    """Draw each word from the model's distribution, sharper below 1 and flatter above, instead of searching."""
+    """Draw each token from the model's distribution, sharper below 1 and flatter above, instead of searching."""
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         if self.temperature is not None and self.beam > 1:
-            yield f"temperature: draws words; with bt.beam={self.beam} the most probable ones are searched for"
+            yield f"temperature: draws tokens; with bt.beam={self.beam} the most probable ones are searched for"
 
 
 OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae", "bt")
@@ -261,9 +261,9 @@ class DataConfig:
 
     sub_batch_tokens: int = ranged(8192, ABOVE_ZERO)
     """Tokens in a sub-batch, padding included, of both sides in translation and denoising; back-translation counts its
-    text twice, as its translations have yet to be made. All its sequences have one
-    objective and one language or pair. A global batch consists of a whole number of sub-batches, which are distributed
-    over the processes."""
+    text twice, as its translations have yet to be made. All sequences of a sub-batch have one objective and one
+    language or pair. A global batch consists of a whole number of sub-batches, which are distributed over the
+    processes."""
 
     max_sentence_length: int = ranged(100, ABOVE_ZERO)
     """TLM and the objectives of the decoder leave out sentences of more tokens than this, delimiters not counted, and
@@ -300,15 +300,15 @@ class DataConfig:
         length, sub_batch = self.sequence_length, self.sub_batch_tokens
         if 0 < length < 3:
             yield f"sequence_length: {length} leaves no token between the first and the last"
-        if (self.mlm or self.clm) and length > 0 and sub_batch % length:
+        if {"mlm", "clm"} & self.weights.keys() and length > 0 and sub_batch % length:
             yield f"sub_batch_tokens: {sub_batch} is no multiple of data.sequence_length={length}"
-        if (self.tlm or self.mt or self.dae or self.bt) and sub_batch < 2 * (self.max_sentence_length + 2):
+        if self.reads_sentences and sub_batch < 2 * (self.max_sentence_length + 2):
             yield f"sub_batch_tokens: {sub_batch} cannot hold one pair of data.max_sentence_length each"
         weights = {f"{name}.{key}": w for name in OBJECTIVES for key, w in getattr(self, name).items()}
         for key, weight in weights.items():
             if not 0 <= weight < math.inf:
                 yield f"{key}: {weight} is no weight; give a number from 0 up"
-        if not sum(weights.values()) > 0:
+        if not self.weights:
             yield f"mlm: nothing to train on; give {', '.join(f'data.{name}' for name in OBJECTIVES)} a weight"
         yield from self._loss_weight_problems()
 
@@ -635,7 +635,7 @@ class Config(CheckedSettings):
             yield f"run: {self.run} leads out of a directory with ..; give its path from / on"
         if data.sequence_length > positions:
             yield f"data.sequence_length: {data.sequence_length} exceeds model.max_positions={positions}"
-        if (data.tlm or data.mt or data.dae or data.bt) and data.max_sentence_length + 2 > positions:
+        if data.reads_sentences and data.max_sentence_length + 2 > positions:
             yield (
                 f"data.max_sentence_length: {data.max_sentence_length} and two delimiters exceed "
                 f"model.max_positions={positions}"
@@ -643,7 +643,7 @@ class Config(CheckedSettings):
         if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
             multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
-        if train.overlap_tied_embedding and (data.mt or data.dae or data.bt):
+        if train.overlap_tied_embedding and data.weights.keys() & set(SEQ2SEQ_OBJECTIVES):
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
         if train.sharding is not Sharding.none and "bt" in data.weights:
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"

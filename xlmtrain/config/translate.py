@@ -13,7 +13,7 @@ class TranslationConfig(CheckedSettings):
     """Search and batching. Translations do not depend on ``batch_tokens`` and ``window``."""
 
     beam: int = ranged(4, ABOVE_ZERO)
-    """Width of the beam search; 1 takes the most probable word at each place (greedy search)."""
+    """Width of the beam search; 1 takes the most probable token at each place (greedy search)."""
 
     length_penalty: float = 1.0
     """A translation of n tokens scores (sum of its log-probabilities) / n^length_penalty; more favours length."""
@@ -22,7 +22,7 @@ class TranslationConfig(CheckedSettings):
     """Translations of each line, at most beam of them, the best first."""
 
     temperature: float | None = ranged(None, ABOVE_ZERO)
-    """Draw each word from the model's distribution, sharper below 1 and flatter above, instead of searching."""
+    """Draw each token from the model's distribution, sharper below 1 and flatter above, instead of searching."""
 
     seed: int = ranged(0, NOT_NEGATIVE)
     """For temperature: another seed draws other translations."""

@@ -10,7 +10,7 @@ import yaml
 
 from xlmtrain.errors import ConfigError, damage_as
 
-MAX_NODES = 100_000
+_MAX_NODES = 100_000
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _PACKAGE = re.compile(r"(?:\s*#.*\n)*?\s*#\s*@package\s+(\S+)")
@@ -50,8 +50,8 @@ def check_yaml(
             raise ConfigError(f"{path}:{line}: not YAML: {error.reason}") from None
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
-        if _expanded_size(root, {}) > MAX_NODES:
-            raise ConfigError(f"{path}:1: has more than {MAX_NODES:,} values, its aliases (*name) written out")
+        if _expanded_size(root, {}) > _MAX_NODES:
+            raise ConfigError(f"{path}:1: has more than {_MAX_NODES:,} values, its aliases (*name) written out")
         _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
     for key, value in root.value:
         if key.value == "defaults":
@@ -62,7 +62,7 @@ def check_yaml(
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Return the number of values in ``node`` with all aliases written out; too large if it contains itself."""
     if id(node) not in sizes:
-        sizes[id(node)] = MAX_NODES + 1
+        sizes[id(node)] = _MAX_NODES + 1
         children = sum(node.value, ()) if isinstance(node, yaml.MappingNode) else node.value
         inner = () if isinstance(node, yaml.ScalarNode) else children
         sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in inner)

@@ -39,7 +39,7 @@ class EncoderInput:
 
 @dataclass
 class Batch:
-    """SequenceBatch of one objective.
+    """Sequences of one objective.
 
     ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
     ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.

@@ -113,16 +113,16 @@ class Header:
             content = json_object(path)
             if (version := content.pop("format")) != FORMAT:
                 raise DataError(f"{path}: format {version}, this program reads {FORMAT}; prepare the data again")
-            header: Header = typed(cls, {"fingerprint": "", **content})
+            header = typed(cls, {"fingerprint": "", **content})
             header.check()
-        return header
+            return header
 
     def check(self) -> None:
         """Raise ValueError if the parts do not fit together, as in a file that was edited."""
         languages, own = self.languages, sorted({name.rpartition(".")[2] for name in self.corpora})
         if len(set(languages)) < len(languages) or (self.corpora and languages != own):
             raise ValueError(f"languages {languages} are not unique, or not {own}, those of the corpora, sorted")
-        if np.dtype(self.dtype) not in (id_dtype(0), id_dtype(1 << 16)):
+        if np.dtype(self.dtype) not in (np.uint16, np.int32):  # earlier versions also wrote <u2
             raise ValueError(f"dtype: {self.dtype} is neither uint16 nor int32")
         for name, corpus in self.corpora.items():
             if (corpus.ids.file, corpus.offsets.file) != (f"{name}.ids", f"{name}.offsets"):

@@ -53,7 +53,7 @@ class StepBatches:
 
 
 class Loader:
-    """Builds this process's shard of each global batch: sub-batch i goes to process i modulo ``world_size``.
+    """Builds this process's part of each global batch: sub-batch i goes to process i modulo ``world_size``.
 
     A global batch does not depend on the number of processes or the micro-batch size. Raises ConfigError if the number
     of processes does not divide the number of sub-batches.

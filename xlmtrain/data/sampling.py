@@ -110,14 +110,12 @@ class Sampler:
     ) -> None:
         self.components = components
         self.probabilities = probabilities(components, alpha)
-        self._objectives = {component.objective for component in components}
         self._loss_factor = loss_factor
         self._sub_batches_per_step, self._seed = sub_batches_per_step, seed
 
     def _cumulative(self, step: int) -> np.ndarray:
-        drawn = {objective for objective in self._objectives if self._loss_factor(objective, step) > 0}
-        shares = [share * (one.objective in drawn) for one, share in zip(self.components, self.probabilities)]
-        cumulative = np.cumsum(shares)
+        drawn = [self._loss_factor(component.objective, step) > 0 for component in self.components]
+        cumulative = np.cumsum(self.probabilities * drawn)
         return cumulative / cumulative[-1]
 
     def initial_state(self) -> SamplerState:

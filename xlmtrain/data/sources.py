@@ -127,7 +127,7 @@ class PairSource:
 class Seq2SeqSource(PairSource):
     """Sentences with their targets, as many as fit into ``sub_batch_tokens`` with the padding of both sides.
 
-    Arguments and errors as :class:`PairSource`'s; for denoising, both sides are the same corpus.
+    Arguments and errors as :class:`PairSource`'s; for denoising and back-translation, both sides are the same corpus.
     """
 
     def sides(self, epoch: int, index: int) -> tuple[SequenceBatch, SequenceBatch]:

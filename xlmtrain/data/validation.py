@@ -20,7 +20,7 @@ from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import EOS, MASK
 
 _Masked = tuple[SequenceBatch, np.ndarray | None]
-"""SequenceBatch, and the positions to predict, (B, T) bool; None for CLM."""
+"""Sequences, and the positions to predict, (B, T) bool; None for CLM."""
 
 
 class ValidationSet:

@@ -60,8 +60,7 @@ class ReferenceCurve:
     def from_json(cls, text: str) -> ReferenceCurve:
         """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
         with damage_as(ConfigError, "no reference as tools/report.py makes them"):
-            found: ReferenceCurve = typed(cls, {"settings": {}, **json.loads(text)})
-        return found
+            return typed(cls, {"settings": {}, **json.loads(text)})
 
     def as_json(self) -> str:
         """Return the text of a file in ``configs/reference``, with one curve per line."""

@@ -25,7 +25,7 @@ from xlmtrain.model.translation_model import build_model
 ACTIVATION_BYTES = 36
 # Likewise for attention to the source, per position of a translation and of its source: inputs of the three products
 # 2 + 2 + 2, queries 2, keys and values 4, input of the norm 4.
-CROSS_ATTENTION = 16
+CROSS_ATTENTION_BYTES = 16
 DROPOUT_MASK_BYTES = 2  # bytes of the masks of a block's two dropouts, likewise
 # Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
 # + 4 (gradient) + 2 (gradient in half precision).
@@ -87,7 +87,7 @@ def estimate_memory(
     """
     gathered = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, one block and the next one
     dropout = DROPOUT_MASK_BYTES if model.dropout else 0
-    block = ACTIVATION_BYTES + dropout + translates * (CROSS_ATTENTION + dropout / 2) / 2
+    block = ACTIVATION_BYTES + dropout + translates * (CROSS_ATTENTION_BYTES + dropout / 2) / 2
     return Memory(
         weights=4 * parameters / shards,
         gradients=4 * parameters / shards,
@@ -254,26 +254,14 @@ def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, to
     translated = config.data.seq2seq_share
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
-    time = estimate_step(
-        model,
-        parameters,
-        vocab_size,
-        length,
-        scored,
-        tokens,
-        micro_batches,
-        cluster,
-        gradient_bytes,
-        sharding,
-        translated,
-    )
+    shape = (model, parameters, vocab_size, length, scored, tokens)
+    time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated)
     shards = cluster.shards(sharding)
     targets = micro_batch * scored
     memory = estimate_memory(model, parameters, vocab_size, micro_batch, targets, shards, translated > 0)
     speed = tokens * cluster.gpus / time.total
-    utilization = (
-        tokens * flops_per_token(model, vocab_size, length, scored, translated) / time.total / cluster.gpu.flops
-    )
+    flops = tokens * flops_per_token(model, vocab_size, length, scored, translated)
+    utilization = flops / time.total / cluster.gpu.flops
     days = total_tokens / speed / 86400
     return Plan(cluster, parameters, tokens, micro_batch, total_tokens, memory, time, speed, utilization, days)
 

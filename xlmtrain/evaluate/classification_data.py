@@ -111,13 +111,8 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
 
 
 def _spelling(label: str) -> str:
-    return (
-        unicodedata.normalize("NFKC", normalize_unicode(label))
-        .casefold()
-        .strip("\"' ")
-        .replace(" ", "_")
-        .replace("-", "_")
-    )
+    plain = unicodedata.normalize("NFKC", normalize_unicode(label)).casefold()
+    return plain.strip("\"' ").replace(" ", "_").replace("-", "_")
 
 
 def encode(

@@ -65,7 +65,7 @@ class RoundTrip:
         """Return ``valid/{direction}_round_trip_bleu``, their mean, and ``valid/{direction}_copied_share``.
 
         The share is that of the translations' words that are in their source, too. ``stop`` as in
-        :func:`~xlmtrain.evaluate.perplexity.evaluate`.
+        :func:`~xlmtrain.evaluate.perplexity.evaluate_perplexity`.
         """
         metrics: dict[str, float] = {}
         for direction in self._directions:

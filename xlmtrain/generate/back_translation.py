@@ -26,7 +26,7 @@ def back_translate(
     """Return ``batch`` with the translations of its targets, by ``model`` on ``device``, as their sources.
 
     Before, the sources are the targets themselves, in the language to translate them into. ``batch`` is on the host
-    before and after. Numbers that words are drawn with are keyed by the step and the sentence, so they depend neither
+    before and after. Numbers that tokens are drawn with are keyed by the step and the sentence, so they depend neither
     on the processes nor on the micro-batches.
     """
     assert batch.source is not None, "back-translation has a source"

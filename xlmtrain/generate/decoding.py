@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from xlmtrain.text.vocab import EOS, SPECIALS
 
 _CHUNK = 64
-"""Words whose maximum is searched first."""
+"""Tokens whose maximum is searched first."""
 
 
 def max_target_lengths(lengths: torch.Tensor, longest: int, ratio: float = 1.3, extra: int = 5) -> torch.Tensor:

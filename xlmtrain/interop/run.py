@@ -44,7 +44,7 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
         raise CheckpointError(f"{run / 'config.json'}: does not say what kind of model it is")
     sizes = {name: {"sentences": c.sentences, "tokens": c.tokens} for name, c in header.corpora.items()}
     with damage_as(CheckpointError, f"{run}: incomplete or damaged"):
-        step: int = typed(int, found.state["progress"]["step"], "progress.step")
+        step = typed(int, found.state["progress"]["step"], "progress.step")
         return PretrainedBundle(
             config=from_json(ModelConfig, settings["model"]),
             languages=header.languages,

@@ -7,7 +7,7 @@ import time
 
 class StepTimer:
     """Measures the seconds spent in training steps, and those of them spent waiting for data; ``generating``: those
-    spent on translating, which the training step adds.
+    spent on translating, which MetricsLog adds.
 
     Evaluation and saving are not included: the monotonic clock is read at the start and the end of each step.
     """

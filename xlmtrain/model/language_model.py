@@ -42,10 +42,6 @@ class LanguageModel(nn.Module):
         """All Transformer blocks."""
         return list(self.encoder.blocks)
 
-    def new(self) -> LanguageModel:
-        """Return another model of this kind and shape, with random weights."""
-        return LanguageModel(self.config, self.vocab_size, self.languages, self.pad)
-
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return logits (N, V) in fp32 at the batch's N targets only: the output layer is half of the work."""
         return self._head_of(batch)(*self._at_targets(batch)).float()

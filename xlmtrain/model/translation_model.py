@@ -55,11 +55,6 @@ class TranslationModel(LanguageModel):
         """All Transformer blocks, the encoder's first."""
         return [*self.encoder.blocks, *self.decoder.blocks]
 
-    def new(self) -> TranslationModel:
-        """Return another model of this kind and shape, with random weights."""
-        shape = (self.config, self.vocab_size, self.languages, self.pad)
-        return TranslationModel(*shape, self.share_embeddings, self.label_smoothing)
-
     @property
     def target_embeddings(self) -> nn.Embedding:
         """Table of the decoder's tokens."""

@@ -109,8 +109,7 @@ class Statistics:
         with damage_as(DataError, f"{path}: not statistics as this program writes them"):
             content = json_object(path)
             known = {field.name for field in fields(cls)}
-            found: Statistics = typed(cls, {name: value for name, value in content.items() if name in known})
-        return found
+            return typed(cls, {name: value for name, value in content.items() if name in known})
 
     def table(self) -> list[str]:
         """Format a row per file, and a row for the sum of each corpus; columns of drops are named by their settings."""

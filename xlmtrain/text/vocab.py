@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Vocab:
-    """Words <-> ids.
+    """Tokens <-> ids.
 
     ``tokens``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
     training text, int64, (len(vocab),), 0 for special symbols.
@@ -49,7 +49,7 @@ class Vocab:
         return self._ids.get(word, UNK)
 
     def token(self, id: int) -> str:
-        """Return the word of ``id``, in [0, len(vocab))."""
+        """Return the token with ``id``, in [0, len(vocab))."""
         return self.tokens[id]
 
     def encode(self, words: Iterable[str]) -> list[int]:

@@ -83,8 +83,7 @@ class CheckpointManager:
         if not path.is_file():
             return None
         with damage_as(CheckpointError, f"{path}: damaged"):
-            step: int = typed(int, read_json(path)["step"], "step")
-        return step
+            return typed(int, read_json(path)["step"], "step")
 
     def prune(self, step: int, keep_last: int | None = None) -> list[int]:
         """Delete checkpoints that need not be kept when the run is at ``step``. Returns the steps deleted.

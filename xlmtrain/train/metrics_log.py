@@ -119,9 +119,9 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
         "speed/token_density": timer.tokens / max(timer.positions, 1.0),
         "speed/peak_memory_gb": memory / 1e9,
     }
-    peak = peak_flops(device, train_step.precision)
     if "bt" in config.data.weights:
         speed["speed/generate_share"] = timer.generating / max(timer.seconds, 1e-9)
+    peak = peak_flops(device, train_step.precision)
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
         vocab_size, translated = train_step.model.vocab_size, config.data.seq2seq_share
@@ -134,11 +134,11 @@ def progress_line(metrics: dict[str, float], state: TrainState, steps: int) -> s
     """Return one line for the terminal on the progress of a run of ``steps`` steps."""
     losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
     norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
-    generating = metrics.get("speed/generate_share")
+    share = metrics.get("speed/generate_share")
+    generating = "" if share is None else f"generate {share:.1%} | "
     left = state.seconds / max(state.step, 1) * (steps - state.step)
     return (
         f"step {state.step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
         f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
-        f"wait {metrics['speed/data_wait_share']:.1%} | "
-        f"{'' if generating is None else f'generate {generating:.1%} | '}ETA {duration(left)}"
+        f"wait {metrics['speed/data_wait_share']:.1%} | {generating}ETA {duration(left)}"
     )

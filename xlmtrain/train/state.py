@@ -32,8 +32,7 @@ class SelectionState:
     def from_json(cls: type[T], value: Any) -> T:
         """Return the state that a checkpoint has. Raises CheckpointError if it is damaged."""
         with damage_as(CheckpointError, "the progress in state.json is damaged"):
-            state: T = typed(cls, current_progress(value))
-        return state
+            return typed(cls, current_progress(value))
 
     def add_evaluation(self, value: float, rising: bool) -> bool:
         """Record an evaluation; return True if ``value`` is the best so far. ``rising``: larger is better."""

@@ -54,7 +54,7 @@ def refusal(reader: Callable[[Path], Any], error: type[Exception], path: Path, c
     return message.removeprefix(f"{path}: ")
 
 
-# --- What is sound ---
+# --- Intact files ---
 
 
 @pytest.mark.parametrize("package", ["xlm", "src"])

@@ -19,7 +19,7 @@ from xlmtrain.diagnostics.rules import config_warnings, duplicate_lines
 from xlmtrain.errors import UserError
 from xlmtrain.evaluate.validator import Validator
 
-_MOST_PASSES = 200
+_MAX_PASSES = 200
 
 
 def run_checks(config: Config, machine: Machine, processes: int, steps: int) -> Iterator[tuple[str, Finding]]:
@@ -96,7 +96,7 @@ def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[Find
         sentences = component.source.sentences
         name = component.name
         yield info(f"{name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times")
-        if passes > _MOST_PASSES:
+        if passes > _MAX_PASSES:
             what = f"{name}: its text will be seen {passes:,.0f} times, and learned by heart."
             yield warning(what, "more text, fewer train.steps, or a lower weight")
     yield from no_validation(Validator(config, dataset))
