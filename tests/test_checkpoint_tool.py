@@ -62,6 +62,10 @@ def test_list(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert min(values) == values[[5, 10, 15, 20].index(best or 0)]
     size = sum(file.stat().st_size for file in store(run).path(5).iterdir())
     assert lines[0][1] == f"{size:,}"
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as metrics:  # the last record of a step counts
+        metrics.write('{"step": 5, "valid/mlm_ppl": 1.01e304}\n')
+    main(["list", f"run={run}"])
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "1.0e+304"
 
 
 def test_verify(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,8 @@ def test_what_cannot_be_asked(model: PretrainedModel, tmp_path: Path, tiny_datas
         model.fill_mask(["a <mask>"], "de")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a sentence is needed, as one string, not None"):
         model.embed([None], "de")  # type: ignore[list-item]
+    with pytest.raises(DataError, match=r"not decoded, in 'Gr\\udcc3 <mask>'; is the text, or the locale, UTF-8"):
+        model.fill_mask("Gr\udcc3 <mask>", "de")
     with pytest.raises(ConfigError, match="translation: a sentence and its language are needed, not 'b'"):
         model.fill_mask("a <mask>", "de", translation="b")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="pooling=max: there are mean, first"):

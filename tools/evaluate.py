@@ -52,6 +52,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.interop.warm_start import matching_weights
+from xlmtrain.metrics.table import four_decimals
 from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.runtime.distributed import Distributed, initialize
@@ -192,7 +193,7 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
     """Yield a line for each language and pair, and for their means."""
     yield f"{'':24}{'perplexity':>12}{'accuracy':>12}"
     for name in (name.removesuffix("_ppl") for name in metrics if name.endswith("_ppl")):
-        yield f"{name:24}{metrics[f'{name}_ppl']:12.4f}{metrics[f'{name}_acc']:11.2f}%"
+        yield f"{name:24} {four_decimals(metrics[f'{name}_ppl']):>11}{metrics[f'{name}_acc']:11.2f}%"
 
 
 def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, keys: list[str]) -> Config:

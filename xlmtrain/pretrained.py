@@ -37,6 +37,7 @@ from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.vocab import EOS, MASK
 
 E = TypeVar("E", bound=Enum)
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _OTHER_MASK_SPELLING = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
 
 
@@ -267,12 +268,14 @@ def _prepare_process() -> None:
 
 
 def _check_sentences(sentences: Sequence[str]) -> None:
-    """Raise ConfigError unless this is a list of strings."""
+    """Raise ConfigError unless this is a list of strings, DataError for one that is not Unicode."""
     if isinstance(sentences, str):
         raise ConfigError("sentences: a list of sentences is needed, not one string")
     for sentence in sentences:
         if not isinstance(sentence, str):
             raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
+        if _SURROGATES.search(sentence):
+            raise DataError(f"bytes that were not decoded, in {sentence[:60]!r}; is the text, or the locale, UTF-8?")
 
 
 def _enum_value(choices: type[E], name: str, value: E | str) -> E:

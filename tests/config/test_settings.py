@@ -337,6 +337,10 @@ def test_numbers_are_finite(key: str, value: str) -> None:
     assert f"\n  {key}: {value} is " in refusal(f"{key}={value}")
 
 
+def test_numbers_fit_into_64_bits() -> None:
+    assert f"\n  train.steps: {1 << 63} is too large" in refusal(f"train.steps={1 << 63}")
+
+
 @pytest.mark.parametrize("key", ["run", "data.path", "evaluate.bilingual_lexicon"])
 @pytest.mark.parametrize("value", ["~", "~/x", "~someone/x"])
 def test_a_home_directory_is_written_out(key: str, value: str) -> None:

@@ -72,6 +72,14 @@ def test_xnlis_training_text_spells_a_label_otherwise(tmp_path: Path) -> None:
     assert [example.label for example in read(tmp_path, XNLI_MT)] == ["contradiction", "neutral"]
 
 
+def test_a_dash_is_a_label_but_in_a_column_of_gold_labels(tmp_path: Path) -> None:
+    """MultiNLI writes it where the annotators did not agree; elsewhere it may stand for a class."""
+    assert [example.label for example in read(tmp_path, "+\tGut .\n-\tSchlecht .\n")] == ["+", "-"]
+    table = "gold_label\tsentence1\tsentence2\n{}\tA .\tB .\nneutral\tC .\tD .\n"
+    assert [example.label for example in read(tmp_path, table.format("-"))] == ["neutral"]
+    assert len(read(tmp_path, table.format("-").replace("gold_label", "label"))) == 2
+
+
 def test_paws_x(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The published translations have rows that could not be translated."""
     assert read(tmp_path, PAWS_X) == [Example("1", ("A b", "B a")), Example("0", ("D", "E"))]

@@ -81,6 +81,14 @@ def test_where_nothing_can_be_written_no_work_is_kept(place: Path) -> None:
     assert (place / ".x.partial").read_text(encoding="utf-8") == "mine"
 
 
+def test_an_output_through_a_directory_that_is_not_there_yet(place: Path) -> None:
+    with pytest.raises(DataError, match="exists already"), new_directory("x/../text.de"):
+        pass
+    with new_directory("x/../new") as partial:
+        (partial / "file").touch()
+    assert sorted(path.name for path in place.iterdir()) == [".git", "new", "text.de"]
+
+
 def test_what_is_read_is_not_written(place: Path) -> None:
     (place / "link").symlink_to(place / "corpora")
     for output in ("corpora", "corpora/a", "link", "corpora/a/de.txt"):

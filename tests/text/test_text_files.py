@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import zstandard
 
 from xlmtrain.errors import DataError
 from xlmtrain.text.bpe import Code, read_codes
-from xlmtrain.text.text_files import read_byte_lines, read_lines
+from xlmtrain.text.text_files import file_problem, read_byte_lines, read_lines
 from xlmtrain.text.vocab import Vocab
 
 TEXT = b"".join(f"{i} Das Haus ist gro\u00df.\n".encode() for i in range(2000))
@@ -80,7 +81,13 @@ def test_compression_is_told_by_the_content(tmp_path: Path, kind: str, name: str
         (TEXT.decode().encode("utf-32"), "UTF-32"),
         (TEXT.decode().encode("utf-16-le"), "UTF-16"),
         (TEXT.replace(b"\n", b"\r"), "carriage return alone"),
+        (TEXT.replace(b"\n", b"\r\r\n"), "several carriage returns"),
+        (TEXT.replace(b"\n", b"\r\r\r\n"), "several carriage returns"),
         (b"%PDF-1.7\n", "a PDF"),
+        (b"SQLite format 3\0" + TEXT, "an SQLite database"),
+        (b"ARROW1\0\0" + TEXT, "an Arrow table"),
+        (b"\xff\xff\xff\xff\x10\0\0\0" + TEXT, "an Arrow table"),
+        (b"\x89PNG\r\n\x1a\n" + TEXT, "a picture"),
     ],
 )
 def test_what_is_not_lines_of_text_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -88,6 +95,17 @@ def test_what_is_not_lines_of_text_is_refused(tmp_path: Path, content: bytes, me
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"x\.de: is .*{message}"):
         list(read_byte_lines(path))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """As the shell's ``<(zcat ...)``: the reader opens a file twice."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is a pipe or a device, and must be read twice"):
+        list(read_lines(tmp_path / "pipe", "codes"))
+    problems = [file_problem(path) for path in (tmp_path / "pipe", tmp_path, tmp_path / "x", Path(__file__))]
+    assert [str(problem).partition(" is ")[2].split()[:2] for problem in problems] == [
+        ["a", "pipe"], ["a", "directory;"], ["not", "there"], []
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".XZ"])

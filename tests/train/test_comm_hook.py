@@ -18,7 +18,7 @@ import torch.distributed as dist
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import records, train_on
-from xlmtrain.config.schema import Config, Precision, ReduceDtype
+from xlmtrain.config.schema import Config, Precision, ReduceDtype, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import ConfigError
@@ -177,6 +177,10 @@ def refused(distributed: Distributed, config: Config) -> str:
     with pytest.raises(ConfigError) as caught:
         train_on(distributed, config)
     return str(caught.value)
+
+
+def test_the_hook_is_off_by_default() -> None:
+    assert not TrainConfig().overlap_tied_embedding
 
 
 def test_nothing_to_compress_to(tiny_dataset: Path, tmp_path: Path) -> None:

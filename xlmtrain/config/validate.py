@@ -52,6 +52,8 @@ def _problems_of(settings: Any, prefix: str) -> Iterator[str]:
             yield f"{key}: {value} {allowed.complaint}"
         elif isinstance(value, float) and not math.isfinite(value):
             yield f"{key}: {value} is not a finite number"
+        elif isinstance(value, int) and abs(value) >= 1 << 63:
+            yield f"{key}: {value} is too large a number"
         elif types[declared.name] == dict[str, str]:
             wrong = {name: one for name, one in value.items() if not isinstance(one, str)}
             yield from (f"{key}.{name}: {one} is not text; give a single path or value" for name, one in wrong.items())

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 # XNLI-MT's training text spells this label differently from XNLI's dev and test.
 _SAME_LABEL = {"contradictory": "contradiction"}
-_NO_LABEL = "-"  # MultiNLI: the annotators did not agree
 _NO_TEXT = ("", "NS")  # PAWS-X: could not be translated
 
 
@@ -62,7 +61,7 @@ def read_examples(path: Path, language: str, setting: str, columns: Sequence[str
         if layout.language is not None and cells[layout.language] != language:
             continue
         label, texts = cells[layout.label], tuple(cells[place] for place in layout.texts)
-        if label in ("", _NO_LABEL) or any(text in _NO_TEXT for text in texts):
+        if label in ("", layout.no_label) or any(text in _NO_TEXT for text in texts):
             left_out, first_left_out = left_out + 1, first_left_out or number
         else:
             found.append(Example(_SAME_LABEL.get(label, label), texts))

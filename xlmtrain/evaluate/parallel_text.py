@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.text_files import read_lines
+from xlmtrain.text.text_files import file_problem, read_lines
 
 
 def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -17,8 +17,8 @@ def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tup
     for a file that is missing, damaged, not UTF-8, or shorter than the others.
     """
     for path in paths.values():
-        if not path.is_file():
-            raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
+        if problem := file_problem(path):
+            raise DataError(f"{setting}: {problem}")
     for number, row in enumerate(zip_longest(*(read_lines(path, "sentences") for path in paths.values())), 1):
         if None in row:
             short = list(paths.values())[row.index(None)]

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.text_files import BOM, read_lines
+from xlmtrain.text.text_files import BOM, file_problem, read_lines
 
 log = logging.getLogger(__name__)
 Row = tuple[int, list[str]]
@@ -32,13 +32,14 @@ _LANGUAGES = ("language", "lang")
 
 @dataclass(frozen=True)
 class Columns:
-    """Number of columns, and the indices of those that are used."""
+    """Number of columns, and the indices of those that are used. ``no_label``: the cell of an example without one."""
 
     count: int
     label: int
     texts: tuple[int, ...]
     language: int | None
     has_header: bool
+    no_label: str = ""
 
 
 def read_rows(path: Path, setting: str) -> Iterator[Row]:
@@ -48,8 +49,8 @@ def read_rows(path: Path, setting: str) -> Iterator[Row]:
     cell with doubled quotes inside. Files that were joined may have a byte-order mark at any line. Raises DataError as
     :func:`~xlmtrain.text.text_files.read_lines`.
     """
-    if not path.is_file():
-        raise DataError(f"{setting}: {path} is not there (looked in {Path.cwd()})")
+    if problem := file_problem(path):
+        raise DataError(f"{setting}: {problem}")
     content = read_lines(path, "tab-separated text")
     lines = ((number, line.lstrip(BOM).split("\t")) for number, line in content if line.strip())
     rows = ((number, [cell.strip() for cell in cells]) for number, cells in lines)
@@ -105,7 +106,7 @@ def _given(head: Sequence[Row], columns: Sequence[str], path: Path, setting: str
         log.warning("%s:%d: taken as a header, as no other line has the label %r", path, number, first[label])
         has_header = True
     language = columns.index("language") if "language" in columns else None
-    return Columns(len(columns), label, texts, language, has_header)
+    return Columns(len(columns), label, texts, language, has_header, _no_label(first[label]))
 
 
 def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
@@ -117,7 +118,7 @@ def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
     if labels and not texts and len(first) == 2 and "label" in names[labels[0]]:
         texts = (1 - labels[0],)
     if labels and len(texts) in (1, 2):
-        return Columns(len(first), labels[0], texts, language, True)
+        return Columns(len(first), labels[0], texts, language, True, _no_label(first[labels[0]]))
     where, advice = f"{path}:{number}", _advice(head, setting)
     if len(first) == 1:
         kind = "JSON" if first[0].startswith(("{", "[")) else "commas" if "," in first[0] else "no tab"
@@ -137,6 +138,11 @@ def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
             f"{where}: column 1 has {distinct[0]} different labels in the first {len(head)} lines; {advice}"
         )
     return Columns(len(first), 0, tuple(range(1, len(first))), None, False)
+
+
+def _no_label(name: str) -> str:
+    """Return the cell that stands for no label in a column of this name: in MultiNLI the annotators may not agree."""
+    return "-" if name.casefold() == "gold_label" else ""
 
 
 def _others(head: Sequence[Row], column: int) -> Iterator[list[str]]:

@@ -40,7 +40,16 @@ def format_table(
 
 def two_decimals(value: float) -> str:
     """Format a number with two decimals; a perplexity that has run away, of a million or more, by its exponent."""
-    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.1e}"
+    return _decimals(value, 2)
+
+
+def four_decimals(value: float) -> str:
+    """Format a number with four decimals, otherwise as :func:`two_decimals`."""
+    return _decimals(value, 4)
+
+
+def _decimals(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
 def _html_row(tag: str, cells: Sequence[str], left: Collection[int]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import DataError
-from xlmtrain.text.text_files import read_byte_lines
+from xlmtrain.text.text_files import file_problem, read_byte_lines
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[str, ...]
     expression = re.compile("".join(wildcards.get(char, re.escape(char)) for char in pattern))
     found = sorted(path for path in glob.glob(pattern.replace("[", "[[]")) if Path(path).is_file())
     if not found:
-        if Path(pattern).is_dir():
-            raise DataError(f"{key_path}: {pattern} is a directory; give its files, like {pattern}/*")
+        if Path(pattern).exists():
+            raise DataError(f"{key_path}: {file_problem(Path(pattern))}")
         raise DataError(f"{key_path}: no file matches {pattern} (looked in {Path.cwd()})")
     return {match.groups(): Path(match.string) for path in found if (match := expression.fullmatch(path))}
 

@@ -191,10 +191,10 @@ def new_file(output: str | Path) -> Iterator[Path]:
 
     Raises DataError if there is something of that name already, or it cannot be written.
     """
-    check_output_path("output", output)
-    output = Path(output)
-    if os.path.lexists(output):
+    resolved = check_output_path("output", output)
+    if os.path.lexists(output) or resolved.exists():
         raise DataError(f"output={output}: exists already; choose another name, or remove it first")
+    output = resolved
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)

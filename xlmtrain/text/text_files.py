@@ -47,13 +47,31 @@ _REFUSED = {
     b"\x00\x00\xfe\xff": "UTF-32, not UTF-8; convert it, e.g. with iconv -f UTF-32 -t UTF-8",
     b"%PDF-": "a PDF; give plain text",
     b"PAR1": "a Parquet table; give plain text",
+    b"ARROW1": "an Arrow table; give plain text",
+    b"\xff\xff\xff\xff": "an Arrow table; give plain text",
+    b"SQLite format 3": "an SQLite database; give plain text",
+    b"\x89PNG": "a picture; give plain text",
+    b"\xff\xd8\xff": "a picture; give plain text",
 }
 _LEADING_BOMS = re.compile(rb"\A(?:\xef\xbb\xbf)+")  # a second program may add a second one
 _LONE_CR = re.compile(rb"\r(?!\n)")
 
 
+def file_problem(path: Path) -> str | None:
+    """Return why ``path`` is not a file that can be opened more than once; None if it is one."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return f"{path} is a directory; give its files, like {path}/*"
+    if path.exists():
+        return f"{path} is a pipe or a device, and must be read twice; write its content to a file first"
+    return f"{path} is not there (looked in {Path.cwd()})"
+
+
 def open_bytes(path: Path) -> io.BufferedIOBase:
     """Open a file for reading its decompressed content."""
+    if path.is_fifo():  # opened again below, it would block
+        raise DataError(str(file_problem(path)))
     with path.open("rb") as file:
         head = file.read(14)
     if open_file := _decompressor(head):
@@ -141,6 +159,8 @@ def _problem(head: bytes) -> str | None:
     if head.count(b"\x00") > len(head) // 50:
         return "full of NUL bytes: UTF-16, which iconv converts, or not text"
     if len(_LONE_CR.findall(head, 0, len(head) - 1)) > head.count(b"\n"):
+        if b"\r\r\n" in head:
+            return "made of lines that end with several carriage returns; remove them, e.g. with: tr -d '\\r'"
         return "made of lines that end with a carriage return alone; convert it, e.g. with: tr '\\r' '\\n'"
     return None
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +300,25 @@ def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: Tex
         guesses = trained.fill_mask(sentence, "en", k=1)[0]
         assert guesses[0].probability == pytest.approx(float(logits.softmax(-1).max()), rel=1e-4)
         assert trained.text.vocab.id(guesses[0].word) == int(logits.argmax())
+    sharded = read_model(saved)
+    weights = {name: weight.clone() for name, weight in theirs.state_dict().items()}
+    halves = [OrderedDict((name, weights[name]) for name in list(weights)[half::2]) for half in (0, 1)]
+    for half, content in enumerate(halves):
+        torch.save(content, saved / f"pytorch_model-{half}.bin")
+    listed = {name: f"pytorch_model-{half}.bin" for half, content in enumerate(halves) for name in content}
+    (saved / "model.safetensors.index.json").rename(saved / "other.json")
+    (saved / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": listed}))
+    assert same(read_model(saved), sharded)
+    torch.save(theirs.state_dict(), saved / "pytorch_model.bin")  # as transformers 4
+    assert same(read_model(saved), sharded)
+    (saved / "other.json").rename(saved / "model.safetensors.index.json")
+    next(saved.glob("model-*.safetensors")).rename(tmp_path / "part")
+    with pytest.raises(CheckpointError, match=r"(?i)no such file or directory: .*model-0000"):
+        read_model(saved)
+    theirs.transformer.save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="no output layer"):
+        read_model(saved)
+    theirs.save_pretrained(saved)
     tool.main([f"model={saved}", "format=run", f"output={tmp_path / 'run'}"])
     assert read_model(tmp_path / "run").vocab.tokens == trained.text.vocab.tokens
     tokenizer.add_tokens(["Sofa"])
@@ -495,7 +515,8 @@ def test_without_its_data_the_run_needs_sentences(run: Path, tmp_path: Path) -> 
     settings = json.loads((moved / "config.json").read_text())
     settings["data"]["path"] = "gone"
     (moved / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ConfigError, match=r"sentences=\.\.\.\{lang\}: needed"):
+    message = rf"sentences=\.\.\.\{{lang\}}: needed.* is not at gone \(looked in {re.escape(str(Path.cwd()))}\)"
+    with pytest.raises(ConfigError, match=message):
         tool.main([f"model={moved}", "format=hf", f"output={tmp_path / 'out'}"])
 
 
@@ -514,6 +535,8 @@ def test_targets_are_words_not_prefixes(tmp_path: Path, monkeypatch: pytest.Monk
     for bad in (["Katze"], ["q"], [" "], []):
         with pytest.raises(ValueError, match="targets: "):
             ours("so <mask>", targets=bad)
+    with pytest.raises(ValueError, match=r"tokens are more than the model's \d+ positions"):
+        ours("so <mask>" + " so" * 600)
     # As the card says: transformers' own takes entries of the vocabulary.
     home = tmp_path / "de" if len(languages) > 1 else tmp_path
     stock = transformers.pipeline("fill-mask", model=str(home))("so <mask>", targets=["e", "e</w>"])

@@ -75,7 +75,10 @@ def _sentences(bundle: PretrainedBundle, language: str, template: str | None) ->
         return [line for _, line in islice(read_lines(path, "sentences"), MAX_SENTENCES)]
     prepared = Path(bundle.provenance.settings.get("data", {}).get("path", ""))
     if not (prepared / "dataset.json").is_file():
-        raise ConfigError("sentences=...{lang}: needed, raw text to compare on, as the run's own data is gone")
+        where = f"{prepared} (looked in {Path.cwd()})"
+        raise ConfigError(
+            f"sentences=...{{lang}}: needed, raw text to compare on; the run's own data is not at {where}"
+        )
     dataset = Dataset(prepared)
     names = sorted(dataset.header.corpora, key=lambda name: not name.startswith("valid."))  # validation text first
     corpora = [dataset.corpus(name) for name in names if name.endswith(f".{language}")]

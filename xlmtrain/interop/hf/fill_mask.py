@@ -50,6 +50,9 @@ class XLMFillMask(FillMaskPipeline):
         return np.unique(ids)
 
     def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
+        positions, tokens = self.model.config.max_position_embeddings, model_inputs["input_ids"].shape[1]
+        if tokens > positions:
+            raise ValueError(f"{tokens} tokens are more than the model's {positions} positions")
         language = self.model.config.lang2id[self.lang]
         model_inputs["langs"] = torch.full_like(model_inputs["input_ids"], language)
         return super()._forward(model_inputs)

@@ -165,9 +165,12 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
     with damage_as(CheckpointError, f"{path}: incomplete or damaged"):
         settings = read_json(path / "config.json")
         _check_architecture(settings)
-        files = sorted(path.glob("model*.safetensors"))  # transformers divides large models
-        parts = map(load_file, files) if files else [read_checkpoint_file(path / "pytorch_model.bin")]
+        parts = (load_file(f) if f.suffix == ".safetensors" else read_checkpoint_file(f) for f in _weight_files(path))
         weights = {name.removeprefix("transformer."): t.float() for part in parts for name, t in part.items()}
+        if BIAS not in weights:
+            raise ValueError(
+                "no output layer; it is an encoder or a classifier, and only XLMWithLMHeadModel can be read"
+            )
         extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
         languages = sorted(settings["lang2id"], key=settings["lang2id"].__getitem__)
         params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
@@ -191,6 +194,17 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         causal = settings.get("causal") is True or trained_causally(provenance.settings)
         text = typed(TextConfig, extra["text"], "text") if "text" in extra else text
         return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """Return the files of the weights. transformers divides large models, and lists the parts in an index."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = path / f"{name}.index.json"
+        if (path / name).is_file():
+            return [path / name]
+        if index.is_file():
+            return sorted({path / Path(part).name for part in read_json(index)["weight_map"].values()})
+    raise ValueError("no model.safetensors and no pytorch_model.bin")
 
 
 def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], languages: Sequence[str]) -> str:

@@ -60,9 +60,9 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # torch can raise any error on untrusted bytes
         raise CheckpointError(f"{path}: {_reason(error)}") from None
-    if type(content) is not dict:
+    if not isinstance(content, dict):  # a model's state is an OrderedDict
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    return content
+    return dict(content)
 
 
 def read_data_file(path: Path) -> dict[str, Any]:
