@@ -75,12 +75,12 @@ def bundle() -> PretrainedBundle:
     return bundle_of(small_model())
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_queue_of_mixed_requests(count: int) -> None:
     with ProcessPoolExecutor(1, mp_context=forkserver()) as pool:
         served = pool.submit(serve, count, 4).result(timeout=3000)
     model = PretrainedModel(bundle())
     assert [answer(model, request) for request in requests(count)] == served.answers
     assert len(set(served.files)) == 1
-    if count > 1000:
+    if count >= 1000:
         assert served.resident[-1] < 1.02 * served.resident[0], served.resident
