@@ -125,6 +125,7 @@ ALLOWED = {
         "xlmtrain.model",
         "xlmtrain.optim",
         "xlmtrain.runtime",
+        "xlmtrain.text.text_files",
         "xlmtrain.text.vocab",
         "xlmtrain.train",
     ),

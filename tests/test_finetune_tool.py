@@ -53,6 +53,7 @@ def test_the_table_of_a_fine_tuning(call: Call, arguments: list[str], tmp_path: 
         ("train.epcohs=3", 2, "did you mean train.epochs?"),
         ("train.epochs=0", 2, "train.epochs: 0.0 is not above 0"),
         ("evaluate.patience=2", 2, "evaluate.patience: needs task.valid"),
+        ("evaluate.metric=pearson", 2, "task.kind=classification has accuracy, f1, matthews"),
     ],
 )
 def test_refuses(call: Call, arguments: list[str], tmp_path: Path, change: str, code: int, message: str) -> None:
@@ -63,5 +64,5 @@ def test_refuses(call: Call, arguments: list[str], tmp_path: Path, change: str, 
 
 def test_help_explains_every_setting(call: Call) -> None:
     printed = call("finetune", "--help")
-    for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.metric=accuracy", "task.test={}"):
+    for setting in ("run=???", "init.pretrained=???", "train.layers=null", "evaluate.metric=null", "task.test={}"):
         assert f"  {setting}   [" in printed

@@ -11,12 +11,14 @@ import torch
 
 from tests.support.tiny import ALONE
 from tests.support.toy import toy_model
+from xlmtrain.config.finetune import TaskConfig
 from xlmtrain.config.schema import Pooling, Precision
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
 from xlmtrain.finetune.classifier import Classifier
-from xlmtrain.finetune.scores import evaluate_classifier
+from xlmtrain.finetune.evaluation import evaluate_classifier
+from xlmtrain.finetune.tasks import Classification
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.text.vocab import EOS, PAD
 
@@ -24,7 +26,13 @@ from xlmtrain.text.vocab import EOS, PAD
 def encoded(
     files: dict[str, list[Example]], saved: PretrainedBundle, labels: list[str], most: int
 ) -> dict[str, Encoded]:
-    return encode("task", files, saved.pipeline(), saved.languages, saved.config.max_positions, labels, most)
+    return encode("task", files, saved.pipeline(), saved.languages, saved.config.max_positions, labels.index, most)
+
+
+def two_labels() -> Classification:
+    task = Classification(TaskConfig())
+    task.labels = ["n", "y"]
+    return task
 
 
 def numbered(count: int, language: int, first: int) -> Encoded:
@@ -37,7 +45,7 @@ def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> Non
     saved = toy_model(tiny_dataset)
     a, b, c = (saved.vocab.id(word) for word in "abc")
     pair = encoded({"en": [Example("y", ("a b", "c")), Example("n", ("c", "c"))]}, saved, ["n", "y"], 256)["en"]
-    (batch,) = evaluation_batches(pair, 0, 1)
+    ((batch, _),) = evaluation_batches(pair, 0, 1)
     assert batch.tokens.tolist() == [[EOS, c, EOS, c, EOS, PAD], [EOS, a, b, EOS, c, EOS]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
     assert batch.languages.tolist() == [[1] * 6] * 2
@@ -72,7 +80,7 @@ def test_every_example_once_an_epoch(world_size: int) -> None:
     files = [numbered(7, 0, 0), numbered(6, 1, 7)]
     seen = []
     for step in range(13):  # 4 x 13: four epochs
-        shares = [training_batch(files, 5, step, 4, rank, world_size) for rank in range(world_size)]
+        shares = [training_batch(files, 5, step, 4, rank, world_size)[0] for rank in range(world_size)]
         order = sorted((place, int(label)) for r, s in enumerate(shares) for place, label in enumerate(s.targets))
         assert len(order) == 4
         for batch in shares:
@@ -84,13 +92,13 @@ def test_every_example_once_an_epoch(world_size: int) -> None:
     epochs = [seen[i : i + 13] for i in range(0, 52, 13)]
     assert all(Counter(epoch) == Counter(range(13)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    one = [int(label) for step in range(13) for label in training_batch(files, 5, step, 4, 0, 1).targets]
+    one = [int(label) for step in range(13) for label in training_batch(files, 5, step, 4, 0, 1)[0].targets]
     assert seen == one
 
 
 def test_the_order_is_the_seeds() -> None:
     files = [numbered(50, 0, 0)]
-    first, again, other = (training_batch(files, seed, 0, 50, 0, 1).targets.tolist() for seed in (1, 1, 2))
+    first, again, other = (training_batch(files, seed, 0, 50, 0, 1)[0].targets.tolist() for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -99,18 +107,18 @@ def test_evaluation_shares_every_example_out_once() -> None:
     ids = [np.array([20] * int(n) + [EOS]) for n in rng.integers(1, 2000, size=40)]
     file = Encoded(ids, np.arange(40), 0)
     batches = [list(evaluation_batches(file, rank, 3)) for rank in range(3)]
-    labels = [label for share in batches for batch in share for label in batch.targets.tolist()]
+    labels = [label for share in batches for batch, _ in share for label in batch.targets.tolist()]
     assert sorted(labels) == list(range(40))
-    assert all(batch.tokens.numel() <= 8192 for share in batches for batch in share)
+    assert all(batch.tokens.numel() <= 8192 for share in batches for batch, _ in share)
 
 
 def test_each_batch_of_an_evaluation_is_progress(tiny_dataset: Path) -> None:
     """A long test set is no hang."""
-    model = Classifier(toy_model(tiny_dataset), 2, dropout=0.0, pooling=Pooling.first)
+    model = Classifier(toy_model(tiny_dataset), two_labels(), dropout=0.0, pooling=Pooling.first)
     file = Encoded([np.array([20, EOS])] * 5000, np.arange(5000) % 2, 0)
     alive: list[bool] = []
-    found = evaluate_classifier(model, {"de": file}, 2, Precision.fp32, ALONE, lambda: alive.append(True))
-    assert sum(map(sum, found["de"].confusion)) == 5000
+    found = evaluate_classifier(model, {"de": file}, Precision.fp32, ALONE, lambda: alive.append(True))
+    assert found["de"].targets == 5000
     assert len(alive) == len(list(evaluation_batches(file, 0, 1))) > 1
 
 
@@ -121,8 +129,8 @@ def test_the_head_reads_a_text_as_if_it_were_alone(tiny_dataset: Path, pooling: 
     examples = [Example("n", ("a b c d",)), Example("y", ("e",)), Example("n", ("f g",))]
     file = encoded({"en": examples}, saved, ["n", "y"], 256)["en"]
     torch.manual_seed(0)
-    model = Classifier(saved, 2, dropout=0.0, pooling=pooling).eval()
-    (batch,) = evaluation_batches(file, 0, 1)
+    model = Classifier(saved, two_labels(), dropout=0.0, pooling=pooling).eval()
+    ((batch, _),) = evaluation_batches(file, 0, 1)
     found = model.logits(batch)
     shortest_first = sorted(file.ids, key=len)
     for row, ids in enumerate(shortest_first):

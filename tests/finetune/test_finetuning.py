@@ -40,12 +40,12 @@ def test_learns_english_and_knows_german_where_the_languages_have_met(
     found = run_toy(ALONE, toy_config(tmp_path, seeds=[0, 1]), saved)
     assert found is not None
     for language in ("en", "de"):
-        assert [scores.accuracy > 85 for scores in found[language]] == [True, True]
+        assert [scores.metrics["accuracy"] > 85 for scores in found[language]] == [True, True]
     assert all(torch.equal(value, before[name]) for name, value in saved.weights.items())
     apart = run_toy(ALONE, toy_config(tmp_path, "apart"), toy_model(tiny_dataset, aligned=False))
     assert apart is not None
-    assert apart["en"][0].accuracy > 90
-    assert apart["de"][0].accuracy < 75
+    assert apart["en"][0].metrics["accuracy"] > 90
+    assert apart["de"][0].metrics["accuracy"] < 75
 
 
 def test_pairs_of_texts(saved: PretrainedBundle, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_pairs_of_texts(saved: PretrainedBundle, tmp_path: Path) -> None:
     config = replace(config, task=replace(config.task, train={"en": files["a.en"]}))
     found = run_toy(ALONE, config, saved)
     assert found is not None
-    assert found["de"][0].accuracy > 85
+    assert found["de"][0].metrics["accuracy"] > 85
 
 
 @pytest.mark.parametrize(("layers", "learning"), [([], ""), ([2], "encoder.blocks.1."), ([0], "encoder.")])

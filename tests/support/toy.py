@@ -69,7 +69,8 @@ def toy_config(directory: Path, run: str = "run", **changes: Any) -> FinetuneCon
     for number, (name, path) in enumerate(files.items()):
         if not path.exists():
             write_task(path, name[-2:], 160 if number == 0 else 60, number)
-    task = TaskConfig({"en": str(files["train.en"])}, {}, {"en": str(files["test.en"]), "de": str(files["test.de"])})
+    test = {"en": str(files["test.en"]), "de": str(files["test.de"])}
+    task = TaskConfig(train={"en": str(files["train.en"])}, test=test)
     config = FinetuneConfig(
         str(directory / run),
         FinetuneInit("toy"),

@@ -10,11 +10,37 @@ from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision, colu
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, CheckedSettings, ranged
 
 
+class TaskKind(str, Enum):
+    """One of several labels for a text or a pair of texts; a number for it; any number of labels for it, separated by
+    commas; or a label for every word."""
+
+    classification = "classification"
+    regression = "regression"
+    multilabel = "multilabel"
+    tokens = "tokens"
+
+
 class SelectionMetric(str, Enum):
-    """Share of correctly labelled examples, or the mean F1 over the labels."""
+    """Metrics in %. ``accuracy``: correct labels, of several labels all; ``f1``: mean F1 over the labels; ``micro_f1``:
+    F1 over all decisions; ``matthews``, ``pearson``, ``spearman``: correlations; ``entity_f1``: F1 over entities in
+    the tags B-, I- and O."""
 
     accuracy = "accuracy"
     f1 = "f1"
+    micro_f1 = "micro_f1"
+    matthews = "matthews"
+    pearson = "pearson"
+    spearman = "spearman"
+    entity_f1 = "entity_f1"
+
+
+KIND_METRICS = {
+    TaskKind.classification: (SelectionMetric.accuracy, SelectionMetric.f1, SelectionMetric.matthews),
+    TaskKind.regression: (SelectionMetric.pearson, SelectionMetric.spearman),
+    TaskKind.multilabel: (SelectionMetric.f1, SelectionMetric.micro_f1, SelectionMetric.accuracy),
+    TaskKind.tokens: (SelectionMetric.accuracy, SelectionMetric.f1, SelectionMetric.entity_f1),
+}
+"""Metrics of each kind of task, the default of ``evaluate.metric`` first."""
 
 
 @dataclass
@@ -32,7 +58,11 @@ class FinetuneInit:
 class TaskConfig:
     """Labelled text. A file is tab-separated, plain or compressed: ``label, text`` or ``label, text, text`` in every
     line, or a table with a header, as XNLI, PAWS-X and GLUE are published (of a column ``language`` only the rows of
-    the language count)."""
+    the language count). ``kind=tokens`` reads a word in every line and an empty line after every sentence: CoNLL's
+    files (the first column the word, the last one its label) and CoNLL-U (its column UPOS)."""
+
+    kind: TaskKind = TaskKind.classification
+    """What is predicted."""
 
     train: dict[str, str] = field(default_factory=dict)
     """Training files by language, e.g. ``{en: train.en.tsv}``. Examples of several languages are mixed."""
@@ -55,6 +85,8 @@ class TaskConfig:
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         yield from column_problems(self.columns)
+        if self.kind is TaskKind.tokens and (self.columns.count("text") > 1 or "language" in self.columns):
+            yield f"columns: {self.columns}; kind=tokens has one text, the word, and no language"
 
 
 @dataclass
@@ -101,8 +133,9 @@ class FinetuneEvaluateConfig:
     every: int = ranged(0, NOT_NEGATIVE)
     """Steps between evaluations; 0: once an epoch."""
 
-    metric: SelectionMetric = SelectionMetric.accuracy
-    """Metric that selects the best weights and stops early, as a mean over the languages of ``task.valid``."""
+    metric: SelectionMetric | None = None
+    """Metric that selects the best weights and stops early, as a mean over the languages of ``task.valid``. null:
+    accuracy; f1 for ``multilabel``, pearson for ``regression``, entity_f1 for tags B-, I- and O."""
 
     patience: int = ranged(0, NOT_NEGATIVE)
     """Stop after this many evaluations in a row without a new best; 0: never."""
@@ -110,7 +143,7 @@ class FinetuneEvaluateConfig:
 
 @dataclass
 class FinetuneConfig(CheckedSettings):
-    """Fine-tune a pretrained model as a classifier on some languages, and test it on any of the model's languages."""
+    """Fine-tune a pretrained model for a task in some languages, and test it in any of the model's languages."""
 
     run: str = "???"
     """Directory of the results. The same command again resumes."""
@@ -140,6 +173,12 @@ class FinetuneConfig(CheckedSettings):
             yield "task.train: no training file; give one for a language"
         if not self.task.test:
             yield "task.test: no test file; give one for a language"
+        metric, known = self.evaluate.metric, KIND_METRICS[self.task.kind]
+        if metric is not None and metric not in known:
+            names = ", ".join(one.value for one in known)
+            yield f"evaluate.metric: {metric.value}; task.kind={self.task.kind.value} has {names}"
+        if self.task.kind is TaskKind.tokens and self.train.pooling is Pooling.mean:
+            yield "train.pooling: mean; kind=tokens predicts from the first subword of each word"
         if self.evaluate.patience and not self.task.valid:
             yield "evaluate.patience: needs task.valid"
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,41 +31,63 @@ _NO_TEXT = ("", "NS")  # PAWS-X: could not be translated
 
 @dataclass(frozen=True)
 class Example:
-    """One text or a pair of texts, with its label."""
+    """One text or a pair of texts, with its label; ``line``: of its file, from 1."""
 
     label: str
     texts: tuple[str, ...]
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (N,) int64; the language's id."""
+    """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (M, ...) of all targets; the language's
+    id. ``positions``: of each example's targets in its row, which begins with an EOS; None for one target at 0."""
 
     ids: list[np.ndarray]
     labels: np.ndarray
     language: int
+    positions: list[np.ndarray] | None = None
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Index (N + 1,) of each example's first label, and M."""
+        counts = [1] * len(self.ids) if self.positions is None else [len(places) for places in self.positions]
+        return np.cumsum([0, *counts])
+
+    def targets(self, example: int) -> slice:
+        """Return the indices of an example's labels."""
+        return slice(self.starts[example], self.starts[example + 1])
 
 
-def read_examples(path: Path, language: str, setting: str, columns: Sequence[str] = ()) -> list[Example]:
+def read_examples(
+    path: Path,
+    language: str,
+    setting: str,
+    columns: Sequence[str] = (),
+    numeric: bool = False,
+    may_lack_label: bool = False,
+) -> list[Example]:
     """Return the examples of a language in a file; ``setting``: the option that named it, for messages.
 
-    ``columns``: as in :func:`~xlmtrain.evaluate.tables.read_labelled_rows`. Lines without text or label, which
-    published files contain, are left out with a warning. Raises DataError for a file that is missing or without
-    examples, whose columns are not known, or a line with another number of columns than the first.
+    ``columns``, ``numeric``: as in :func:`~xlmtrain.evaluate.tables.read_labelled_rows`. Lines without text or (unless
+    they ``may_lack_label``) label, which published files contain, are left out with a warning. Raises DataError for a
+    file that is missing or without examples, whose columns are not known, or a line with another number of columns
+    than the first.
     """
     found: list[Example] = []
     left_out, first_left_out = 0, 0
-    layout, rows = read_labelled_rows(path, setting, columns)
+    layout, rows = read_labelled_rows(path, setting, columns, numeric)
     for number, cells in rows:
         if len(cells) != layout.count:
             raise DataError(f"{path}:{number}: {len(cells)} fields between tabs, not {layout.count} as in line 1")
         if layout.language is not None and cells[layout.language] != language:
             continue
         label, texts = cells[layout.label], tuple(cells[place] for place in layout.texts)
-        if label in ("", layout.no_label) or any(text in _NO_TEXT for text in texts):
+        unlabelled = label in ("", layout.no_label) and not may_lack_label
+        if unlabelled or any(text in _NO_TEXT for text in texts):
             left_out, first_left_out = left_out + 1, first_left_out or number
         else:
-            found.append(Example(_SAME_LABEL.get(label, label), texts))
+            found.append(Example(_SAME_LABEL.get(label, label), texts, number))
     if left_out:
         log.warning("%s: left out %d lines without text or label, first line %d", path, left_out, first_left_out)
     if not found:
@@ -82,10 +105,7 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     labels = sorted({example.label for examples in files.values() for example in examples})
     if len(labels) < 2:
         raise DataError(f"the only label in {', '.join(files)} is {labels[0]!r}; there is nothing to tell apart")
-    counts = {name: len(examples[0].texts) for name, examples in files.items()}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise DataError(f"all files have one text a line, or all have two: {found}")
+    check_texts(setting, splits)
     training = [example.label for examples in splits["train"].values() for example in examples]
     learned = set(training)
     if len(learned) == len(training) >= MIN_DISTINCT:
@@ -109,6 +129,16 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     return labels
 
 
+def check_texts(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]]) -> None:
+    """Raise DataError for a mix of texts and pairs; arguments as for :func:`labels_of`."""
+    counts = {
+        f"{setting}.{split}.{lang}": len(some[0].texts) for split, of in splits.items() for lang, some in of.items()
+    }
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise DataError(f"all files have one text a line, or all have two: {found}")
+
+
 def _spelling(label: str) -> str:
     plain = unicodedata.normalize("NFKC", normalize_unicode(label)).casefold()
     return plain.strip("\"' ").replace(" ", "_").replace("-", "_")
@@ -120,25 +150,31 @@ def encode(
     text: TextPipeline,
     languages: Sequence[str],
     max_positions: int,
-    labels: Sequence[str],
+    target_of: Callable[[str], object],
     max_tokens: int,
 ) -> dict[str, Encoded]:
     """Return language -> its examples as ids of a model with these ``languages``.
 
     Each text is truncated to ``max_tokens`` subwords, and so that an example fits into ``max_positions``.
-    ``setting``: the option that named the files, for messages. Raises ConfigError for a language unknown to the model.
+    ``setting``: the option that named the files, for messages. ``target_of``: gives the target of a label. Raises
+    ConfigError for a language unknown to the model.
     """
-    number = {label: i for i, label in enumerate(labels)}
     encoded = {}
     for language, examples in files.items():
-        if language not in languages:
-            raise ConfigError(f"{setting}: {language} is none of the model's languages, {', '.join(languages)}")
+        number = language_id(setting, language, languages)
         parts = len(examples[0].texts)
         longest = min(max_tokens, (max_positions - 1) // parts - 1)
         ids = [
             np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
             for example in examples
         ]
-        targets = np.array([number[example.label] for example in examples])
-        encoded[language] = Encoded(ids, targets, languages.index(language))
+        targets = np.array([target_of(example.label) for example in examples])
+        encoded[language] = Encoded(ids, targets, number)
     return encoded
+
+
+def language_id(setting: str, language: str, languages: Sequence[str]) -> int:
+    """Return the id of ``language``. Raises ConfigError, which names ``setting``, if the model does not know it."""
+    if language not in languages:
+        raise ConfigError(f"{setting}: {language} is none of the model's languages, {', '.join(languages)}")
+    return languages.index(language)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ MIN_DISTINCT = 10
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # Names of columns in XNLI, XNLI-MT, PAWS-X, MultiNLI, SNLI, GLUE and common exports, the preferred label first.
 _LABELS = ("gold_label", "label", "labels", "class", "category", "sentiment", "intent", "quality", "is_duplicate")
+_SCORES = ("score", "similarity", "rating")
 _TEXTS = (
     *("text", "sentence", "sentence1", "sentence2", "premise", "hypo", "hypothesis", "question", "question1"),
     *("question2", "#1 string", "#2 string", "utterance", "utt", "tweet", "review", "comment"),
@@ -68,18 +70,21 @@ def _unquoted(cell: str, quoted: bool) -> str:
     return cell
 
 
-def read_labelled_rows(path: Path, setting: str, columns: Sequence[str]) -> tuple[Columns, Iterator[Row]]:
+def read_labelled_rows(
+    path: Path, setting: str, columns: Sequence[str], numeric: bool = False
+) -> tuple[Columns, Iterator[Row]]:
     """Return the columns of labelled text and its rows without the header.
 
     ``columns``: what each column holds, ``label``, ``text``, ``language`` or ``_``; empty: found by the names in the
-    first line, or label and text in this order. Raises DataError, with file, line and a proposal, if that fails, and
-    for a header further down.
+    first line, or label and text in this order. ``numeric``: labels are numbers, which need not recur. Raises
+    DataError, with file, line and a proposal, if that fails, and for a header further down.
     """
     rows = read_rows(path, setting)
     head = list(islice(rows, _HEAD_ROWS))
     if not head:
         raise DataError(f"{setting}: {path} is empty")
-    found = _given(head, columns, path, setting) if columns else _found(head, path, setting)
+    where = head, path, setting, numeric
+    found = _given(columns, *where) if columns else _found(*where)
     return found, _below_header(found, chain(head, rows), path)
 
 
@@ -93,26 +98,36 @@ def _below_header(columns: Columns, rows: Iterator[Row], path: Path) -> Iterator
 
 def _are_names(cells: Sequence[str], columns: Columns) -> bool:
     texts = [cells[place].casefold() for place in columns.texts]
-    return cells[columns.label].casefold() in _LABELS and all(text in _TEXTS for text in texts)
+    return cells[columns.label].casefold() in (*_LABELS, *_SCORES) and all(text in _TEXTS for text in texts)
 
 
-def _given(head: Sequence[Row], columns: Sequence[str], path: Path, setting: str) -> Columns:
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _given(columns: Sequence[str], head: Sequence[Row], path: Path, setting: str, numeric: bool) -> Columns:
     number, first = head[0]
     if len(first) != len(columns):
         raise DataError(f"{path}:{number}: {len(first)} columns, {_columns_setting(setting)} names {len(columns)}")
     label, texts = columns.index("label"), tuple(i for i, name in enumerate(columns) if name == "text")
     has_header = first[label].casefold() in _LABELS or any(first[i].casefold() in _TEXTS for i in texts)
-    if not has_header and _is_odd(head, label):
+    if numeric:
+        has_header = not _is_number(first[label])
+    elif not has_header and _is_odd(head, label):
         log.warning("%s:%d: taken as a header, as no other line has the label %r", path, number, first[label])
         has_header = True
     language = columns.index("language") if "language" in columns else None
     return Columns(len(columns), label, texts, language, has_header, _no_label(first[label]))
 
 
-def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
+def _found(head: Sequence[Row], path: Path, setting: str, numeric: bool) -> Columns:
     number, first = head[0]
     names = {i: cell.casefold() for i, cell in enumerate(first) if cell not in (cells[i] for cells in _others(head, i))}
-    labels = sorted((i for i in names if names[i] in _LABELS), key=lambda i: _LABELS.index(names[i]))
+    known = (*_SCORES, *_LABELS) if numeric else _LABELS
+    labels = sorted((i for i in names if names[i] in known), key=lambda i: known.index(names[i]))
     texts = tuple(i for i in names if names[i] in _TEXTS)
     language = next((i for i in names if names[i] in _LANGUAGES), None)
     if labels and not texts and len(first) == 2 and "label" in names[labels[0]]:
@@ -128,6 +143,10 @@ def _found(head: Sequence[Row], path: Path, setting: str) -> Columns:
         raise DataError(f"{where}: a header ({', '.join(first)}) without {missing}; {advice}")
     if len(first) > 3:
         raise DataError(f"{where}: {len(first)} columns without known names; {advice}")
+    if numeric:
+        if not _is_number(first[0]):
+            raise DataError(f"{where}: {first[0]!r} is not a number; {advice}")
+        return Columns(len(first), 0, tuple(range(1, len(first))), None, False)
     if _is_odd(head, 0):
         raise DataError(
             f"{where}: {first[0]!r} is the label of this line only, so this looks like a header; remove it or {advice}"

@@ -53,7 +53,7 @@ class ZeroShotProbe:
                 files[language] = found[:: -(-len(found) // MAX_EXAMPLES)]
         self.labels = labels_of("zero_shot_probe", examples)
         self.train, self.test = (
-            encode("zero_shot_probe", files, text, languages, max_positions, self.labels, MAX_TOKENS)
+            encode("zero_shot_probe", files, text, languages, max_positions, self.labels.index, MAX_TOKENS)
             for files in examples.values()
         )
         self.zero_shot_languages = [language for language in self.test if language not in self.train]

@@ -1,4 +1,4 @@
-"""Fine-tune a classifier with several seeds, one after the other, in one run directory.
+"""Fine-tune a model for a task with several seeds, one after the other, in one run directory.
 
 config.json  the settings, and checksums of model and data     status.json  environment.json  log.txt  as of any run
 results.json the labels, and for each seed and language the scores
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -19,8 +18,9 @@ from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import config_as_json, flatten
 from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.classification_data import Encoded, encode, labels_of, read_examples
-from xlmtrain.finetune.scores import Scores
+from xlmtrain.evaluate.classification_data import Encoded
+from xlmtrain.finetune.scores import Scores, require_libraries
+from xlmtrain.finetune.tasks import make_task, selection_metric
 from xlmtrain.finetune.training import SeedTraining
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.runtime.atomic_io import read_json, write_json
@@ -64,8 +64,11 @@ def finetune(
     if config.train.batch_size < distributed.world_size:
         raise ConfigError(f"train.batch_size={config.train.batch_size}: less than {distributed.world_size} processes")
     precision = choose_precision(config.train.precision, distributed.device)
-    labels, splits = _read(config, saved)
-    log.info("%d labels", len(labels))
+    require_libraries()
+    task = make_task(config.task)
+    splits: Splits = task.encode_files({split: getattr(config.task, split) for split in SPLITS}, saved)
+    metric = selection_metric(config.evaluate.metric, task)
+    log.info("%s; selected by %s", f"{len(task.labels)} labels" if task.labels else "a number", metric.value)
     log.info("examples: %s", "; ".join(_sizes(split, files) for split, files in splits.items() if files))
     settings = {**config_as_json(config), **_checksums(saved, splits)}
     distributed.assert_same(flatten(settings), "settings, model or data")
@@ -85,7 +88,7 @@ def finetune(
                 seed=seed,
                 directory=place,
                 saved=saved,
-                num_labels=len(labels),
+                task=task,
                 splits=splits,
                 distributed=distributed,
                 precision=precision,
@@ -101,26 +104,9 @@ def finetune(
                 write_json(place / "result.json", result)
             results.append(result)
         if distributed.is_main:
-            write_json(run.path / "results.json", {"labels": labels, "seeds": results})
+            write_json(run.path / "results.json", {"labels": task.labels, "seeds": results})
         run.end("done", f"{len(results)} seeds")
     return {language: [Scores(**result["test"][language]) for result in results] for language in config.task.test}
-
-
-def _read(config: FinetuneConfig, saved: PretrainedBundle) -> tuple[list[str], Splits]:
-    """Return the labels and the examples."""
-    examples = {
-        split: {
-            language: read_examples(Path(path), language, f"task.{split}.{language}", config.task.columns)
-            for language, path in getattr(config.task, split).items()
-        }
-        for split in SPLITS
-    }
-    labels = labels_of("task", examples)
-    text, positions, most = saved.pipeline(), saved.config.max_positions, config.task.max_tokens
-    return labels, {
-        split: encode("task", files, text, saved.languages, positions, labels, most)
-        for split, files in examples.items()
-    }
 
 
 def _sizes(split: str, files: Mapping[str, Encoded]) -> str:
@@ -135,6 +121,6 @@ def _checksums(saved: PretrainedBundle, splits: Splits) -> dict[str, str]:
     for split, files in splits.items():
         for language, file in files.items():
             text.update(f"{split} {language}".encode())
-            for array in (*file.ids, file.labels):
+            for array in (*file.ids, *(file.positions or []), file.labels):
                 text.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {"xlmtrain": __version__, "model_sha256": weights.hexdigest(), "data_sha256": text.hexdigest()}

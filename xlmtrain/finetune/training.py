@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from xlmtrain.config.finetune import FinetuneConfig, SelectionMetric
+from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import Precision, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.diagnostics.rules import warmup_too_long
@@ -21,7 +21,9 @@ from xlmtrain.errors import NumericalError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import training_batch
 from xlmtrain.finetune.classifier import Classifier
-from xlmtrain.finetune.scores import Scores, evaluate_classifier, mean_and_deviation
+from xlmtrain.finetune.evaluation import evaluate_classifier
+from xlmtrain.finetune.scores import Scores, mean_and_deviation
+from xlmtrain.finetune.tasks import Task, selection_metric
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.optim.optimizer import make_optimizer
@@ -42,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class SeedTraining:
-    """Trains a classifier with one seed and tests it.
+    """Trains a model for ``task`` with one seed and tests it.
 
     ``directory``: of this seed. ``splits``: ``train``, ``valid`` and ``test``, each language -> examples.
     ``precision``: not ``auto``. ``report_progress``: called after every step and batch, and while the disk is slow.
@@ -52,7 +54,7 @@ class SeedTraining:
     seed: int
     directory: Path
     saved: PretrainedBundle
-    num_labels: int
+    task: Task[Any]
     splits: Mapping[str, Mapping[str, Encoded]]
     distributed: Distributed
     precision: Precision
@@ -66,7 +68,7 @@ class SeedTraining:
         self.steps = max(1, math.ceil(train.epochs * examples / train.batch_size))
         self.every = config.evaluate.every or max(1, round(examples / train.batch_size))
         torch.manual_seed(torch_seed(self.seed, "init"))
-        self.model = Classifier(self.saved, self.num_labels, train.dropout, train.pooling)
+        self.model = Classifier(self.saved, self.task, train.dropout, train.pooling)
         self.model.freeze_except(train.layers)
         self.model.to(device)
         parallel = ParallelModel(self.model) if self.distributed.world_size == 1 else DdpModel(self.model, device)
@@ -77,9 +79,11 @@ class SeedTraining:
         )
         self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
         saved = resume(self.store, self.optimizer_step, self.report_progress)
-        # Without validation text there is never a better value, and the last weights count as the best.
-        self.state = SelectionState.from_json(saved or {"best": -1.0})
-        metric = f"valid/{config.evaluate.metric.value}"
+        # Without validation text there is never a better value, and the last weights count as the best. A correlation
+        # is at least -100 %.
+        self.state = SelectionState.from_json(saved or {"best": -101.0})
+        self.metric = selection_metric(config.evaluate.metric, self.task)
+        metric = f"valid/{self.metric.value}"
         self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.report_progress)
         self.saver = RunSaver(self.optimizer_step, self.state, metric, self.checkpointer)
         self.writer: MetricsWriter | None = None
@@ -111,7 +115,7 @@ class SeedTraining:
             began = time.monotonic()
             output = self._step()
             stopping = self.distributed.any(self.stop.signal is not None)
-            losses.append(output.losses)
+            losses.append(output.losses / output.targets[0])
             state.seconds += time.monotonic() - began
             last = state.step == self.steps
             if stopping or last or state.step % self.config.train.log_every == 0:
@@ -132,9 +136,9 @@ class SeedTraining:
         """Train on the next batch. Raises NumericalError if the gradient is not finite."""
         step, rank, world_size = self.state.step, self.distributed.rank, self.distributed.world_size
         size = self.config.train.batch_size
-        batch = training_batch(self.files, self.seed, step, size, rank, world_size)
+        batch, targets = training_batch(self.files, self.seed, step, size, rank, world_size)
         torch.manual_seed(torch_seed(self.seed, "dropout", step, rank))
-        output = self.optimizer_step.run(step, [float(size)], partial(self._backward, batch))
+        output = self.optimizer_step.run(step, [float(targets)], partial(self._backward, batch, targets))
         # fp16 lowers its loss scale instead.
         if not math.isfinite(float(output.grad_norm)) and not self.optimizer_step.scaler.is_enabled():
             raise NumericalError(
@@ -144,18 +148,19 @@ class SeedTraining:
         self.state.step += 1
         return output
 
-    def _backward(self, batch: Batch) -> torch.Tensor:
-        """Compute the gradient of the mean loss over the global batch. Returns this process's summed loss ()."""
+    def _backward(self, batch: Batch, targets: int) -> torch.Tensor:
+        """Compute the gradient of the mean loss over the ``targets`` of the global batch. Returns this process's summed
+        loss ()."""
         with autocast(self.precision, self.distributed.device):
             loss: torch.Tensor = self.optimizer_step.parallel.wrapped_model(batch.to(self.distributed.device))
         # Data parallelism averages the gradients over the processes.
-        weight = self.distributed.world_size / self.config.train.batch_size
+        weight = self.distributed.world_size / targets
         self.optimizer_step.scaler.scale(loss * weight).backward()
         return loss.detach()
 
     def _log(self, loss: float, output: StepOutput) -> None:
-        """Write metrics. ``loss``: of this process, the mean over the steps since the last record."""
-        total = self.distributed.all_reduce_sum([loss])[0] / self.config.train.batch_size
+        """Write metrics. ``loss``: this process's part of the mean over the steps since the last record."""
+        total = self.distributed.all_reduce_sum([loss])[0]
         if self.writer is None:
             return
         rate, norm = output.learning_rate, float(output.grad_norm)
@@ -172,18 +177,17 @@ class SeedTraining:
             state.evaluated = state.best_step = state.step
             return
         scores = self._scores("valid")
-        value, _ = mean_and_deviation([one.of(self.config.evaluate.metric) for one in scores.values()])
+        value, _ = mean_and_deviation([one.of(self.metric) for one in scores.values()])
         best = "  (best so far)" if state.add_evaluation(value, rising=True) else ""
         if self.writer is not None:
-            metrics = {f"valid/{key}_{s.value}": one.of(s) for key, one in scores.items() for s in SelectionMetric}
+            metrics = {f"valid/{key}_{m}": value for key, one in scores.items() for m, value in one.metrics.items()}
             self.writer.scalars(state.step, metrics)
             shown = "  ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in metrics.items())
             self.writer.console.message(f"seed {self.seed} step {state.step} | {shown}{best}")
 
     def _scores(self, split: str) -> dict[str, Scores]:
-        files = self.splits[split]
         return evaluate_classifier(
-            self.model, files, self.num_labels, self.precision, self.distributed, self.report_progress
+            self.model, self.splits[split], self.precision, self.distributed, self.report_progress
         )
 
     def _result(self) -> dict[str, Any]:

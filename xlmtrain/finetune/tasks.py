@@ -1,0 +1,285 @@
+"""Kinds of tasks: how examples are read and encoded, what the head is trained on, and how it is scored.
+
+Letters: M targets (an example has one; with ``kind=tokens`` one for each word), C outputs of the head.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from xlmtrain.config.finetune import KIND_METRICS, SelectionMetric, TaskConfig, TaskKind
+from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.evaluate.classification_data import (
+    Encoded,
+    Example,
+    check_texts,
+    encode,
+    labels_of,
+    language_id,
+    read_examples,
+)
+from xlmtrain.finetune.scores import Scores, correlations, entity_f1, f1_scores
+from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.text.vocab import EOS, UNK
+
+log = logging.getLogger(__name__)
+E = TypeVar("E", Example, TaggedSentence)
+Files = Mapping[str, Mapping[str, Sequence[E]]]
+"""Split -> language -> examples."""
+_IOB = re.compile(r"O|[BI]-.+")
+
+
+class Task(ABC, Generic[E]):
+    """A task of one kind. ``labels``: all labels, sorted; known once the files were encoded.
+
+    A subclass reads the examples of a file, finds the labels of all files, and encodes those of a split.
+    """
+
+    kind: TaskKind
+    per_token = False
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+        self.labels: list[str] = []
+
+    @property
+    def outputs(self) -> int:
+        """C, the outputs of the head."""
+        return len(self.labels)
+
+    @property
+    def metrics(self) -> tuple[SelectionMetric, ...]:
+        """Metrics of the task, the default one first."""
+        return KIND_METRICS[self.kind]
+
+    def encode_files(self, paths: Mapping[str, Mapping[str, str]], saved: PretrainedBundle) -> dict[str, Any]:
+        """Return split -> language -> :class:`Encoded`; ``paths``: split -> language -> file. Raises DataError for
+        invalid files, ConfigError for a language that the model does not know."""
+        files = {
+            split: {lang: self._read(Path(path), lang, f"task.{split}.{lang}") for lang, path in of.items()}
+            for split, of in paths.items()
+        }
+        self.labels = self._find_labels(files)
+        return {split: self._encode(of, saved) for split, of in files.items()}
+
+    @abstractmethod
+    def _read(self, path: Path, language: str, setting: str) -> list[E]:
+        """Return the examples of a file; ``setting``: the option that named it, for messages."""
+
+    @abstractmethod
+    def _find_labels(self, files: Files[E]) -> list[str]:
+        """Return the labels of all files, sorted. Raises DataError if they cannot be learned."""
+
+    @abstractmethod
+    def _encode(self, files: Mapping[str, Sequence[E]], saved: PretrainedBundle) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    def predict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the predictions in the shape of the targets."""
+        return logits.argmax(dim=1)
+
+    @abstractmethod
+    def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
+        """Return the scores of predictions for ``file``."""
+
+    def _encode_texts(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle, target_of: Any) -> Any:
+        limits = saved.config.max_positions, target_of, self.config.max_tokens
+        return encode("task", files, saved.pipeline(), saved.languages, *limits)
+
+
+class Classification(Task[Example]):
+    """One of C labels for a text or a pair."""
+
+    kind = TaskKind.classification
+
+    def _read(self, path: Path, language: str, setting: str) -> list[Example]:
+        return read_examples(path, language, setting, self.config.columns)
+
+    def _find_labels(self, files: Files[Example]) -> list[str]:
+        return labels_of("task", files)
+
+    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+        encoded: dict[str, Encoded] = self._encode_texts(files, saved, self.labels.index)
+        return encoded
+
+    def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
+        """Return the scores of predictions for ``file``."""
+        return f1_scores(file.labels, predicted, self.outputs, self.metrics)
+
+
+class Regression(Task[Example]):
+    """A number for a text or a pair; trained on the squared error."""
+
+    kind = TaskKind.regression
+
+    @property
+    def outputs(self) -> int:
+        """C, the outputs of the head."""
+        return 1
+
+    def _read(self, path: Path, language: str, setting: str) -> list[Example]:
+        examples = read_examples(path, language, setting, self.config.columns, numeric=True)
+        for example in examples:
+            try:
+                finite = np.isfinite(float(example.label))
+            except ValueError:
+                finite = False
+            if not finite:
+                raise DataError(f"{path}:{example.line}: {example.label[:60]!r} is not a number")
+        return examples
+
+    def _find_labels(self, files: Files[Example]) -> list[str]:
+        check_texts("task", files)
+        return []
+
+    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+        encoded: dict[str, Encoded] = self._encode_texts(files, saved, lambda label: np.float32(label))
+        return encoded
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
+        return F.mse_loss(logits[:, 0], targets, reduction="sum")
+
+    def predict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the predictions in the shape of the targets."""
+        return logits[:, 0]
+
+    def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
+        """Return the scores of predictions for ``file``."""
+        return correlations(file.labels, predicted)
+
+
+class Multilabel(Task[Example]):
+    """Any number of C labels for a text or a pair, separated by commas; trained on the mean binary cross-entropy."""
+
+    kind = TaskKind.multilabel
+
+    def _read(self, path: Path, language: str, setting: str) -> list[Example]:
+        return read_examples(path, language, setting, self.config.columns, may_lack_label=True)
+
+    def _find_labels(self, files: Files[Example]) -> list[str]:
+        check_texts("task", files)
+        single = {
+            split: {
+                language: [Example(label, e.texts) for e in examples for label in _labels(e.label)]
+                for language, examples in of.items()
+            }
+            for split, of in files.items()
+        }
+        labelled = {split: {k: some for k, some in of.items() if some} for split, of in single.items()}
+        if not any(labelled.values()):
+            raise DataError("task: no label in any file")
+        return labels_of("task", labelled)
+
+    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+        encoded: dict[str, Encoded] = self._encode_texts(files, saved, self._target)
+        return encoded
+
+    def _target(self, label: str) -> np.ndarray:
+        given = _labels(label)
+        return np.array([label in given for label in self.labels], dtype=np.float32)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / self.outputs
+
+    def predict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the predictions in the shape of the targets."""
+        return (logits > 0).float()
+
+    def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
+        """Return the scores of predictions for ``file``."""
+        return f1_scores(file.labels, predicted, self.outputs, self.metrics)
+
+
+def _labels(cell: str) -> list[str]:
+    return [label for part in cell.split(",") if (label := part.strip())]
+
+
+class TokenClassification(Task[TaggedSentence]):
+    """One of C labels for each word, predicted at its first subword."""
+
+    kind = TaskKind.tokens
+    per_token = True
+
+    @property
+    def metrics(self) -> tuple[SelectionMetric, ...]:
+        """Metrics of the task, the default one first; those of entities only for tags B-, I- and O."""
+        accuracy, f1, entities = KIND_METRICS[self.kind]
+        has_entities = any(tag != "O" for tag in self.labels) and all(map(_IOB.fullmatch, self.labels))
+        return (entities, f1, accuracy) if has_entities else (accuracy, f1)
+
+    def _read(self, path: Path, language: str, setting: str) -> list[TaggedSentence]:
+        return read_tagged(path, setting, self.config.columns)
+
+    def _find_labels(self, files: Files[TaggedSentence]) -> list[str]:
+        words = {
+            split: {
+                language: [Example(t, (w,)) for s in sentences for w, t in zip(s.words, s.tags)]
+                for language, sentences in of.items()
+            }
+            for split, of in files.items()
+        }
+        return labels_of("task", words)
+
+    def _encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: PretrainedBundle) -> dict[str, Encoded]:
+        text, most = saved.pipeline(), min(self.config.max_tokens, saved.config.max_positions - 2)
+        index, encoded = {tag: i for i, tag in enumerate(self.labels)}, {}
+        for language, sentences in files.items():
+            number = language_id("task", language, saved.languages)
+            ids, positions, labels, lost = [], [], [], 0
+            for sentence in sentences:
+                words = [text.ids(word, language) or [UNK] for word in sentence.words]
+                starts = np.cumsum([1, *map(len, words)])[:-1]  # after the EOS that begins a row
+                fitting = starts[starts <= most]
+                ids.append(np.array([*[id for word in words for id in word][:most], EOS]))
+                positions.append(fitting)
+                labels += [index[tag] for tag in sentence.tags[: len(fitting)]]
+                lost += len(words) - len(fitting)
+            if lost:
+                log.warning(
+                    "%s: %d words are behind the first %d subwords of their sentences, and not used",
+                    language,
+                    lost,
+                    most,
+                )
+            encoded[language] = Encoded(ids, np.array(labels), number, positions)
+        return encoded
+
+    def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
+        """Return the scores of predictions for ``file``."""
+        scores = f1_scores(file.labels, predicted, self.outputs, self.metrics)
+        if SelectionMetric.entity_f1 in self.metrics:
+            tags = [
+                [[self.labels[int(i)] for i in values[file.targets(n)]] for n in range(len(file.ids))]
+                for values in (file.labels, predicted)
+            ]
+            scores.metrics["entity_f1"] = entity_f1(*tags)
+        return scores
+
+
+def make_task(config: TaskConfig) -> Task[Any]:
+    """Return the task that the settings describe."""
+    kinds: list[type[Task[Any]]] = [Classification, Regression, Multilabel, TokenClassification]
+    return next(kind for kind in kinds if kind.kind is config.kind)(config)
+
+
+def selection_metric(chosen: SelectionMetric | None, task: Task[Any]) -> SelectionMetric:
+    """Return the metric that selects the best weights. Raises ConfigError if the task's labels do not have it."""
+    if chosen is not None and chosen not in task.metrics:
+        raise ConfigError(f"evaluate.metric={chosen.value}: the labels are no tags B-, I- and O, as entities need")
+    return chosen or task.metrics[0]
