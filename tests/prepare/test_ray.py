@@ -113,12 +113,11 @@ def work(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> list[BuildTask]:
-    """Six files to shard. The third is a pipe that nobody writes to: who reads it is busy until it is killed."""
+    """Six files to shard. The third is long enough for its reader to be found while it reads."""
     files = [tmp_path / f"{number}.de" for number in range(6)]
     for file in files:
         file.write_text(f"{file.stem}\n")
-    files[2].unlink()
-    os.mkfifo(files[2])
+    files[2].write_text("Ein Satz.\n" * 5_000_000)
     config = PrepareConfig("out", SplitConfig(mono={"de": ["x"]}))
     return [shard_task(RawText("train", ("de",), (file,)), config) for file in files]
 
@@ -150,25 +149,23 @@ def test_a_mistake_in_the_text_arrives_as_it_is(work: ArtifactStore, tasks: list
 def test_what_is_lost_costs_its_shard_only(
     cluster: RayCluster, work: ArtifactStore, tasks: list[BuildTask], lost: str
 ) -> None:
-    pipe, others = Path(tasks[2].arguments["files"][0][0]), [*tasks[:2], *tasks[3:]]
+    long, others = Path(tasks[2].arguments["files"][0][0]), [*tasks[:2], *tasks[3:]]
     finished: dict[Path, int] = {}
     killed: list[int] = []
 
     def reader() -> int | None:
-        return next((pid for pid in cluster.processes() if opens(pid, pipe)), None)
+        return next((pid for pid in cluster.processes() if opens(pid, long)), None)
 
     def kill() -> None:
-        """When all others are done and one is at the pipe, put a file in the pipe's place, and kill that one."""
+        """Stop the reader of the long file until all others are done; then put a short file in its place, and kill it."""
+        pid = wait_for(reader)
+        os.kill(pid, signal.SIGSTOP)
         wait_for(lambda: all(work.exists(task) for task in others))
         finished.update({path: path.stat().st_mtime_ns for path in (work.directory / "shard").glob("[0-9a-f]*")})
-        writer = wait_for(lambda: open_to_write(pipe))
-        pid = wait_for(reader)
-        pipe.unlink()
-        pipe.write_text("2\n")
+        long.write_text("2\n")
         for victim in [pid] if lost == "worker" else machine_of(pid):
             os.kill(victim, signal.SIGKILL)
         killed.append(pid)
-        os.close(writer)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -180,13 +177,6 @@ def test_what_is_lost_costs_its_shard_only(
     assert len(finished) == len(others)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert work.result("shard", tasks[2].key)["lines"] == 1
-
-
-def open_to_write(pipe: Path) -> int | None:
-    """A descriptor; None while nobody reads."""
-    with suppress(OSError):
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    return None
 
 
 def opens(pid: int, file: Path) -> bool:
