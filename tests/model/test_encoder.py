@@ -79,7 +79,7 @@ def test_activation() -> None:
     assert not torch.allclose(gelu(*inputs()), relu(*inputs()))
     x = torch.linspace(-3, 3, 7)
     exact = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))  # the tanh approximation differs by up to 5e-4
-    torch.testing.assert_close(FeedForward(4, Activation.gelu).activation(x), exact, atol=1e-6, rtol=0)
+    torch.testing.assert_close(FeedForward(ModelConfig(dim=4)).activation(x), exact, atol=1e-6, rtol=0)
 
 
 def test_dropout_acts_in_training_alone() -> None:

@@ -46,7 +46,7 @@ class TranslationModel(LanguageModel):
         super().__init__(config, vocab_size, languages, pad)
         self.share_embeddings, self.label_smoothing = share_embeddings, label_smoothing
         self.decoder = Decoder(config, vocab_size, languages, pad)
-        self.decoder_head = Head(config.dim, vocab_size, config.tie_embeddings)
+        self.decoder_head = Head(config, vocab_size)
         if share_embeddings:
             del self.decoder.token_embeddings
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.model.attention import SelfAttention
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.model.attention import AttentionView, SelfAttention
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
@@ -67,12 +68,12 @@ def test_mean_over_dropout_is_the_attention_without() -> None:
 def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forced here: a GPU takes torch's kernel and its random numbers."""
     torch.manual_seed(0)
-    layer, x = SelfAttention(DIM, HEADS, 0.3), torch.randn(ROWS, LENGTH, DIM)
+    layer, x = SelfAttention(ModelConfig(DIM, heads=HEADS, attention_dropout=0.3)), torch.randn(ROWS, LENGTH, DIM)
     torch.manual_seed(1)
-    own = layer(x, None, False)
+    own = layer(x, AttentionView())
     monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
     torch.manual_seed(1)
-    other = layer(x, None, False)
+    other = layer(x, AttentionView())
     assert not torch.equal(own, other)
     torch.manual_seed(1)
     q, k, v = layer.qkv(x).view(ROWS, LENGTH, 3, HEADS, -1).permute(2, 0, 3, 1, 4)

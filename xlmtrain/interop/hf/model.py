@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation
+from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.format import fingerprint
 from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
@@ -48,7 +48,6 @@ from xlmtrain.interop.xlm.conversion import (
     to_xlm_state_dict,
 )
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
-from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import END_OF_WORD, Code
@@ -127,7 +126,7 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "attention_dropout": config.attention_dropout,
         "gelu_activation": config.activation is Activation.gelu,
         "sinusoidal_embeddings": config.sinusoidal_positions,
-        "layer_norm_eps": LAYER_NORM_EPS,
+        "layer_norm_eps": config.norm_eps,
         "embed_init_std": config.dim**-0.5,
         "tie_word_embeddings": config.tie_embeddings,
         "causal": bundle.causal,
@@ -215,7 +214,7 @@ def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], lang
 
 def _check_architecture(settings: dict[str, Any]) -> None:
     """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
-    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
+    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": ModelConfig.norm_eps}
     found = {key: settings.get(key) for key in (*fixed, "unk_index", "mask_index")}
     found |= {name: settings.get(f"{name}_token_id", settings.get(f"{name}_index")) for name in ("eos", "pad")}
     fixed |= {"unk_index": UNK, "mask_index": MASK, "eos": EOS, "pad": PAD}
