@@ -7,11 +7,12 @@ from enum import Enum
 
 
 class Family(str, Enum):
-    """Architecture of the encoder: XLM, or that of a class of transformers. ``roberta`` includes XLM-R."""
+    """Architecture of the encoder: XLM, or that of a class of transformers; xlm_roberta differs from roberta by it."""
 
     xlm = "xlm"
     bert = "bert"
     roberta = "roberta"
+    xlm_roberta = "xlm_roberta"
     modernbert = "modernbert"
 
 
@@ -42,5 +43,6 @@ PARTS = {
     Family.xlm: Parts(head_transform=False, added_languages=False),
     Family.bert: Parts(token_types=True),
     Family.roberta: Parts(token_types=True, after_pad=True),
+    Family.xlm_roberta: Parts(token_types=True, after_pad=True),
     Family.modernbert: Parts(pre_norm=True, rotary=True, gated=True, biases=False),
 }
