@@ -92,9 +92,11 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
     """
     source, added = bundle.provenance.source, config.parts.added_languages
     free = {"dropout", "attention_dropout", "share_encoder_decoder_embeddings"}
-    ours, theirs = (asdict(replace(one, ffn_dim=one.ffn_width)) for one in (config, bundle.config))
+    ours, theirs = asdict(config), asdict(bundle.config)
     if added and not bundle.config.language_embeddings:
         free.add("language_embeddings")
+    if config.ffn_width == bundle.config.ffn_width:
+        free.add("ffn_dim")
     other = {key: theirs[key] for key, value in ours.items() if theirs[key] != value and key not in free}
     if other:
         # getattr: an enum's member is given by its value

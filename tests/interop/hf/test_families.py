@@ -26,7 +26,8 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf.export import check_hf_parity
 from xlmtrain.interop.hf.model import write_hf_folder
-from xlmtrain.interop.warm_start import LANGUAGES
+from xlmtrain.interop.warm_start import LANGUAGES, initialize_weights
+from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -230,62 +231,60 @@ def test_damaged_weights_are_refused(change: Callable[[Any], Any], message: str,
 
 
 def continued(run: Path, data: Path, source: Path, **changes: Any) -> Config:
-    """Settings of a run from ``source``, with the settings that the error proposes."""
+    """Settings of a run from ``source``, with the settings of the model that the error proposes."""
     config = replace(tiny_config(run, data, {"train.steps": 3, "evaluate.every": 3}), init=InitConfig(str(source)))
     with pytest.raises(ConfigError, match="this model has another shape; train it with") as caught:
         train_alone(config)
     advice = str(caught.value).partition("train it with ")[2].split()
     given = [f"model.{name}={getattr(value, 'value', value)}" for name, value in vars(config.model).items()]
-    model = compose(
-        "config",
-        [
-            "run=r",
-            "data.path=d",
-            "data.mlm.de=1",
-            "data.sequence_length=16",
-            "data.sub_batch_tokens=256",
-            *given,
-            *advice,
-        ],
-    ).model
+    rest = ["run=r", "data.path=d", "data.mlm.de=1", "data.sequence_length=16", "data.sub_batch_tokens=256"]
+    model = compose("config", [*rest, *given, *advice]).model
     model = replace(model, dropout=0.0, attention_dropout=0.0, language_embeddings=changes.pop("languages", True))
-    config.data = replace(config.data, **changes)
-    return replace(config, model=model)
+    return replace(config, model=model, data=replace(config.data, **changes))
 
 
 @torch.no_grad()
 def loss_of(model: Any, config: Config, objective: str, key: str) -> float:
-    """Mean loss by transformers on the first validation batch of a run."""
-    batch = next(iter(ValidationSet(config, Dataset(config.data.path), "valid", objective, key).batches()))
-    attention = torch.ones_like(batch.tokens)
-    if batch.lengths is not None:
-        attention = (torch.arange(batch.tokens.shape[1]) < batch.lengths[:, None]).long()
-    shift = PAD + 1 if "oberta" in type(model).__name__ else 0
-    logits = model(batch.tokens, attention_mask=attention, position_ids=batch.positions + shift).logits
-    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1)[batch.target_index], batch.targets))
+    """Mean loss by transformers on a validation set of a run; without padding it takes the positions of the batch."""
+    total, count, shift = 0.0, 0, PAD + 1 if "oberta" in type(model).__name__ else 0
+    for batch in ValidationSet(config, Dataset(config.data.path), "valid", objective, key).batches():
+        given = {"position_ids": batch.positions + shift}
+        if batch.lengths is not None:
+            given["attention_mask"] = (torch.arange(batch.tokens.shape[1]) < batch.lengths[:, None]).long()
+        logits = model(batch.tokens, **given).logits.flatten(0, 1)[batch.target_index]
+        total += float(torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum"))
+        count += len(batch.targets)
+    return total / count
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_begins_as_the_same_model_and_ends_as_its_class(
+def test_the_start_is_the_same_model(family: str, tiny_dataset: Path, tmp_path: Path) -> None:
+    """On masked text and on pairs; the language embeddings that are added begin at zero."""
+    theirs = foreign(family, tmp_path / "in")
+    config, dataset = continued(tmp_path / "run", tiny_dataset, tmp_path / "in"), Dataset(tiny_dataset)
+    ours = LanguageModel(config.model, len(dataset.vocab), 2)
+    initialize_weights(config.init, config.model, ours, dataset)
+    assert not ours.state_dict()[LANGUAGES].any()
+    for objective, key in (("mlm", "de"), ("tlm", "de-en")):
+        batches = list(ValidationSet(config, dataset, "valid", objective, key).batches())
+        with torch.no_grad():
+            total = sum(float(ours.eval()(batch)) for batch in batches)
+        expected = loss_of(theirs, config, objective, key)
+        assert total / sum(len(batch.targets) for batch in batches) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["xlm_roberta", "modernbert"])
+def test_a_run_ends_as_the_class_that_it_began_as(
     family: str, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """MLM and TLM on text of two languages, whose embeddings begin at zero."""
     model = foreign(family, tmp_path / "in")
     config = continued(tmp_path / "run", tiny_dataset, tmp_path / "in")
     train_alone(config)
     assert "has no tokenizer; its ids are taken to be those of the data" in caplog.text
-    for objective, key in (("mlm", "de"), ("tlm", "de-en")):
-        batch = next(iter(ValidationSet(config, Dataset(tiny_dataset), "valid", objective, key).batches()))
-        with torch.no_grad():
-            ours = float(read_model(tmp_path / "in").module()(batch)) / len(batch.targets)
-        assert ours == pytest.approx(loss_of(model, config, objective, key), abs=1e-5)
     record = next(record for record in records(tmp_path / "run") if record["step"] == 0 and "valid/mlm_ppl" in record)
-    assert np.log(record["valid/de_mlm_ppl"]) == pytest.approx(corpus_loss(model, config, "mlm", "de"), abs=1e-5)
-    trained = read_model(checkpoint(tmp_path / "run", 3))
-    assert trained.weights[LANGUAGES].abs().max() > 0
-    export_tool.main(
-        [f"model={tmp_path / 'run'}", "format=hf", f"output={tmp_path / 'out'}", f"sentences={text(tmp_path)}"]
-    )
+    assert np.log(record["valid/de_mlm_ppl"]) == pytest.approx(loss_of(model, config, "mlm", "de"), abs=1e-5)
+    assert read_model(checkpoint(tmp_path / "run", 3)).weights[LANGUAGES].any()
+    export(tmp_path)
     assert not (tmp_path / "out" / "config.json").exists()  # the class has no languages
     for language in ("de", "en"):
         written = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out" / language)
@@ -293,21 +292,11 @@ def test_a_run_begins_as_the_same_model_and_ends_as_its_class(
         assert read_model(tmp_path / "out" / language).languages == [language]
 
 
-def text(folder: Path) -> Path:
+def export(folder: Path) -> None:
+    """Export the run in ``folder``, which compares it with transformers."""
     (folder / "text").write_text("a b c\nd\n")
-    return folder / "text"
-
-
-@torch.no_grad()
-def corpus_loss(model: Any, config: Config, objective: str, key: str) -> float:
-    """Mean loss by transformers on all validation batches."""
-    total, count = 0.0, 0
-    for batch in ValidationSet(config, Dataset(config.data.path), "valid", objective, key).batches():
-        positions = batch.positions + (PAD + 1 if "oberta" in type(model).__name__ else 0)
-        logits = model(batch.tokens, position_ids=positions).logits.flatten(0, 1)[batch.target_index]
-        total += float(torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum"))
-        count += len(batch.targets)
-    return total / count
+    given = [f"output={folder / 'out'}", f"sentences={folder / 'text'}"]
+    export_tool.main([f"model={folder / 'run'}", "format=hf", *given])
 
 
 def test_without_language_embeddings_the_folder_itself_is_the_class(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -317,9 +306,7 @@ def test_without_language_embeddings_the_folder_itself_is_the_class(tiny_dataset
     )
     config.evaluate.metric = "valid/clm_ppl"
     train_alone(config)
-    export_tool.main(
-        [f"model={tmp_path / 'run'}", "format=hf", f"output={tmp_path / 'out'}", f"sentences={text(tmp_path)}"]
-    )
+    export(tmp_path)
     written = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
     assert type(written).__name__ == "BertForMaskedLM"
     again = read_model(tmp_path / "out")

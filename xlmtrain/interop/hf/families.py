@@ -45,7 +45,7 @@ class HfClass:
 
     @property
     def prefix(self) -> str:
-        """What the names of the encoder's weights begin with."""
+        """Beginning of the names of the encoder's weights."""
         return self.modules["encoder.token_embeddings"].partition(".")[0] + "."
 
 
