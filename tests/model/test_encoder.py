@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from xlmtrain.config.families import Family
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
@@ -42,6 +43,37 @@ def test_released_model_has_its_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = LanguageModel(ModelConfig(), 64699, 2)
     assert sum(parameter.numel() for parameter in model.parameters()) == 142_422_203
+
+
+@pytest.mark.parametrize("family", list(Family)[1:])
+def test_a_family_that_is_causal_sees_no_later_token(family: Family) -> None:
+    """ModernBERT's local blocks, too: half of four positions on each side, but none of those that follow."""
+    torch.manual_seed(0)
+    encoder = Encoder(changed(family=family, layers=4, local_attention=4), 50, 2, PAD)
+    tokens, positions, languages = inputs()
+    later = tokens.clone()
+    later[:, 5] += 1
+    first, second = (encoder(one, positions, languages, causal=True) for one in (tokens, later))
+    torch.testing.assert_close(first[:, :5], second[:, :5], atol=0, rtol=0)
+    assert not torch.allclose(first[:, 5:], second[:, 5:])
+
+
+def test_local_blocks_see_no_farther_than_their_window() -> None:
+    encoder = Encoder(changed(family=Family.modernbert, layers=2, local_attention=4), 50, 2, PAD)
+    x = torch.randn(1, 12, 16)
+    far = x.clone()
+    far[:, 8:].neg_()
+    view = encoder.attention_views(torch.arange(12)[None], None, causal=False)[True]
+    first, second = (encoder.blocks[1](one, view) for one in (x, far))
+    torch.testing.assert_close(first[:, :6], second[:, :6], atol=1e-6, rtol=0)
+    assert not torch.allclose(first[:, 6], second[:, 6])
+
+
+def test_a_token_of_roberta_has_the_position_after_that_of_padding() -> None:
+    encoder = Encoder(changed(family=Family.roberta), 50, 2, PAD)
+    encoder(*inputs()).sum().backward()
+    used = encoder.position_embeddings.weight.grad.abs().sum(1) > 0
+    assert used.nonzero().flatten().tolist() == list(range(PAD + 1, PAD + 9))
 
 
 def test_sinusoids_are_the_formula() -> None:

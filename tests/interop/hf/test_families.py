@@ -273,6 +273,7 @@ def test_the_start_is_the_same_model(family: str, tiny_dataset: Path, tmp_path: 
         assert total / sum(len(batch.targets) for batch in batches) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["xlm_roberta", "modernbert"])
 def test_a_run_ends_as_the_class_that_it_began_as(
     family: str, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -299,6 +300,7 @@ def export(folder: Path) -> None:
     export_tool.main([f"model={folder / 'run'}", "format=hf", *given])
 
 
+@pytest.mark.slow
 def test_without_language_embeddings_the_folder_itself_is_the_class(tiny_dataset: Path, tmp_path: Path) -> None:
     foreign("bert", tmp_path / "in")
     config = continued(

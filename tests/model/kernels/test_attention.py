@@ -7,12 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.model.attention import AttentionView, SelfAttention
+from xlmtrain.model.attention import AttentionView, SelfAttention, local_mask
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
 ROWS, LENGTH, HEADS, DIM = 4, 24, 4, 32
-KINDS = ("whole", "padded", "causal")
+KINDS = ("whole", "padded", "causal", "local")
 
 
 def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None, bool, torch.Tensor]:
@@ -21,6 +21,8 @@ def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
     lengths = torch.tensor([LENGTH, 20, 5, 1])
     # Under a causal mask the encoder needs no other: padding is on the right.
     key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if kind == "padded" else None
+    if kind == "local":  # a mask for each query
+        key_mask = local_mask(None, qkv[..., 0], 6, causal=True)
     return qkv, key_mask, kind == "causal", torch.randn(ROWS, LENGTH, DIM).to(dtype)
 
 

@@ -207,6 +207,10 @@ def _activation(name: str) -> Activation:
     return Activation(name)
 
 
+def _layer_types(layers: int, every: int) -> list[str]:
+    return [_LOCAL[layer % every > 0] for layer in range(layers)]
+
+
 def _bert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "max_positions": int(found["max_position_embeddings"]),
@@ -221,10 +225,10 @@ def _bert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
 def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts; older files have other names for the layers' types and the rotary positions."""
     layers, every = int(found["num_hidden_layers"]), int(found["global_attn_every_n_layers"])
-    if "layer_types" in found:
-        types = found["layer_types"]
-        every = next((i for i, kind in enumerate(types[1:], 1) if kind == _LOCAL[0]), layers)
-        if types != [_LOCAL[layer % every > 0] for layer in range(layers)]:
+    types = found.get("layer_types", _layer_types(layers, every))
+    if types != _layer_types(layers, every):
+        every = next((layer for layer in range(1, layers) if types[layer] == _LOCAL[0]), layers)
+        if types != _layer_types(layers, every):
             raise ValueError("config.json: layer_types are not full_attention in every so many layers, from the first")
     ropes = found.get("rope_parameters") or {}
     if found.get("rope_scaling") or any(rope.get("rope_type", "default") != "default" for rope in ropes.values()):
@@ -284,7 +288,7 @@ def family_settings(config: ModelConfig, pad: int) -> dict[str, Any]:
         "norm_eps": config.norm_eps,
         "local_attention": config.local_attention,
         "global_attn_every_n_layers": config.global_every,
-        "layer_types": [_LOCAL[layer % config.global_every > 0] for layer in range(config.layers)],
+        "layer_types": _layer_types(config.layers, config.global_every),
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas},
     }
 
