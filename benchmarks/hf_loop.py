@@ -9,7 +9,6 @@ from benchmarks.plain_loop import PlainLoop
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.conversion import to_xlm_state_dict
-from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD
 
@@ -27,7 +26,7 @@ def make_hf_model(config: Config, weights: LanguageModel) -> XLMWithLMHeadModel:
             dropout=model.dropout,
             attention_dropout=model.attention_dropout,
             n_langs=len(config.data.mlm),
-            layer_norm_eps=LAYER_NORM_EPS,
+            layer_norm_eps=model.norm_eps,
             pad_token_id=PAD,
         )
     )

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from benchmarks.plain_loop import PlainLoop
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
-from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD
 
@@ -53,9 +52,9 @@ class _Side(nn.Module):
         self.token_embeddings = nn.Embedding(vocab_size, config.dim, padding_idx=PAD)
         self.position_embeddings = nn.Embedding(config.max_positions, config.dim)
         self.language_embeddings = nn.Embedding(languages, config.dim)
-        self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.embedding_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        shape = (config.dim, config.heads, 4 * config.dim, config.dropout, "gelu", LAYER_NORM_EPS)
+        shape = (config.dim, config.heads, 4 * config.dim, config.dropout, "gelu", config.norm_eps)
         self.layers = nn.ModuleList(layer_class(*shape, batch_first=True) for _ in range(config.layers))
         for layer in self.layers:
             layer.dropout = nn.Identity()  # within the feed-forward layer, where the model has none

@@ -19,7 +19,6 @@ from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config, ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.conversion import to_xlm_state_dict
-from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.vocab import PAD
@@ -67,12 +66,12 @@ class XlmModel(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_positions, config.dim)
         self.lang_embeddings = nn.Embedding(languages, config.dim)
         self.embeddings = nn.Embedding(vocab_size, config.dim, padding_idx=PAD)
-        self.layer_norm_emb = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.layer_norm_emb = nn.LayerNorm(config.dim, eps=config.norm_eps)
         layers = range(config.layers)
         self.attentions = nn.ModuleList(_Attention(config) for _ in layers)
-        self.layer_norm1 = nn.ModuleList(nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS) for _ in layers)
+        self.layer_norm1 = nn.ModuleList(nn.LayerNorm(config.dim, eps=config.norm_eps) for _ in layers)
         self.ffns = nn.ModuleList(_FeedForward(config) for _ in layers)
-        self.layer_norm2 = nn.ModuleList(nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS) for _ in layers)
+        self.layer_norm2 = nn.ModuleList(nn.LayerNorm(config.dim, eps=config.norm_eps) for _ in layers)
         self.pred_layer = nn.ModuleDict({"proj": nn.Linear(config.dim, vocab_size)})
         self.pred_layer["proj"].weight = self.embeddings.weight
 

@@ -155,6 +155,8 @@ def test_a_run_from_before_there_were_init_and_noise_goes_on(tiny_dataset: Path,
     path = tmp_path / "run" / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     del settings["init"], settings["noise"]
+    for name in ("family", "ffn_dim", "norm_eps", "token_types", "global_every", "local_attention", "rope_theta"):
+        del settings["model"][name]
     path.write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"init\.pretrained: None -> "):
         train_alone(replace(config, init=InitConfig(pretrained=str(first))))

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from xlmtrain.config.families import Family
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
@@ -44,6 +45,37 @@ def test_released_model_has_its_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 142_422_203
 
 
+@pytest.mark.parametrize("family", list(Family)[1:])
+def test_a_family_that_is_causal_sees_no_later_token(family: Family) -> None:
+    """ModernBERT's local blocks, too: half of four positions on each side, but none of those that follow."""
+    torch.manual_seed(0)
+    encoder = Encoder(changed(family=family, layers=4, local_attention=4), 50, 2, PAD)
+    tokens, positions, languages = inputs()
+    later = tokens.clone()
+    later[:, 5] += 1
+    first, second = (encoder(one, positions, languages, causal=True) for one in (tokens, later))
+    torch.testing.assert_close(first[:, :5], second[:, :5], atol=0, rtol=0)
+    assert not torch.allclose(first[:, 5:], second[:, 5:])
+
+
+def test_local_blocks_see_no_farther_than_their_window() -> None:
+    encoder = Encoder(changed(family=Family.modernbert, layers=2, local_attention=4), 50, 2, PAD)
+    x = torch.randn(1, 12, 16)
+    far = x.clone()
+    far[:, 8:].neg_()
+    view = encoder.attention_views(torch.arange(12)[None], None, causal=False)[True]
+    first, second = (encoder.blocks[1](one, view) for one in (x, far))
+    torch.testing.assert_close(first[:, :6], second[:, :6], atol=1e-6, rtol=0)
+    assert not torch.allclose(first[:, 6], second[:, 6])
+
+
+def test_a_token_of_roberta_has_the_position_after_that_of_padding() -> None:
+    encoder = Encoder(changed(family=Family.roberta), 50, 2, PAD)
+    encoder(*inputs()).sum().backward()
+    used = encoder.position_embeddings.weight.grad.abs().sum(1) > 0
+    assert used.nonzero().flatten().tolist() == list(range(PAD + 1, PAD + 9))
+
+
 def test_sinusoids_are_the_formula() -> None:
     table = sinusoids(40, 6)
     for position in (0, 1, 39):
@@ -79,7 +111,7 @@ def test_activation() -> None:
     assert not torch.allclose(gelu(*inputs()), relu(*inputs()))
     x = torch.linspace(-3, 3, 7)
     exact = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))  # the tanh approximation differs by up to 5e-4
-    torch.testing.assert_close(FeedForward(4, Activation.gelu).activation(x), exact, atol=1e-6, rtol=0)
+    torch.testing.assert_close(FeedForward(ModelConfig(dim=4)).activation(x), exact, atol=1e-6, rtol=0)
 
 
 def test_dropout_acts_in_training_alone() -> None:

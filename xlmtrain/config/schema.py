@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.config.families import PARTS, Family, Parts
 from xlmtrain.config.piecewise import parse_points, value_at
 from xlmtrain.config.validate import (
     ABOVE_ZERO,
@@ -74,7 +75,7 @@ class ModelConfig:
     """Transformer encoder; the defaults are those of xlm-mlm-ende-1024."""
 
     dim: int = ranged(1024, ABOVE_ZERO)
-    """Width of the hidden states. The feed-forward layers are four times as wide."""
+    """Width of the hidden states."""
 
     layers: int = ranged(6, ABOVE_ZERO)
     """Number of Transformer blocks."""
@@ -83,7 +84,7 @@ class ModelConfig:
     """Number of attention heads; must divide ``dim``."""
 
     max_positions: int = ranged(512, ABOVE_ZERO)
-    """Longest sequence in tokens; the size of the position table."""
+    """Longest sequence in tokens; the size of the position table, if there is one."""
 
     dropout: float = ranged(0.1, SHARE)
     """Dropout probability after the embeddings, the attention and the feed-forward layers."""
@@ -92,13 +93,14 @@ class ModelConfig:
     """Dropout probability of the attention weights."""
 
     activation: Activation = Activation.gelu
-    """Non-linearity of the feed-forward layers."""
+    """Non-linearity of the feed-forward layers, gated in modernbert."""
 
     sinusoidal_positions: bool = False
     """Use fixed sinusoidal position embeddings instead of learned ones."""
 
     language_embeddings: bool = True
-    """Add a learned embedding of the token's language to every token."""
+    """Add a learned embedding of the token's language to every token. Families other than xlm start with zeros, and
+    are exported with the vector of one language each."""
 
     tie_embeddings: bool = True
     """Share one matrix between the token embeddings and the output layer."""
@@ -107,8 +109,53 @@ class ModelConfig:
     """Share the token embeddings between the encoder and the decoder of a translation model. The original XLM does
     not."""
 
+    family: Family = Family.xlm
+    """Architecture: ``xlm``, or that of BERT, RoBERTa and XLM-R, or ModernBERT, which Hugging Face's classes load."""
+
+    ffn_dim: int = ranged(0, NOT_NEGATIVE)
+    """Width inside the feed-forward layers; 0: four times ``dim``, the only one of XLM."""
+
+    norm_eps: float = ranged(1e-12, ABOVE_ZERO)
+    """Added to the variance in norms; RoBERTa and ModernBERT have 1e-5."""
+
+    token_types: int = ranged(2, ABOVE_ZERO)
+    """bert, roberta: rows of the table of token types. All tokens have type 0."""
+
+    global_every: int = ranged(3, ABOVE_ZERO)
+    """modernbert: every so many blocks, from the first on, attends to all positions, the others to nearby ones."""
+
+    local_attention: int = ranged(128, ABOVE_ZERO)
+    """modernbert: the nearby positions, half of them on each side."""
+
+    rope_theta: float = ranged(160000.0, ABOVE_ZERO)
+    """modernbert: base of the rotary positions where all positions are attended to."""
+
+    local_rope_theta: float = ranged(10000.0, ABOVE_ZERO)
+    """modernbert: base of the rotary positions where only nearby ones are."""
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the family."""
+        return PARTS[self.family]
+
+    @property
+    def ffn_width(self) -> int:
+        """Width inside the feed-forward layers."""
+        return self.ffn_dim or 4 * self.dim
+
+    @property
+    def block_weights(self) -> int:
+        """Number of weights in the matrices of a block."""
+        return (4 * self.dim + (3 if self.parts.gated else 2) * self.ffn_width) * self.dim
+
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
+        if self.family is Family.xlm and (self.ffn_width, self.norm_eps) != (4 * self.dim, 1e-12):
+            yield "ffn_dim, norm_eps: fixed in the family xlm; leave them out, or choose another model.family"
+        if self.family is not Family.xlm and self.sinusoidal_positions:
+            yield f"sinusoidal_positions: not in the family {self.family.value}"
+        if self.parts.rotary and self.heads > 0 and self.dim // self.heads % 2:
+            yield f"heads: rotary positions need an even size of heads, not {self.dim // self.heads}"
         if self.heads > 0 and self.dim % self.heads:
             yield f"heads: {self.heads} does not divide model.dim={self.dim}"
         if self.sinusoidal_positions and self.dim % 2:
@@ -643,6 +690,8 @@ class Config(CheckedSettings):
         if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
             multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
+        if self.model.family is not Family.xlm and data.weights.keys() & set(SEQ2SEQ_OBJECTIVES):
+            yield f"model.family: {self.model.family.value} has no decoder, which data.mt, data.dae and data.bt need"
         if train.overlap_tied_embedding and data.weights.keys() & set(SEQ2SEQ_OBJECTIVES):
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
         if train.sharding is not Sharding.none and "bt" in data.weights:

@@ -112,7 +112,7 @@ def _vocab_warnings(size: int, parts: int, model: ModelConfig | None = None) -> 
         yield error(f"{what}: was BPE forgotten, or bpe.merges too many? All other words become one unknown token")
     if model is not None:
         embeddings = size * model.dim
-        total = embeddings + 12 * model.dim**2 * model.layers
+        total = embeddings + model.block_weights * model.layers
         if embeddings > MAX_EMBEDDING_SHARE * total:
             what = f"{embeddings / total:.0%} of the model's {total / 1e6:,.0f} million parameters are embeddings"
             yield error(f"{what} of the vocabulary's {size:,} entries; a larger model, or fewer bpe.merges?")

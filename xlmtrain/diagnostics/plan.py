@@ -85,7 +85,7 @@ def estimate_memory(
     ``parameters``: P. ``shards``: number of GPUs over which weights, gradients and optimizer state are sharded.
     ``translates``: half of the positions are sources, through the encoder, half are targets, through the decoder.
     """
-    gathered = vocab_size * model.dim + 2 * 12 * model.dim**2  # embeddings, one block and the next one
+    gathered = vocab_size * model.dim + 2 * model.block_weights  # embeddings, one block and the next one
     dropout = DROPOUT_MASK_BYTES if model.dropout else 0
     block = ACTIVATION_BYTES + dropout + translates * (CROSS_ATTENTION_BYTES + dropout / 2) / 2
     return Memory(

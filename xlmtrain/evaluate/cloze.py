@@ -49,7 +49,7 @@ def run_cloze(
     languages, corpora = pair.split("-"), dataset.pair(split, pair)
     side = languages.index(masked)
     ids = (dataset.language_id(masked), dataset.language_id(languages[1 - side]))
-    vocab, max_positions = dataset.vocab, model.encoder.position_embeddings.num_embeddings
+    vocab, max_positions = dataset.vocab, model.config.max_positions
     found: list[ClozeExample] = []
     for number in range(len(corpora[side])):
         if len(found) == count:
@@ -127,9 +127,14 @@ def attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
     assert not batch.causal
     layers = []
     states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages)
+    views = model.encoder.attention_views(batch.positions, None, False)
     for x, block in zip(states, model.encoder.blocks):
         assert isinstance(block, Block)
-        size, length, _ = x.shape
-        q, k, _ = block.attention.qkv(x).view(size, length, 3, block.attention.heads, -1).permute(2, 0, 3, 1, 4)
-        layers.append((q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1))
+        view, attention = views[block.local], block.attention
+        qkv = attention.project(block.attention_norm(x) if block.pre_norm else x, view.rotation)
+        q, k, _ = qkv.unflatten(2, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if view.key_mask is not None:
+            scores = scores.masked_fill(~view.key_mask, -torch.inf)
+        layers.append(scores.softmax(dim=-1))
     return torch.stack(layers).float()

@@ -140,8 +140,8 @@ class PretrainedBundle:
 
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""
-        shape = (self.config, len(self.vocab), len(self.languages))
+        shape, pad = (self.config, len(self.vocab), len(self.languages)), self.vocab.special.pad
         with torch.device("meta"), _WithoutInitialization():
             if decoder_part(self.weights):
-                return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
-            return LanguageModel(*shape)
+                return TranslationModel(*shape, pad, share_embeddings=DECODER_TABLE not in self.weights)
+            return LanguageModel(*shape, pad)

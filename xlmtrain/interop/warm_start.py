@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,10 +15,12 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.hf.families import NumberedVocab
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
 
+log = logging.getLogger(__name__)
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
 
@@ -84,30 +87,50 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
     """Return a language model's weights, without a decoder's, with languages in the order of the data's.
 
     A model of one language has no language embedding: its vector is added to the position embeddings instead, which
-    gives the same sum. Raises ConfigError as :func:`initialize_weights` does.
+    gives the same sum. A family other than XLM may get language embeddings, which begin at zero. Raises ConfigError as
+    :func:`initialize_weights` does.
     """
-    source, theirs = bundle.provenance.source, asdict(bundle.config)
+    source, added = bundle.provenance.source, config.parts.added_languages
     free = {"dropout", "attention_dropout", "share_encoder_decoder_embeddings"}
-    other = {key: theirs[key] for key, value in asdict(config).items() if theirs[key] != value and key not in free}
+    ours, theirs = asdict(config), asdict(bundle.config)
+    if added and not bundle.config.language_embeddings:
+        free.add("language_embeddings")
+    if config.ffn_width == bundle.config.ffn_width:
+        free.add("ffn_dim")
+    other = {key: theirs[key] for key, value in ours.items() if theirs[key] != value and key not in free}
     if other:
         # getattr: an enum's member is given by its value
         advice = " ".join(f"model.{key}={getattr(value, 'value', value)}" for key, value in other.items())
         raise ConfigError(f"{source}: this model has another shape; train it with {advice}")
-    if bundle.vocab.fingerprint != dataset.vocab.fingerprint:
+    if isinstance(bundle.vocab, NumberedVocab):  # a folder without a tokenizer
+        size, pad = len(bundle.vocab), bundle.vocab.special.pad
+        if (size, pad) != (len(dataset.vocab), dataset.vocab.special.pad):
+            raise ConfigError(
+                f"{source}: has {size:,} entries, padding {pad}; the data in {dataset.path} has "
+                f"{len(dataset.vocab):,}, padding {dataset.vocab.special.pad}; prepare it with the model's tokenizer"
+            )
+        log.warning("%s: has no tokenizer; its ids are taken to be those of the data in %s", source, dataset.path)
+    elif bundle.vocab.fingerprint != dataset.vocab.fingerprint:
         raise ConfigError(
             f"{source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
             "its codes and vocabulary, bpe.codes=... vocab.file=..."
         )
+    weights = encoder_part(bundle.weights)
+    if config.parts.added_languages and LANGUAGES not in weights:
+        if config.language_embeddings and len(dataset.languages) > 1:
+            weights[LANGUAGES] = torch.zeros(len(dataset.languages), config.dim)
+        return weights
     if missing := [language for language in dataset.languages if language not in bundle.languages]:
         raise ConfigError(
             f"{source}: knows {', '.join(bundle.languages)}, not {', '.join(missing)}; prepare the data "
             "of its languages only, or take a model that was trained on all of them"
         )
-    weights = encoder_part(bundle.weights)
     if LANGUAGES in weights:
-        vectors = weights.pop(LANGUAGES)[[bundle.languages.index(language) for language in dataset.languages]]
+        vectors = weights[LANGUAGES][[bundle.languages.index(language) for language in dataset.languages]]
         if len(vectors) > 1:
-            weights[LANGUAGES] = vectors
-        else:
-            weights[POSITIONS] = weights[POSITIONS] + vectors
+            return {**weights, LANGUAGES: vectors}
+        if POSITIONS not in weights:
+            raise ConfigError(f"{source}: has language embeddings, which a model of one language cannot take over")
+        del weights[LANGUAGES]
+        weights[POSITIONS] = weights[POSITIONS] + vectors
     return weights

@@ -55,7 +55,7 @@ def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: fl
     the forward pass). The share ``translated`` of the tokens, of sources and of targets, goes through two of the four
     matrices of attention to the source, too.
     """
-    blocks = (12 + 2 * translated) * model.dim**2 * model.layers
+    blocks = (model.block_weights + 2 * translated * model.dim**2) * model.layers
     return 6 * blocks + 6 * vocab_size * model.dim * scored + 12 * model.layers * model.dim * length
 
 

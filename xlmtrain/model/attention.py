@@ -5,11 +5,27 @@ Letters: B rows, T positions, S positions of the source, D width, H heads, K = D
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xlmtrain.config.schema import ModelConfig
 from xlmtrain.model.kernels.attention import attention
+
+
+class AttentionView(NamedTuple):
+    """The positions that a position attends to.
+
+    ``key_mask``: bool, True for a key that may be attended to; (B, 1, 1, T), or (B or 1, 1, T, T) for each query by
+    itself; None for all. ``causal``: only to itself and the positions before it; ``key_mask`` is then ignored.
+    ``rotation``: the rotary positions, from :func:`rotary_positions`.
+    """
+
+    key_mask: torch.Tensor | None = None
+    causal: bool = False
+    rotation: torch.Tensor | None = None
 
 
 class SelfAttention(nn.Module):
@@ -18,16 +34,23 @@ class SelfAttention(nn.Module):
     One matrix makes queries, keys and values: its rows are those of q, then k, then v.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        dim, biases = config.dim, config.parts.biases
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=biases)
+        self.out = nn.Linear(dim, dim, bias=biases)
 
-    def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D). ``key_mask``: (B, 1, 1, T) bool, keys that may be attended to, or None for all."""
-        return self.out(attention(self.qkv(x), self.heads, key_mask, causal, self.dropout if self.training else 0.0))
+    def project(self, x: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
+        """Return queries, keys and values, (B, T, 3 D), of ``x`` (B, T, D)."""
+        qkv: torch.Tensor = self.qkv(x)
+        return qkv if rotation is None else rotate(qkv, self.heads, rotation)
+
+    def forward(self, x: torch.Tensor, view: AttentionView) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        qkv, rate = self.project(x, view.rotation), self.dropout if self.training else 0.0
+        return self.out(attention(qkv, self.heads, view.key_mask, view.causal, rate))
 
     def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
@@ -49,10 +72,11 @@ class CrossAttention(nn.Module):
     One matrix makes keys and values: its rows are those of k, then v.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
+        dim = config.dim
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
@@ -68,3 +92,33 @@ class CrossAttention(nn.Module):
         rate = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=source_mask, dropout_p=rate)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.Tensor:
+    """Return cosines and sines, (2, B, T, 1, 1, size / 2) fp32, of ``positions`` (B, T) times theta^(-2 i / size)."""
+    exponent = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
+    angle = positions[..., None, None, None].float() * (1.0 / theta**exponent)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(qkv: torch.Tensor, heads: int, rotation: torch.Tensor) -> torch.Tensor:
+    """Rotate queries and keys by their positions (RoPE, Su et al. 2021): components i and i + K / 2 by one angle.
+
+    ``qkv``: (B, T, 3 D), also of the result. ``rotation``: of :func:`rotary_positions` for K.
+    """
+    cos, sin = rotation
+    parts = qkv.unflatten(2, (3, heads, -1))
+    first, second = parts[:, :, :2].chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([turned.to(qkv.dtype), parts[:, :, 2:]], dim=2).flatten(2)
+
+
+def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor:
+    """Return (B or 1, 1, T, T) bool: the keys of ``key_mask`` that are at most ``window`` / 2 tokens away.
+
+    ``like`` (B, T) has the number of positions and the device. ``causal``: and not after the query; no mask is needed.
+    """
+    places = torch.arange(like.shape[1], device=like.device)
+    distance = places[:, None] - places
+    near = (distance.abs() <= window // 2) & ((distance >= 0) | (not causal))
+    return near[None, None] if key_mask is None or causal else near & key_mask

@@ -9,38 +9,62 @@ import torch
 from torch import nn
 
 from xlmtrain.config.schema import Activation, ModelConfig
-from xlmtrain.model.attention import SelfAttention
+from xlmtrain.model.attention import AttentionView, SelfAttention
 from xlmtrain.model.kernels.dropout import Dropout
 
-LAYER_NORM_EPS = 1e-12
+
+def make_norm(config: ModelConfig) -> nn.LayerNorm:
+    """Return a norm over D."""
+    return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.parts.biases)
+
+
+def make_activation(activation: Activation) -> nn.Module:
+    """Return the non-linearity."""
+    return nn.GELU() if activation is Activation.gelu else nn.ReLU()
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with a non-linearity between, four times as wide inside."""
+    """Two linear maps with a non-linearity between.
 
-    def __init__(self, dim: int, activation: Activation) -> None:
-        super().__init__()
-        self.inner = nn.Linear(dim, 4 * dim)
-        self.activation = nn.GELU() if activation is Activation.gelu else nn.ReLU()
-        self.outer = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return self.outer(self.activation(self.inner(x)))
-
-
-class Block(nn.Module):
-    """Attention and feed-forward, each with dropout, a residual connection, and a norm after it (post-norm)."""
+    Gated, the first map makes the input of the non-linearity and a factor of its output (GeGLU, Shazeer 2020).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config.dim, config.heads, config.attention_dropout)
-        self.attention_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.ffn = FeedForward(config.dim, config.activation)
-        self.ffn_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.gated, width, biases = config.parts.gated, config.ffn_width, config.parts.biases
+        self.inner = nn.Linear(config.dim, 2 * width if self.gated else width, bias=biases)
+        self.activation = make_activation(config.activation)
+        self.outer = nn.Linear(width, config.dim, bias=biases)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = self.inner(x)
+        if self.gated:
+            x, gate = x.chunk(2, dim=-1)
+            return self.outer(self.activation(x) * gate)
+        return self.outer(self.activation(x))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with dropout, a residual connection, and a norm after it or before it.
+
+    ``layer``: number of the block, from 0. ``local``: it attends to nearby positions only.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.pre_norm = config.parts.pre_norm
+        self.local = config.parts.rotary and layer % config.global_every > 0
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.Identity() if self.pre_norm and layer == 0 else make_norm(config)
+        self.ffn = FeedForward(config)
+        self.ffn_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D); arguments as :meth:`SelfAttention.forward`'s."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, key_mask, causal)))
+    def forward(self, x: torch.Tensor, view: AttentionView) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), view))
+            return x + self.dropout(self.ffn(self.ffn_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, view)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.model.attention import CrossAttention, SelfAttention
-from xlmtrain.model.block import LAYER_NORM_EPS, FeedForward
+from xlmtrain.model.attention import AttentionView, CrossAttention, SelfAttention
+from xlmtrain.model.block import FeedForward, make_norm
 from xlmtrain.model.encoder import TransformerStack, length_mask
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -21,19 +21,19 @@ from xlmtrain.model.kernels.dropout import Dropout
 class DecoderBlock(nn.Module):
     """Self-attention, attention to the source, feed-forward: each with dropout, a residual connection, and a norm."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention = SelfAttention(config.dim, config.heads, config.attention_dropout)
-        self.attention_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.cross_attention = CrossAttention(config.dim, config.heads, config.attention_dropout)
-        self.cross_attention_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.ffn = FeedForward(config.dim, config.activation)
-        self.ffn_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.attention = SelfAttention(config)
+        self.attention_norm = make_norm(config)
+        self.cross_attention = CrossAttention(config)
+        self.cross_attention_norm = make_norm(config)
+        self.ffn = FeedForward(config)
+        self.ffn_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
         """(B, T, D) -> (B, T, D), for hidden states ``source`` (B, S, D); ``source_mask``: (B, 1, 1, S) bool."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, None, True)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, AttentionView(causal=True))))
         return self._after_self_attention(x, self.cross_attention.keys_values(source), source_mask)
 
     def step(self, x: torch.Tensor, cache: DecoderCache, layer: int) -> torch.Tensor:

@@ -8,43 +8,58 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import nn
 
 from xlmtrain.config.schema import ModelConfig
-from xlmtrain.model.block import LAYER_NORM_EPS, Block
+from xlmtrain.model.attention import AttentionView, local_mask, rotary_positions
+from xlmtrain.model.block import Block, make_norm
 from xlmtrain.model.kernels.dropout import Dropout
 
 
 class TransformerStack(nn.Module):
     """Embeddings and ``config.layers`` blocks: what the encoder and the decoder have in common.
 
-    The input of the first block is the sum of token, position and language embeddings, normalized. ``vocab_size``:
-    entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding, whose embedding starts at
-    zero and gets no gradient from being looked up; ``block``: class of the blocks.
+    The input of the first block is the sum of the family's embeddings (token, position, token type, language),
+    normalized. ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the
+    padding, whose embedding starts at zero and gets no gradient from being looked up; ``block``: class of the blocks.
     """
 
     def __init__(
-        self, config: ModelConfig, vocab_size: int, languages: int, pad: int, block: Callable[[ModelConfig], nn.Module]
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        languages: int,
+        pad: int,
+        block: Callable[[ModelConfig, int], nn.Module],
     ) -> None:
         super().__init__()
+        self.config, parts = config, config.parts
         self.token_embeddings = nn.Embedding(vocab_size, config.dim, padding_idx=pad)
-        self.position_embeddings = nn.Embedding(config.max_positions, config.dim)
+        self.first_position = pad + 1 if parts.after_pad else 0
+        positions = self.first_position + config.max_positions
+        self.position_embeddings = None if parts.rotary else nn.Embedding(positions, config.dim)
+        self.token_type_embeddings = nn.Embedding(config.token_types, config.dim) if parts.token_types else None
         # One language needs no embedding, and models of the original XLM have none then.
         multilingual = config.language_embeddings and languages > 1
         self.language_embeddings = nn.Embedding(languages, config.dim) if multilingual else None
-        self.embedding_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.embedding_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.layers))
+        self.final_norm = make_norm(config) if parts.pre_norm else None
         self._initialize(config, pad)
 
     def _initialize(self, config: ModelConfig, pad: int) -> None:
         """Draw embeddings from N(0, 1/D). Linear layers and norms keep torch's initialization, as in the original."""
-        for table in (self.token_embeddings, self.position_embeddings, self.language_embeddings):
+        tables = (self.token_embeddings, self.position_embeddings, self.language_embeddings, self.token_type_embeddings)
+        for table in tables:
             if table is not None:
                 nn.init.normal_(table.weight, mean=0.0, std=config.dim**-0.5)
-        if config.sinusoidal_positions:
+        if config.parts.added_languages and self.language_embeddings is not None:
+            nn.init.zeros_(self.language_embeddings.weight)
+        if config.sinusoidal_positions and self.position_embeddings is not None:
             self.position_embeddings.weight.requires_grad_(False)
             self.position_embeddings.weight.copy_(sinusoids(config.max_positions, config.dim))
         with torch.no_grad():
@@ -52,7 +67,11 @@ class TransformerStack(nn.Module):
 
     def embed(self, input_embeds: torch.Tensor, positions: torch.Tensor, languages: torch.Tensor) -> torch.Tensor:
         """Return the input of the first block (B, T, D), for token embeddings (B, T, D) and ids (B, T)."""
-        x = input_embeds + self.position_embeddings(positions)
+        x = input_embeds
+        if self.position_embeddings is not None:
+            x = x + self.position_embeddings(positions + self.first_position)
+        if self.token_type_embeddings is not None:
+            x = x + self.token_type_embeddings.weight[0]
         if self.language_embeddings is not None:
             x = x + self.language_embeddings(languages)
         return self.dropout(self.embedding_norm(x))
@@ -102,11 +121,31 @@ class Encoder(TransformerStack):
             key_mask = None if causal else valid[:, None, None, :]
             x = x * token_mask
         yield x
-        for block in self.blocks:
-            x = block(x, key_mask, causal)
+        views = self.attention_views(positions, key_mask, causal)
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x, views[cast("Block", block).local])
+            if self.final_norm is not None and number == len(self.blocks):
+                x = self.final_norm(x)
             if token_mask is not None:
                 x = x * token_mask
             yield x
+
+    def attention_views(
+        self, positions: torch.Tensor, key_mask: torch.Tensor | None, causal: bool
+    ) -> dict[bool, AttentionView]:
+        """Return the view of the blocks that attend to all positions, False, and of the local ones, True.
+
+        ``positions``: (B, T). ``key_mask``: (B, 1, 1, T) bool, tokens that are not padding, or None for all.
+        """
+        config, size = self.config, self.config.dim // self.config.heads
+        if not config.parts.rotary:
+            return {False: AttentionView(key_mask, causal)}
+        everywhere = AttentionView(key_mask, causal, rotary_positions(positions, size, config.rope_theta))
+        near = local_mask(key_mask, positions, config.local_attention, causal)
+        return {
+            False: everywhere,
+            True: AttentionView(near, False, rotary_positions(positions, size, config.local_rope_theta)),
+        }
 
 
 def length_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:

@@ -5,24 +5,42 @@ Letters: N targets, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.model.block import make_activation, make_norm
 from xlmtrain.model.kernels.linear_cross_entropy import linear_cross_entropy
 from xlmtrain.model.kernels.scratch import ScratchBuffer
 
 
-class Head(nn.Module):
-    """A linear map to the vocabulary, without a transformation before it.
+class HeadTransform(nn.Sequential):
+    """A linear map, a non-linearity and a norm, (N, D) -> (N, D)."""
 
-    ``tied``: the weight is the token embeddings', an argument of each call, so that a checkpoint has it once.
+    def __init__(self, config: ModelConfig) -> None:
+        dense = nn.Linear(config.dim, config.dim, bias=config.parts.biases)
+        super().__init__(
+            OrderedDict(dense=dense, activation=make_activation(config.activation), norm=make_norm(config))
+        )
+
+
+class Head(nn.Module):
+    """A linear map to the vocabulary; in some families a transformation comes before it.
+
+    A tied weight is the token embeddings', an argument of each call, so that a checkpoint has it once.
     """
 
-    def __init__(self, dim: int, vocab_size: int, tied: bool) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
+        dim = config.dim
+        self.transform = HeadTransform(config) if config.parts.head_transform else None
         bound = dim**-0.5  # the initialization of nn.Linear
-        self.weight = None if tied else nn.Parameter(torch.empty(vocab_size, dim).uniform_(-bound, bound))
+        self.weight = (
+            None if config.tie_embeddings else nn.Parameter(torch.empty(vocab_size, dim).uniform_(-bound, bound))
+        )
         self.bias = nn.Parameter(torch.empty(vocab_size).uniform_(-bound, bound))
         self._scratch = ScratchBuffer()
 
@@ -38,6 +56,8 @@ class Head(nn.Module):
         With ``targets`` (N,): their cross-entropy instead, summed, in nats, () fp32, with label ``smoothing``.
         """
         weight = embeddings if self.weight is None else self.weight
+        if self.transform is not None:
+            hidden = self.transform(hidden)
         if targets is None:
             return F.linear(hidden, weight, self.bias)
         return linear_cross_entropy(hidden, weight, self.bias, targets, self._scratch, smoothing)

@@ -35,7 +35,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config, self.vocab_size, self.languages, self.pad = config, vocab_size, languages, pad
         self.encoder = Encoder(config, vocab_size, languages, pad)
-        self.head = Head(config.dim, vocab_size, config.tie_embeddings)
+        self.head = Head(config, vocab_size)
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -97,7 +97,7 @@ def _embed_pairs(views: Views, model: PretrainedModel, dataset: Dataset, pair: s
     """Add retrieval by every pooling and layer, and the projection, of at least three pairs."""
     first, second = pair.split("-")
     sides = dataset.pair("valid", pair)
-    longest = model.model.encoder.position_embeddings.num_embeddings
+    longest = model.model.config.max_positions
     usable = np.flatnonzero(np.stack([side.lengths() for side in sides]).max(axis=0) + 2 <= longest)[:_RETRIEVED]
     if len(usable) < 3:
         return

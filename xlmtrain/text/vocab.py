@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +26,31 @@ CONTINUATION = "@@"
 logger = logging.getLogger(__name__)
 
 
+class SpecialIds(NamedTuple):
+    """Ids of the symbols that sequences are made with: ``bos`` begins a sequence, ``eos`` ends each of its sentences.
+
+    ``unk`` is -1 if no text becomes unknown.
+    """
+
+    bos: int
+    eos: int
+    pad: int
+    unk: int
+    mask: int
+
+
+XLM_IDS = SpecialIds(bos=EOS, eos=EOS, pad=PAD, unk=UNK, mask=MASK)
+"""Those of every vocabulary of the original XLM."""
+
+
 class Vocab:
     """Tokens <-> ids.
 
     ``tokens``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
     training text, int64, (len(vocab),), 0 for special symbols.
     """
+
+    special = XLM_IDS
 
     def __init__(self, entries: Iterable[tuple[str, int]]) -> None:
         """``entries``: (word, count) without special symbols, in the order of the ids."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xlmtrain import __version__
-from xlmtrain.config.schema import Config, config_as_json, flatten
+from xlmtrain.config.schema import Config, ModelConfig, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.distributed import Distributed
@@ -23,17 +23,22 @@ class ResumePolicy:
 
     ``may_change``, ``must_stay``: prefixes of key paths; a key needs one of the former and none of the latter.
     ``inactive_unless_used``: prefixes of settings that have no effect unless another setting is on. Missing in the
-    record of an old run, they are no change.
+    record of an old run, they are no change. ``defaults``: values, by key path, that are none either.
     """
 
     may_change: tuple[str, ...]
     must_stay: tuple[str, ...] = ()
     inactive_unless_used: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return a line for each setting, by key path, that differs, and those of the lines that are not allowed."""
         # A setting that a later version added, and that is not used, is no change.
-        added = {key for key in new.keys() - old.keys() if not new[key] or key.startswith(self.inactive_unless_used)}
+        added = {
+            key
+            for key in new.keys() - old.keys()
+            if not new[key] or new[key] == self.defaults.get(key) or key.startswith(self.inactive_unless_used)
+        }
         keys = sorted((old.keys() | new.keys()) - added)
         lines = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)}
         # The best value so far cannot depend on an evaluation that an earlier version did not have.
@@ -56,6 +61,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.zero_shot_probe.",
     ),
     inactive_unless_used=("noise.", "bt."),  # by data.dae, data.bt
+    defaults=flatten(config_as_json(ModelConfig()), "model."),
 )
 
 

@@ -563,7 +563,7 @@ def test_words_that_are_split_already_are_joined_and_found_again(written: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bert"}, "model_type is 'bert'"),
+        ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
         ({"asm": True}, "asm is True"),
         ({"layer_norm_eps": 1e-5}, "layer_norm_eps"),
         ({"pad_token_id": 0}, "pad is 0"),

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.model.attention import SelfAttention
+from xlmtrain.config.schema import ModelConfig
+from xlmtrain.model.attention import AttentionView, SelfAttention, local_mask
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
 ROWS, LENGTH, HEADS, DIM = 4, 24, 4, 32
-KINDS = ("whole", "padded", "causal")
+KINDS = ("whole", "padded", "causal", "local")
 
 
 def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None, bool, torch.Tensor]:
@@ -20,6 +21,8 @@ def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
     lengths = torch.tensor([LENGTH, 20, 5, 1])
     # Under a causal mask the encoder needs no other: padding is on the right.
     key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if kind == "padded" else None
+    if kind == "local":  # a mask for each query
+        key_mask = local_mask(None, qkv[..., 0], 6, causal=True)
     return qkv, key_mask, kind == "causal", torch.randn(ROWS, LENGTH, DIM).to(dtype)
 
 
@@ -67,12 +70,12 @@ def test_mean_over_dropout_is_the_attention_without() -> None:
 def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forced here: a GPU takes torch's kernel and its random numbers."""
     torch.manual_seed(0)
-    layer, x = SelfAttention(DIM, HEADS, 0.3), torch.randn(ROWS, LENGTH, DIM)
+    layer, x = SelfAttention(ModelConfig(DIM, heads=HEADS, attention_dropout=0.3)), torch.randn(ROWS, LENGTH, DIM)
     torch.manual_seed(1)
-    own = layer(x, None, False)
+    own = layer(x, AttentionView())
     monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: False)
     torch.manual_seed(1)
-    other = layer(x, None, False)
+    other = layer(x, AttentionView())
     assert not torch.equal(own, other)
     torch.manual_seed(1)
     q, k, v = layer.qkv(x).view(ROWS, LENGTH, 3, HEADS, -1).permute(2, 0, 3, 1, 4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from xlmtrain.config.schema import ModelConfig
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels import dispatch, linear_cross_entropy
 
@@ -21,7 +22,7 @@ def gradients(loss: torch.Tensor, *of: torch.Tensor) -> list[torch.Tensor]:
 def test_loss_is_the_cross_entropy(monkeypatch: pytest.MonkeyPatch, count: int, chunk: int) -> None:
     monkeypatch.setattr(linear_cross_entropy, "_CHUNK", chunk)
     torch.manual_seed(0)
-    layer = Head(DIM, WORDS, tied=False)
+    layer = Head(ModelConfig(dim=DIM, tie_embeddings=False), WORDS)
     assert layer.weight is not None
     hidden = torch.randn(count, DIM, requires_grad=True)
     targets = torch.randint(WORDS, (count,))
@@ -34,7 +35,7 @@ def test_loss_is_the_cross_entropy(monkeypatch: pytest.MonkeyPatch, count: int, 
 
 def test_loss_in_bf16_is_the_cross_entropy_but_for_rounding() -> None:
     torch.manual_seed(0)
-    layer = Head(DIM, WORDS, tied=False)
+    layer = Head(ModelConfig(dim=DIM, tie_embeddings=False), WORDS)
     assert layer.weight is not None
     hidden, targets = torch.randn(400, DIM, requires_grad=True), torch.randint(WORDS, (400,))
     of = (hidden, layer.weight, layer.bias)
@@ -52,7 +53,7 @@ def test_loss_in_bf16_is_the_cross_entropy_but_for_rounding() -> None:
 
 def test_gradients_that_are_kept_stay_as_they_are() -> None:
     torch.manual_seed(0)
-    layer = Head(DIM, WORDS, tied=False)
+    layer = Head(ModelConfig(dim=DIM, tie_embeddings=False), WORDS)
     assert layer.weight is not None
     targets = torch.randint(WORDS, (5,))
 
@@ -79,7 +80,7 @@ def test_matrix_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch, cpu: bo
     product = F.linear
     monkeypatch.setattr(F, "linear", record)
     monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda _: cpu)
-    layer = Head(DIM, WORDS, tied=True)
+    layer = Head(ModelConfig(dim=DIM), WORDS)
     for count in range(1, 65):
         hidden = torch.randn(count, DIM, requires_grad=True)
         layer(hidden, torch.randn(WORDS, DIM), torch.zeros(count, dtype=torch.int64)).backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from xlmtrain.config.families import Family
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.metrics.table import format_table, two_decimals
 
@@ -69,12 +70,13 @@ def model_card(bundle: PretrainedBundle, name: str, sentences: Mapping[str, int]
 def _introduction(bundle: PretrainedBundle, name: str) -> str:
     config = bundle.config
     parameters = sum(weight.numel() for weight in bundle.weights.values())
+    origin = "XLM, Lample & Conneau 2019" if config.family is Family.xlm else config.family.value
     tag = "" if bundle.causal else "pipeline_tag: fill-mask\n"
     return (
         f"---\nlanguage: [{', '.join(bundle.languages)}]\nlibrary_name: transformers\n{tag}---\n# {name}\n\n"
-        f"A {'causal' if bundle.causal else 'masked'} language model of {' and '.join(bundle.languages)} (XLM, Lample "
-        f"& Conneau 2019): {config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} "
-        f"parameters, vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
+        f"A {'causal' if bundle.causal else 'masked'} language model of {' and '.join(bundle.languages)} ({origin}): "
+        f"{config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} parameters, "
+        f"vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
         f"{bundle.provenance.step:,} steps with xlmtrain."
     )
 
@@ -84,6 +86,10 @@ def _use(bundle: PretrainedBundle, name: str) -> str:
     subfolders = ", ".join(f"{name}/{language}" for language in bundle.languages)
     example = _EXAMPLES.get(lang, "<mask> .")
     several = len(bundle.languages) > 1
+    if bundle.config.family is not Family.xlm:
+        divided = several and (bundle.codes or bundle.config.language_embeddings)
+        note = f"\n\n{subfolders} hold the model for text in one language each." if divided else ""
+        return _USE_ONE.format(name=f"{name}/{lang}" if divided else name, example=example) + note
     if bundle.causal:
         code = _USE_CAUSAL.format(folder=f"{name}/{lang}" if several else name, example=example.partition(" <mask>")[0])
         note = f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."

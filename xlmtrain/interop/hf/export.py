@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xlmtrain.config.families import Family
 from xlmtrain.data.batch import make_batch, make_causal_batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.data.sequences import window_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
@@ -21,7 +22,7 @@ from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import decoder_part
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import EOS, PAD, SPECIALS, UNK
+from xlmtrain.text.vocab import EOS, UNK
 
 try:
     import transformers
@@ -55,6 +56,9 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     """
     if decoder_part(bundle.weights):
         raise ConfigError("format=hf: XLM in transformers has no decoder; export this model with format=xlm or run")
+    config = bundle.config
+    if bundle.causal and config.family is not Family.xlm:
+        log.warning("the model was trained by CLM alone; the class for %s attends to all tokens", config.family.value)
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
     texts: dict[str, list[str]] = {}
@@ -95,16 +99,19 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
     differ, if an id differs, or a logit by more than ``TOLERANCE``.
     """
     transformers.logging.disable_progress_bar()
+    xlm = bundle.config.family is Family.xlm
     # The folder itself serves all languages, a subfolder one; a model of one language has no subfolder.
-    homes = {language: folder / language if len(bundle.languages) > 1 else folder for language in bundle.languages}
+    homes = {language: home if (home := folder / language).is_dir() else folder for language in bundle.languages}
     ids = {language: _ids(home, bundle, language, sentences) for language, home in homes.items()}
-    places = {home: [language] for language, home in homes.items()} | {folder: bundle.languages}
+    places = {home: [language] for language, home in homes.items()}
+    if (folder / "config.json").is_file():
+        places[folder] = bundle.languages
     ours, largest = bundle.module().double(), 0.0
     for place, languages in places.items():
         theirs = transformers.AutoModelForMaskedLM.from_pretrained(place).double().eval()
         for index, row in [(bundle.languages.index(name), row) for name in languages for row in ids[name]]:
-            tokens, expected = torch.tensor([row]), _logits(ours, row, index, bundle.causal)
-            langs = {"langs": torch.full_like(tokens, index)} if len(languages) > 1 else {}
+            tokens, expected = torch.tensor([row]), _logits(ours, row, index, bundle.causal and xlm)
+            langs = {"langs": torch.full_like(tokens, index)} if xlm and len(languages) > 1 else {}
             found = theirs(tokens, **langs).logits[0, : len(expected), : len(bundle.vocab)]
             difference = float((found - expected).abs().max())
             largest = max(largest, difference)
@@ -117,10 +124,10 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
 
 def _logits(model: LanguageModel, row: Sequence[int], language: int, causal: bool) -> torch.Tensor:
     """Return logits (T, V) for the ids ``row``; (T - 1, V) if causal."""
-    sequence = sentence_sequences([np.array(row[1:])], language)
+    sequence = window_sequences(np.array([row]), language)
     if causal:
         return model.logits(make_causal_batch(sequence))
-    return model.logits(make_batch("mlm", sequence, sequence.tokens, sequence.tokens != PAD))
+    return model.logits(make_batch("mlm", sequence, sequence.tokens, np.ones(sequence.tokens.shape, dtype=bool)))
 
 
 def _ids(
@@ -130,8 +137,9 @@ def _ids(
     if not bundle.codes:
         size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(len(SPECIALS), len(bundle.vocab), size, generator=generator)
-        return [[EOS, *row, EOS] for row in tokens.tolist()]
+        ordinary = torch.tensor([i for i in range(len(bundle.vocab)) if i not in bundle.vocab.special])
+        chosen: list[list[int]] = ordinary[torch.randint(len(ordinary), size, generator=generator)].tolist()
+        return chosen
     tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), bundle.pipeline()
     differing, fitting = [], []
     for sentence in sentences[language]:

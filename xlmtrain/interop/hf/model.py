@@ -1,8 +1,8 @@
-"""Hugging Face folders: read, and written so that transformers loads them as XLM.
+"""Hugging Face folders: read, and written so that transformers loads them with its own classes.
 
-transformers adds the language embeddings only if the caller passes ``langs``. For callers that do not (``pipeline``,
-most scripts) there is a subfolder per language, in which that language's embedding is added to every position
-embedding. Both give the same logits.
+XLM's language embeddings are added only if the caller passes ``langs``. For callers that do not (``pipeline``, most
+scripts) there is a subfolder per language, in which that language's embedding is added to every position embedding.
+Both give the same logits.
 
 config.json model.safetensors               vocab.json merges.txt tokenizer.json tokenizer_config.json
 README.md                                   the model card (written by :mod:`xlmtrain.interop.hf.export`)
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from xlmtrain.config.families import Family
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation
+from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.format import fingerprint
 from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
+from xlmtrain.interop.hf.families import (
+    MODEL_TYPES,
+    NumberedVocab,
+    family_settings,
+    from_family_weights,
+    read_family,
+    to_family_weights,
+)
 from xlmtrain.interop.hf.tokenizer import (
     hf_words,
     out_of_vocab_merges,
@@ -37,52 +46,67 @@ from xlmtrain.interop.hf.tokenizer import (
     tokenizer_config,
     tokenizer_json,
 )
-from xlmtrain.interop.xlm.conversion import (
-    BIAS,
-    EMBEDDINGS,
-    LANGUAGES,
-    OUTPUT,
-    POSITIONS,
-    from_xlm_state_dict,
-    model_config,
-    to_xlm_state_dict,
-)
+from xlmtrain.interop.xlm.conversion import BIAS as PREDICTION_BIAS
+from xlmtrain.interop.xlm.conversion import OUTPUT as PREDICTION
+from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, model_config, to_xlm_state_dict
 from xlmtrain.interop.xlm.pth import read_checkpoint_file
-from xlmtrain.model.block import LAYER_NORM_EPS
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
+from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, XLM_IDS, SpecialIds, Vocab
 
 EXTRA = "xlmtrain.json"
+ANY_LANGUAGE = "mul"
+"""Language of a model that does not tell languages apart; ISO 639's code for several."""
+TABLE, POSITIONS = "encoder.token_embeddings.weight", "encoder.position_embeddings.weight"
+LANGUAGES, OUTPUT, BIAS = "encoder.language_embeddings.weight", "head.weight", "head.bias"
 NEVER = -1e4
 """A logit whose softmax is 0, and which fp16 can represent."""
 
 
 def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
-    """Write everything but the model card into ``directory``."""
-    weights = to_xlm_state_dict(bundle.weights)
+    """Write everything but the model card into ``directory``.
+
+    A family other than XLM has no language embeddings in transformers: a model with them is in the subfolders only.
+    """
+    weights, config, xlm = dict(bundle.weights), bundle.config, bundle.config.family is Family.xlm
     # Symbols that the merges use and the vocabulary lacks: embedded as UNK and never predicted.
-    unlisted = len(out_of_vocab_merges(bundle.vocab, bundle.codes))
-    unknown = weights[EMBEDDINGS][UNK].expand(unlisted, -1)
-    rows = {EMBEDDINGS: unknown, OUTPUT: torch.zeros_like(unknown), BIAS: torch.full((unlisted,), NEVER)}
-    weights |= {name: torch.cat([weights[name], more]) for name, more in rows.items()}
-    if bundle.config.tie_embeddings:
-        del weights[OUTPUT]
+    unlisted = len(out_of_vocab_merges(bundle.vocab, bundle.codes)) if bundle.codes else 0
+    unknown = weights[TABLE][bundle.vocab.special.unk].expand(unlisted, -1)
+    rows = {TABLE: unknown, OUTPUT: torch.zeros_like(unknown), BIAS: torch.full((unlisted,), NEVER)}
+    weights |= {name: torch.cat([weights[name], more]) for name, more in rows.items() if name in weights}
     tokenizers = {
         language: tokenizer_json(bundle.vocab, bundle.codes, language, bundle.text) if bundle.codes else ""
         for language in bundle.languages
     }
-    _write_model(directory, bundle, weights, tokenizers[bundle.languages[0]])
-    if len(bundle.languages) > 1:
-        table = weights.pop(LANGUAGES, torch.zeros(len(bundle.languages), bundle.config.dim))
-        config = replace(bundle.config, language_embeddings=False, sinusoidal_positions=False)
-        for (language, tokenizer), vector in zip(tokenizers.items(), table):
-            merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
-            _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
-    if bundle.codes and not bundle.causal:
+    vectors = weights.get(LANGUAGES)
+    if xlm or vectors is None:
+        _write_model(directory, bundle, weights, tokenizers[bundle.languages[0]])
+    if len(bundle.languages) > 1 and (xlm or bundle.codes or vectors is not None):
+        for number, (language, tokenizer) in enumerate(tokenizers.items()):
+            vector = torch.zeros(config.dim) if vectors is None else vectors[number]
+            shape, merged = with_language(config, weights, vector)
+            _write_model(directory / language, replace(bundle, config=shape, languages=[language]), merged, tokenizer)
+    if xlm and bundle.codes and not bundle.causal:
         shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
+
+
+def with_language(
+    config: ModelConfig, weights: Mapping[str, torch.Tensor], vector: torch.Tensor
+) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    """Return the model with the embedding ``vector`` (D,) of one language in place of language embeddings.
+
+    It is added to every position embedding; without these to every token embedding, which unties the output layer.
+    """
+    merged = {name: weight for name, weight in weights.items() if name != LANGUAGES}
+    config = replace(config, language_embeddings=False, sinusoidal_positions=False)
+    if POSITIONS in merged:
+        return config, {**merged, POSITIONS: merged[POSITIONS] + vector}
+    if not vector.any():
+        return config, merged
+    untied = {TABLE: merged[TABLE] + vector, OUTPUT: merged.get(OUTPUT, merged[TABLE])}
+    return replace(config, tie_embeddings=False), {**merged, **untied}
 
 
 def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torch.Tensor], tokenizer: str) -> None:
@@ -91,14 +115,16 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     ``tokenizer``: content of ``tokenizer.json``; empty for a model without BPE codes.
     """
     folder.mkdir(exist_ok=True)
-    write_json(folder / "config.json", _config_json(bundle, len(weights[EMBEDDINGS])))
-    named = {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in weights.items()}
+    write_json(folder / "config.json", _config_json(bundle, len(weights[TABLE])))
     try:
         # Cloned: queries, keys and values are views of one tensor, which safetensors refuses.
-        save_file({name: t.clone() for name, t in named.items()}, folder / "model.safetensors", {"format": "pt"})
+        named = {name: weight.clone() for name, weight in _named_weights(bundle.config, weights).items()}
+        save_file(named, folder / "model.safetensors", {"format": "pt"})
     except SafetensorError as error:  # for example a full disk
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    if isinstance(bundle.vocab, NumberedVocab):
+        return
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
     counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
     text = asdict(bundle.text)
@@ -113,12 +139,33 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     write_json(folder / "tokenizer_config.json", settings)
 
 
+def _named_weights(config: ModelConfig, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights under transformers' names."""
+    if config.family is not Family.xlm:
+        return to_family_weights(weights, config)
+    theirs = to_xlm_state_dict(weights)
+    if config.tie_embeddings:
+        del theirs[PREDICTION]
+    return {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in theirs.items()}
+
+
 def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
-    config = bundle.config
+    config, special = bundle.config, bundle.vocab.special
+    languages = {
+        "vocab_size": vocab_size,
+        "causal": bundle.causal,
+        "lang2id": {name: i for i, name in enumerate(bundle.languages)},
+        "id2lang": dict(enumerate(bundle.languages)),
+        "torch_dtype": "float32",
+    }
+    if config.family is not Family.xlm:
+        roles = {"bos": special.bos, "cls": special.bos, "eos": special.eos, "sep": special.eos, "pad": special.pad}
+        ids = {f"{role}_token_id": i for role, i in roles.items() if i >= 0}
+        return {**family_settings(config, special.pad), **languages, **ids}
     return {
+        **languages,
         "model_type": "xlm",
         "architectures": ["XLMWithLMHeadModel"],
-        "vocab_size": vocab_size,
         "emb_dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,
@@ -127,23 +174,19 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "attention_dropout": config.attention_dropout,
         "gelu_activation": config.activation is Activation.gelu,
         "sinusoidal_embeddings": config.sinusoidal_positions,
-        "layer_norm_eps": LAYER_NORM_EPS,
+        "layer_norm_eps": config.norm_eps,
         "embed_init_std": config.dim**-0.5,
         "tie_word_embeddings": config.tie_embeddings,
-        "causal": bundle.causal,
         "asm": False,
         "is_encoder": True,
         "use_lang_emb": config.language_embeddings,
         "n_langs": len(bundle.languages),
-        "lang2id": {name: i for i, name in enumerate(bundle.languages)},
-        "id2lang": dict(enumerate(bundle.languages)),
         "lang_id": 0,
         # transformers 5 reads the first name of each, transformers 4 the second.
         **{f"{n}_{kind}": i for n, i in (("bos", 0), ("eos", EOS), ("pad", PAD)) for kind in ("token_id", "index")},
         "unk_index": UNK,
         "mask_index": MASK,
         "mask_token_id": MASK,
-        "torch_dtype": "float32",
     }
 
 
@@ -160,40 +203,75 @@ _DEFAULTS = {
 def read_hf_folder(path: Path) -> PretrainedBundle:
     """Read a folder written by :func:`write_hf_folder` or by transformers.
 
-    Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged.
+    Raises CheckpointError if it is of another architecture, has no output layer, or a file is missing or damaged. A
+    family other than XLM may lack its prediction head, and the text processing: then its vocabulary has numbers only.
     """
     with damage_as(CheckpointError, f"{path}: incomplete or damaged"):
         settings = read_json(path / "config.json")
-        _check_architecture(settings)
-        parts = (load_file(f) if f.suffix == ".safetensors" else read_checkpoint_file(f) for f in _weight_files(path))
-        weights = {name.removeprefix("transformer."): t.float() for part in parts for name, t in part.items()}
-        if BIAS not in weights:
-            raise ValueError(
-                "no output layer; it is an encoder or a classifier, and only XLMWithLMHeadModel can be read"
-            )
         extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
-        languages = sorted(settings["lang2id"], key=settings["lang2id"].__getitem__)
-        params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
-        tied = settings.get("tie_word_embeddings", True)
-        config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
-        words, codes, text = _read_tokenizer(path)
-        if "fingerprint" in extra:  # neither version 0.1.0 nor transformers writes one
-            exported = _vocab(words[: len(extra["counts"])], extra["counts"])
-            if extra["fingerprint"] != _fingerprint(exported, codes, extra["text"], languages):
-                raise ValueError(
-                    f"vocabulary, merges, the languages in config.json or the text settings in {EXTRA} are not those "
-                    "that the model was exported with; export it again"
-                )
-        words = words[: _listed(weights, len(words))]
-        vocab = _vocab(words, extra.get("counts", []))
-        listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
-        ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
+        xlm = settings["model_type"] == "xlm"
+        if not xlm and settings["model_type"] not in MODEL_TYPES:
+            raise ValueError(
+                f"config.json: model_type is {settings['model_type']!r}; there are xlm, {', '.join(MODEL_TYPES)}"
+            )
+        read = _read_xlm if xlm else _read_family
+        config, ours, special = read(path, settings)
+        languages = sorted(found, key=found.__getitem__) if (found := settings.get("lang2id")) else [ANY_LANGUAGE]
+        codes: list[Code] = []
+        text = TextConfig()
+        vocab: Vocab = NumberedVocab(len(ours[TABLE]), special)
+        if xlm or "counts" in extra:
+            words, codes, text = _read_tokenizer(path)
+            _check_fingerprint(extra, words, codes, languages)
+            vocab = _vocab(words[: _listed(ours, len(words))], extra.get("counts", []))
+            ours |= {name: ours[name][: len(vocab)] for name in (TABLE, OUTPUT, BIAS) if name in ours}
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
         provenance = Provenance.from_json(origin, str(path))
         # Version 0.1.0 wrote causal=false for every model.
         causal = settings.get("causal") is True or trained_causally(provenance.settings)
         text = typed(TextConfig, extra["text"], "text") if "text" in extra else text
         return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
+
+
+def _read_xlm(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig, dict[str, torch.Tensor], SpecialIds]:
+    _check_architecture(settings)
+    weights = {name.removeprefix("transformer."): weight for name, weight in _read_weights(path).items()}
+    if PREDICTION_BIAS not in weights:
+        raise ValueError("no output layer; it is an encoder or a classifier, and only XLMWithLMHeadModel can be read")
+    params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
+    tied = settings.get("tie_word_embeddings", True)
+    config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
+    return config, from_xlm_state_dict(weights, untied=not config.tie_embeddings), XLM_IDS
+
+
+def _read_family(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig, dict[str, torch.Tensor], SpecialIds]:
+    weights = _read_weights(path)
+    config, special = read_family(settings, weights)
+    return config, from_family_weights(weights, config, path), special
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return all weights in fp32. Raises ValueError if a number is not finite."""
+    parts = (load_file(f) if f.suffix == ".safetensors" else read_checkpoint_file(f) for f in _weight_files(path))
+    weights = {name: weight.float() for part in parts for name, weight in part.items()}
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{name} has numbers that are not finite; training diverged, or the file is damaged")
+    return weights
+
+
+def _check_fingerprint(
+    extra: dict[str, Any], words: list[str], codes: Sequence[Code], languages: Sequence[str]
+) -> None:
+    """Raise ValueError if the parts that determine ids changed since the export."""
+    if "fingerprint" not in extra:  # neither version 0.1.0 nor transformers writes one
+        return
+    exported = _vocab(words[: len(extra["counts"])], extra["counts"])
+    if extra["fingerprint"] != _fingerprint(exported, codes, extra["text"], languages):
+        raise ValueError(
+            f"vocabulary, merges, the languages in config.json or the text settings in {EXTRA} are not those "
+            "that the model was exported with; export it again"
+        )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -215,7 +293,7 @@ def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], lang
 
 def _check_architecture(settings: dict[str, Any]) -> None:
     """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
-    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
+    fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": ModelConfig.norm_eps}
     found = {key: settings.get(key) for key in (*fixed, "unk_index", "mask_index")}
     found |= {name: settings.get(f"{name}_token_id", settings.get(f"{name}_index")) for name in ("eos", "pad")}
     fixed |= {"unk_index": UNK, "mask_index": MASK, "eos": EOS, "pad": PAD}
@@ -245,8 +323,8 @@ def _listed(weights: dict[str, torch.Tensor], words: int) -> int:
     """
     never = (weights[BIAS][:words] < NEVER / 2).long()
     listed = words - int(never.flip(0).cumprod(0).sum())
-    rows = weights[EMBEDDINGS][listed:words]
-    return listed if torch.equal(rows, weights[EMBEDDINGS][UNK].expand_as(rows)) else words
+    rows = weights[TABLE][listed:words]
+    return listed if torch.equal(rows, weights[TABLE][UNK].expand_as(rows)) else words
 
 
 def _vocab(words: list[str], counts: list[int]) -> Vocab:

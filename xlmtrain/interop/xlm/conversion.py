@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from xlmtrain.config.families import Family
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
-from xlmtrain.errors import CheckpointError, damage_as
+from xlmtrain.errors import CheckpointError, ConfigError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
@@ -132,7 +133,12 @@ def model_config(params: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
 
 
 def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
-    """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError."""
+    """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError.
+
+    Raises ConfigError for a model of another family.
+    """
+    if bundle.config.family is not Family.xlm:
+        raise ConfigError(f"format=xlm: the model is a {bundle.config.family.value}; export it with format=hf or run")
     config, languages = bundle.config, dict(enumerate(bundle.languages))
     decoder = decoder_part(bundle.weights)
     if config.max_positions != MAX_POSITIONS:
