@@ -47,9 +47,9 @@ class PeriodicEvaluation:
     writer: MetricsWriter | None
 
     def is_due(self) -> bool:
-        """Return True at the first and the last step and every ``evaluate.every`` steps, once per step."""
+        """Return True at the first step, the last of a phase, and every ``evaluate.every`` steps, once per step."""
         step, every = self.state.step, self.config.evaluate.every
-        due = step in (0, self.config.train.steps) or (every > 0 and step % every == 0)
+        due = step in (0, *(phase.span.end for phase in self.step.phases)) or (every > 0 and step % every == 0)
         return self.evaluator is not None and due and self.state.evaluated != step
 
     @torch.compiler.set_stance("force_eager")  # its many shapes would exceed the recompilation limit of a block
