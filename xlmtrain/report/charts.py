@@ -173,13 +173,13 @@ def line_chart(
 
 
 def _shade_phases(ax: Axes, phases: Sequence[tuple[float, str]]) -> None:
-    """Write the name of each phase at its begin, and shade every other one."""
+    """Write the name of each phase above its begin, and shade every other one."""
     ends = [begin for begin, _ in phases[1:]] + [ax.get_xlim()[1]]
     for number, ((begin, name), end) in enumerate(zip(phases, ends)):
         if number % 2:
             ax.axvspan(begin, end, color=REFERENCE_COLOR, alpha=0.12, linewidth=0)
         place = ax.get_xaxis_transform()
-        ax.text(begin, 0.98, f" {_shortened(name)}", transform=place, va="top", fontsize=6.5, color=REFERENCE_COLOR)
+        ax.text(begin, 1.01, _shortened(name), transform=place, va="bottom", fontsize=6.5, color=REFERENCE_COLOR)
 
 
 def _shortened(name: str) -> str:
