@@ -29,8 +29,8 @@ def start_warnings(config: Config, dataset: Dataset, validator: Validator) -> It
     """Yield what a run should be warned of at its start: data quality, missing validation text, errors of settings."""
     yield from quality_warnings(dataset, config.model)
     yield from no_validation(validator)
-    for _, settings in rule_settings(config_as_json(config)):
-        yield from _errors(settings, total_tokens(phases_of(config)))
+    tokens, phases = total_tokens(phases_of(config)), rule_settings(config_as_json(config))
+    yield from {one.what: one for _, settings in phases for one in _errors(settings, tokens)}.values()
 
 
 def _errors(settings: Settings, tokens: float) -> list[Finding]:
