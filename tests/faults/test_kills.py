@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import tiny
 from tests.support.fault_table import Tries
 from tests.support.starts import (
     SAVE_EVERY,
@@ -23,7 +24,6 @@ from tests.support.starts import (
     settings,
     straight,
 )
-from tests.support.tiny import phase
 
 SEED = 20
 PHASES = {  # of a save: the fault point, and its how manieth passing is in the save of step 10
@@ -67,7 +67,7 @@ def test_killed_at_random_in_phases(tries: Tries, tiny_dataset: Path, tmp_path: 
     changes: list[dict[str, Any]] = [causal, {**masked, "mask__prob": 0.4}]
     changes += [{"data__sequence_length": 32, "train__batch_tokens": 512}, {**causal, "data__sequence_length": 8}]
     changes += [{**masked, "optim__schedule": "linear", "mask__prob": 0.1}]
-    phases = [phase(f"phase {n}", length, **one) for n, (length, one) in enumerate(zip(lengths, changes))]
+    phases = [tiny.phase(f"phase {n}", length, **one) for n, (length, one) in enumerate(zip(lengths, changes))]
     killed_runs(tries, tiny_dataset, tmp_path, sum(lengths), phases=phases)
 
 
