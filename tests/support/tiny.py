@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from xlmtrain.config.schema import (
+    AverageConfig,
     BackTranslationConfig,
     Config,
     DataChanges,
@@ -74,6 +75,7 @@ _SECTIONS = {
     "noise": NoiseConfig,
     "bt": BackTranslationConfig,
     "optim": OptimConfig,
+    "average": AverageConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
 }

@@ -376,6 +376,30 @@ class OptimConfig:
     """``torch``: torch's fused AdamW. ``apex``: FusedAdam of NVIDIA apex (CUDA only)."""
 
 
+class AverageKind(str, Enum):
+    """Average of the weights: none; ``ema``: exponential; ``uniform``: all steps alike."""
+
+    none = "none"
+    ema = "ema"
+    uniform = "uniform"
+
+
+@dataclass
+class AverageConfig:
+    """An average of the weights, kept beside those that are trained. It is validated as ``average/...``, saved in the
+    checkpoints, and exported with ``checkpoint=average``."""
+
+    kind: AverageKind = AverageKind.none
+    """``ema``: exponential moving average. ``uniform``: the mean over all steps after ``start``. Either takes as much
+    memory as the weights."""
+
+    decay: float = ranged(0.999, SHARE_BELOW_ONE)
+    """Share of the EMA that stays at each step; 0.999 averages about the last 1,000 steps."""
+
+    start: int = ranged(0, NOT_NEGATIVE)
+    """Steps before the first one that is averaged."""
+
+
 class Sharding(str, Enum):
     """Weights on each process: all of them; a shard of all processes; or a shard of the processes of its host."""
 
@@ -675,6 +699,9 @@ class Config(CheckedSettings):
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
+
+    average: AverageConfig = field(default_factory=AverageConfig)
+    """Averaged weights."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     """The run's size."""

@@ -18,7 +18,7 @@ import torch
 
 from xlmtrain.config.phases import combined_data, phases_of
 from xlmtrain.config.phases import total_tokens as total_tokens_of
-from xlmtrain.config.schema import Config, ModelConfig, Precision, ReduceDtype, Sharding
+from xlmtrain.config.schema import AverageKind, Config, ModelConfig, Precision, ReduceDtype, Sharding
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.translation_model import build_model
@@ -117,7 +117,9 @@ def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, 
     """Estimate the memory of one phase with the settings ``config``; ``tokens``: of a smaller batch on each GPU."""
     micro_batch = min(micro_batch_of(config), tokens or sys.maxsize)
     targets, translates = micro_batch * target_share(config), config.data.seq2seq_share > 0
-    return estimate_memory(config.model, parameters, vocab_size, micro_batch, targets, shards, translates)
+    memory = estimate_memory(config.model, parameters, vocab_size, micro_batch, targets, shards, translates)
+    average = 0 if config.average.kind is AverageKind.none else 4 * parameters / shards
+    return replace(memory, optimizer_state=memory.optimizer_state + average)
 
 
 def target_share(config: Config) -> float:

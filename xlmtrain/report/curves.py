@@ -31,6 +31,7 @@ _COMPARED = {
 }
 # Metric -> name in a legend; others are language and objective.
 _LABELS = {
+    r"average/(.+)_(?:ppl|acc|bleu)": r"\1, averaged weights",
     r"valid/(.+)_cloze_mono_\w+": r"\1, sentence alone",
     r"valid/(.+)_cloze_parallel_\w+": r"\1, with translation",
     r"valid/(.+)_round_trip_bleu": r"\1 and back",
@@ -65,7 +66,8 @@ def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
     titles = {"_ppl": "Validation perplexity", "_acc": "Validation accuracy (%)", "_bleu": "Validation BLEU"}
     for suffix, title in titles.items():
         names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
-        yield chart(title, _lines(run, past, names), _TOKENS, log=suffix == "_ppl")
+        averaged = [name for name in run.names("average/", suffix) if name.replace("average", "valid", 1) in names]
+        yield chart(title, _lines(run, past, names + averaged), _TOKENS, log=suffix == "_ppl")
 
     cloze = run.per_language("_cloze_mono_acc") + run.per_language("_cloze_parallel_acc")
     layers: dict[str, list[str]] = {}

@@ -46,7 +46,7 @@ class ResumePolicy:
 _SCHEDULE = tuple(f"optim.{name}" for name in get_type_hints(OptimChanges))
 # Any other change would make it another run.
 RESUME_POLICY = ResumePolicy(
-    may_change=("run", "data.path", "optim.", "train.", "evaluate.", "phases"),  # phases: past_changes
+    may_change=("run", "data.path", "optim.", "average.", "train.", "evaluate.", "phases"),  # phases: past_changes
     must_stay=(
         "optim.fused",  # apex and torch keep their step counts in different places
         "train.batch_tokens",
@@ -57,7 +57,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.round_trip",
         "evaluate.zero_shot_probe.",
     ),
-    inactive_unless_used=("noise.", "bt."),  # by data.dae, data.bt
+    inactive_unless_used=("noise.", "bt.", "average."),  # by data.dae, data.bt, average.kind
 )
 
 

@@ -16,6 +16,7 @@ from xlmtrain.data.loader import StepBatches
 from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.optim.average import WeightAverage
 from xlmtrain.optim.schedule import phase_learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint, failpoint_value
@@ -57,6 +58,7 @@ class OptimizerStep:
     precision: Precision
     distributed: Distributed
     loss_limit: float | None = None
+    average: WeightAverage | None = None
 
     def __post_init__(self) -> None:
         self.model = self.parallel.model
@@ -114,6 +116,7 @@ class TrainStep(OptimizerStep):
         self.phases = phases_of(config)
         super().__init__(config.optim, self._rate, parallel, optimizer, scaler, precision, distributed)
         self._seed, self._bt = config.seed, config.bt
+        self.average: WeightAverage = WeightAverage(config.average, self.model)
 
     def _rate(self, step: int) -> float:
         return phase_learning_rate(phase_at(self.phases, step), step)
@@ -121,7 +124,9 @@ class TrainStep(OptimizerStep):
     def __call__(self, data: StepBatches, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
         seconds = self.back_translate(data)
-        return replace(self.run(data.step, targets, partial(self._backward, data, targets)), generate_seconds=seconds)
+        output = self.run(data.step, targets, partial(self._backward, data, targets))
+        self.average.update(data.step + 1)
+        return replace(output, generate_seconds=seconds)
 
     def back_translate(self, data: StepBatches) -> float:
         """Translate the sources of back-translation in ``data``, in place; return the seconds that it took."""
