@@ -82,5 +82,5 @@ def _kind(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(member.value for member in kind)
     if isinstance(kind, types.UnionType):
-        return " | ".join("null" if one is type(None) else _kind(one) for one in get_args(kind))
+        return " | ".join("None" if one is type(None) else _kind(one) for one in get_args(kind))
     return kind.__name__ if type(kind) is type else str(kind)

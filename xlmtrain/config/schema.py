@@ -40,6 +40,13 @@ class Schedule(str, Enum):
     cosine = "cosine"
 
 
+class OptimizerName(str, Enum):
+    """``adamw``; or ``muon``: Muon for the blocks' matrices, AdamW for all else."""
+
+    adamw = "adamw"
+    muon = "muon"
+
+
 class FusedAdam(str, Enum):
     """Library of the fused Adam kernel; both give the same step."""
 
@@ -334,7 +341,15 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """Adam with decoupled weight decay, and its learning rate as a function of the step."""
+    """Adam with decoupled weight decay, or Muon with it, and the learning rate as a function of the step."""
+
+    name: OptimizerName = OptimizerName.adamw
+    """``muon``: torch's Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for embeddings, output layer,
+    norms and biases. Its updates are as large as AdamW's (Liu et al. 2025), so ``lr`` and ``weight_decay`` are for
+    both."""
+
+    momentum: float = ranged(0.95, SHARE_BELOW_ONE)
+    """Muon's decay rate of the running sum of the gradient, with Nesterov's correction."""
 
     lr: float = ranged(1e-4, ABOVE_ZERO)
     """Peak learning rate."""
@@ -374,6 +389,11 @@ class OptimConfig:
 
     fused: FusedAdam = FusedAdam.torch
     """``torch``: torch's fused AdamW. ``apex``: FusedAdam of NVIDIA apex (CUDA only)."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.name is OptimizerName.muon and self.fused is FusedAdam.apex:
+            yield "fused: apex does not work with optim.name=muon; set optim.fused=torch"
 
 
 class AverageKind(str, Enum):
@@ -746,6 +766,8 @@ class Config(CheckedSettings):
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"
+        if train.sharding is not Sharding.none and self.optim.name is OptimizerName.muon:
+            yield "train.sharding: does not work with optim.name=muon, which needs whole matrices on each process"
 
 
 def config_as_json(config: Any) -> dict[str, Any]:

@@ -48,6 +48,7 @@ _SCHEDULE = tuple(f"optim.{name}" for name in get_type_hints(OptimChanges))
 RESUME_POLICY = ResumePolicy(
     may_change=("run", "data.path", "optim.", "average.", "train.", "evaluate.", "phases"),  # phases: past_changes
     must_stay=(
+        "optim.name",
         "optim.fused",  # apex and torch keep their step counts in different places
         "train.batch_tokens",
         "evaluate.metric",  # and what changes its value: the best so far could not be compared
@@ -57,7 +58,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.round_trip",
         "evaluate.zero_shot_probe.",
     ),
-    inactive_unless_used=("noise.", "bt.", "average."),  # by data.dae, data.bt, average.kind
+    inactive_unless_used=("noise.", "bt.", "average.", "optim.name", "optim.momentum"),  # by data.dae, data.bt, ...
 )
 
 

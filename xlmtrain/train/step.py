@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xlmtrain.config.phases import phase_at, phases_of
-from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, Precision
+from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, OptimizerName, Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel
@@ -86,7 +86,7 @@ class OptimizerStep:
             if self.loss_limit is None or not skipped.item():
                 self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.optim.fused is FusedAdam.torch:
+        elif self.optim.fused is FusedAdam.torch and self.optim.name is OptimizerName.adamw:
             # torch's fused kernels skip the update where this flag is set; GradScaler uses it too.
             self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self.optimizer.step()
