@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from xlmtrain.config.load import hydra_main
+from xlmtrain.config.phases import combined_data
 from xlmtrain.config.schema import Config, Requeue
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
@@ -83,7 +84,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
     size = (len(dataset.vocab), len(dataset.languages))
-    model = build_model(config.model, config.data, *size, config.train.label_smoothing, dataset.vocab.special.pad)
+    pad = dataset.vocab.special.pad
+    model = build_model(config.model, combined_data(config), *size, config.train.label_smoothing, pad)
     begins = config.train.overwrite or not store.steps()
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):
@@ -98,7 +100,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         with explain_oom(*model_advice()):
             saved = resume(store, train_step, run.watchdog.report_progress)
         run.state = state = TrainState.from_json(saved) if saved else TrainState(loader.sampler.initial_state())
-        for line in [*notes, *summarize(config, dataset, loader, train_step)]:
+        for line in [*notes, *summarize(dataset, loader, train_step)]:
             log.info(line)
         for finding in findings:
             log.warning("%s", finding)

@@ -23,7 +23,7 @@ PROGRAMS = sorted(
 ALLOWED = {
     "xlmtrain": (),
     "xlmtrain.errors": (),
-    "xlmtrain.config": ("xlmtrain.runtime.process",),  # config/load.py starts programs
+    "xlmtrain.config": ("xlmtrain.runtime.process", "xlmtrain.runtime.typed_json"),  # config/load.py starts programs
     "xlmtrain.runtime": ("xlmtrain.config.schema",),
     "xlmtrain.text": ("xlmtrain.config.prepare",),
     "xlmtrain.prepare": (
@@ -33,9 +33,15 @@ ALLOWED = {
         "xlmtrain.runtime",
         "xlmtrain.text",
     ),
-    "xlmtrain.data": ("xlmtrain.config.schema", "xlmtrain.metrics.table", "xlmtrain.runtime", "xlmtrain.text.vocab"),
+    "xlmtrain.data": (
+        "xlmtrain.config.phases",
+        "xlmtrain.config.schema",
+        "xlmtrain.metrics.table",
+        "xlmtrain.runtime",
+        "xlmtrain.text.vocab",
+    ),
     "xlmtrain.model": ("xlmtrain.config.schema",),
-    "xlmtrain.optim": ("xlmtrain.config.schema",),
+    "xlmtrain.optim": ("xlmtrain.config.phases", "xlmtrain.config.schema"),
     "xlmtrain.generate": (
         "xlmtrain.config.schema",
         "xlmtrain.config.translate",
@@ -46,6 +52,7 @@ ALLOWED = {
     ),
     "xlmtrain.metrics": ("xlmtrain.config.old_names", "xlmtrain.config.schema", "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
+        "xlmtrain.config.phases",
         "xlmtrain.config.prepare",
         "xlmtrain.config.schema",
         "xlmtrain.config.translate",
@@ -59,6 +66,7 @@ ALLOWED = {
     "xlmtrain.train": (
         "xlmtrain",
         "xlmtrain.config.old_names",
+        "xlmtrain.config.phases",
         "xlmtrain.config.schema",
         "xlmtrain.data",
         "xlmtrain.generate",

@@ -46,7 +46,7 @@ class PlanOptions(CheckedSettings):
     """Tokens of a step on each GPU; 0: train.batch_tokens split across the GPUs, one sub-batch at least."""
 
     tokens: float = ranged(0.0, NOT_NEGATIVE)
-    """Tokens of the whole run; 0: train.steps * train.batch_tokens."""
+    """Tokens of the whole run; 0: those of the settings."""
 
     price: float = ranged(0.0, NOT_NEGATIVE)
     """Price of a GPU for an hour, in any currency."""
@@ -80,9 +80,7 @@ def _plan(options: PlanOptions, config: Config, vocab_size: int, name: str, gpus
     gpu = gpu_named(name)
     assert gpu is not None
     cluster = Cluster(gpu, gpus, options.per_host, options.network)
-    share = max(config.train.batch_tokens // gpus, config.data.sub_batch_tokens)
-    total = options.tokens or float(config.train.steps) * config.train.batch_tokens
-    return make_plan(config, vocab_size, cluster, options.tokens_per_gpu or share, total)
+    return make_plan(config, vocab_size, cluster, options.tokens_per_gpu, options.tokens)
 
 
 if __name__ == "__main__":

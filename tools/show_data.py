@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     loader = Loader(config, dataset)
     state = loader.sampler.initial_state()
     for step in range(options.step - 1):
-        _, state = loader.sampler.plan_batch(step, state)
+        _, state = loader.plan_batch(step, state)
     for batch in loader.make(options.step - 1, state).batches:
         print("\n".join(describe_batch(batch, dataset.vocab, dataset.languages, options.rows)))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support import tiny
 from tests.support.fault_table import Tries
 from tests.support.starts import (
     SAVE_EVERY,
@@ -53,12 +55,29 @@ def kill_at_random(start: Forked, rng: random.Random, far: int) -> None:
 @pytest.mark.row(1, quick=3, slow=20, full=100)
 def test_killed_at_random(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     """Two ranks; after each kill the same command again, ten kills a run, until it is done."""
-    rng = random.Random(SEED)
-    steps, a_run = (200, 10) if tries.count > 3 else (20, 3)
-    expected = straight(tmp_path, tiny_dataset, steps)
+    killed_runs(tries, tiny_dataset, tmp_path, 200 if tries.count > 3 else 20)
+
+
+@pytest.mark.row(1, slow=3, full=100)
+def test_killed_at_random_in_phases(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
+    """The same in a run of five phases, whose borders are no multiples of the steps between checkpoints."""
+    lengths = [length * (10 if tries.count > 3 else 1) + 1 for length in (3, 4, 6, 3, 4)]
+    causal = {"data__clm": {"de": 1.0, "en": 1.0}, "data__mlm": {}, "data__tlm": {}}
+    masked = {"data__clm": {}, "data__mlm": {"de": 1.0}, "data__tlm": {"de-en": 1.0}}
+    changes: list[dict[str, Any]] = [causal, {**masked, "mask__prob": 0.4}]
+    changes += [{"data__sequence_length": 32, "train__batch_tokens": 512}, {**causal, "data__sequence_length": 8}]
+    changes += [{**masked, "optim__schedule": "linear", "mask__prob": 0.1}]
+    phases = [tiny.phase(f"phase {n}", length, **one) for n, (length, one) in enumerate(zip(lengths, changes))]
+    killed_runs(tries, tiny_dataset, tmp_path, sum(lengths), phases=phases)
+
+
+def killed_runs(tries: Tries, data: Path, tmp_path: Path, steps: int, **changes: Any) -> None:
+    """Kill runs of ``steps`` steps, three or ten times each, and compare each with the straight run when it is done."""
+    rng, a_run = random.Random(SEED), 10 if tries.count > 3 else 3
+    expected = straight(tmp_path, data, steps, **changes)
     torn, lost = 0, [0]
     for number in range(tries.count // a_run):
-        config = settings(tmp_path / f"run{number}", tiny_dataset, steps)
+        config = settings(tmp_path / f"run{number}", data, steps, **changes)
         with tries.attempt(f"run {number}, seed {SEED}", a_run):
             reached = 0
             for _ in range(a_run):

@@ -18,15 +18,21 @@ import torch
 import torch.distributed as dist
 
 from xlmtrain.config.schema import (
+    AverageConfig,
     BackTranslationConfig,
     Config,
+    DataChanges,
     DataConfig,
     EvaluateConfig,
+    MaskChanges,
     MaskConfig,
     ModelConfig,
     NoiseConfig,
+    OptimChanges,
     OptimConfig,
+    PhaseConfig,
     Precision,
+    TrainChanges,
     TrainConfig,
 )
 from xlmtrain.data.disk_array import DiskArray
@@ -69,6 +75,7 @@ _SECTIONS = {
     "noise": NoiseConfig,
     "bt": BackTranslationConfig,
     "optim": OptimConfig,
+    "average": AverageConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
 }
@@ -78,12 +85,34 @@ def tiny_config(run: Path | str, data: Path | str, changes: dict[str, Any] | Non
     """Settings for :func:`write_tiny_dataset`'s data; ``changes``: key path -> value."""
     values = {**_BASE, "data.path": str(data), **(changes or {})}
     known = {f"{name}.{field.name}" for name, section in _SECTIONS.items() for field in fields(section)}
-    assert set(values) - known <= {"seed"}, f"no such settings: {set(values) - known}"
+    assert set(values) - known <= {"seed", "phases"}, f"no such settings: {set(values) - known}"
     sections = {
         name: section(**{key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")})
         for name, section in _SECTIONS.items()
     }
-    return Config(run=str(run), seed=values.get("seed", 0), **sections)
+    return Config(run=str(run), seed=values.get("seed", 0), phases=values.get("phases", []), **sections)
+
+
+def phase(name: str, steps: int | None = None, tokens: int | None = None, **changes: Any) -> PhaseConfig:
+    """A phase; ``changes``: ``mask__prob=0.3``."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        section, _, name_of = key.partition("__")
+        sections.setdefault(section, {})[name_of] = value
+    kinds = {"data": DataChanges, "mask": MaskChanges, "optim": OptimChanges, "train": TrainChanges}
+    return PhaseConfig(name, steps, tokens, **{key: kinds[key](**values) for key, values in sections.items()})
+
+
+def three_phases() -> list[PhaseConfig]:
+    """20 steps: causal; masked, with pairs, more masks and larger batches; longer sequences and a rate that falls."""
+    only_mlm = {"data__mlm": {"de": 1.0, "en": 1.0}, "data__clm": {}}
+    return [
+        phase("causal", 6, data__clm={"de": 1.0, "en": 1.0}, data__mlm={}, data__tlm={}),
+        phase(
+            "masked", tokens=8 * 512 - 5, **only_mlm, data__tlm={"de-en": 1.0}, mask__prob=0.4, train__batch_tokens=512
+        ),
+        phase("long", 6, data__sequence_length=32, mask__prob=0.2, data__sampling_alpha=0.0, optim__schedule="linear"),
+    ]
 
 
 def write_tiny_dataset(directory: Path, seed: int = 1) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.config.schema import Device, OptimConfig, Pooling, Precision, column_problems
+from xlmtrain.config.schema import Device, OptimConfig, OptimizerName, Pooling, Precision, column_problems
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, CheckedSettings, ranged
 
 
@@ -181,5 +181,7 @@ class FinetuneConfig(CheckedSettings):
             yield "train.pooling: mean; kind=tokens predicts from the first subword of each word"
         if self.evaluate.patience and not self.task.valid:
             yield "evaluate.patience: needs task.valid"
+        if self.optim.name is OptimizerName.muon:
+            yield "optim.name: muon is for pretraining; set optim.name=adamw"
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             yield f"seeds: {self.seeds}; give different numbers from 0 up"

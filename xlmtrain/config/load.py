@@ -22,14 +22,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.config.schema import Config
+from xlmtrain.config.schema import Config, PhaseConfig
 from xlmtrain.config.yaml_files import check_yaml
 from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError, damage_as
 from xlmtrain.runtime.process import tolerate_any_reader
@@ -264,6 +264,8 @@ def _register() -> None:
     for name, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
         _open_mappings(node)
+        if "phases" in node:  # typed by _typed_phases, whose messages have the key path
+            node.__dict__["_content"]["phases"] = ListConfig([], key="phases", parent=node)
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
 
 
@@ -278,7 +280,26 @@ def _open_mappings(node: DictConfig) -> None:
                 _open_mappings(child)
 
 
+def _typed_phases(config: DictConfig) -> None:
+    """Give the phases their type. Raises ConfigError with the key path of a setting that a phase cannot have."""
+    if not isinstance(config.phases, ListConfig):
+        raise ConfigError(f"phases: {config.phases} is no list; give phases=[{{name: ..., steps: ...}}, ...]")
+    for number, phase in enumerate(config.phases):
+        try:
+            config.phases[number] = OmegaConf.merge(OmegaConf.structured(PhaseConfig), phase)
+        except ConfigKeyError as error:
+            known, key = list(key_paths(PhaseConfig)), str(error.full_key)
+            alike = "".join(f"; did you mean {one}?" for one in difflib.get_close_matches(key, known, n=1))
+            what = f"phases[{number}].{key}: a phase does not change this{alike}"
+            raise ConfigError(f"{what}\n  It has {', '.join(known)}") from None
+        except (OmegaConfBaseException, ValueError) as error:
+            place = getattr(error, "full_key", None) or ""
+            raise ConfigError(f"phases[{number}]{place and f'.{place}'}: {str(error).splitlines()[0]}") from None
+
+
 def _to_dataclass(config: Any) -> Any:
+    if OmegaConf.get_type(config) is Config:
+        _typed_phases(config)
     for key, text in _texts(OmegaConf.to_container(config, resolve=False)):
         # ${oc.env:TOKEN} would write a secret into the run: settings may refer to each other, to nothing else.
         if _RESOLVER.search(text):

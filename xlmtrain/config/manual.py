@@ -6,9 +6,10 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+import types
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 
 def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Iterator[str]:
@@ -16,16 +17,22 @@ def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | 
 
     ``values``: of the fields, as plain nested values; else they are the schema's own.
     """
-    types, meanings = get_type_hints(schema), field_docs(schema)
+    kinds, meanings = get_type_hints(schema), field_docs(schema)
     for field in dataclasses.fields(schema):
-        kind, key = types[field.name], prefix + field.name
-        if dataclasses.is_dataclass(kind):
+        kind, key = kinds[field.name], prefix + field.name
+        if inner := [one for one in get_args(kind) if dataclasses.is_dataclass(one)]:
+            yield ""
+            yield f"{key}: {meanings[field.name]}"
+            yield from (f"  {key}[{i}]={value}" for i, value in enumerate(values[field.name] if values else []))
+            yield from settings_manual(inner[0], f"{key}[i].")  # type: ignore[arg-type]
+        elif dataclasses.is_dataclass(kind):
             yield ""
             yield f"{key}: {meanings[field.name]}"
             yield from settings_manual(kind, f"{key}.", values and values[field.name])  # type: ignore[arg-type]
         else:
             yield f"  {key}={_shown(_default(field) if values is None else values[field.name])}   [{_kind(kind)}]"
-            yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
+            if meanings[field.name]:
+                yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
 
 
 def key_paths(schema: type, prefix: str = "") -> dict[str, Any]:
@@ -45,9 +52,13 @@ def text_keys(schema: type) -> set[str]:
 
 def field_docs(schema: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, inherited or not, joined to one line; empty if missing."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
-    assert isinstance(body, ast.ClassDef)
     docs = {field.name: "" for field in dataclasses.fields(schema)}
+    try:
+        source = inspect.getsource(schema)
+    except OSError:  # made of fields of another one, which explains them
+        return docs
+    body = ast.parse(textwrap.dedent(source)).body[0]
+    assert isinstance(body, ast.ClassDef)
     for base in filter(dataclasses.is_dataclass, schema.__bases__):
         docs |= field_docs(base)
     for statement, following in zip(body.body, body.body[1:]):
@@ -70,4 +81,6 @@ def _shown(value: Any) -> str:
 def _kind(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(member.value for member in kind)
+    if isinstance(kind, types.UnionType):
+        return " | ".join("None" if one is type(None) else _kind(one) for one in get_args(kind))
     return kind.__name__ if type(kind) is type else str(kind)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, make_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from xlmtrain.config.families import PARTS, Family, Parts
+from xlmtrain.config.phases import given, phases_of
 from xlmtrain.config.piecewise import parse_points, value_at
 from xlmtrain.config.validate import (
     ABOVE_ZERO,
@@ -19,6 +20,7 @@ from xlmtrain.config.validate import (
     SHARE_ABOVE_ZERO,
     SHARE_BELOW_ONE,
     CheckedSettings,
+    problems_of,
     ranged,
 )
 
@@ -37,6 +39,13 @@ class Schedule(str, Enum):
     inverse_sqrt = "inverse_sqrt"
     linear = "linear"
     cosine = "cosine"
+
+
+class OptimizerName(str, Enum):
+    """``adamw``; or ``muon``: Muon for the blocks' matrices, AdamW for all else."""
+
+    adamw = "adamw"
+    muon = "muon"
 
 
 class FusedAdam(str, Enum):
@@ -295,8 +304,8 @@ class DataConfig:
 
     loss_weight: dict[str, str] = field(default_factory=dict)
     """Factor of an objective's loss, 1 where none is given: a number, or a piecewise-linear function of the step like
-    ``{dae: "0:1,100000:0.1,300000:0"}``, the original XLM's lambda. An objective is not sampled while its factor is
-    0."""
+    ``{dae: "0:1,100000:0.1,300000:0"}``, the original XLM's lambda, of a phase from its start on. An objective is not
+    sampled while its factor is 0."""
 
     sampling_alpha: float = ranged(0.7, SHARE)
     """Each sub-batch is sampled from one objective and one language or pair. An objective's probability is proportional
@@ -379,7 +388,15 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """Adam with decoupled weight decay, and its learning rate as a function of the step."""
+    """Adam with decoupled weight decay, or Muon with it, and the learning rate as a function of the step."""
+
+    name: OptimizerName = OptimizerName.adamw
+    """``muon``: torch's Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for embeddings, output layer,
+    norms and biases. Its updates are as large as AdamW's (Liu et al. 2025), so ``lr`` and ``weight_decay`` are for
+    both."""
+
+    momentum: float = ranged(0.95, SHARE_BELOW_ONE)
+    """Muon's decay rate of the running sum of the gradient, with Nesterov's correction."""
 
     lr: float = ranged(1e-4, ABOVE_ZERO)
     """Peak learning rate."""
@@ -398,7 +415,8 @@ class OptimConfig:
     """Learning rate at the end of the linear and cosine schedules."""
 
     decay_steps: int = ranged(0, NOT_NEGATIVE)
-    """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until the last step."""
+    """Steps of the linear and cosine schedules from the peak to ``min_lr``; 0: until the last step, or the phase that
+    begins another schedule."""
 
     beta1: float = ranged(0.9, SHARE_BELOW_ONE)
     """Decay rate of Adam's running mean of the gradient."""
@@ -418,6 +436,35 @@ class OptimConfig:
 
     fused: FusedAdam = FusedAdam.torch
     """``torch``: torch's fused AdamW. ``apex``: FusedAdam of NVIDIA apex (CUDA only)."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.name is OptimizerName.muon and self.fused is FusedAdam.apex:
+            yield "fused: apex does not work with optim.name=muon; set optim.fused=torch"
+
+
+class AverageKind(str, Enum):
+    """Average of the weights: none; ``ema``: exponential; ``uniform``: all steps alike."""
+
+    none = "none"
+    ema = "ema"
+    uniform = "uniform"
+
+
+@dataclass
+class AverageConfig:
+    """An average of the weights, kept beside those that are trained. It is validated as ``average/...``, saved in the
+    checkpoints, and exported with ``checkpoint=average``."""
+
+    kind: AverageKind = AverageKind.none
+    """``ema``: exponential moving average. ``uniform``: the mean over all steps after ``start``. Either takes as much
+    memory as the weights."""
+
+    decay: float = ranged(0.999, SHARE_BELOW_ONE)
+    """Share of the EMA that stays at each step; 0.999 averages about the last 1,000 steps."""
+
+    start: int = ranged(0, NOT_NEGATIVE)
+    """Steps before the first one that is averaged."""
 
 
 class Sharding(str, Enum):
@@ -461,7 +508,7 @@ class TrainConfig:
     """Length of the run, batch, precision, checkpoints, and what to do about faults."""
 
     steps: int = ranged(100000, ABOVE_ZERO)
-    """Optimizer steps."""
+    """Optimizer steps of the run; with ``phases``, of each phase that does not say."""
 
     batch_tokens: int = ranged(65536, ABOVE_ZERO)
     """Global batch in tokens, padding included, over all processes and accumulated micro-batches; a multiple of
@@ -638,6 +685,57 @@ class EvaluateConfig:
             yield f"metric: {self.metric} does not end in _ppl, _acc or _bleu"
 
 
+def _changes(name: str, section: type, *settings: str) -> type:
+    """Return the dataclass ``name`` of some ``settings`` of a section, all None: unchanged."""
+    types = get_type_hints(section)
+    made = make_dataclass(name, [(key, types[key] | None, None) for key in settings])
+    made.__module__, made.__doc__ = __name__, f"Changes of {section.__name__}; None: as before."
+    return made
+
+
+_LENGTHS = ("sequence_length", "sub_batch_tokens", "max_sentence_length")
+DataChanges = _changes("DataChanges", DataConfig, *OBJECTIVES, "loss_weight", "sampling_alpha", *_LENGTHS)
+MaskChanges = _changes("MaskChanges", MaskConfig, *get_type_hints(MaskConfig))
+OptimChanges = _changes(
+    "OptimChanges", OptimConfig, "lr", "min_lr", "schedule", "warmup_steps", "warmup_init_lr", "decay_steps"
+)
+TrainChanges = _changes("TrainChanges", TrainConfig, "batch_tokens")
+
+
+@dataclass
+class PhaseConfig:
+    """Part of a run: its name, its length, and what it changes of the settings of the phase before."""
+
+    name: str = "???"
+    """Name in the log, the metrics and the report."""
+
+    steps: int | None = ranged(None, ABOVE_ZERO)
+    """Length in optimizer steps; ``train.steps`` if neither ``steps`` nor ``tokens`` is given."""
+
+    tokens: int | None = ranged(None, ABOVE_ZERO)
+    """Length in tokens, padding included, rounded up to whole steps."""
+
+    data: DataChanges = field(default_factory=DataChanges)  # type: ignore[valid-type]
+    """Changes of ``data``. An objective's weights are replaced as a whole; ``mlm: {}`` switches MLM off."""
+
+    mask: MaskChanges = field(default_factory=MaskChanges)  # type: ignore[valid-type]
+    """Changes of ``mask``. Validation masks as the settings outside the phases say, so that its figures compare."""
+
+    optim: OptimChanges = field(default_factory=OptimChanges)  # type: ignore[valid-type]
+    """Changes of ``optim``. ``lr`` and ``min_lr`` scale the schedule that is under way; any other begins a new one
+    here, with the warm-up and the ``decay_steps`` that this phase gives, 0 by default."""
+
+    train: TrainChanges = field(default_factory=TrainChanges)  # type: ignore[valid-type]
+    """Changes of ``train``."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.steps is not None and self.tokens is not None:
+            yield f"tokens: {self.tokens} and steps={self.steps} are two lengths; give one"
+        if not self.name:
+            yield "name: empty; give the phase a name"
+
+
 @dataclass
 class Config(CheckedSettings):
     """A training run."""
@@ -669,15 +767,31 @@ class Config(CheckedSettings):
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
 
+    average: AverageConfig = field(default_factory=AverageConfig)
+    """Averaged weights."""
+
     train: TrainConfig = field(default_factory=TrainConfig)
     """The run's size."""
 
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Validation."""
 
+    phases: list[PhaseConfig] = field(default_factory=list)
+    """Phases of the run, one after the other, e.g. ``[{name: clm, steps: 1000, data: {clm: {en: 1}, mlm: {}}}, ...]``.
+    Each changes settings of the phase before, the first those above. Nothing else of a run changes over time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        phases_of(self)  # raises ConfigError, too
+
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
         data, positions, train = self.data, self.model.max_positions, self.train
+        names = [phase.name for phase in self.phases]
+        for number, phase in enumerate(self.phases):
+            yield from problems_of(phase, f"phases[{number}].")
+            if names.index(phase.name) < number:
+                yield f"phases[{number}].name: {phase.name} is the name of another phase, too"
         if ".." in Path(self.run).parts:
             yield f"run: {self.run} leads out of a directory with ..; give its path from / on"
         if data.sequence_length > positions:
@@ -701,6 +815,8 @@ class Config(CheckedSettings):
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"
+        if train.sharding is not Sharding.none and self.optim.name is OptimizerName.muon:
+            yield "train.sharding: does not work with optim.name=muon, which needs whole matrices on each process"
 
 
 def config_as_json(config: Any) -> dict[str, Any]:
@@ -715,6 +831,9 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in (vars(settings) if is_dataclass(settings) else settings).items():
         if is_dataclass(value) or isinstance(value, Mapping):
             result |= flatten(value, f"{prefix}{key}.")
+        elif key == "phases":
+            phases = [given(config_as_json(phase) if is_dataclass(phase) else phase) for phase in value]
+            result |= {key: phases} if phases else {}
         else:
             result[prefix + key] = value.value if isinstance(value, Enum) else value
     return result

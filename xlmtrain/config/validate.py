@@ -36,18 +36,21 @@ class CheckedSettings:
     """Base of a dataclass of settings. Raises ConfigError with all problems in it and its sections when it is made."""
 
     def __post_init__(self) -> None:
-        problems = list(_problems_of(self, ""))
+        problems = list(problems_of(self, ""))
         if problems:
             raise ConfigError("wrong settings:\n  " + "\n  ".join(problems))
 
 
-def _problems_of(settings: Any, prefix: str) -> Iterator[str]:
-    """Yield every problem, with its key path. A class lists those of several fields in a method ``problems``."""
+def problems_of(settings: Any, prefix: str) -> Iterator[str]:
+    """Yield every problem of a dataclass, with its key path after ``prefix``.
+
+    A class lists those of several fields in a method ``problems``.
+    """
     types = get_type_hints(type(settings))
     for declared in fields(settings):
         key, value, allowed = prefix + declared.name, getattr(settings, declared.name), declared.metadata.get("range")
         if is_dataclass(value):
-            yield from _problems_of(value, f"{key}.")
+            yield from problems_of(value, f"{key}.")
         elif allowed and value is not None and not allowed.holds(value):
             yield f"{key}: {value} {allowed.complaint}"
         elif isinstance(value, float) and not math.isfinite(value):

@@ -94,8 +94,10 @@ def _check_mapping(node: yaml.MappingNode, path: Path, prefix: str, texts: Colle
             odd = key if key.tag != _TEXT else value
             raise ConfigError(f"{where}: YAML does not read {odd.value} as text; put it in quotes")
         seen.add(key.value)
-        if isinstance(value, yaml.MappingNode):
-            _check_mapping(value, path, f"{prefix}{key.value}.", texts)
+        inner = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for one in inner:
+            if isinstance(one, yaml.MappingNode):
+                _check_mapping(one, path, f"{prefix}{key.value}.", texts)
 
 
 def _is_text(node: yaml.Node) -> bool:

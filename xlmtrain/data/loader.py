@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from xlmtrain.config.phases import Phase, phase_at, phases_of
 from xlmtrain.config.schema import OBJECTIVES, Config
 from xlmtrain.data.batch import Batch, NumpyBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.noise import Noise
-from xlmtrain.data.sampling import Sampler, SamplerState, SubBatch, make_mixture
-from xlmtrain.data.sources import Seq2SeqSource
+from xlmtrain.data.sampling import MixtureComponent, Sampler, SamplerState, Sources, SubBatch, make_mixture
+from xlmtrain.data.sources import Seq2SeqSource, Source
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.runtime.rng import generator
 
@@ -56,35 +57,41 @@ class Loader:
     """Builds this process's part of each global batch: sub-batch i goes to process i modulo ``world_size``.
 
     A global batch does not depend on the number of processes or the micro-batch size. Raises ConfigError if the number
-    of processes does not divide the number of sub-batches.
+    of processes does not divide the number of sub-batches of a phase.
     """
 
     def __init__(self, config: Config, dataset: Dataset, rank: int = 0, world_size: int = 1) -> None:
-        batch_tokens, self._sub_batch_tokens = config.train.batch_tokens, config.data.sub_batch_tokens
-        count = batch_tokens // self._sub_batch_tokens
-        if count % world_size:
-            allowed = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
-            raise ConfigError(
-                f"train.batch_tokens={batch_tokens} is {count} sub-batches of data.sub_batch_tokens="
-                f"{self._sub_batch_tokens}, which {world_size} processes cannot share evenly; take one of {allowed} "
-                "processes or another batch size"
-            )
-        mixture = make_mixture(config.data, dataset, config.seed)
-        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed, config.data.loss_factor)
-        self._seed, self._rank, self._world_size = config.seed, rank, world_size
-        self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
-        self._steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
-        self._vocab_size = len(dataset.vocab)
-        self._mask = Masker(config.mask, dataset.vocab.counts)
-        self._noise = Noise(config.noise, dataset.vocab)
+        self.phases = phases_of(config)
+        sources: Sources = {}
+        mixtures = [make_mixture(phase.settings.data, dataset, config.seed, sources) for phase in self.phases]
+        self._batches = [PhaseBatches(*one, dataset, rank, world_size) for one in zip(self.phases, mixtures)]
+        self._recut: dict[int, list[str]] = {}  # first step of a phase -> components whose source is not that before
+        latest: dict[str, Source] = {}
+        for phase, mixture in zip(self.phases, mixtures):
+            self._recut[phase.span.start] = [c.name for c in mixture if latest.get(c.name, c.source) is not c.source]
+            latest |= {component.name: component.source for component in mixture}
+
+    @property
+    def samplers(self) -> list[Sampler]:
+        """The sampler of each phase."""
+        return [batches.sampler for batches in self._batches]
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler that a new run begins with."""
+        return self._batches[0].sampler
 
     def make(self, step: int, state: SamplerState) -> StepBatches:
         """Return the data of ``step`` (from 0); ``state``: of the sampler, before the step."""
-        plan, after = self.sampler.plan_batch(step, state)
-        masked = [(sub_batch, self._masked(sub_batch)) for sub_batch in plan[self._rank :: self._world_size]]
-        batches = [batch for group in self._groups(masked) for batch in self._micro_batches(group)]
-        shares = {o: sum(s.component.objective == o for s in plan) / len(plan) for o in OBJECTIVES}
-        return StepBatches(step, batches, shares, [(s.component.name, s.epoch, s.index) for s in plan], after)
+        return self._at(step).make(step, *self.plan_batch(step, state))
+
+    def plan_batch(self, step: int, state: SamplerState) -> tuple[list[SubBatch], SamplerState]:
+        """Return the sub-batches of the global batch of ``step``, and the state after it; arguments as :meth:`make`."""
+        sampler = self._at(step).sampler
+        return sampler.plan_batch(step, sampler.begin(state, self._recut[step]) if step in self._recut else state)
+
+    def _at(self, step: int) -> PhaseBatches:
+        return self._batches[phase_at(self.phases, step).number]
 
     def steps(self, first: int, last: int, state: SamplerState) -> Iterator[StepBatches]:
         """Yield the data of steps ``first`` to ``last - 1``; later steps are prepared during the computation.
@@ -103,7 +110,7 @@ class Loader:
     def _chunk(self, first: int, last: int, state: SamplerState) -> list[StepBatches]:
         """Return some steps from ``first`` on; several small ones together use the CPU's caches better."""
         chunk: list[StepBatches] = []
-        for step in range(first, min(last, first + self._steps_per_chunk)):
+        for step in range(first, min(last, first + self._at(first).steps_per_chunk)):
             try:
                 chunk.append(self.make(step, state))
             except DataError as error:
@@ -111,6 +118,38 @@ class Loader:
                 break
             state = chunk[-1].sampler_state
         return chunk
+
+
+class PhaseBatches:
+    """Builds one process's part of the global batches of one ``phase``. Raises ConfigError as :class:`Loader`."""
+
+    def __init__(
+        self, phase: Phase, mixture: list[MixtureComponent], dataset: Dataset, rank: int, world_size: int
+    ) -> None:
+        config = phase.settings
+        batch_tokens, self._sub_batch_tokens = config.train.batch_tokens, config.data.sub_batch_tokens
+        count = batch_tokens // self._sub_batch_tokens
+        if count % world_size:
+            allowed = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
+            raise ConfigError(
+                f"{phase.prefix}train.batch_tokens={batch_tokens} is {count} sub-batches of data.sub_batch_tokens="
+                f"{self._sub_batch_tokens}, which {world_size} processes cannot share evenly; take one of {allowed} "
+                "processes or another batch size"
+            )
+        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor)
+        self.steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
+        self._seed, self._rank, self._world_size = config.seed, rank, world_size
+        self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
+        self._vocab_size = len(dataset.vocab)
+        self._mask = Masker(config.mask, dataset.vocab.counts)
+        self._noise = Noise(config.noise, dataset.vocab)
+
+    def make(self, step: int, plan: list[SubBatch], after: SamplerState) -> StepBatches:
+        """Return the data of ``step``, made of the sub-batches ``plan``; ``after``: of the sampler, after the step."""
+        masked = [(sub_batch, self._masked(sub_batch)) for sub_batch in plan[self._rank :: self._world_size]]
+        batches = [batch for group in self._groups(masked) for batch in self._micro_batches(group)]
+        shares = {o: sum(s.component.objective == o for s in plan) / len(plan) for o in OBJECTIVES}
+        return StepBatches(step, batches, shares, [(s.component.name, s.epoch, s.index) for s in plan], after)
 
     def _masked(self, sub_batch: SubBatch) -> NumpyBatch:
         """Read a sub-batch and mask it, or add noise to it, as a whole: independent of the micro-batch size."""

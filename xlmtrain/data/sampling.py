@@ -5,7 +5,7 @@ Every process computes the same plan, from the seed and the step alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +51,26 @@ SamplerState = dict[str, tuple[int, int]]
 """Component name -> (epoch, index) of its next sub-batch; the complete state of the data pipeline."""
 
 
-def make_mixture(config: DataConfig, dataset: Dataset, seed: int) -> list[MixtureComponent]:
-    """Return the components with a weight above 0. Raises ConfigError if the training text lacks a language or pair."""
-    return [
-        MixtureComponent(objective, key, _make_source(config, dataset, objective, key, seed), weight)
-        for objective, weights in config.weights.items()
-        for key, weight in weights.items()
-    ]
+Sources = dict[tuple[str, str, int, int], Source]
+"""(objective, key, tokens of a sub-batch, length) -> source, so that phases share what they read alike."""
+
+
+def make_mixture(
+    config: DataConfig, dataset: Dataset, seed: int, sources: Sources | None = None
+) -> list[MixtureComponent]:
+    """Return the components with a weight above 0. Raises ConfigError if the training text lacks a language or pair.
+
+    ``sources``: those made before, taken where they are the same; new ones are added.
+    """
+    made, components = {} if sources is None else sources, []
+    for objective, weights in config.weights.items():
+        length = config.sequence_length if objective in ("mlm", "clm") else config.max_sentence_length
+        for key, weight in weights.items():
+            place = (objective, key, config.sub_batch_tokens, length)
+            if place not in made:
+                made[place] = _make_source(config, dataset, objective, key, seed)
+            components.append(MixtureComponent(objective, key, made[place], weight))
+    return components
 
 
 def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str, seed: int) -> Source:
@@ -121,6 +134,14 @@ class Sampler:
     def initial_state(self) -> SamplerState:
         """Return the state of a new run."""
         return {component.name: (0, 0) for component in self.components}
+
+    def begin(self, state: SamplerState, recut: Collection[str]) -> SamplerState:
+        """Return ``state``, of the phase before, as this sampler begins with it.
+
+        Components in ``recut`` cut their text into other sub-batches than before, and begin their next epoch.
+        """
+        after = self.initial_state() | state
+        return after | {name: (after[name][0] + (after[name][1] > 0), 0) for name in recut}
 
     def plan_batch(self, step: int, state: SamplerState) -> tuple[list[SubBatch], SamplerState]:
         """Return the sub-batches of the global batch of ``step`` (from 0), and the state after it."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from xlmtrain.config.phases import combined_data
 from xlmtrain.config.schema import SEQ2SEQ_OBJECTIVES, Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
@@ -181,7 +182,7 @@ def validation_sets(config: Config, dataset: Dataset, split: str = "valid") -> l
 
     Back-translation is measured as translation in its direction, which takes pairs.
     """
-    weights = config.data.weights
+    weights = combined_data(config).weights
     chosen = [("mt" if objective == "bt" else objective, key) for objective in weights for key in weights[objective]]
     return [
         ValidationSet(config, dataset, split, objective, key)

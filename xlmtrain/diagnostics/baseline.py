@@ -29,7 +29,7 @@ PRESETS, REFERENCES = CONFIG_DIR / "experiment", CONFIG_DIR / "reference"
 # Three seeds of a preset were up to 0.5 nats apart at equal tokens, and needed up to 1.7 times as many for the same.
 _TIMES_TOKENS = 2.0
 # Settings that change how much is learned from a token; those of mask also change the task.
-_MATTER = ("init.", "model.", "data.", "mask.", "optim.", "train.batch_tokens")
+_MATTER = ("init.", "model.", "data.", "mask.", "optim.", "train.batch_tokens", "phases")
 _TASK = "mask."
 # Where a run is and what it reads is not a preset's choice.
 _PLACES = ("run", "data.path", "seed")

@@ -10,12 +10,15 @@ Letters: P parameters, D width, L layers, V entries of the vocabulary.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 
-from xlmtrain.config.schema import Config, ModelConfig, Precision, ReduceDtype, Sharding
+from xlmtrain.config.phases import combined_data, phases_of
+from xlmtrain.config.phases import total_tokens as total_tokens_of
+from xlmtrain.config.schema import AverageKind, Config, ModelConfig, Precision, ReduceDtype, Sharding
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.translation_model import build_model
@@ -101,8 +104,22 @@ def estimate_memory(
 def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
     """Return P without allocating the model; with a decoder if an objective trains one."""
     with torch.device("meta"):
-        model = build_model(config.model, config.data, vocab_size, languages)
+        model = build_model(config.model, combined_data(config), vocab_size, languages)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def micro_batch_of(config: Config) -> int:
+    """Return the tokens of a micro-batch, that of all batches if they are large enough."""
+    return config.train.micro_batch_tokens or config.data.sub_batch_tokens
+
+
+def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, tokens: int | None = None) -> Memory:
+    """Estimate the memory of one phase with the settings ``config``; ``tokens``: of a smaller batch on each GPU."""
+    micro_batch = min(micro_batch_of(config), tokens or sys.maxsize)
+    targets, translates = micro_batch * target_share(config), config.data.seq2seq_share > 0
+    memory = estimate_memory(config.model, parameters, vocab_size, micro_batch, targets, shards, translates)
+    average = 0 if config.average.kind is AverageKind.none else 4 * parameters / shards
+    return replace(memory, optimizer_state=memory.optimizer_state + average)
 
 
 def target_share(config: Config) -> float:
@@ -241,24 +258,43 @@ class Plan:
         return self.days * 24 * self.cluster.gpus
 
 
-def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int, total_tokens: float) -> Plan:
-    """Return the plan for a run with batches of ``tokens`` tokens on each GPU, in half precision.
+def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int = 0, total_tokens: float = 0.0) -> Plan:
+    """Return the plan for a run: of its phases the one that takes most memory, and the time of all.
+
+    ``tokens``: of a batch on each GPU; 0: ``train.batch_tokens`` divided among them, one sub-batch at least.
+    ``total_tokens``: of the run; 0: those of the settings.
+    """
+    phases, parameters = phases_of(config), parameter_count(config, vocab_size, _LANGUAGES)
+    scale, plans = total_tokens / total_tokens_of(phases) if total_tokens else 1.0, []
+    for phase in phases:
+        data, train = phase.settings.data, phase.settings.train
+        share = tokens or max(train.batch_tokens // cluster.gpus, data.sub_batch_tokens)
+        own = float(phase.span.steps * train.batch_tokens)
+        plans.append(_plan_phase(phase.settings, parameters, vocab_size, cluster, share, own * scale))
+    total, days = sum(plan.total_tokens for plan in plans), sum(plan.days for plan in plans)
+    largest = max(plans, key=lambda plan: plan.memory.total)
+    utilization = sum(plan.utilization * plan.days for plan in plans) / days
+    speed = total / days / 86400
+    return replace(largest, total_tokens=total, tokens_per_second=speed, utilization=utilization, days=days)
+
+
+def _plan_phase(
+    config: Config, parameters: int, vocab_size: int, cluster: Cluster, tokens: int, total_tokens: float
+) -> Plan:
+    """Return the plan for ``total_tokens`` tokens in batches of ``tokens`` on each GPU, in half precision.
 
     With ``train.precision=fp32`` only the reduction of gradients is planned in fp32. Generating, which back-translation
     does before it trains, is not in the times.
     """
     model, train = config.model, config.train
-    parameters = parameter_count(config, vocab_size, _LANGUAGES)
-    micro_batch = min(train.micro_batch_tokens or config.data.sub_batch_tokens, tokens)
+    micro_batch = min(micro_batch_of(config), tokens)
     length, scored, sharding = config.data.sequence_length, target_share(config), train.sharding
     translated = config.data.seq2seq_share
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
     shape = (model, parameters, vocab_size, length, scored, tokens)
     time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated)
-    shards = cluster.shards(sharding)
-    targets = micro_batch * scored
-    memory = estimate_memory(model, parameters, vocab_size, micro_batch, targets, shards, translated > 0)
+    memory = phase_memory(config, parameters, vocab_size, cluster.shards(sharding), tokens)
     speed = tokens * cluster.gpus / time.total
     flops = tokens * flops_per_token(model, vocab_size, length, scored, translated)
     utilization = flops / time.total / cluster.gpu.flops

@@ -106,7 +106,7 @@ def diagnose(
             findings += _divergence(objective.upper(), curve, causes, settings.get("optim.lr", 1e-4))
             if curve[-1][0] > settings.get("optim.warmup_steps", 0):
                 findings += _plateau(objective.upper(), curve, causes, entropy, tokens)
-    findings += _overfitting(records)
+    findings += _overfitting(records, settings)
     findings += _no_transfer(records, settings, entropy)
     findings += _inefficiency(steps, settings)
     return findings
@@ -148,8 +148,12 @@ def _plateau(
         )
 
 
-def _overfitting(records: Sequence[Record]) -> Iterator[Finding]:
-    """Find validation sets whose perplexity rose much while the training loss went on falling."""
+def _overfitting(records: Sequence[Record], settings: Settings) -> Iterator[Finding]:
+    """Find validation sets whose perplexity rose much while the training loss went on falling.
+
+    Objectives that another phase trained are left out.
+    """
+    trained = {match[1] for key, weight in settings.items() if weight and (match := re.match(r"data\.(\w+)\.", key))}
     evaluations = [record for record in records if any(key.startswith("valid/") for key in record)]
     losses = [(record["step"], record["train/loss"]) for record in records if "train/loss" in record]
     last = evaluations[-1] if evaluations else {}
@@ -157,6 +161,8 @@ def _overfitting(records: Sequence[Record]) -> Iterator[Finding]:
         curve = [(record["step"], record[name]) for record in evaluations if name in record]
         step, best = min(curve, key=lambda point: point[1])
         before = [loss for at, loss in losses if at <= step]
+        if trained and name[-7:-4] not in trained:
+            continue
         if before and curve[-1][1] > 1.2 * best and losses[-1][1] < before[-1]:
             rise = f"{name} was {best:.1f} at step {step:,} and is {curve[-1][1]:.1f} now"
             advice = "too little text for so many passes: more text, fewer steps, or dropout (model.dropout=0.1)"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import Config, flatten
+from xlmtrain.config.phases import expand, phases_of, total_tokens
+from xlmtrain.config.schema import Config, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header, open_verified
 from xlmtrain.data.spans import duplicate_rate
@@ -28,12 +29,25 @@ def start_warnings(config: Config, dataset: Dataset, validator: Validator) -> It
     """Yield what a run should be warned of at its start: data quality, missing validation text, errors of settings."""
     yield from quality_warnings(dataset, config.model)
     yield from no_validation(validator)
-    yield from _errors(flatten(config), config.train.steps * config.train.batch_tokens)
+    tokens, phases = total_tokens(phases_of(config)), rule_settings(config_as_json(config))
+    yield from {one.what: one for _, settings in phases for one in _errors(settings, tokens)}.values()
 
 
 def _errors(settings: Settings, tokens: float) -> list[Finding]:
     found = config_warnings(settings, tokens).values()
     return [finding for finding in found if finding.severity is Severity.error]
+
+
+def rule_settings(settings: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """Return (first step, settings by key path) of each phase; ``settings``: of a run, as plain JSON values.
+
+    The warm-up and the number of steps are those of the run, which the rules judge.
+    """
+    if not settings.get("phases"):
+        return [(0, flatten(settings))]
+    found = [(span, flatten(one)) for span, one in expand(settings)]
+    run = {"train.steps": found[-1][0].end, "optim.warmup_steps": found[0][1].get("optim.warmup_steps", 0)}
+    return [(span.start, one | run) for span, one in found]
 
 
 class RunMonitor:
@@ -44,11 +58,14 @@ class RunMonitor:
         self._reported: set[str] = set()
 
     def diagnose(self, records: Sequence[Record]) -> list[Finding]:
-        """Return the findings on ``records`` of the run's ``metrics.jsonl``."""
-        found = diagnose(records, self.settings, self.entropy, self._duplicates)
+        """Return the findings on ``records`` of the run's ``metrics.jsonl``, those of the phase that it is in."""
+        step = max((record["step"] for record in records), default=0)
+        start, settings = [one for one in rule_settings(self._nested) if one[0] < max(step, 1)][-1]
+        latest = [record for record in records if record["step"] > start or not start]
+        found = diagnose(latest, settings, self.entropy, self._duplicates)
         if self.reference is not None:
             tokens = next((r["progress/tokens"] for r in reversed(records) if "progress/tokens" in r), 0)
-            causes = [one.what for one in [*duplicate_lines(self._duplicates), *_errors(self.settings, tokens)]]
+            causes = [one.what for one in [*duplicate_lines(self._duplicates), *_errors(settings, tokens)]]
             found += compare_to_baseline(records, self.reference, self.settings, self.header, causes)
         return found
 
@@ -75,7 +92,11 @@ class RunMonitor:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The run's settings, by key path."""
-        return flatten(current_settings(read_json(self._run / "config.json")))
+        return flatten(self._nested)
+
+    @cached_property
+    def _nested(self) -> dict[str, Any]:
+        return current_settings(read_json(self._run / "config.json"))
 
     @cached_property
     def _data(self) -> tuple[Header, Vocab]:

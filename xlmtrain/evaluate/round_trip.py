@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from xlmtrain.config.phases import combined_data
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.dataset import Dataset
@@ -34,7 +35,7 @@ class RoundTrip:
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
-        count, weights = config.evaluate.round_trip, config.data.weights
+        count, weights = config.evaluate.round_trip, combined_data(config).weights
         trained = [*weights.get("mt", {}), *weights.get("bt", {})] if count else []
         self._directions = sorted(key for key in set(trained) if "-".join(reversed(key.split("-"))) in trained)
         if count and not self._directions:

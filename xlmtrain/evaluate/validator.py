@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xlmtrain.config.phases import combined_data
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Config, EvaluateConfig, Precision
 from xlmtrain.data.dataset import Dataset
@@ -119,7 +120,8 @@ class Validator:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         settings, max_positions = config.evaluate, config.model.max_positions
-        causal, masked = set(config.data.weights) == {"clm"}, not config.data.weights.keys().isdisjoint(("mlm", "tlm"))
+        objectives = combined_data(config).weights.keys()
+        causal, masked = objectives == {"clm"}, not objectives.isdisjoint(("mlm", "tlm"))
         self.sets = validation_sets(config, dataset)
         self._cloze = []
         if settings.max_pairs and masked:

@@ -27,6 +27,7 @@ from xlmtrain.finetune.tasks import Task, selection_metric
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.optim.schedule import learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.process import StopRequest, collect_garbage
@@ -75,7 +76,7 @@ class SeedTraining:
         optimizer = make_optimizer(config.optim, self.model, device)
         scaler = make_scaler(TrainConfig(), self.precision, device)
         self.optimizer_step = OptimizerStep(
-            config.optim, self.steps, parallel, optimizer, scaler, self.precision, self.distributed
+            config.optim, self._rate, parallel, optimizer, scaler, self.precision, self.distributed
         )
         self.store = CheckpointManager(self.directory / "checkpoints", keep_last=1)
         saved = resume(self.store, self.optimizer_step, self.report_progress)
@@ -87,6 +88,9 @@ class SeedTraining:
         self.checkpointer = AsyncCheckpointer(self.store, self.distributed, self.report_progress)
         self.saver = RunSaver(self.optimizer_step, self.state, metric, self.checkpointer)
         self.writer: MetricsWriter | None = None
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.config.optim, step, self.steps)
 
     def run(self) -> dict[str, Any] | None:
         """Train and test. Returns the result as plain JSON values, or None if a signal came before the end."""

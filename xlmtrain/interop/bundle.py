@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from xlmtrain.config.manual import key_paths
 from xlmtrain.config.old_names import current_metric, current_settings
+from xlmtrain.config.phases import expand, given
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import OBJECTIVES, Config, ModelConfig
 from xlmtrain.errors import CheckpointError
@@ -63,6 +64,8 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found[name] = _numbers(value, words, f"{prefix}{name}.")
+        elif name == "phases":
+            found[name] = [_numbers(given(phase), words) for phase in value]
         elif isinstance(value, (bool, int, float)) or prefix + name in words:
             found[name] = value
     return found
@@ -70,8 +73,9 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
 
 def trained_objectives(settings: Mapping[str, Any]) -> list[str]:
     """Return the objectives in the settings of a training run; none if the settings are not known."""
-    data = settings.get("data", {})
-    return [objective for objective in OBJECTIVES if any(data.get(objective, {}).values())]
+    phases = [one for _, one in expand(settings)] if settings.get("phases") else [settings]
+    every = [one.get("data", {}) for one in phases]
+    return [objective for objective in OBJECTIVES if any(any(data.get(objective, {}).values()) for data in every)]
 
 
 def trained_causally(settings: Mapping[str, Any]) -> bool:

@@ -22,14 +22,15 @@ from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.vocab import Vocab
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.checkpoint_io import Checkpoint, read_checkpoint
+from xlmtrain.train.checkpoint_io import Checkpoint, averaged_weights, read_checkpoint
 
 
 class CheckpointChoice(str, Enum):
-    """A run's best checkpoint by its metric (its last if none is marked best), or its last."""
+    """A run's best checkpoint by its metric (its last if none is marked best), its last, or the last one's average."""
 
     best = "best"
     last = "last"
+    average = "average"
 
 
 def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -> PretrainedBundle:
@@ -59,14 +60,21 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
 
 def _open_checkpoint(path: Path, checkpoint: CheckpointChoice) -> tuple[Path, Checkpoint]:
     """Return the run directory and the chosen checkpoint; ``path`` itself if it is a checkpoint."""
+    averaged = checkpoint is CheckpointChoice.average
     if (path / "manifest.json").is_file():
-        return path.resolve().parents[1], read_checkpoint(path, optimizer=False)
-    manager = CheckpointManager(path / "checkpoints", keep_last=1)
-    best = manager.best_step() if checkpoint is CheckpointChoice.best else None
-    found = manager.latest(optimizer=False) if best is None else read_checkpoint(manager.path(best), optimizer=False)
-    if found is None:
-        raise CheckpointError(f"{path}: no checkpoint yet")
-    return path, found
+        run, found = path.resolve().parents[1], read_checkpoint(path, optimizer=averaged)
+    else:
+        run, manager = path, CheckpointManager(path / "checkpoints", keep_last=1)
+        best = manager.best_step() if checkpoint is CheckpointChoice.best else None
+        latest = manager.latest(averaged) if best is None else read_checkpoint(manager.path(best), optimizer=False)
+        if latest is None:
+            raise CheckpointError(f"{path}: no checkpoint yet")
+        found = latest
+    if not averaged:
+        return run, found
+    if not (weights := averaged_weights(found)):
+        raise CheckpointError(f"{found.path}: has no averaged weights; training with average.kind=ema keeps them")
+    return run, replace(found, model=found.model | weights)
 
 
 def _metrics(file: Path, step: int) -> dict[str, float]:

@@ -19,6 +19,9 @@ from xlmtrain.runtime.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
+PHASE = "phase"
+"""Key of the name of the phase in a record; all others are numbers."""
+
 
 class MetricsWriter:
     """Writes the metrics of a run that is at ``step`` and was last evaluated at ``evaluated``, and has its console.
@@ -41,11 +44,14 @@ class MetricsWriter:
         for name, value in again.items():
             self._board.add_scalar(name, value, step)
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write one record ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves."""
+    def scalars(self, step: int, values: dict[str, float], phase: str = "") -> None:
+        """Write one record ``{"step": .., "train/loss": .., ..}``, and a point on each of TensorBoard's curves.
+
+        ``phase``: name of the phase that the step was in, for the record.
+        """
         with self._ignore_full_disk():
             failpoint("metrics")
-            self._stream.write(json.dumps({"step": step, **values}) + "\n")
+            self._stream.write(json.dumps({"step": step, **({PHASE: phase} if phase else {}), **values}) + "\n")
             self._stream.flush()
         with self._ignore_full_disk():
             for name, value in values.items():
@@ -85,7 +91,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError):
             record = {current_metric(name): value for name, value in json.loads(line).items()}
-            if type(record["step"]) is int and all(isinstance(value, (int, float)) for value in record.values()):
+            numbers = all(isinstance(record[name], (int, float)) for name in record.keys() - {PHASE})
+            if type(record["step"]) is int and numbers:
                 records.append(record)
     return records
 
@@ -103,7 +110,7 @@ def _drop_after(path: Path, step: int, evaluated: int) -> dict[str, float]:
     temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(temporary, path)
     last = [record for record in kept if record["step"] == step and len(kept) < len(records)]
-    return {key: value for record in last for key, value in record.items() if key != "step"}
+    return {key: value for record in last for key, value in record.items() if key not in ("step", PHASE)}
 
 
 def _rename_older(board: Path) -> None:

@@ -1,15 +1,16 @@
-"""Adam with decoupled weight decay: torch's fused kernel, or NVIDIA apex's."""
+"""Adam with decoupled weight decay, torch's fused kernel or NVIDIA apex's; and Muon beside it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import FusedAdam, OptimConfig
+from xlmtrain.config.schema import FusedAdam, OptimConfig, OptimizerName
 from xlmtrain.errors import ConfigError
 
 APEX_SOURCE = "https://github.com/NVIDIA/apex"
@@ -22,6 +23,8 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
     """
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.name is OptimizerName.muon:
+        return MuonWithAdamW(config, model)
     groups = [
         {"params": [p for p in parameters if (id(p) in matrices) == decayed], "weight_decay": decay}
         for decayed, decay in ((True, config.weight_decay), (False, 0.0))
@@ -30,6 +33,40 @@ def make_optimizer(config: OptimConfig, model: nn.Module, device: torch.device) 
     if config.fused is FusedAdam.apex:
         return _apex_fused_adam(device)(groups, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=True)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of the blocks of ``model``, AdamW for its other trainable parameters.
+
+    Both keep their state here, by parameter, and take their learning rates from the groups of parameters here.
+    """
+
+    def __init__(self, config: OptimConfig, model: nn.Module) -> None:
+        blocks = [block for block in getattr(model, "blocks", []) if isinstance(block, nn.Module)]
+        linear = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
+        matrices = [module.weight for module in linear if module.weight.requires_grad]
+        known = set(map(id, matrices))
+        others = [one for one in model.parameters() if one.requires_grad and id(one) not in known]
+        self._parts = (
+            torch.optim.Muon(
+                matrices,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                momentum=config.momentum,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                others, config.lr, (config.beta1, config.beta2), config.eps, weight_decay=0.0, fused=True
+            ),
+        )
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        for part in self._parts:
+            part.state = self.state
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step both."""
+        for part in self._parts:
+            part.step(closure)
 
 
 def is_pypi_apex() -> bool:

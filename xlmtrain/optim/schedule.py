@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from xlmtrain.config.phases import Phase
 from xlmtrain.config.schema import OptimConfig, Schedule
 
 
@@ -24,3 +25,8 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     done = min((step - warmup) / decay, 1.0)
     left = 1.0 - done if config.schedule is Schedule.linear else 0.5 * (1.0 + math.cos(math.pi * done))
     return config.min_lr + (config.lr - config.min_lr) * left
+
+
+def phase_learning_rate(phase: Phase, step: int) -> float:
+    """Return the learning rate of ``step`` of the run, which is in ``phase``."""
+    return learning_rate(phase.settings.optim, step - phase.schedule.start, phase.schedule.steps)

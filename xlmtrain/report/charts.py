@@ -127,11 +127,17 @@ class Line:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], x_name: str, log: bool = False, floor: float | None = None
+    title: str,
+    lines: Sequence[Line],
+    x_name: str,
+    log: bool = False,
+    floor: float | None = None,
+    phases: Sequence[tuple[float, str]] = (),
 ) -> Chart | None:
     """Return a chart whose legend gives each line's last value; None if there is nothing to draw.
 
-    ``log``: the vertical axis is logarithmic. ``floor``: the vertical axis begins there.
+    ``log``: the vertical axis is logarithmic. ``floor``: the vertical axis begins there. ``phases``: (first x, name);
+    every other one is shaded.
     """
     drawn = [(line, points) for line in lines if (points := line.points(log))]
     if not drawn:
@@ -159,10 +165,21 @@ def line_chart(
             curves = ax.plot(*zip(*points), color=color, clip_on=False, label=labels.get(line.name), **style)
             handles += curves if line.name in labels else []
         _scale_axes(ax, [point for _, points in drawn for point in points], log, floor)
+        _shade_phases(ax, phases)
         figure.legend(handles=handles, loc="outside lower left", ncols=columns)
         return figure
 
     return Chart(title, "Last values: " + ", ".join(f"{name} {values[name]}" for name in listed), draw)
+
+
+def _shade_phases(ax: Axes, phases: Sequence[tuple[float, str]]) -> None:
+    """Write the name of each phase above its begin, and shade every other one."""
+    ends = [begin for begin, _ in phases[1:]] + [ax.get_xlim()[1]]
+    for number, ((begin, name), end) in enumerate(zip(phases, ends)):
+        if number % 2:
+            ax.axvspan(begin, end, color=REFERENCE_COLOR, alpha=0.12, linewidth=0)
+        place = ax.get_xaxis_transform()
+        ax.text(begin, 1.01, _shortened(name), transform=place, va="bottom", fontsize=6.5, color=REFERENCE_COLOR)
 
 
 def _shortened(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +31,7 @@ _COMPARED = {
 }
 # Metric -> name in a legend; others are language and objective.
 _LABELS = {
+    r"average/(.+)_(?:ppl|acc|bleu)": r"\1, averaged weights",
     r"valid/(.+)_cloze_mono_\w+": r"\1, sentence alone",
     r"valid/(.+)_cloze_parallel_\w+": r"\1, with translation",
     r"valid/(.+)_round_trip_bleu": r"\1 and back",
@@ -50,19 +52,22 @@ def curve_charts(runs: Sequence[RunData]) -> list[Chart]:
     made = list(_of_one(runs[0], past.curves if past else {}) if len(runs) == 1 else _compared(runs))
     for name, title in _SINGLE.items():
         lines = [Line(run.name if len(runs) > 1 else title, *run.curve(name)) for run in runs]
-        made.append(line_chart(title, lines, _TOKENS, floor=None if name == "train/grad_norm" else 0.0))
+        floor, phases = None if name == "train/grad_norm" else 0.0, runs[0].phases if len(runs) == 1 else []
+        made.append(line_chart(title, lines, _TOKENS, floor=floor, phases=phases))
     return [chart for chart in made if chart]
 
 
 def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
+    chart = partial(line_chart, phases=run.phases)
     lines = _lines(run, past, run.names("train/", "_loss"))
     if end := run.curve("train/loss")[0]:
         lines.append(Line("unigram entropy", [0.0, end[-1]], [run.monitor.entropy] * 2, reference=True))
-    yield line_chart("Training loss (nats per token)", lines, _TOKENS)
+    yield chart("Training loss (nats per token)", lines, _TOKENS)
     titles = {"_ppl": "Validation perplexity", "_acc": "Validation accuracy (%)", "_bleu": "Validation BLEU"}
     for suffix, title in titles.items():
         names = [name for name in run.per_language(suffix) if not name.removesuffix(suffix).endswith(_CROSS_LINGUAL)]
-        yield line_chart(title, _lines(run, past, names), _TOKENS, log=suffix == "_ppl")
+        averaged = [name for name in run.names("average/", suffix) if name.replace("average", "valid", 1) in names]
+        yield chart(title, _lines(run, past, names + averaged), _TOKENS, log=suffix == "_ppl")
 
     cloze = run.per_language("_cloze_mono_acc") + run.per_language("_cloze_parallel_acc")
     layers: dict[str, list[str]] = {}
@@ -77,7 +82,7 @@ def _of_one(run: RunData, past: _Curves) -> Iterator[Chart | None]:
         ("Zero-shot accuracy (%)", _lines(run, past, zero_shot)),
         ("Bilingual lexicon induction from embeddings, CSLS (%)", _lines(run, past, lexicon)),
     ):
-        yield line_chart(title, lines, _TOKENS, floor=0.0)
+        yield chart(title, lines, _TOKENS, floor=0.0)
 
 
 def _compared(runs: Sequence[RunData]) -> Iterator[Chart | None]:

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from xlmtrain.diagnostics.finding import Finding
 from xlmtrain.diagnostics.run_monitor import RunMonitor
 from xlmtrain.errors import CheckpointError
-from xlmtrain.metrics.loggers import read_records
+from xlmtrain.metrics.loggers import PHASE, read_records
 from xlmtrain.runtime.atomic_io import read_json
 
 _SAMPLES = "samples/"
@@ -80,6 +80,18 @@ class RunData:
         """Return a metric over the tokens that the run had seen: (tokens, values)."""
         points = [(self._tokens_at.get(r["step"], float(r["step"])), r[name]) for r in self.records if name in r]
         return [tokens for tokens, _ in points], [value for _, value in points]
+
+    @cached_property
+    def phases(self) -> list[tuple[float, str]]:
+        """The tokens at which each phase began, and its name; empty without phases."""
+        found: list[tuple[float, str]] = []
+        before = 0.0
+        for record in self.records:
+            if PHASE in record:
+                if not found or found[-1][1] != record[PHASE]:
+                    found.append((before, record[PHASE]))
+                before = record["progress/tokens"]
+        return found
 
     @cached_property
     def _tokens_at(self) -> dict[int, float]:

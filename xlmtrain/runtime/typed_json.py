@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -12,10 +13,10 @@ _MAX_INTEGER = 1 << 63
 
 
 def typed(kind: type[T], value: Any, where: str = "") -> T:
-    """Return the JSON ``value`` as ``kind``: a dataclass, list, dict, tuple, ``X | None``, plain type, or Any.
+    """Return the JSON ``value`` as ``kind``: a dataclass, list, dict, tuple, ``X | None``, Enum, plain type, or Any.
 
     ``where``: its key path, for messages. Raises TypeError for a value of another type, a key that is unknown or
-    missing, and a number that 64 bits do not hold.
+    missing, and a number that 64 bits do not hold; ValueError for a value that an Enum does not have.
     """
     found: T = _typed(kind, value, where)
     return found
@@ -27,6 +28,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         return None if value is None else _typed(arguments[0], value, where)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
     if is_dataclass(kind):
         return _dataclass(kind, _checked(dict, value, where), where)
     if origin in (dict, Mapping):

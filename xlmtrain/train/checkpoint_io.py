@@ -31,6 +31,8 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 FILES = (MODEL, OPTIMIZER, STATE, MANIFEST, f".{STATE}.tmp", f".{MANIFEST}.tmp")
 """All that may be in the directory of a checkpoint."""
 Tensors = dict[str, torch.Tensor]
+AVERAGE = "average."
+"""Beginning of the names of averaged weights, which are among the optimizer's tensors."""
 
 
 @dataclass
@@ -115,6 +117,12 @@ def read_checkpoint(path: Path, optimizer: bool = True, verified: bool = False) 
             except SafetensorError as error:  # the manifest fits, but somebody wrote both
                 raise CheckpointError(f"{path / name}: not a safetensors file ({error})") from error
         return Checkpoint(path, tensors[MODEL], tensors.get(OPTIMIZER, {}), read_json(path / STATE))
+
+
+def averaged_weights(checkpoint: Checkpoint) -> Tensors:
+    """Return the averaged weights by name; empty without an average, or if the optimizer's tensors were not read."""
+    found = checkpoint.optimizer.items()
+    return {name.removeprefix(AVERAGE): value for name, value in found if name.startswith(AVERAGE)}
 
 
 def verify_checkpoint(path: Path) -> None:

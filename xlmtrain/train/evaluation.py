@@ -47,9 +47,9 @@ class PeriodicEvaluation:
     writer: MetricsWriter | None
 
     def is_due(self) -> bool:
-        """Return True at the first and the last step and every ``evaluate.every`` steps, once per step."""
+        """Return True at the first step, the last of a phase, and every ``evaluate.every`` steps, once per step."""
         step, every = self.state.step, self.config.evaluate.every
-        due = step in (0, self.config.train.steps) or (every > 0 and step % every == 0)
+        due = step in (0, *(phase.span.end for phase in self.step.phases)) or (every > 0 and step % every == 0)
         return self.evaluator is not None and due and self.state.evaluated != step
 
     @torch.compiler.set_stance("force_eager")  # its many shapes would exceed the recompilation limit of a block
@@ -62,6 +62,8 @@ class PeriodicEvaluation:
         distributed = replace(self.step.distributed, lockstep=parallel.lockstep)
         assert evaluator is not None, "no evaluation is due"
         takes_part = distributed.is_main or distributed.lockstep
+        with explain_oom(*evaluation_advice(self.config)):
+            averaged = self._averaged_metrics(evaluator, distributed, stop)
         with explain_oom(*evaluation_advice(self.config)), parallel.evaluation():
             metrics = evaluator(self.step.model, precision, distributed, stop)
             samples = distributed.run_on_all(
@@ -70,10 +72,20 @@ class PeriodicEvaluation:
         name, step = self.config.evaluate.metric, self.state.step
         improved = self.state.add_evaluation(metrics[name], rising=name.endswith(("_acc", "_bleu")))
         if self.writer is not None:
-            self.writer.scalars(step, metrics)
+            self.writer.scalars(step, metrics | averaged)
             for key, text in samples.items():
                 self.writer.text(step, f"samples/{key}", text)
-            valid = {key[6:]: value for key, value in metrics.items() if key.startswith("valid/")}
+            valid = {key[6:]: value for key, value in metrics.items() if key.startswith("valid/")} | averaged
             shown = "  ".join(f"{key} {two_decimals(value)}" for key, value in valid.items())
             self.writer.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
         return improved
+
+    def _averaged_metrics(
+        self, evaluator: Evaluator, distributed: Distributed, stop: Callable[[], bool]
+    ) -> dict[str, float]:
+        """Return the validation metrics of the averaged weights as ``average/...``; empty without an average."""
+        if not self.step.average.values:
+            return {}
+        with self.step.average.swapped(), self.step.parallel.evaluation():
+            metrics = evaluator(self.step.model, self.step.precision, distributed, stop)
+        return {f"average/{key[6:]}": value for key, value in metrics.items() if key.startswith("valid/")}

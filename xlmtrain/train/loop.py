@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from xlmtrain.config.phases import phase_at
 from xlmtrain.config.schema import Config
 from xlmtrain.data.disk_array import data_error
 from xlmtrain.data.loader import Loader, StepBatches
 from xlmtrain.errors import DataError, DeviceOutOfMemory, PeerError, UserError
-from xlmtrain.metrics.loggers import MetricsWriter
+from xlmtrain.metrics.loggers import PHASE, MetricsWriter
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.oom import explain_oom, step_advice
 from xlmtrain.runtime.process import Interrupted, StopRequest, collect_garbage
@@ -37,7 +38,7 @@ class Outcome:
 
 @dataclass
 class TrainingLoop:
-    """Trains from ``state`` to ``config.train.steps``.
+    """Trains from ``state`` to the end of the last phase.
 
     ``evaluator``: None without validation text. ``writer``, ``advise``: None on all processes but the main one.
     ``advise`` returns new warnings about the run.
@@ -56,8 +57,10 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         config, step, state, self.distributed = self.config, self.train_step, self.state, self.train_step.distributed
+        self.phases = step.phases
+        self._ends = {phase.span.end for phase in step.phases}
         self.monitor = StepMonitor(config, step, state)
-        self.metrics = MetricsLog(config, step, self.monitor, self.writer, state)
+        self.metrics = MetricsLog(step, self.monitor, self.writer, state)
         self.saver = RunSaver(step, state, config.evaluate.metric, self.checkpointer)
         self.evaluation = PeriodicEvaluation(config, self.evaluator, step, state, self.writer)
 
@@ -79,32 +82,44 @@ class TrainingLoop:
 
     def _train(self) -> Outcome | None:
         config, state = self.config.train, self.state
+        self._announce_phase()
         self.train_step.model.train()
         self.metrics.timer.reset()
-        for data in self.loader.steps(state.step, config.steps, state.sampler_state):
+        for data in self.loader.steps(state.step, self.phases[-1].span.end, state.sampler_state):
             self.metrics.timer.data_ready()
             stopping = self._step_or_explain(data)
-            last = state.step == config.steps
-            if stopping or last or state.step % config.log_every == 0:
+            at_end = state.step in self._ends
+            if stopping or at_end or state.step % config.log_every == 0:
                 self.metrics.write()
             if config.replica_check_every and state.step % config.replica_check_every == 0:
                 self.monitor.check_replicas()
             outcome = self._preempted() if stopping else self._evaluate_if_due()
-            due = last or state.step % config.save_every == 0
+            due = at_end or state.step % config.save_every == 0
             if outcome or due:
                 self._save()
             if outcome:
                 return outcome  # a run that ends does not wait for advice
             if due:
                 self._warn()
+            if at_end:
+                self._announce_phase()
             collect_garbage(state.step)
             self.watchdog.report_progress()
             self.metrics.timer.resume()
         return None
 
+    def _announce_phase(self) -> None:
+        """Log the phase of the next step and what it changes; nothing at the end or without phases."""
+        phase = phase_at(self.phases, self.state.step)
+        if self.writer is not None and phase.name and self.state.step < phase.span.end:
+            changes = "".join(f", {key}={value}" for key, value in phase.changes.items())
+            first, last = phase.span.start + 1, phase.span.end
+            self.writer.console.message(f"phase {phase.name}: steps {first} to {last}{changes}")
+            self.writer.text(phase.span.start, PHASE, f"{phase.name}{changes}")
+
     def _step_or_explain(self, data: StepBatches) -> bool:
         try:
-            with explain_oom(*step_advice(self.config)):
+            with explain_oom(*step_advice(phase_at(self.phases, data.step).settings)):
                 failpoint("step")
                 return self._step(data)
         except UserError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from xlmtrain.config.phases import phase_at
 from xlmtrain.config.schema import OBJECTIVES, Config
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
@@ -22,7 +23,6 @@ from xlmtrain.train.step import StepOutput, TrainStep
 class MetricsLog:
     """Collects the outputs of steps and writes their metrics. ``writer``: None on all processes but the main one."""
 
-    config: Config
     train_step: TrainStep
     monitor: StepMonitor
     writer: MetricsWriter | None
@@ -54,12 +54,15 @@ class MetricsLog:
         self.timer.step_done(0, 0, 0)  # collecting waited for the device to finish the steps
         self.state.seconds += self.timer.seconds
         metrics = training_metrics(steps, self.state, self.train_step.scaler)
-        for name in self.config.data.loss_weight.keys() & self.config.data.weights.keys():
-            metrics[f"train/{name}_loss_weight"] = self.config.data.loss_factor(name, self.state.step - 1)
-        metrics |= throughput_metrics(self.timer, self.config, self.train_step)
+        phases, last = self.train_step.phases, self.state.step - 1
+        phase = phase_at(phases, last)
+        data = phase.settings.data
+        for name in data.loss_weight.keys() & data.weights.keys():
+            metrics[f"train/{name}_loss_weight"] = phase.loss_factor(name, last)
+        metrics |= throughput_metrics(self.timer, phase.settings, self.train_step)
         if self.writer is not None:
-            self.writer.scalars(self.state.step, metrics)
-            self.writer.console.progress(progress_line(metrics, self.state, self.config.train.steps))
+            self.writer.scalars(self.state.step, metrics, phase.name)
+            self.writer.console.progress(progress_line(metrics, self.state, phases[-1].span.end, phase.name))
         self.timer.reset()
 
     def flush(self) -> None:
@@ -130,15 +133,15 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
     return speed
 
 
-def progress_line(metrics: dict[str, float], state: TrainState, steps: int) -> str:
-    """Return one line for the terminal on the progress of a run of ``steps`` steps."""
+def progress_line(metrics: dict[str, float], state: TrainState, steps: int, phase: str = "") -> str:
+    """Return one line for the terminal on the progress of a run of ``steps`` steps, in ``phase``."""
     losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
     norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
     share = metrics.get("speed/generate_share")
     generating = "" if share is None else f"generate {share:.1%} | "
     left = state.seconds / max(state.step, 1) * (steps - state.step)
     return (
-        f"step {state.step}/{steps} | loss {losses} | lr {metrics['train/lr']:.2e} | "
+        f"step {state.step}/{steps} | {phase + ' | ' if phase else ''}loss {losses} | lr {metrics['train/lr']:.2e} | "
         f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
         f"wait {metrics['speed/data_wait_share']:.1%} | {generating}ETA {duration(left)}"
     )

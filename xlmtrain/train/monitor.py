@@ -52,9 +52,10 @@ class StepMonitor:
     def __init__(self, config: Config, step: TrainStep, state: TrainState) -> None:
         self._config, self._step, self._state, self._distributed = config, step, state, step.distributed
         self._spikes, self._consecutive_skips = SpikeDetector(state.losses), 0
+        self._borders = {phase.span.start for phase in step.phases} - {0}
         self.reads_every_step = self._distributed.device.type == "cpu" or config.train.on_spike is OnSpike.skip
         """True where metrics must be read after every step, or where that costs nothing (on a CPU)."""
-        self._set_limit()
+        self._set_limit(state.step)
 
     def collect(self, steps: list[tuple[StepOutput, StepBatches]]) -> list[StepMetrics]:
         """Return the metrics of ``steps``, in order, and check them. Collective; waits for the device.
@@ -83,17 +84,20 @@ class StepMonitor:
             self._not_finite(data, local)
             return
         self._consecutive_skips = 0
+        if data.step in self._borders:  # losses of another phase are not comparable
+            self._state.losses.clear()
         limit = self._spikes.limit()
         if limit is not None and one.loss > limit:
             self._state.spikes += 1
             text = f"{one.loss:.4f} is {self._spikes.sigmas(one.loss):.1f} standard deviations above the last steps' in"
             self._warn(f"loss spike: {text} {where(data)}{'; the step is skipped' if one.skipped else ''}")
         self._spikes.add(one.loss)
-        self._set_limit()
+        self._set_limit(data.step + 1)
 
-    def _set_limit(self) -> None:
+    def _set_limit(self, step: int) -> None:
+        """Set the limit for the loss of ``step``, the next one."""
         if self._config.train.on_spike is OnSpike.skip:
-            self._step.loss_limit = self._spikes.limit()
+            self._step.loss_limit = None if step in self._borders else self._spikes.limit()
 
     def _warn(self, message: str) -> None:
         if self._distributed.is_main:

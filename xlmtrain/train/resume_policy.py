@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from xlmtrain import __version__
-from xlmtrain.config.schema import Config, ModelConfig, config_as_json, flatten
+from xlmtrain.config.phases import expand
+from xlmtrain.config.schema import Config, ModelConfig, OptimChanges, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.distributed import Distributed
@@ -47,10 +48,12 @@ class ResumePolicy:
         return list(lines.values()), refused
 
 
+_SCHEDULE = tuple(f"optim.{name}" for name in get_type_hints(OptimChanges))
 # Any other change would make it another run.
 RESUME_POLICY = ResumePolicy(
-    may_change=("run", "data.path", "optim.", "train.", "evaluate."),
+    may_change=("run", "data.path", "optim.", "average.", "train.", "evaluate.", "phases"),  # phases: past_changes
     must_stay=(
+        "optim.name",
         "optim.fused",  # apex and torch keep their step counts in different places
         "train.batch_tokens",
         "evaluate.metric",  # and what changes its value: the best so far could not be compared
@@ -60,9 +63,28 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.round_trip",
         "evaluate.zero_shot_probe.",
     ),
-    inactive_unless_used=("noise.", "bt."),  # by data.dae, data.bt
+    inactive_unless_used=("noise.", "bt.", "average.", "optim.name", "optim.momentum"),  # by data.dae, data.bt, ...
     defaults=flatten(config_as_json(ModelConfig()), "model."),
 )
+
+
+def past_changes(old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> list[str]:
+    """Return a line for each phase in which ``new`` settings, as plain JSON values, change the steps before ``step``.
+
+    The learning rate of the phase that the run is in may change, and its end, if that is not before ``step``.
+    """
+    before, after = ([one for one in expand(settings) if one[0].start < step] for settings in (old, new))
+    lines = [f"phases[{number}]: removed, at step {step}" for number in range(len(after), len(before))]
+    for number, ((span, was), (new_span, now)) in enumerate(zip(before, after)):
+        ends = [min(one.end, step) for one in (span, new_span)]
+        if ends[0] != ends[1]:
+            lines.append(f"phases[{number}], at step {step}: ends after step {span.end} -> {new_span.end}")
+        kept = ("data.", "mask.", "train.batch_tokens") + (_SCHEDULE if new_span.end < step else ())
+        was, now = flatten(was), flatten(now)
+        keys = [key for key in {**was, **now} if key.startswith(kept) and key != "data.path"]
+        changed = [key for key in keys if was.get(key) != now.get(key)]
+        lines += [f"phases[{number}].{key}: {was.get(key)} -> {now.get(key)}" for key in changed]
+    return lines
 
 
 def code_fingerprint() -> str:

@@ -41,8 +41,9 @@ from xlmtrain.runtime.output_paths import (
     clear_directory,
 )
 from xlmtrain.runtime.watchdog import Watchdog
+from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import FILES
-from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint
+from xlmtrain.train.resume_policy import RESUME_POLICY, ResumePolicy, code_fingerprint, past_changes
 from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
@@ -194,13 +195,17 @@ class RunDirectory:
         """
         if not (self.path / "config.json").is_file():
             return []
-        old = flatten(current_settings(read_json(self.path / "config.json")))
+        stored = current_settings(read_json(self.path / "config.json"))
+        old = flatten(stored)
         if "imported" in old:
             raise ConfigError(
                 f"run={self.path}: an imported model is in this directory; start from it with "
                 f"init.pretrained={self.path} and give the run another directory"
             )
         lines, refused = self._policy.compare(old, flatten(settings))
+        if stored.get("phases") or settings.get("phases"):
+            done = CheckpointManager(self.path / "checkpoints", keep_last=1).steps()
+            refused += past_changes(stored, settings, max(done, default=0))
         copy = self.path / "dataset.json"  # missing if the first start was killed early
         if self._dataset is not None and copy.is_file():
             fingerprint, current = read_json(copy).get("fingerprint", "none"), self._dataset.fingerprint

@@ -14,9 +14,10 @@ from torch import nn
 from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.model.language_model import check_state_dict
 from xlmtrain.runtime.failpoints import failpoint
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer, Best
 from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.checkpoint_io import STATE, Tensors, read_checkpoint
+from xlmtrain.train.checkpoint_io import AVERAGE, STATE, Tensors, averaged_weights, read_checkpoint
 from xlmtrain.train.parallel import shard_like
 from xlmtrain.train.state import SelectionState
 from xlmtrain.train.step import OptimizerStep
@@ -63,6 +64,8 @@ class RunSaver:
         self.checkpointer.wait()
         step = self.optimizer_step
         weights, optimizer = step.model.state_dict(), optimizer_tensors(step.optimizer, step.model)
+        if step.average is not None:
+            optimizer |= {AVERAGE + name: value for name, value in step.average.values.items()}
         state = {"progress": asdict(self.state), "scaler": step.scaler.state_dict()}
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
@@ -91,13 +94,19 @@ def resume(
     with torch.no_grad():
         for name, weight in step.model.state_dict().items():
             weight.copy_(shard_like(checkpoint.model[name], weight))
-    load_optimizer_tensors(step.optimizer, step.model, checkpoint.optimizer)
+    average = averaged_weights(checkpoint)
+    others = {name: value for name, value in checkpoint.optimizer.items() if not name.startswith(AVERAGE)}
+    load_optimizer_tensors(step.optimizer, step.model, others)
     with damage_as(CheckpointError, f"{checkpoint.path / STATE}: damaged"):
         progress: dict[str, Any] = checkpoint.state["progress"]
+        reached = typed(int, progress["step"], "step")
         if step.scaler.is_enabled() and checkpoint.state["scaler"]:  # empty unless the run had fp16 before
             window = step.scaler.get_growth_interval()
             step.scaler.load_state_dict(checkpoint.state["scaler"])
             step.scaler.set_growth_interval(window)  # a setting, which may have changed
+    if step.average is not None:
+        weights = dict(step.model.named_parameters())
+        step.average.load({name: shard_like(value, weights[name]) for name, value in average.items()}, reached)
     if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
     return progress

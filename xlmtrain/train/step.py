@@ -10,12 +10,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, Precision
+from xlmtrain.config.phases import phase_at, phases_of
+from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, OptimizerName, Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.optim.average import WeightAverage
+from xlmtrain.optim.schedule import phase_learning_rate
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint, failpoint_value
 from xlmtrain.runtime.precision import autocast, make_scaler
@@ -44,18 +46,19 @@ class StepOutput:
 class OptimizerStep:
     """A model with its optimizer and loss scale. :meth:`run` is one step: learning rate, gradient, clipping, update.
 
-    ``steps``: length of the schedule. ``loss_limit``: loss per target; None is no limit. A step whose loss is above it,
-    or whose gradient is not finite, leaves weights and optimizer state unchanged.
+    ``learning_rate``: of a step, from 0. ``loss_limit``: loss per target; None is no limit. A step whose loss is above
+    it, or whose gradient is not finite, leaves weights and optimizer state unchanged.
     """
 
     optim: OptimConfig
-    steps: int
+    learning_rate: Callable[[int], float]
     parallel: ParallelModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
     distributed: Distributed
     loss_limit: float | None = None
+    average: WeightAverage | None = None
 
     def __post_init__(self) -> None:
         self.model = self.parallel.model
@@ -63,7 +66,7 @@ class OptimizerStep:
 
     def run(self, step: int, targets: list[float], backward: Callable[[], torch.Tensor]) -> StepOutput:
         """Run step ``step``, from 0. ``backward`` accumulates the scaled gradient and returns the summed losses."""
-        rate = learning_rate(self.optim, step, self.steps)
+        rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = backward()
@@ -83,7 +86,7 @@ class OptimizerStep:
             if self.loss_limit is None or not skipped.item():
                 self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.optim.fused is FusedAdam.torch:
+        elif self.optim.fused is FusedAdam.torch and self.optim.name is OptimizerName.adamw:
             # torch's fused kernels skip the update where this flag is set; GradScaler uses it too.
             self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -95,8 +98,8 @@ class TrainStep(OptimizerStep):
     """Compute the gradient of a global batch and step the optimizer.
 
     loss = sum over objectives of factor x share x (summed loss / targets). The factor is ``data.loss_weight`` at the
-    step, the share the objective's fraction of the sub-batches. Both sums are over the global batch, all micro-batches
-    of all processes: no mean of means.
+    step, in its phase, the share the objective's fraction of the sub-batches. Both sums are over the global batch, all
+    micro-batches of all processes: no mean of means.
     """
 
     model: LanguageModel
@@ -110,13 +113,20 @@ class TrainStep(OptimizerStep):
         distributed: Distributed,
     ) -> None:
         scaler = make_scaler(config.train, precision, distributed.device)
-        super().__init__(config.optim, config.train.steps, parallel, optimizer, scaler, precision, distributed)
-        self._seed, self._bt, self._loss_factor = config.seed, config.bt, config.data.loss_factor
+        self.phases = phases_of(config)
+        super().__init__(config.optim, self._rate, parallel, optimizer, scaler, precision, distributed)
+        self._seed, self._bt = config.seed, config.bt
+        self.average: WeightAverage = WeightAverage(config.average, self.model)
+
+    def _rate(self, step: int) -> float:
+        return phase_learning_rate(phase_at(self.phases, step), step)
 
     def __call__(self, data: StepBatches, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
         seconds = self.back_translate(data)
-        return replace(self.run(data.step, targets, partial(self._backward, data, targets)), generate_seconds=seconds)
+        output = self.run(data.step, targets, partial(self._backward, data, targets))
+        self.average.update(data.step + 1)
+        return replace(output, generate_seconds=seconds)
 
     def back_translate(self, data: StepBatches) -> float:
         """Translate the sources of back-translation in ``data``, in place; return the seconds that it took."""
@@ -138,10 +148,10 @@ class TrainStep(OptimizerStep):
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self.distributed.device, self.distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
-        batches = self.parallel.pad(data.batches)
+        batches, phase = self.parallel.pad(data.batches), phase_at(self.phases, data.step)
         for number, batch in enumerate(batches, 1):
             objective = OBJECTIVES.index(batch.objective)
-            weight = self._loss_factor(batch.objective, data.step) * data.shares[batch.objective]
+            weight = phase.loss_factor(batch.objective, data.step) * data.shares[batch.objective]
             weight /= max(targets[objective], 1.0)
             torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.rng_key))
             with self.parallel.micro_batch(batch, last=number == len(batches)):

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Iterator
 
-from xlmtrain.config.schema import Config
+from xlmtrain.config.phases import Phase
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
+from xlmtrain.data.sampling import Sampler
 from xlmtrain.train.step import TrainStep
 
 
-def summarize(config: Config, dataset: Dataset, loader: Loader, step: TrainStep) -> list[str]:
+def summarize(dataset: Dataset, loader: Loader, step: TrainStep) -> list[str]:
     """Return lines on model and batch, and each task's share of the sub-batches and number of epochs. Collective."""
-    train, data, distributed, sampler = config.train, config.data, step.distributed, loader.sampler
+    distributed = step.distributed
     parameters = sum(parameter.numel() for parameter in step.model.parameters())
-    count, hosts = train.batch_tokens // data.sub_batch_tokens, distributed.all_gather_text(socket.gethostname())
+    hosts = distributed.all_gather_text(socket.gethostname())
     return [
         f"model: {parameters:,} parameters, vocabulary {len(dataset.vocab):,}, "
         + ", ".join(f"{language}={i}" for i, language in enumerate(dataset.languages)),
         f"device: {distributed.world_size} x {distributed.device.type}, {step.precision.value}; "
         + ", ".join(f"{number} on {host}" for host, number in Counter(hosts).items()),
-        f"batch: {train.batch_tokens:,} tokens = {count} sub-batches of {data.sub_batch_tokens:,}, "
-        f"{count // distributed.world_size} per process; {train.steps:,} steps",
         *(
-            f"{component.name}: {component.source.sentences:,} sentences, {share:.1%} of the sub-batches, "
-            f"{epochs:.2f} epochs"
-            for component, share, epochs in zip(sampler.components, sampler.probabilities, sampler.passes(train.steps))
+            line
+            for phase, sampler in zip(loader.phases, loader.samplers)
+            for line in _describe(phase, sampler, distributed.world_size)
         ),
     ]
+
+
+def _describe(phase: Phase, sampler: Sampler, processes: int) -> Iterator[str]:
+    """Yield lines on the batch of a phase and the components of its mixture."""
+    sub_batch, batch = phase.settings.data.sub_batch_tokens, phase.settings.train.batch_tokens
+    count, steps = batch // sub_batch, phase.span.steps
+    yield (
+        f"{f'phase {phase.name}, ' if phase.name else ''}batch: {batch:,} tokens = {count} sub-batches of "
+        f"{sub_batch:,}, {count // processes} per process; {steps:,} steps"
+    )
+    for component, share, epochs in zip(sampler.components, sampler.probabilities, sampler.passes(steps)):
+        sentences = f"{component.name}: {component.source.sentences:,} sentences"
+        yield f"{sentences}, {share:.1%} of the sub-batches, {epochs:.2f} epochs"

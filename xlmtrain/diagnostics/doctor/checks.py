@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import torch
 
-from xlmtrain.config.schema import Config, flatten
+from xlmtrain.config.phases import phases_of, total_tokens
+from xlmtrain.config.schema import Config, config_as_json
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.spans import duplicate_rate
@@ -16,6 +18,7 @@ from xlmtrain.diagnostics.doctor.environment import Machine
 from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps
 from xlmtrain.diagnostics.finding import Finding, Severity, error, info, warning
 from xlmtrain.diagnostics.rules import config_warnings, duplicate_lines
+from xlmtrain.diagnostics.run_monitor import rule_settings
 from xlmtrain.errors import UserError
 from xlmtrain.evaluate.validator import Validator
 
@@ -67,14 +70,19 @@ def catch_user_errors(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def check_settings(config: Config) -> Iterator[Finding]:
     """Check the learning rate and warm-up against what is known to work, and numbers of steps against each other."""
-    train, optim = config.train, config.optim
-    tokens = train.steps * train.batch_tokens
-    rate = f"the rate rises to {optim.lr:g} in {optim.warmup_steps:,} steps"
-    yield info(f"{train.steps:,} steps of {train.batch_tokens:,} tokens, {tokens:.1e} in all; {rate}")
-    yield from config_warnings(flatten(config), tokens).values()
-    if train.save_every > train.steps:
-        what = f"train.save_every={train.save_every}: no checkpoint before the last step; an interrupted run is lost."
-        yield warning(what, f"train.save_every={max(train.steps // 10, 1)}")
+    phases = phases_of(config)
+    found: dict[str, Finding] = {}
+    tokens = total_tokens(phases)
+    for phase, (_, settings) in zip(phases, rule_settings(config_as_json(config))):
+        name, train, optim = phase.name and f"{phase.name}: ", phase.settings.train, phase.settings.optim
+        rate = f"the rate rises to {optim.lr:g} in {optim.warmup_steps:,} steps"
+        yield info(f"{name}{train.steps:,} steps of {train.batch_tokens:,} tokens, {tokens:.1e} in all; {rate}")
+        found |= config_warnings(settings, tokens)
+    yield from found.values()
+    steps = phases[-1].span.end
+    if config.train.save_every > phases[0].span.end == steps:
+        what = f"train.save_every={config.train.save_every}: no checkpoint before the last step"
+        yield warning(f"{what}; an interrupted run is lost.", f"train.save_every={max(steps // 10, 1)}")
 
 
 def check_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
@@ -91,12 +99,17 @@ def check_data(config: Config, dataset: Dataset) -> Iterator[Finding]:
 
 def check_use(config: Config, dataset: Dataset, processes: int) -> Iterator[Finding]:
     """Check that the data has what the settings ask for, and how often it is read. Raises UserError if it has not."""
-    sampler = Loader(config, dataset, 0, processes).sampler
-    for component, share, passes in zip(sampler.components, sampler.probabilities, sampler.passes(config.train.steps)):
-        sentences = component.source.sentences
-        name = component.name
-        yield info(f"{name}: {sentences:,} sentences, {share:.0%} of the sub-batches, seen {passes:.1f} times")
-        if passes > _MAX_PASSES:
-            what = f"{name}: its text will be seen {passes:,.0f} times, and learned by heart."
+    loader = Loader(config, dataset, 0, processes)
+    seen: dict[str, float] = defaultdict(float)
+    for phase, sampler in zip(loader.phases, loader.samplers):
+        passes = sampler.passes(phase.span.steps)
+        for component, share, times in zip(sampler.components, sampler.probabilities, passes):
+            sentences, name = component.source.sentences, phase.name and f"{phase.name}, "
+            seen[component.name] += times
+            what = f"{name}{component.name}: {sentences:,} sentences, {share:.0%} of the sub-batches"
+            yield info(f"{what}, seen {times:.1f} times")
+    for component_name, times in seen.items():
+        if times > _MAX_PASSES:
+            what = f"{component_name}: its text will be seen {times:,.0f} times, and learned by heart."
             yield warning(what, "more text, fewer train.steps, or a lower weight")
     yield from no_validation(Validator(config, dataset))

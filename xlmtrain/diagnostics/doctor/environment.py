@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from xlmtrain.config.phases import phases_of
 from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Sharding
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan import estimate_memory, parameter_count, target_share
+from xlmtrain.diagnostics.plan import micro_batch_of, parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 
@@ -157,7 +158,7 @@ def check_memory(
     config: Config, vocab_size: int, languages: int, machine: Machine, processes: int
 ) -> Iterator[Finding]:
     """Check the memory, on a CPU for weights, gradient and optimizer state only, and the shared memory for NCCL."""
-    model, train = config.model, config.train
+    train, phases = config.train, phases_of(config)
     count = parameter_count(config, vocab_size, languages)
     if not machine.runs_on_gpu(train.device):
         needed = _TRAINING_BYTES * count * processes
@@ -166,10 +167,11 @@ def check_memory(
             what = f"Weights, gradient and Adam's state need {sizes}."
             yield error(what, "a smaller model.dim or vocabulary, or fewer processes")
         return
-    micro_batch = train.micro_batch_tokens or config.data.sub_batch_tokens
     shards = 1 if train.sharding is Sharding.none else processes
-    targets, translates = micro_batch * target_share(config), config.data.seq2seq_share > 0
-    memory = estimate_memory(model, count, vocab_size, micro_batch, targets, shards, translates)
+    memory, micro_batch = max(
+        ((phase_memory(phase.settings, count, vocab_size, shards), micro_batch_of(phase.settings)) for phase in phases),
+        key=lambda one: one[0].total,
+    )
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
     if memory.total <= there:
@@ -196,7 +198,8 @@ def check_disk(config: Config, vocab_size: int, languages: int, free: int | None
         return
     train = config.train
     size = _CHECKPOINT_BYTES * parameter_count(config, vocab_size, languages)
-    count = train.keep_last + 2 + (train.steps // train.keep_every if train.keep_every else 0)
+    steps = phases_of(config)[-1].span.end
+    count = train.keep_last + 2 + (steps // train.keep_every if train.keep_every else 0)
     free = shutil.disk_usage(place).free if free is None else free
     need = f"{count} checkpoints of {size / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free"
     if count * size > free:

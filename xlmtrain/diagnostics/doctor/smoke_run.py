@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from xlmtrain.config.phases import combined_data, phases_of, total_tokens
 from xlmtrain.config.schema import Config, Precision, Schedule
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
@@ -35,16 +36,17 @@ _DECREASE, _RISE = 0.05, 0.5  # nats
 
 
 def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torch.device) -> Iterator[Finding]:
-    """Train for ``steps`` steps on small batches; the rate rises to the run's peak in the first third of them.
+    """Train for ``steps`` steps on small batches of the first phase.
 
-    The loss is measured on the trial's first batches, before and after, without dropout.
+    The rate rises to the peak in the first third of them. The loss is measured on the trial's first batches, before and
+    after, without dropout.
     """
-    trial = shortened(config, steps)
+    trial = shortened(phases_of(config)[0].settings, steps)
     precision = choose_precision(trial.train.precision, device)
     loader = Loader(trial, dataset)
     torch.manual_seed(torch_seed(trial.seed, "init"))
     size, pad = (len(dataset.vocab), len(dataset.languages)), dataset.vocab.special.pad
-    model = build_model(trial.model, trial.data, *size, pad=pad)
+    model = build_model(trial.model, combined_data(config), *size, pad=pad)
     pretrained = bool(initialize_weights(trial.init, trial.model, model, dataset))
     optimizer = make_optimizer(trial.optim, model.to(device), device)
     step = TrainStep(trial, ParallelModel(model), optimizer, precision, Distributed(0, 1, device))
@@ -74,7 +76,7 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
         yield error(what, f"a lower optim.lr than {config.optim.lr:g}", "train.precision=fp32, to see if it is that")
         return
     yield from check_loss_falls(before, _mean_loss(model, probe, precision, device), done, trial)
-    left = config.train.steps * config.train.batch_tokens / speed
+    left = total_tokens(phases_of(config)) / speed
     long = duration(left) if left < 2 * _DAY else f"{left / _DAY:,.0f} days"
     yield info(f"{speed:,.0f} tokens a second in small batches: about {long} for the whole run, on this device alone")
 

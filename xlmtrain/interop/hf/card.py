@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from xlmtrain.config.families import Family
+from xlmtrain.config.phases import given
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.metrics.table import format_table, two_decimals
 
@@ -136,6 +138,7 @@ def _data(origin: Provenance) -> str:
 def _recipe(origin: Provenance) -> str:
     settings = origin.settings
     found = [f"{s}.{k}={settings[s][k]}" for s, keys in _RECIPE.items() for k in keys if k in settings.get(s, {})]
+    found += [f"phases[{i}]={json.dumps(given(phase))}" for i, phase in enumerate(settings.get("phases", []))]
     return f"`{' '.join(found)}`" if found else "Not recorded."
 
 
