@@ -10,9 +10,17 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.support.programs import Call
 from xlmtrain.config.load import compose
+from xlmtrain.config.phases import phases_of, total_tokens
 from xlmtrain.config.schema import ModelConfig, Sharding
 from xlmtrain.data.batch import Batch, EncoderInput
-from xlmtrain.diagnostics.plan import Cluster, estimate_memory, estimate_step, parameter_count, touched_vocab_share
+from xlmtrain.diagnostics.plan import (
+    Cluster,
+    estimate_memory,
+    estimate_step,
+    make_plan,
+    parameter_count,
+    touched_vocab_share,
+)
 from xlmtrain.metrics.flops import gpu_named
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
@@ -180,3 +188,13 @@ def test_sharded_weights(call: Call) -> None:
     assert seconds[64, Sharding.full] > seconds[64, Sharding.hybrid]
     printed = call("plan", EXPERIMENT, "vocab_size=64699", "gpu=V100", "gpus=64", "train.sharding=full")
     assert "weights 0.0, gradients 0.0, optimizer state 0.0" in printed
+
+
+def test_phases_are_added_up_and_the_largest_needs_the_memory() -> None:
+    config = compose("config", ["experiment=phases_small", "train.micro_batch_tokens=0"])
+    plan = make_plan(config, 3000, cluster("H100"))
+    each = [make_plan(phase.settings, 3000, cluster("H100")) for phase in phases_of(config)]
+    assert plan.total_tokens == sum(one.total_tokens for one in each) == total_tokens(phases_of(config)) == 512_000
+    assert plan.days == pytest.approx(sum(one.days for one in each))
+    assert plan.memory.total == max(one.memory.total for one in each) > min(one.memory.total for one in each)
+    assert make_plan(config, 3000, cluster("H100"), total_tokens=1_024_000).days == pytest.approx(2 * plan.days)

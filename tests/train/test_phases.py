@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.support.tiny import phase, run_processes, three_phases, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, train_alone, train_on
 from xlmtrain.config.schema import Config, OnSpike, PhaseConfig
 from xlmtrain.errors import ConfigError
+from xlmtrain.interop.bundle import trained_objectives
 from xlmtrain.report.curves import curve_charts
 from xlmtrain.report.run_data import RunData
 
@@ -58,6 +60,11 @@ def test_a_report_shows_the_borders(straight: Path) -> None:
     assert [text.get_text() for text in axes.texts] == ["causal", "masked", "long"]
     assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches] == [(tokens[6], tokens[14])]
     assert run.findings() == []
+    assert trained_objectives(json.loads((straight / "config.json").read_text(encoding="utf-8"))) == [
+        "mlm",
+        "tlm",
+        "clm",
+    ]
 
 
 @pytest.mark.parametrize("stops", [(6,), (3, 3, 1, 7), (14, 5)])

@@ -148,3 +148,10 @@ def test_what_is_not_sensible(changes: dict[str, Any], said: str, severity: Seve
     (finding,) = settings_findings(**changes)
     assert finding.what.startswith(said)
     assert finding.severity is severity
+
+
+def test_a_later_phase_needs_no_warm_up() -> None:
+    config = compose("config", ["experiment=phases_small", "data.sequence_length=32"])
+    findings = list(check_settings(config))
+    assert [finding.what for finding in findings if finding.severity is not Severity.info] == []
+    assert [finding.what.partition(":")[0] for finding in findings] == ["causal", "masked", "decay"]
