@@ -118,12 +118,13 @@ def test_lines_of_any_length_are_read_with_bounded_memory(tmp_path: Path) -> Non
     assert read == [b"short", b"x" * 1001, b"next", b"y" * 1001]
 
 
-def test_chunks_know_their_first_line_and_their_size(tmp_path: Path) -> None:
+def test_chunks_know_the_numbers_of_their_lines_and_their_size(tmp_path: Path) -> None:
     path = tmp_path / "numbers.en"
     path.write_bytes(NUMBERS)
     read = chunks(path, target_bytes=50_000)
     lines = NUMBERS.split(b"\n")
-    assert all(lines[chunk.first - 1] == chunk.lines[0][0] for chunk in read)
+    numbered = [pair for chunk in read for pair in zip(chunk.numbers[0], chunk.lines[0])]
+    assert numbered == list(enumerate(lines[:-1], 1))
     assert all(chunk.size == sum(len(line) + 1 for line in chunk.lines[0]) >= 50_000 for chunk in read[:-1])
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -16,7 +17,7 @@ MAX_DEPTH = 200
 _TMX_CODES = {"bpt", "ept", "it", "ph", "ut"}
 
 
-def tmx_units(stream: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def tmx_units(stream: IO[bytes] | BufferedIOBase, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (first line, code of a language in lower case -> text) of each unit ``<tu>`` of a translation memory.
 
     A code is that of the file with hyphens, like ``de-at``. The text has no line breaks; of several texts with the same
@@ -46,7 +47,7 @@ def _tmx_text(element: Element) -> str:
     return "".join(parts)
 
 
-def xml_elements(stream: BinaryIO, path: Path, tag: str) -> Iterator[tuple[int, Element]]:
+def xml_elements(stream: IO[bytes] | BufferedIOBase, path: Path, tag: str) -> Iterator[tuple[int, Element]]:
     """Yield (first line, element) of each element ``tag`` as soon as it is complete. No other file is ever read.
 
     Raises DataError with the line if the document is not well-formed, has an element of more than MAX_ELEMENT_BYTES,
