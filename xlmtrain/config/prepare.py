@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE, CheckedSettings, ranged
 
@@ -222,3 +224,23 @@ class PrepareConfig(CheckedSettings):
             yield f"bpe.merges: {self.bpe.merges} is not above 0"
         if self.vocab.file is not None and self.bpe.codes is None:
             yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"
+
+
+def with_paths_from(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings in which relative paths lead on from ``directory``."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner) for inner in value]
+        is_path = isinstance(value, str) and value.strip() and not value.startswith(("~", "${", "???"))
+        return str(directory / value) if is_path else value
+
+    found = {
+        key: moved(value) if key in ("output", "train", "valid", "test") else value for key, value in settings.items()
+    }
+    for section, key in (("bpe", "codes"), ("vocab", "file")):
+        if isinstance(found.get(section), dict) and key in found[section]:
+            found[section] = {**found[section], key: moved(found[section][key])}
+    return found

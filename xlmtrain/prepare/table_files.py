@@ -94,7 +94,7 @@ def _quoted_rows(path: Path, lines: Iterable[tuple[int, bytes]], delimiter: str)
     def content() -> Iterator[str]:
         nonlocal size
         for _, line in lines:
-            size += len(line)
+            size += len(line) + 1
             if size > MAX_LINE_BYTES:
                 raise DataError(f"{path}:{begin}: a row of more than {MAX_LINE_BYTES:,} bytes; is a quote not closed?")
             yield line.decode("utf-8", "surrogateescape") + "\n"
