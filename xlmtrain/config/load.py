@@ -142,11 +142,12 @@ def _file_override(name: str, path: Path) -> str:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file (looked in {Path.cwd()})")
     check_settings_file(path, text_keys(SCHEMAS[name]))
-    try:
-        settings = OmegaConf.load(path)
-        OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), settings)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_describe(error)}{_suggestion(error, name)}") from error
+    with damage_as(ConfigError, f"{path}: cannot be read"):
+        try:
+            settings = OmegaConf.load(path)
+            OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), settings)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{path}: {_describe(error)}{_suggestion(error, name)}") from error
     values = with_paths_from(path.parent, OmegaConf.to_container(settings))  # type: ignore[arg-type]
     ConfigStore.instance().store(_FILE_OPTION, values, FILE_GROUPS[name], "_global_")
     return f"{FILE_GROUPS[name]}={_FILE_OPTION}"
