@@ -74,6 +74,7 @@ def test_json_lines(place: Path, content: bytes) -> None:
 
 
 @example(content=b'de,en\n"' + b"a,\n" * 50_000, name="x.csv")
+@example(content=b"\nde,en\na,b\n", name="x.csv")
 @example(content=b"de\ten\n" + b'"' * 100_000 + b"\tx\n", name="x.tsv")
 @given(
     content=compressed(st.one_of(damaged(csv_of(PAIRS)), damaged(csv_of(PAIRS, "\t")))),

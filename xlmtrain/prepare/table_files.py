@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ def read_tsv(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
     whose header is in quotes, which are read like CSV.
     """
     lines = read_bounded_lines(path, "tab-separated text")
-    head = [*[line for line in [next(lines, None)] if line is not None]]
+    head = [*islice(lines, 1)]
     rows: Iterable[tuple[int, list[str]]]
-    if any(f'"{name}"'.encode() in head[0][1].split(b"\t") for column in columns for name in column.names if head):
+    quoted_names = {f'"{name}"'.encode() for column in columns for name in column.names}
+    if any(quoted_names.intersection(line.split(b"\t")) for _, line in head):
         rows = _quoted_rows(path, chain(head, lines), "\t")
     else:
         rows = (
@@ -114,20 +115,21 @@ def _quoted_rows(path: Path, lines: Iterable[tuple[int, bytes]], delimiter: str)
 
 def _records(path: Path, rows: Iterable[tuple[int, list[str]]], columns: Sequence[Column]) -> Iterator[Record]:
     """Yield the records of a table, whose first row is a header if it has the name of a column."""
-    rows = iter(rows)
-    begin, first = next(rows, (1, list[str]()))
-    header = [cell.strip() for cell in first]
+    rows = dropwhile(lambda row: not any(row[1]), rows)
+    if (first := next(rows, None)) is None:
+        return
+    header = [cell.strip() for cell in first[1]]
     named = [next((header.index(name) for name in column.names if name in header), None) for column in columns]
     indices = [
         next((int(name) - 1 for name in column.names if name.isdecimal()), -1) if index is None else index
         for index, column in zip(named, columns)
     ]
     for index, column in zip(indices, columns):
-        if first and not 0 <= index < len(header):
+        if not 0 <= index < len(header):
             there = [cell if len(cell) <= _SHOWN_CHARS else f"{cell[:_SHOWN_CHARS]}..." for cell in header]
-            raise column.missing(f"{path}:{begin}", there, ", or gives its number, from 1, if there is no header")
+            raise column.missing(f"{path}:{first[0]}", there, ", or gives its number, from 1, if there is no header")
     has_header = any(index is not None for index in named)
-    for number, cells in rows if has_header or not first else chain([(begin, first)], rows):
+    for number, cells in rows if has_header else chain([first], rows):
         if len(cells) == len(header):
             yield number, tuple(text_of(cells[index], f"{path}:{number}", header[index], header) for index in indices)
         elif not any(cells):
