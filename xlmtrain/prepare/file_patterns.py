@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from xlmtrain.errors import DataError
-
 _MAGIC = re.compile(r"[*?[]")
 _TOKEN = re.compile(r"\*+|\?|\[([!^]?)(\]?[^]]+|\])\]|.", re.DOTALL)
 Match = tuple[Path, tuple[str, ...]]
@@ -39,7 +37,7 @@ def matching_paths(pattern: str) -> list[Match]:
     """Return what matches a pattern without braces, in the order of the paths, numbers in them by their value.
 
     A part of the pattern that exists as it stands is a name. ``**`` stands for directories at any depth, except hidden
-    ones and links. Raises DataError for a set of characters like ``[z-a]``.
+    ones and links.
     """
     found = dict(_matches(Path(), Path(pattern).parts))
     return sorted(found.items(), key=lambda match: natural_order(match[0]))
@@ -92,5 +90,5 @@ def _expression(part: str) -> re.Pattern[str]:
             found += {"*": "(.*)", "?": "(.)"}.get(token[0][0], re.escape(token[0]))
     try:
         return re.compile(found, re.DOTALL)
-    except re.error as error:
-        raise DataError(f"{part}: not a pattern of names ({error})") from None
+    except re.error:  # a set like [z-a], in which no character is
+        return re.compile(re.escape(part))

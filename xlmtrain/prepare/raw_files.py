@@ -195,11 +195,12 @@ def read_chunks(text: RawText, target_bytes: int, max_line_bytes: int = 0, is_ow
     for records in zip_longest(*files):
         if None in records:
             break
-        for numbers, (number, _) in zip(chunk.numbers, records):
+        sides = iter(chunk.lines)
+        for numbers, (number, lines) in zip(chunk.numbers, records):
             numbers.append(number)
-        for side, line in zip(chunk.lines, (line for _, lines in records for line in lines)):
-            side.append(line)
-            size += len(line) + 1
+            for line in lines:
+                next(sides).append(line)
+                size += len(line) + 1
         count += 1
         if size >= target_bytes:
             yield chunk

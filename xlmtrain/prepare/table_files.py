@@ -36,7 +36,7 @@ def read_json_lines(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
 def _json_text(record: dict[str, Any], column: Column, place: str) -> bytes:
     for name in column.names:
         if (value := _at(record, name)) is not _MISSING:
-            return text_of(value, place, name, _names(record))
+            return text_of(value, place, name, () if isinstance(value, str) else _names(record))
     raise column.missing(place, _names(record))
 
 
