@@ -89,7 +89,7 @@ ALLOWED = {
         "xlmtrain.train.parallel",
         "xlmtrain.train.step",
     ),
-    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime"),
+    "xlmtrain.download": ("xlmtrain", "xlmtrain.runtime", "xlmtrain.text.xml_files"),
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",

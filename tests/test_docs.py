@@ -35,6 +35,11 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
                 yield str(page.relative_to(REPOSITORY)), content
 
 
+def blocks_of(path: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a page in a language."""
+    return [content for page, content in blocks(language) if REPOSITORY / page == path]
+
+
 def commands() -> list[tuple[str, str]]:
     """Return (page, command), continued lines joined."""
     return [
@@ -101,8 +106,9 @@ def check(command: str) -> None:
 
 @pytest.fixture
 def corpus_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for the user's own configs that the pages name: corpus=mine, mine/experiment/big.yaml."""
+    """Stand-ins for what the pages name: my_corpus.yaml, corpus=mine, mine/experiment/big.yaml."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_corpus.yaml").write_text(blocks_of(REPOSITORY / "docs" / "data.md", "yaml")[0], encoding="utf-8")
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     preset = (REPOSITORY / "configs" / "experiment" / "small_cpu.yaml").read_text(encoding="utf-8")
     (tmp_path / "mine" / "experiment" / "big.yaml").write_text(preset, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Prepare raw text: write ids to disk, with BPE codes and a vocabulary that are learned or given.
 
+    python tools/prepare.py my_corpus.yaml
     python tools/prepare.py output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
         'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
 

@@ -261,6 +261,63 @@ def test_a_directory_of_ones_own(tmp_path: Path, form: list[str]) -> None:
     assert f"{tmp_path}/nowhere: there is no such directory" in refusal("--config-dir", f"{tmp_path}/nowhere")
 
 
+CORPUS = """\
+output: out/ende
+columns: {de: translation.de, en: translation.en}
+train:
+  pairs:
+    de-en:
+      - "data/*.{lang}"
+      - /far/x.parquet
+valid: {mono: {en: [../dev.en]}}
+bpe: {codes: codes, merges: 7}
+vocab: {file: vocab}
+"""
+
+
+def test_a_corpus_anywhere_has_paths_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "my corpus" / "ende.yaml"
+    path.parent.mkdir()
+    path.write_text(CORPUS, encoding="utf-8")
+    found = compose("prepare", ["valid.mono.de=[here.de]", str(path), "bpe.merges=9"])
+    assert found.train.pairs == {"de-en": [f"{path.parent}/data/*.{{lang}}", "/far/x.parquet"]}
+    assert found.valid.mono == {"en": [f"{path.parent}/../dev.en"], "de": ["here.de"]}
+    assert (found.output, found.bpe.codes) == (f"{path.parent}/out/ende", f"{path.parent}/codes")
+    assert (found.vocab.file, found.bpe.merges) == (f"{path.parent}/vocab", 9)
+    assert found.columns == {"de": "translation.de", "en": "translation.en"}
+    assert compose("prepare", [str(path), "output=here"]).output == "here"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "merges: 7->mergers: 7",
+            r"ende\.yaml: Key 'mergers' .*full_key: bpe\.mergers.*mean bpe\.merges",
+        ),
+        ("valid: ->vlaid: ", r"ende\.yaml: Key 'vlaid' .*full_key: vlaid.*did you mean valid\?"),
+        ("merges: 7->merges: many", r"ende\.yaml: Value 'many' .*full_key: bpe\.merges"),
+        ("merges: 7->merges: [", r"ende\.yaml:\d+: not YAML"),
+        ("out/ende->~/ende", "output: ~/ende: the shell has not expanded the ~"),
+        ("out/ende->${oc.env:HOME}", "output: .* asks for something outside the settings"),
+        ("out/ende->''", "output=: empty"),
+        ("{de: translation.de->{dee: translation.de", "columns.dee: there is no text in this language"),
+        ("corpus=sample", r"one file of settings, or corpus=\.\.\., can be given, here are 2"),
+        ("none.yaml", r"none\.yaml: there is no such file"),
+    ],
+)
+def test_faults_of_a_corpus_anywhere_are_named(tmp_path: Path, words: str, message: str) -> None:
+    change, more = (words.split("->"), []) if "->" in words else (["", ""], [words])
+    (tmp_path / "ende.yaml").write_text(CORPUS.replace(*change), encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        compose("prepare", [str(tmp_path / "ende.yaml"), *more])
+
+
+def test_only_preparation_takes_a_file_of_settings(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("run: x\n", encoding="utf-8")
+    assert "there is no such option" in refusal(str(tmp_path / "x.yaml"))
+
+
 def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the preset, and of what else is given, not the schema's."""
     monkeypatch.setattr("sys.argv", ["x", "--help", "experiment=quickstart", "train.steps=7"])

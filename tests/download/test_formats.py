@@ -22,10 +22,10 @@ from tests.support.samples import (
     wiki,
     zipped,
 )
-from xlmtrain.download import archives
 from xlmtrain.download.catalogue import DatasetEntry, RemoteFile
 from xlmtrain.download.formats import read_rows
 from xlmtrain.errors import ConfigError, DataError
+from xlmtrain.text import xml_files
 
 BOTH = list(zip(GERMAN, ENGLISH))
 
@@ -112,12 +112,14 @@ def test_entities_are_refused(tmp_path: Path, content: bytes) -> None:
         (b"", "no element found"),
         (b"<html>404<br></html>", "not well-formed"),
         (b"<tmx>" + b"<tu>" * 5000, "nested too deep"),
+        (TMX.replace(b"</seg>", b"&nbsp;</seg>", 1), ":4: uses the entity nbsp, which it does not declare"),
+        (b'<?xml version="1.0" encoding="x-none"?><tmx/>', ":1: unknown encoding: x-none; refused"),
         (b"<tmx><tu a='" + b"a" * 300_000, "more than 100,000 bytes without a complete <tu>"),
         (b"<tmx><tu><tuv><seg>" + b"a" * 300_000, "more than 100,000 bytes without a complete <tu>"),
     ],
 )
 def test_damaged_xml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str) -> None:
-    monkeypatch.setattr(archives, "MAX_ELEMENT_BYTES", 100_000)
+    monkeypatch.setattr(xml_files, "MAX_ELEMENT_BYTES", 100_000)
     with pytest.raises(DataError, match=message):
         read(tmp_path, "tmx", "x.tmx.gz", gzip.compress(content))
 

@@ -124,6 +124,8 @@ def test_corpus_file(place: Path, content: bytes) -> None:
     (place / "corpus" / "own.yaml").write_bytes(content)
     words = ["--config-dir", str(place), "corpus=own"]
     attempt("YAML of a corpus", lambda: compose("prepare", words), len(content))
+    (place / "own.yaml").write_bytes(content)
+    attempt("YAML of a corpus anywhere", lambda: compose("prepare", [str(place / "own.yaml")]), len(content))
 
 
 @given(values=mutated_value(STORED))

@@ -66,6 +66,46 @@ def test_pairs_match_by_what_the_wildcards_stand_for(corpus: Callable[..., None]
 
 
 @pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("p/part-*.en", ["p/part-2.en", "p/part-10.en"]),
+        ("p/[a-c].en", ["p/a.en"]),
+        ("p/[!a]*[0-9].en", ["p/part-2.en", "p/part-10.en"]),
+        ("p/[^p]*.en", ["p/a.en"]),
+        ("{q/s,p/[ab]}.en", ["q/s.en", "p/a.en"]),
+        ("{q/s,p/part-{10,2}}.en", ["q/s.en", "p/part-10.en", "p/part-2.en"]),
+        ("**/*.en", ["p/a.en", "p/part-2.en", "p/part-10.en", "q/in/b.en", "q/s.en", "y.en"]),
+        ("q/**/b.en", ["q/in/b.en"]),
+        ("q/**", ["q/in/b.en", "q/s.en", "q/s.fr", "q/{x,y}.fr", "q/a[1].fr", "q/a1.fr"]),
+        ("q/a[1].fr", ["q/a[1].fr"]),
+        ("q/{x,y}.fr", ["q/{x,y}.fr"]),
+        ("[d]/*.fr", ["[d]/x.fr"]),
+        ("q/[].fr", []),
+        ("p/[z-a].en", []),
+        ("q/{s,none}.en", []),
+    ],
+)
+def test_patterns_are_those_of_a_shell(corpus: Callable[..., None], pattern: str, expected: list[str]) -> None:
+    corpus("p/part-10.en", "p/part-2.en", "p/a.en", "p/.hidden.en", "q/s.en", "q/in/b.en", ".git/x.en", "y.en")
+    corpus("q/s.fr", "q/a[1].fr", "q/a1.fr", "q/{x,y}.fr", "[d]/x.fr", "d/y.fr")
+    Path("q/link").symlink_to("../q")
+    settings = config(mono={"en": [pattern]})
+    if expected:
+        assert sorted(names(find_texts(settings))) == sorted((name,) for name in expected)
+        if "**" not in pattern:
+            assert names(find_texts(settings)) == [(name,) for name in expected]
+    else:
+        with pytest.raises(DataError, match=r"no file matches (q/\[\]\.fr|q/none\.en|p/\[z-a\]\.en)"):
+            find_texts(settings)
+
+
+def test_pairs_match_in_any_depth(corpus: Callable[..., None]) -> None:
+    corpus("en/x/a.en", "en/x/y/a.en", "en/a.en", "de/x/a.de", "de/x/y/a.de", "de/a.de")
+    found = find_texts(config(pairs={"de-en": ["{lang}/**/[a-c].{lang}"]}))
+    assert names(found) == [("de/a.de", "en/a.en"), ("de/x/a.de", "en/x/a.en"), ("de/x/y/a.de", "en/x/y/a.en")]
+
+
+@pytest.mark.parametrize(
     ("train", "message"),
     [
         ({"mono": {"en": ["a.en", "*.fr"]}}, r"train\.mono\.en: no file matches \*\.fr"),
@@ -118,12 +158,13 @@ def test_lines_of_any_length_are_read_with_bounded_memory(tmp_path: Path) -> Non
     assert read == [b"short", b"x" * 1001, b"next", b"y" * 1001]
 
 
-def test_chunks_know_their_first_line_and_their_size(tmp_path: Path) -> None:
+def test_chunks_know_the_numbers_of_their_lines_and_their_size(tmp_path: Path) -> None:
     path = tmp_path / "numbers.en"
     path.write_bytes(NUMBERS)
     read = chunks(path, target_bytes=50_000)
     lines = NUMBERS.split(b"\n")
-    assert all(lines[chunk.first - 1] == chunk.lines[0][0] for chunk in read)
+    numbered = [pair for chunk in read for pair in zip(chunk.numbers[0], chunk.lines[0])]
+    assert numbered == list(enumerate(lines[:-1], 1))
     assert all(chunk.size == sum(len(line) + 1 for line in chunk.lines[0]) >= 50_000 for chunk in read[:-1])
 
 

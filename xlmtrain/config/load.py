@@ -28,15 +28,17 @@ from yaml import YAMLError
 
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.manual import key_paths, settings_manual, text_keys
-from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.config.prepare import PrepareConfig, with_paths_from
 from xlmtrain.config.schema import Config, PhaseConfig
-from xlmtrain.config.yaml_files import check_yaml
+from xlmtrain.config.yaml_files import check_settings_file, check_yaml
 from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError, damage_as
 from xlmtrain.runtime.process import tolerate_any_reader
 
 # Beside the package: the programs run from a checkout.
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
+# Program -> config group in whose place a YAML file anywhere may stand, and the option that stands for such a file.
+FILE_GROUPS, _FILE_OPTION = {"prepare": "corpus"}, "__file__"
 T = TypeVar("T")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
@@ -52,7 +54,8 @@ _NOISE = ("To append to your ", "Config search path", "provider=", "See https:",
 def compose(name: str, overrides: Sequence[str] = ()) -> Any:
     """Return the settings ``configs/<name>.yaml`` with ``overrides`` (``key=value``) as a validated dataclass.
 
-    ``--config-dir DIR`` among them adds a directory with configs of one's own. Raises ConfigError for an unknown key, a
+    ``--config-dir DIR`` among them adds a directory with configs of one's own; for ``prepare``, the path of a YAML file
+    has its settings, with paths relative to its directory. Raises ConfigError for an unknown key, a
     value of the wrong type, an impossible combination, or a faulty YAML file.
     """
     with _config_errors():
@@ -111,6 +114,9 @@ def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
                 raise ConfigError(f"{key} {directory}: there is no such directory")
             directories.append(directory)
             found.append(f"hydra.searchpath=[{_quoted(f'file://{directory}')}]")
+        elif _is_settings_file(name, word):
+            found.append(_file_override(name, Path(word)))
+            chosen.append((FILE_GROUPS[name], _FILE_OPTION))
         elif word.startswith(("-", "+", "~")) or not equals:
             raise ConfigError(f"{word}: there is no such option; {_SYNTAX}")
         elif key in groups and value.strip() in ("", "null"):
@@ -118,9 +124,33 @@ def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
         else:
             found.append(_as_text(word) if key in texts or key in groups else word)
             chosen += [(key, value)] if key in groups else []
+    files = [option for group, option in chosen if group == FILE_GROUPS.get(name)]
+    if len(files) > 1 and _FILE_OPTION in files:
+        raise ConfigError(f"one file of settings, or {FILE_GROUPS[name]}=..., can be given, here are {len(files)}")
     for group, option in chosen:
         check_yaml(group, option, directories, sections, texts)
     return found
+
+
+def _is_settings_file(name: str, word: str) -> bool:
+    is_named = word.endswith((".yaml", ".yml")) and not word.startswith(("-", "+"))
+    return name in FILE_GROUPS and is_named and ("=" not in word or Path(word).is_file())
+
+
+def _file_override(name: str, path: Path) -> str:
+    """Return the override that chooses the settings in a YAML file. Raises ConfigError if they are none."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file (looked in {Path.cwd()})")
+    check_settings_file(path, text_keys(SCHEMAS[name]))
+    with damage_as(ConfigError, f"{path}: cannot be read"):
+        try:
+            settings = OmegaConf.load(path)
+            OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), settings)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{path}: {_describe(error)}{_suggestion(error, name)}") from error
+    values = with_paths_from(path.parent, OmegaConf.to_container(settings))  # type: ignore[arg-type]
+    ConfigStore.instance().store(_FILE_OPTION, values, FILE_GROUPS[name], "_global_")
+    return f"{FILE_GROUPS[name]}={_FILE_OPTION}"
 
 
 def _as_text(word: str) -> str:
@@ -154,7 +184,7 @@ def hydra_main(name: str, body: Callable[[Any], None]) -> None:
                 body(compose(name, words))
         return
     _register()
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    overrides = [w for w in words if ("=" in w and not w.startswith("-")) or _is_settings_file(name, w)]
     with user_errors():
         sys.argv[1:] = [word for word in words if word not in overrides] + _checked_words(name, overrides)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE, CheckedSettings, ranged
 
@@ -14,14 +16,16 @@ _LANGUAGE = re.compile("[A-Za-z_]+")
 
 @dataclass
 class SplitConfig:
-    """The raw text files of one split. Paths may hold ``*`` and ``?``; files compressed with gzip, bzip2, xz,
-    lzma or Zstandard are read in place; one sentence a line, UTF-8."""
+    """The raw text files of one split: one sentence a line, UTF-8, or tables (see ``columns``). Paths are patterns as
+    in a shell (``*``, ``?``, ``[a-s]``, ``**``, ``{a,b}``); files compressed with gzip, bzip2, xz, lzma or Zstandard
+    are read in place; a directory saved by ``datasets`` is one of its splits."""
 
     mono: dict[str, list[str]] = field(default_factory=dict)
     """Language -> monolingual files, e.g. ``{en: [news/*.en.xz], de: [news/*.de.xz]}``."""
 
     pairs: dict[str, list[str]] = field(default_factory=dict)
-    """Pair -> aligned files, ``{lang}`` standing for either language, e.g. ``{de-en: ["wmt/*.{lang}.gz"]}``."""
+    """Pair -> aligned files, ``{lang}`` standing for either language, e.g. ``{de-en: ["wmt/*.{lang}.gz"]}``, or tables
+    with a column for each, e.g. ``{de-en: [wmt/*.parquet]}``."""
 
     def problems(self) -> Iterator[str]:
         """Yield the names that cannot become parts of file names."""
@@ -173,6 +177,12 @@ class PrepareConfig(CheckedSettings):
     test: SplitConfig = field(default_factory=SplitConfig)
     """Test text, never read in training."""
 
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns of the text in tables (JSON lines, TSV, CSV, TMX, Parquet, Arrow): of each language in a table of pairs,
+    by default the language itself; ``text`` in a table of one language, by default ``text`` or else the language. Dots
+    lead into nested columns; a number, from 1, is a column of a TSV or CSV without a header; in TMX a column is a
+    language code. E.g. ``{de: translation.de, en: translation.en}``."""
+
     text: TextConfig = field(default_factory=lambda: TextConfig(normalize_unicode=True))
     """Normalization and tokenization."""
 
@@ -207,7 +217,30 @@ class PrepareConfig(CheckedSettings):
         """Yield values that exclude each other."""
         if not self.train.mono and not self.train.pairs:
             yield "train: no text; give train.mono and/or train.pairs"
+        texts = [text for split in (self.train, self.valid, self.test) for text in (*split.mono, *split.pairs)]
+        for name in self.columns.keys() - {"text"}.union(*(text.split("-") for text in texts)):
+            yield f"columns.{name}: there is no text in this language; give a language, or 'text'"
         if self.bpe.codes is None and self.bpe.merges < 1:
             yield f"bpe.merges: {self.bpe.merges} is not above 0"
         if self.vocab.file is not None and self.bpe.codes is None:
             yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"
+
+
+def with_paths_from(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings in which relative paths lead on from ``directory``."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner) for inner in value]
+        is_path = isinstance(value, str) and value.strip() and not value.startswith(("~", "${", "???"))
+        return str(directory / value) if is_path else value
+
+    found = {
+        key: moved(value) if key in ("output", "train", "valid", "test") else value for key, value in settings.items()
+    }
+    for section, key in (("bpe", "codes"), ("vocab", "file")):
+        if isinstance(found.get(section), dict) and key in found[section]:
+            found[section] = {**found[section], key: moved(found[section][key])}
+    return found

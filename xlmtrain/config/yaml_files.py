@@ -35,10 +35,22 @@ def check_yaml(
         return  # Hydra lists the options
     if path in chosen_by:
         raise ConfigError(f"{path}:1: its defaults choose this file again")
-    text = _read(path)
-    package = match[1] if (match := _PACKAGE.match(text)) else group
+    package = match[1] if (match := _PACKAGE.match(_read(path))) else group
     if group not in sections and package != "_global_":
         raise ConfigError(f"{path}:1: the first line must be '# @package _global_', then settings by their sections")
+    root = check_settings_file(path, texts, "" if package == "_global_" else f"{package}.")
+    for key, value in root.value:
+        if key.value == "defaults":
+            for inner_group, inner_option in _chosen(value, path):
+                check_yaml(inner_group, inner_option, directories, sections, texts, (*chosen_by, path))
+
+
+def check_settings_file(path: Path, texts: Collection[str], prefix: str = "") -> yaml.MappingNode:
+    """Return the YAML of a file of settings, which all have the ``prefix``; ``texts``: as in :func:`check_yaml`.
+
+    Raises ConfigError with file and line.
+    """
+    text = _read(path)
     with damage_as(ConfigError, f"{path}:1: not YAML that can be read"):
         try:
             root = yaml.compose(text, yaml.SafeLoader)
@@ -52,11 +64,8 @@ def check_yaml(
             raise ConfigError(f"{path}:1: has no settings; give them as 'key: value'")
         if _expanded_size(root, {}) > _MAX_NODES:
             raise ConfigError(f"{path}:1: has more than {_MAX_NODES:,} values, its aliases (*name) written out")
-        _check_mapping(root, path, "" if package == "_global_" else f"{package}.", texts)
-    for key, value in root.value:
-        if key.value == "defaults":
-            for inner_group, inner_option in _chosen(value, path):
-                check_yaml(inner_group, inner_option, directories, sections, texts, (*chosen_by, path))
+        _check_mapping(root, path, prefix, texts)
+    return root
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:

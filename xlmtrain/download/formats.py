@@ -12,18 +12,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
-from xlmtrain.download.archives import check_archive, lines, open_compressed, open_member, xml_elements
+from xlmtrain.download.archives import check_archive, lines, open_compressed, open_member
 from xlmtrain.download.catalogue import DatasetEntry
 from xlmtrain.download.wiki import read_wiki
 from xlmtrain.errors import DataError
+from xlmtrain.text.xml_files import text_in, tmx_units
 
 Rows = Iterator[tuple[str, ...]]
 SGM_BYTES = 1 << 26
 _SEGMENT = re.compile(r'<seg\s+id="?([^">]*)"?[^>]*>(.*?)</seg>', re.DOTALL | re.IGNORECASE)
-# TMX elements whose content is the code of some other format, not text.
-_TMX_CODES = {"bpt", "ept", "it", "ph", "ut"}
 
 
 def read_rows(entry: DatasetEntry, path: Path, workers: int) -> Rows:
@@ -74,24 +72,10 @@ def _read_sgm(entry: DatasetEntry, path: Path) -> Rows:
 
 
 def _read_tmx(entry: DatasetEntry, path: Path) -> Rows:
-    """Read a translation memory: units ``<tu>`` of ``<tuv xml:lang="de"><seg>``."""
+    """Read a translation memory."""
     with open_compressed(path) as stream:
-        for unit in xml_elements(stream, path, "tu"):
-            segments: dict[str, str] = {}
-            for variant in unit.iter("tuv"):
-                named = variant.get("xml:lang") or variant.get("lang") or ""
-                segment = variant.find("seg")
-                if segment is not None:
-                    segments.setdefault(re.split("[-_]", named.lower())[0], _tmx_text(segment))
-            yield tuple(segments.get(wanted, "") for wanted in entry.languages)
-
-
-def _tmx_text(element: Element) -> str:
-    """Return the text of a segment without the codes of other formats in it."""
-    parts = [element.text or ""]
-    for child in element:
-        parts += ["" if child.tag in _TMX_CODES else _tmx_text(child), child.tail or ""]
-    return "".join(parts)
+        for _, segments in tmx_units(stream, path):
+            yield tuple(text_in(segments, language) or "" for language in entry.languages)
 
 
 def _read_wiki(entry: DatasetEntry, path: Path, workers: int) -> Rows:

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xlmtrain.download.archives import xml_elements
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.process_pool import pool_imap, worker_count
+from xlmtrain.text.xml_files import xml_elements
 
 try:
     import mwparserfromhell
@@ -55,7 +55,7 @@ def _reader(language: str) -> Callable[[Sequence[str]], list[str]]:
 
 def _articles(stream: BinaryIO, path: Path) -> Iterator[str]:
     """Yield the markup of pages in the name space of articles that do not redirect."""
-    for page in xml_elements(stream, path, "page"):
+    for _, page in xml_elements(stream, path, "page"):
         if page.findtext("ns", "").strip() == ARTICLES and page.find("redirect") is None:
             yield page.findtext("revision/text") or ""
 

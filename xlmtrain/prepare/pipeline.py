@@ -109,7 +109,7 @@ class PreparePipeline:
         self._files = {
             text: [
                 FileStatistics(text.split, language, text.pair, str(path))
-                for language, path in zip(text.languages, text.paths)
+                for language, path in zip(text.languages, text.sides)
             ]
             for text in texts
         }

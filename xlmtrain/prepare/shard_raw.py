@@ -17,6 +17,7 @@ from typing import Any
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
+from xlmtrain.prepare.columns import Column
 from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, read_chunks
 from xlmtrain.text.alignment_check import first_mismatch
 from xlmtrain.text.langid import marker_words
@@ -33,6 +34,7 @@ def shard_task(text: RawText, config: PrepareConfig) -> BuildTask:
         "split": text.split,
         "languages": list(text.languages),
         "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(text.paths, stats)],
+        "columns": [asdict(column) for column in text.columns],
         "shard_bytes": config.shard_mb * 10**6,
         "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "misaligned")},
     }
@@ -45,6 +47,7 @@ def shard_raw(
     split: str,
     languages: list[str],
     files: list[list[Any]],
+    columns: list[dict[str, Any]],
     shard_bytes: int,
     clean: dict[str, Any],
 ) -> dict[str, Any]:
@@ -55,7 +58,8 @@ def shard_raw(
     ``@@``, ``suspects`` are the number and the first of the lines of each kind of
     :data:`~xlmtrain.text.suspects.SUSPECTS`, for each side.
     """
-    text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files))
+    its_columns = tuple(Column(tuple(column["names"]), column["setting"]) for column in columns)
+    text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files), its_columns)
     checks = _Checks(text, CleanConfig(**clean))
     shards: list[dict[str, int]] = []
     with ExitStack() as files_of_shard:
@@ -108,9 +112,9 @@ class _Checks:
             self.dropped["misaligned"] += error.surplus
 
     def _count_suspects(self, chunk: Chunk) -> None:
-        for suspects, side in zip(self.suspects, chunk.lines):
-            for kind, indices in find_suspects(side):
-                suspects.setdefault(kind, [0, chunk.first + indices[0]])[0] += len(indices)
+        for side, (suspects, lines) in enumerate(zip(self.suspects, chunk.lines)):
+            for kind, indices in find_suspects(lines):
+                suspects.setdefault(kind, [0, chunk.number(side, indices[0])])[0] += len(indices)
 
     def _too_long(self, chunk: Chunk) -> dict[int, str]:
         limit = self._clean.max_chars
@@ -123,14 +127,14 @@ class _Checks:
 
     def _undecodable(self, chunk: Chunk) -> dict[int, str]:
         bad = {}
-        for path, side in zip(self._text.paths, chunk.lines):
-            if _decoding_error(b"\n".join(side)) is None:
+        for side, (path, lines) in enumerate(zip(self._text.sides, chunk.lines)):
+            if _decoding_error(b"\n".join(lines)) is None:
                 continue
-            for index, line in enumerate(side):
+            for index, line in enumerate(lines):
                 if error := _decoding_error(line):
                     if self._clean.invalid_utf8 == OnError.stop:
                         raise DataError(
-                            f"{path}:{chunk.first + index}: not UTF-8 ({error.reason}); convert the file, e.g. "
+                            f"{path}:{chunk.number(side, index)}: not UTF-8 ({error.reason}); convert the file, e.g. "
                             "with iconv, remove the line, or drop such lines with clean.invalid_utf8=drop"
                         )
                     bad[index] = "invalid_utf8"
@@ -146,9 +150,9 @@ class _Checks:
             return {}
         index, why = found
         if self._clean.misaligned == OnError.stop:
-            path, other = self._text.paths
+            path, other = self._text.sides
             raise DataError(
-                f"{path}:{chunk.first + index}: from about this line on, {why} {other}; fix the files, or drop "
+                f"{path}:{chunk.number(0, index)}: from about this line on, {why} {other}; fix the files, or drop "
                 "such lines with clean.misaligned=drop"
             )
         return dict.fromkeys(range(index, len(chunk.lines[0])), "misaligned")

@@ -27,11 +27,11 @@ BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 24
 """Longest line of a table, a lexicon, codes or a vocabulary."""
 
-_HEAD_BYTES = 1 << 16
-_MAX_WINDOW_BYTES = 1 << 31  # zstd --long=31; memory is taken as it is filled
 BOM = "\ufeff"
 """Byte-order mark."""
-_COMPRESSED_NAMES = frozenset({".gz", ".bz2", ".xz", ".lzma", ".zst"})
+_HEAD_BYTES = 1 << 16
+_MAX_WINDOW_BYTES = 1 << 31  # zstd --long=31; memory is taken as it is filled
+COMPRESSED_NAMES = frozenset({".gz", ".bz2", ".xz", ".lzma", ".zst"})
 # First bytes of files that are not text -> their name and what to do.
 _REFUSED = {
     b"PK\x03\x04": "a zip archive; unpack it",
@@ -76,7 +76,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
         head = file.read(14)
     if open_file := _decompressor(head):
         return open_file(path)
-    if not head and path.suffix.lower() in _COMPRESSED_NAMES:
+    if not head and path.suffix.lower() in COMPRESSED_NAMES:
         raise EOFError("the file is empty")
     return path.open("rb")
 
@@ -94,7 +94,7 @@ def read_byte_lines(path: Path, max_bytes: int = 0, what: str = "text", is_own: 
     cannot be read to its end or is not text.
     """
     rest, limit = b"", max_bytes + 1 if max_bytes else None
-    with _errors_of(path, what), open_bytes(path) as stream:
+    with file_errors(path, what), open_bytes(path) as stream:
         head = stream.read(_HEAD_BYTES)
         if not is_own:
             _check_text(path, head)
@@ -109,14 +109,23 @@ def read_byte_lines(path: Path, max_bytes: int = 0, what: str = "text", is_own: 
         yield rest.removesuffix(b"\r")
 
 
+def read_bounded_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line without its end); ``what`` the file holds, for messages.
+
+    Raises DataError as :func:`read_byte_lines`, and for a line of more than ``MAX_LINE_BYTES``.
+    """
+    for number, line in enumerate(read_byte_lines(path, MAX_LINE_BYTES, what), start=1):
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; is this a file of {what}?")
+        yield number, line
+
+
 def read_lines(path: str | Path, what: str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a UTF-8 text file; ``what`` it holds, for messages.
 
     Raises DataError with file and line if it is missing, damaged, not text, or not UTF-8.
     """
-    for number, line in enumerate(read_byte_lines(Path(path), MAX_LINE_BYTES, what), start=1):
-        if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; is this a file of {what}?")
+    for number, line in read_bounded_lines(Path(path), what):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -140,7 +149,7 @@ def _decompressor(head: bytes) -> Callable[[Path], io.BufferedIOBase] | None:
 
 def _check_text(path: Path, head: bytes) -> None:
     """Raise DataError if the decompressed content, which begins with ``head``, is not lines of text."""
-    is_misnamed = path.suffix.lower() in _COMPRESSED_NAMES and not _is_compressed(path)
+    is_misnamed = path.suffix.lower() in COMPRESSED_NAMES and not _is_compressed(path)
     if is_misnamed and _is_binary(head) and not head.startswith(tuple(_REFUSED)):
         raise OSError(f"its content is neither text nor compressed as {path.suffix} says")
     if problem := _problem(head):
@@ -183,7 +192,7 @@ def _is_compressed(path: Path) -> bool:
 
 
 @contextmanager
-def _errors_of(path: Path, what: str) -> Iterator[None]:
+def file_errors(path: Path, what: str) -> Iterator[None]:
     """Turn what the system and the libraries raise for missing and damaged files into a DataError with the path."""
     try:
         yield
