@@ -99,7 +99,7 @@ def check(command: str) -> None:
         assert (REPOSITORY / script).is_file(), command
         compose("config", [word for word in words if "=" in word and not word.startswith("-")])
     else:
-        assert program in ("tensorboard", "pre-commit", "python3", "pip", ".venv/bin/pip"), command
+        assert program in ("tensorboard", "pre-commit", "python3", "mkdir", "pip", ".venv/bin/pip"), command
 
 
 @pytest.fixture
