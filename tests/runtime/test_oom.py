@@ -83,7 +83,7 @@ def test_a_model_that_does_not_fit(tiny_dataset: Path, tmp_path: Path, monkeypat
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("train.make_optimizer", full)
+    monkeypatch.setattr("xlmtrain.commands.train.make_optimizer", full)
     with pytest.raises(DeviceOutOfMemory, match=r"the model and its optimizer state .*: train\.sharding=full"):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
     assert not (tmp_path / "run").exists()
