@@ -1,4 +1,5 @@
 # make train   prepare the sample corpus and pretrain a small model on it, to a checkpoint and a report
+# make wheel   build the wheel and the sdist, into dist
 # make test    the tests, where a warning is an error; make test-slow the slow ones, where torch.compile and Ray warn
 # make lint    the style and the types
 # make docs    the documentation as a site, in strict mode (a broken link is an error)
@@ -32,16 +33,22 @@ PYTEST := $(BIN)/python -m pytest
 NPROC ?= $(shell $(BIN)/python -c 'import torch; \
 	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
 
-.PHONY: train test test-slow test-faults fuzz test-gpu bench lint docs advisories lock lock-torch-cpu clean
+.PHONY: train wheel test test-slow test-faults fuzz test-gpu bench lint docs advisories lock lock-torch-cpu clean
 
 train: $(VENV)/ready prepared/sample/dataset.json
-	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) train.py experiment=quickstart
-	$(BIN)/python tools/report.py run=runs/quickstart
-	$(BIN)/python tools/fill_mask.py model=runs/quickstart lang=de "Die <mask> schläft auf dem Sofa." \
+	$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) -m xlmtrain train experiment=quickstart
+	$(BIN)/xlmtrain report run=runs/quickstart
+	$(BIN)/xlmtrain fill-mask model=runs/quickstart lang=de "Die <mask> schläft auf dem Sofa." \
 		translation="The cat is sleeping on the sofa." translation_lang=en
 
 prepared/sample/dataset.json: $(VENV)/ready $(wildcard data/sample/*.de data/sample/*.en) configs/corpus/sample.yaml
-	$(BIN)/python tools/prepare.py corpus=sample overwrite=true
+	$(BIN)/xlmtrain prepare corpus=sample overwrite=true
+
+# The wheel is built from the sdist, so that neither lacks a file.
+wheel: $(VENV)/ready
+	rm -rf build/lib
+	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")'
+	$(PIP) wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir=dist dist/*.tar.gz
 
 test: $(VENV)/ready
 	$(PYTEST) --numprocesses=2 --dist=loadfile
@@ -106,7 +113,7 @@ $(VENV)/ready-to-build: requirements/build.txt
 
 # fastBPE's sdist on PyPI holds C++ generated for old Pythons: with Cython in the environment, and only without build
 # isolation, it is generated again.
-$(VENV)/ready: $(VENV)/ready-to-build setup.cfg pyproject.toml requirements/test.txt $(wildcard requirements/torch-*.txt)
+$(VENV)/ready: $(VENV)/ready-to-build setup.py setup.cfg pyproject.toml requirements/test.txt $(wildcard requirements/torch-*.txt)
 	$(LOCKED) $(if $(filter-out none,$(TORCH)),-r requirements/torch-$(TORCH).txt) -r requirements/test.txt
 	$(INSTALL) --no-deps --editable .
 	@touch $@

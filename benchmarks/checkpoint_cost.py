@@ -2,7 +2,7 @@
 
     python -m benchmarks.checkpoint_cost experiment=mlm_ende_1024 directory=/data/somewhere
 
-Takes the settings of train.py, which give the model. Checkpoints are written below ``directory`` and removed.
+Takes the settings of xlmtrain train, which give the model. Checkpoints are written below ``directory`` and removed.
 """
 
 import os
@@ -19,11 +19,12 @@ from statistics import median
 
 import torch
 
-from xlmtrain.config.load import compose, parse_args, user_errors
+from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.saver import optimizer_tensors
@@ -34,7 +35,7 @@ INTERVAL_SECONDS = 600.0
 
 @dataclass
 class CheckpointCostOptions(CheckedSettings):
-    """The settings of this program; every other argument is a setting of train.py."""
+    """The settings of this program; every other argument is a setting of xlmtrain train."""
 
     directory: str | None = None
     """Where to write; null: the directory of temporary files."""

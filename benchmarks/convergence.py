@@ -3,7 +3,7 @@
     python -m benchmarks.convergence experiment=small_cpu data.path=prepared/ende train.steps=500 \
         optim.warmup_steps=100 model.dropout=0.1 model.attention_dropout=0.1
 
-Takes the settings of train.py and trains into subdirectories of ``run``. Prints the training loss over time, mean of
+Takes the settings of xlmtrain train, trains into subdirectories of ``run``. Prints the training loss over time, mean of
 the seeds; then for each variant the loss of the last fifth of the steps and the log perplexity of validation, and the
 mean difference to the first variant with its standard error, from pairs of the same seed and so of the same batches.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from unittest import mock
 
-from train import train
+from xlmtrain.commands.train import train
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.metrics.loggers import read_records
@@ -80,4 +80,4 @@ def _run(base: Config, variant: str, seed: int) -> tuple[list[float], float]:
 
 
 if __name__ == "__main__":
-    hydra_main("config", main)
+    hydra_main("config", main, sys.argv[1:])

@@ -25,13 +25,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText, read_chunks
 from xlmtrain.prepare.tokenize_stage import CACHED_WORDS
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, UNK, Vocab

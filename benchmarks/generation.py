@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MarianConfig, MarianMTModel
 
 from benchmarks.metrics import environment
-from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
@@ -31,6 +31,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError
 from xlmtrain.generate.translate import translate_ids
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS
 
 
@@ -39,7 +40,7 @@ class GenerationOptions(CheckedSettings):
     """The settings of this program."""
 
     data: str | None = None
-    """Directory made by tools/prepare.py, with validation pairs; null: synthetic sentences of 2 to 50 tokens."""
+    """Directory made by xlmtrain prepare, with validation pairs; null: synthetic sentences of 2 to 50 tokens."""
 
     dim: int = ranged(256, ABOVE_ZERO)
     """Width of the models."""

@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.workloads import Workload, settings, write_synthetic_text
-from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import Device, Precision, Sharding
 from xlmtrain.config.validate import CheckedSettings
 from xlmtrain.data.dataset import Dataset
@@ -38,6 +38,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.output_paths import check_output_path, replace_file
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.train.parallel import FsdpModel, ParallelModel, parallelize, shard
 from xlmtrain.train.step import TrainStep
 

@@ -16,7 +16,7 @@ from xlmtrain.train.step import TrainStep
 
 
 class OurSystem:
-    """Model, optimizer and step as train.py makes them."""
+    """Model, optimizer and step as xlmtrain train makes them."""
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
         disable_malloc_trim(device)

@@ -33,11 +33,12 @@ import torch
 from benchmarks.metrics import environment, matmul_flops, summarize, table
 from benchmarks.runner import MIN_ROUNDS, run_suite, working
 from benchmarks.workloads import SUITES, SYSTEMS, Suite, write_synthetic_text
-from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import Device
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.output_paths import replace_file
+from xlmtrain.runtime.program import user_errors
 
 
 @dataclass
@@ -64,7 +65,7 @@ class SpeedOptions(CheckedSettings):
     """cpu or cuda."""
 
     data: str | None = None
-    """Directory made by tools/prepare.py, with German and English; null: synthetic text."""
+    """Directory made by xlmtrain prepare, with German and English; null: synthetic text."""
 
     output: str | None = None
     """New file for a line of JSON for each system."""

@@ -1,9 +1,9 @@
-"""Measure the time of train.py to its first batch, apart from importing PyTorch, and the speed of making batches.
+"""Measure the time of xlmtrain train to its first batch, apart from importing PyTorch, and the speed of making batches.
 
     python -m benchmarks.startup experiment=small_cpu data.path=prepared/ende
     python -m benchmarks.startup experiment=mlm_tlm_ende_1024 data.path=prepared/ende data.mlm.de=0 data.mlm.en=0
 
-Takes the settings of train.py.
+Takes the settings of xlmtrain train.
 """
 
 import os
@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import resource
+import sys
 import time
 
 from xlmtrain.config.load import hydra_main
@@ -44,4 +45,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    hydra_main("config", main)
+    hydra_main("config", main, sys.argv[1:])

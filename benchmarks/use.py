@@ -2,7 +2,7 @@
 
     python -m benchmarks.use model=runs/small_cpu exported=DIRECTORY text=FILE lang=en
 
-``exported``: the same model, as ``tools/export.py format=hf`` wrote it; the peers load its folder of one language.
+``exported``: the same model, as ``xlmtrain export format=hf`` wrote it; the peers load its folder of one language.
 One thread, sentences per CPU-second, the systems in turn within one run; ratio: median of the rounds, smallest and
 largest. A system whose package is missing is left out.
 """
@@ -24,8 +24,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import xlmtrain
 from benchmarks.metrics import environment
-from xlmtrain.config.load import parse_options, user_errors
+from xlmtrain.config.load import parse_options
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.text_files import read_lines
 
 try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import ablations as tool
+from xlmtrain.commands import ablations as tool
 from xlmtrain.errors import ConfigError
 
 FILES = {"data": "prepared/here", "output": "", "retrieval": "dev.{lang}", "bilingual_lexicon": "en-de.tsv"}
@@ -23,12 +23,12 @@ class Programs:
     def __call__(self, program: str, *arguments: str) -> None:
         self.started.append((program, *arguments))
         given = dict(argument.split("=", 1) for argument in arguments)
-        if program == "train.py":
+        if program == "train":
             run = Path(given["run"])
             run.mkdir(parents=True)
             (run / "status.json").write_text('{"status": "done"}', encoding="utf-8")
             (run / "metrics.jsonl").write_text('{"step": 8, "progress/tokens": 2000000}\n', encoding="utf-8")
-        elif program == "tools/evaluate.py":
+        elif program == "evaluate":
             better = 10.0 if "mlm_tlm" in given["model"] else 0.0
             seed = float(given["model"][-1])
             row = {"pooling": "mean", "layer": 1, "scoring": "cosine", "mrr": 0.5}
@@ -54,12 +54,12 @@ def arguments(programs: Programs, **changes: str) -> list[str]:
 
 def test_each_variant_is_trained_and_evaluated_once(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
     tool.main([*arguments(programs, ablation="precision", seeds="2"), "train.steps=7"])
-    trained = [command for command in programs.started if command[0] == "train.py"]
+    trained = [command for command in programs.started if command[0] == "train"]
     assert [command[-1].rpartition("/")[2] for command in trained] == ["mlm_tlm-0", "fp32-0", "mlm_tlm-1", "fp32-1"]
     assert all("train.steps=7" in command and "data.path=prepared/here" in command for command in trained)
     assert "train.precision=fp32" in trained[1]
     assert "seed=1" in trained[3]
-    evaluated = [command for command in programs.started if command[0] == "tools/evaluate.py"]
+    evaluated = [command for command in programs.started if command[0] == "evaluate"]
     assert all("checkpoint=last" in command and "retrieval=dev.{lang}" in command for command in evaluated)
     assert len(evaluated) == 4
     header, _, *lines = capsys.readouterr().out.splitlines()
@@ -69,7 +69,7 @@ def test_each_variant_is_trained_and_evaluated_once(programs: Programs, capsys: 
     assert "| sentences, layer 1, cosine: top-1 | 13.5 ± 0.7 | 3.5 ± 0.7 |" in lines
 
     tool.main([*arguments(programs, ablation="masking", seeds="1"), "train.steps=7"])
-    assert [command[-1].rpartition("/")[2] for command in programs.started[8:] if command[0] == "train.py"] == [
+    assert [command[-1].rpartition("/")[2] for command in programs.started[8:] if command[0] == "train"] == [
         "masking-0.5-0"
     ]
 
@@ -78,7 +78,7 @@ def test_fine_tuning(programs: Programs, capsys: pytest.CaptureFixture[str]) -> 
     files = {"train_file": "t.en.tsv", "test_file": "test.{lang}.tsv"}
     tool.main([*arguments(programs, ablation="objectives", seeds="1", **files), "optim.lr=1"])
     command = programs.started[0]
-    assert command[0] == "tools/finetune.py"
+    assert command[0] == "finetune"
     assert f"init.pretrained={programs.output / 'mlm-0'}" in command
     assert "task.train={en: t.en.tsv}" in command
     assert "task.test={en: test.en.tsv, de: test.de.tsv}" in command

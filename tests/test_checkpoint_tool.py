@@ -1,4 +1,4 @@
-"""tools/checkpoint.py: what is listed, found damaged, averaged and deleted."""
+"""xlmtrain checkpoint: what is listed, found damaged, averaged and deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
-from tools import checkpoint
+from xlmtrain.commands import checkpoint
 from xlmtrain.errors import CheckpointError, ConfigError, UserError
 from xlmtrain.pretrained import load
 from xlmtrain.runtime.lock import lock_directory

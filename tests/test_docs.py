@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import xlmtrain
 from tests.support.repository import REPOSITORY
+from xlmtrain.cli import COMMANDS, load_command
 from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.schema import Config
 from xlmtrain.pretrained import PretrainedModel
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Tools whose settings are composed from configs/NAME.yaml, and whose other arguments are a training run's settings.
-COMPOSED = {"train.py": "config", "tools/prepare.py": "prepare", "tools/finetune.py": "finetune"}
+# Commands whose settings are composed from configs/NAME.yaml.
+COMPOSED = {"train": "config", "prepare": "prepare", "finetune": "finetune"}
 HYDRA_FLAGS = {"--help", "--cfg", "job", "-m"}
 
 
@@ -50,31 +50,26 @@ def commands() -> list[tuple[str, str]]:
     ]
 
 
-def tool(path: str) -> ModuleType:
-    """Import a program from its file."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem + "_program", REPOSITORY / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def check_program(path: str, words: list[str]) -> None:
-    """Raise unless the program takes these arguments."""
-    assert (REPOSITORY / path).is_file(), path
-    if path in COMPOSED:
+def check_command(name: str, words: list[str]) -> None:
+    """Raise unless the command of xlmtrain takes these arguments."""
+    if name in COMPOSED:
         if "-m" in words:  # a sweep; try the first of its values
             words = [word if "{" in word else word.partition(",")[0] for word in words]
         if words != ["--help"]:
-            compose(COMPOSED[path], [word for word in words if word not in HYDRA_FLAGS])
+            compose(COMPOSED[name], [word for word in words if word not in HYDRA_FLAGS])
         return
-    module = tool(path)
+    if name not in COMMANDS:
+        assert [name, *words] == ["--help"], name
+        return
+    module = load_command(name)
     schemas = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     ]
+    if not schemas:
+        module.main(words)
+        return
     (schema,) = schemas
     takes_config = Config in vars(module).values() or "compose" in vars(module)
     _, others = parse_args(schema, words, more=takes_config)
@@ -84,15 +79,23 @@ def check_program(path: str, words: list[str]) -> None:
 
 def check(command: str) -> None:
     """Raise unless the command's program exists and takes its arguments."""
-    words = shlex.split(command, comments=True)
+    words = list(itertools.takewhile(lambda word: word not in (">", "|"), shlex.split(command, comments=True)))
     while words and re.fullmatch(r"[A-Z_]+=\S+", words[0]):
         words.pop(0)
     program = words.pop(0)
-    if program in ("python", "torchrun"):
-        while not words[0].endswith(".py"):
+    if program == "xlmtrain":
+        check_command(words[0], words[1:])
+    elif program in ("python", "torchrun"):
+        while not words[0].endswith(".py") and words[0] != "-m":
             assert words[0].startswith("-"), command
             words.pop(0)
-        check_program(words[0], words[1:])
+        path, *rest = words
+        if path == "-m":
+            assert rest[0] == "xlmtrain", command
+            check_command(rest[1], rest[2:])
+        else:
+            assert (REPOSITORY / path).is_file(), path
+            check_command(Path(path).stem.replace("_", "-").replace("import-data", "import"), rest)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert {word for word in words if "=" not in word} <= set(targets), command
@@ -101,7 +104,7 @@ def check(command: str) -> None:
         assert (REPOSITORY / script).is_file(), command
         compose("config", [word for word in words if "=" in word and not word.startswith("-")])
     else:
-        assert program in ("tensorboard", "pre-commit", "python3", ".venv/bin/pip"), command
+        assert program in ("tensorboard", "pre-commit", "python3", "mkdir", "pip", ".venv/bin/pip"), command
 
 
 @pytest.fixture
@@ -120,7 +123,9 @@ def test_commands_are_taken(page: str, command: str) -> None:
     check(command.replace("corpus=mine", "corpus=sample"))
 
 
-@pytest.mark.parametrize("command", ["python tools/prepare.py corpus=sample bpe.mergers=3", "make tea", "frobnicate"])
+@pytest.mark.parametrize(
+    "command", ["xlmtrain prepare corpus=sample bpe.mergers=3", "xlmtrain tea", "make tea", "frobnicate"]
+)
 def test_a_wrong_command_is_found(command: str) -> None:
     with pytest.raises((AssertionError, ValueError)):
         check(command)

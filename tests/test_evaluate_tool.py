@@ -1,4 +1,4 @@
-"""tools/evaluate.py prints a run's own figures, and the original's figures of the original's model and data."""
+"""xlmtrain evaluate prints a run's own figures, and the original's figures of the original's model and data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.support.programs import Call
 from tests.support.tiny import ALONE, tiny_config, write_header
 from tests.support.training import checkpoint, records, train_alone
-from tools import evaluate as tool
+from xlmtrain.commands import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Precision
 from xlmtrain.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""tools/export.py: models from one format to another, and nothing left behind when that fails."""
+"""xlmtrain export: models from one format to another, and nothing left behind when that fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.programs import Call, script
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import assert_same_weights, train_alone
-from tools import checkpoint, export, report
+from xlmtrain.commands import checkpoint, export, report
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice

@@ -1,4 +1,4 @@
-"""tools/finetune.py as the program it is."""
+"""xlmtrain finetune as the program it is."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.pages import check_page
 from tests.support.tiny import WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
 from tests.support.translation import bundle_of, small_model
-from tools import evaluate as evaluate_tool
+from xlmtrain.commands import evaluate as evaluate_tool
 from xlmtrain.config.schema import Pooling
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import describe_batch

@@ -302,7 +302,7 @@ def test_show_data_shows_a_prepared_data_set(call: Call, prepared: Path) -> None
         assert f"sentences of {name} by their tokens:" in shown
     assert "== train.de-en.de | train.de-en.en\n" in shown
     refused = call("show_data", "data=nowhere", code=3)
-    assert "nowhere/dataset.json: No such file or directory; is nowhere made by tools/prepare.py?" in refused
+    assert "nowhere/dataset.json: No such file or directory; is nowhere made by xlmtrain prepare?" in refused
 
 
 def test_beside_settings_of_training_data_is_one_of_them(call: Call, prepared: Path) -> None:
@@ -382,7 +382,7 @@ def test_help_explains_every_setting(call: Call, tool: str, settings: list[str])
         assert lines[number + 1].startswith(" " * 8)
         assert lines[number + 1].endswith((".", ")")) or len(lines[number + 1]) > 60, lines[number + 1]
     if tool != "prepare":
-        assert f"python tools/{tool}.py" in "\n".join(lines)
+        assert f"xlmtrain {tool.replace('_', '-')}" in "\n".join(lines)
         assert len([line for line in lines if re.match(r"  [a-z_]+=.*\[", line)]) == len(settings)
 
 

@@ -1,4 +1,4 @@
-"""tools/translate.py: files and pipes, n-best lists, scores, conversions, and nothing left behind when it fails."""
+"""xlmtrain translate: files and pipes, n-best lists, scores, conversions, and nothing left behind when it fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.generate.test_search import lively_model
 from tests.support import programs
 from tests.support.translation import bundle_of
-from tools import export, translate
+from xlmtrain.commands import export, translate
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model

@@ -1,71 +1,8 @@
-"""Predict the subwords at ``<mask>`` with a trained model.
-
-    python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa."
-    python tools/fill_mask.py model=runs/quickstart lang=de "Die Katze <mask> auf dem Sofa." \\
-        translation="The cat is sleeping on the sofa." translation_lang=en
-"""
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""Run ``xlmtrain fill-mask`` in a checkout."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from xlmtrain.config.load import parse_args, user_errors
-from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
-from xlmtrain.errors import ConfigError
-from xlmtrain.interop.run import CheckpointChoice
-from xlmtrain.pretrained import load
-
-
-@dataclass
-class FillMaskOptions(CheckedSettings):
-    """The settings of this tool; every other argument is a sentence."""
-
-    model: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
-
-    lang: str = "???"
-    """Language of the sentences."""
-
-    k: int = ranged(5, ABOVE_ZERO)
-    """Number of predictions for each <mask>."""
-
-    checkpoint: CheckpointChoice = CheckpointChoice.best
-    """The checkpoint of a run directory: its best or its last."""
-
-    codes: str | None = None
-    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
-
-    translation: str | None = None
-    """A translation of the sentence, as additional context."""
-
-    translation_lang: str | None = None
-    """Language of the translation."""
-
-    def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
-        if (self.translation is None) != (self.translation_lang is None):
-            yield "translation: translation and translation_lang go together"
-
-
-def main(argv: list[str]) -> None:
-    """Print the most probable subwords for each ``<mask>`` of each sentence."""
-    options, sentences = parse_args(FillMaskOptions, argv)
-    if not sentences:
-        raise ConfigError('no sentence given; put one with <mask> in quotes, like "Die Katze <mask> auf dem Sofa."')
-    model = load(options.model, options.checkpoint, codes=options.codes)
-    other = None
-    if options.translation is not None and options.translation_lang is not None:
-        other = (options.translation, options.translation_lang)
-    for sentence in sentences:
-        print(sentence)
-        for number, predictions in enumerate(model.fill_mask(sentence, options.lang, options.k, other), 1):
-            print(f"  <mask> {number}: " + "  ".join(f"{p.word} {p.probability:.3f}" for p in predictions))
-
+from xlmtrain.cli import main
 
 if __name__ == "__main__":
-    with user_errors():
-        main(sys.argv[1:])
+    main(["fill-mask", *sys.argv[1:]])

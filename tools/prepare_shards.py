@@ -1,44 +1,8 @@
-"""Run one share of the tasks of a preparation: an array task of Slurm, for ``tools/prepare.py executor=slurm``.
-
-python tools/prepare_shards.py tasks=prepared/.ende.partial/tokenize.tasks.json share=3 of=100
-"""
+"""Run ``xlmtrain prepare-shards`` in a checkout."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from xlmtrain.config.load import parse_options, user_errors
-from xlmtrain.config.validate import CheckedSettings
-from xlmtrain.prepare.executors import run_share
-
-
-@dataclass
-class PrepareShardsOptions(CheckedSettings):
-    """The settings of this tool."""
-
-    tasks: str = "???"
-    """List of tasks, in the work directory of a running preparation."""
-
-    share: int = 0
-    """Index of the share to run, from 0."""
-
-    of: int = 1
-    """Number of shares."""
-
-    def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
-        if not 0 <= self.share < self.of:
-            yield f"share: {self.share} is not from 0 to below of={self.of}"
-
-
-def main(argv: list[str]) -> None:
-    """Run the tasks one after another."""
-    options = parse_options(PrepareShardsOptions, argv)
-    for key in run_share(Path(options.tasks), options.share, options.of):
-        print(f"done: {key}", flush=True)
-
+from xlmtrain.cli import main
 
 if __name__ == "__main__":
-    with user_errors():
-        main(sys.argv[1:])
+    main(["prepare-shards", *sys.argv[1:]])

@@ -1,86 +1,8 @@
-"""Report on runs: one HTML file that needs no network, and a summary on the terminal.
-
-python tools/report.py run=runs/quickstart                              runs/quickstart/report.html
-python tools/report.py run=runs/a run=runs/b output=comparison.html     several side by side
-python tools/report.py run=runs/quickstart images=pictures              its charts as PNG files, too
-python tools/report.py run=runs/mine reference=configs/reference/mine.json      its curves for later runs' reports
-
-Charts need matplotlib: pip install -e '.[report]'
-"""
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""Run ``xlmtrain report`` in a checkout."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from xlmtrain.config.load import parse_options, user_errors
-from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
-from xlmtrain.diagnostics.baseline import is_reference
-from xlmtrain.report.charts import INSTALL, can_draw, write_pngs
-from xlmtrain.report.curves import reference_of
-from xlmtrain.report.html import charts_in, is_report
-from xlmtrain.report.model_views import view
-from xlmtrain.report.report import report_blocks, report_page, summary
-from xlmtrain.report.run_data import RunData
-from xlmtrain.runtime.output_paths import replace_file
-
-
-@dataclass
-class ReportOptions(CheckedSettings):
-    """The settings of this tool."""
-
-    run: list[str] = field(default_factory=list)
-    """Run directory; given several times, the runs are compared."""
-
-    output: str | None = None
-    """HTML file to write; null: report.html in the (first) run directory."""
-
-    images: str | None = None
-    """Directory for the report's charts as PNG files; null: none."""
-
-    reference: str | None = None
-    """JSON file for the run's curves; null: none. In ``configs/reference``, later runs of the same preset are drawn
-    beside it and, on the same text, compared to it."""
-
-    cloze_lang: str = "de"
-    """Language whose words are masked."""
-
-    words: int = ranged(200, ABOVE_ZERO)
-    """Number of words to mask."""
-
-    def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
-        if not self.run:
-            yield "run: which run directory?"
-        if self.reference and len(self.run) > 1:
-            yield "reference: of one run, and several are given"
-        if self.images and not can_draw():
-            yield f"images: {INSTALL}"
-
-
-def main(argv: list[str]) -> None:
-    """Mask ``words`` words of the language ``cloze_lang`` in the validation pairs, run the other views, and report."""
-    options = parse_options(ReportOptions, argv)
-    loaded = [RunData(Path(run)) for run in options.run]
-    runs = [(run, view(run, options.cloze_lang, options.words)) for run in loaded]
-    text = report_page(runs)
-    output = options.output if options.output is not None else loaded[0].path / "report.html"
-    replace_file("output", output, text, is_report)
-    for run, views in runs:
-        print(summary(run, views))
-    print(f"report: {output}")
-    if options.images:
-        for path in write_pngs(list(charts_in(report_blocks(runs))), Path(options.images)):
-            print(f"picture: {path}")
-    if options.reference:
-        replace_file("reference", options.reference, reference_of(loaded[0]).as_json(), is_reference)
-        print(f"reference: {options.reference}")
-
+from xlmtrain.cli import main
 
 if __name__ == "__main__":
-    with user_errors():
-        main(sys.argv[1:])
+    main(["report", *sys.argv[1:]])

@@ -15,9 +15,10 @@ import xlmtrain.config.prepare
 import xlmtrain.config.schema
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
-from xlmtrain.config.load import compose, from_json, hydra_main, user_errors
+from xlmtrain.config.load import compose, from_json, hydra_main
 from xlmtrain.config.schema import Activation, Config, Precision, Schedule, Sharding
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.program import user_errors
 
 CONFIGS = REPOSITORY / "configs"
 GIVEN = ["run=somewhere", "data.path=somewhere", "data.mlm={de: 1, en: 1}"]
@@ -318,10 +319,9 @@ def test_only_preparation_takes_a_file_of_settings(tmp_path: Path) -> None:
     assert "there is no such option" in refusal(str(tmp_path / "x.yaml"))
 
 
-def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str]) -> None:
     """Those of the preset, and of what else is given, not the schema's."""
-    monkeypatch.setattr("sys.argv", ["x", "--help", "experiment=quickstart", "train.steps=7"])
-    hydra_main("config", print)
+    hydra_main("config", print, ["--help", "experiment=quickstart", "train.steps=7"])
     lines = capsys.readouterr().out.splitlines()
     values = dict(line.strip().partition("   [")[0].split("=", 1) for line in lines if "   [" in line)
     quickstart = compose("config", ["experiment=quickstart"])
@@ -332,13 +332,12 @@ def test_help_shows_the_values_in_force(capsys: pytest.CaptureFixture[str], monk
     assert values["train.precision"] == quickstart.train.precision.value
 
 
-def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def body(config: Config) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sys.argv", ["x", *GIVEN])
     with pytest.raises(SystemExit) as caught:
-        hydra_main("config", body)
+        hydra_main("config", body, GIVEN)
     assert caught.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -453,8 +452,8 @@ def test_faulty_yaml_that_a_preset_chooses(tmp_path: Path) -> None:
 
 
 def test_hydras_own_runner_takes_text_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["x", "--cfg", "job", "run=größe", "data.path=1e5"])
-    hydra_main("config", print)
+    monkeypatch.setattr("sys.argv", ["x"])
+    hydra_main("config", print, ["--cfg", "job", "run=größe", "data.path=1e5"])
     printed = capsys.readouterr().out
     assert "run: größe\n" in printed
     assert "path: '1e5'\n" in printed or "path: 1e5\n" in printed

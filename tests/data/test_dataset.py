@@ -53,7 +53,7 @@ def refused(directory: Path, name: str = "train.de") -> str:
 def test_directory_that_was_never_prepared(tmp_path: Path) -> None:
     message = refused(tmp_path / "nowhere")
     assert "nowhere/dataset.json: No such file" in message
-    assert "tools/prepare.py" in message
+    assert "xlmtrain prepare" in message
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "corpora": {"a": 1}}'])

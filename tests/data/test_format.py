@@ -72,7 +72,7 @@ def test_the_header_is_read_as_written(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_prepared_data_set_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is .*made by tools/prepare.py"):
+    with pytest.raises(DataError, match=r"is .*made by xlmtrain prepare"):
         Header.read(tmp_path)
     for content, message in [
         ('{"format": 2}', "format 2"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.show_data import describe_dataset
+from xlmtrain.commands.show_data import describe_dataset
 from xlmtrain.config.prepare import BpeConfig, CleanConfig, PrepareConfig, SplitConfig
 from xlmtrain.data.batch import make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset

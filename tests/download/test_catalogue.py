@@ -124,7 +124,7 @@ def test_the_tool_downloads(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(read_catalogue, "__defaults__", (path,))
         printed = call("download", f"output={tmp_path}/raw", "crawl").splitlines()
         assert printed[0].endswith("free as air")
-        assert printed[-1].startswith("python tools/prepare.py output=prepared/downloaded 'train.mono={de: [")
+        assert printed[-1].startswith("xlmtrain prepare output=prepared/downloaded 'train.mono={de: [")
         assert (tmp_path / "raw" / "crawl.de.gz").read_bytes() == content
         publisher.files["/crawl.gz"].content = b"x" * len(content)
         (tmp_path / "raw" / "crawl.de.gz").unlink()

@@ -81,7 +81,7 @@ def test_every_format_becomes_text_that_preparation_reads(
     assert "crawl-de: 3 sentences\n" in printed
 
     command = shlex.split(prepare_command(entries, output))
-    assert command[:2] == ["python", "tools/prepare.py"]
+    assert command[:2] == ["xlmtrain", "prepare"]
     config = compose("prepare", command[2:])
     assert (config.bpe.codes, config.vocab.file) == (str(output / "codes_x"), str(output / "vocab_x"))
     found = {(t.split, t.languages, t.paths[0].name) for t in find_texts(config)}

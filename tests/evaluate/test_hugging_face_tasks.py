@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tests.support.tiny import ALONE, WORDS
 from tests.support.toy import LETTERS, toy_config, toy_model
 from tests.support.training import NoSignals
-from tools import evaluate as evaluate_tool
+from xlmtrain.commands import evaluate as evaluate_tool
 from xlmtrain.finetune.finetune import finetune
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf.model import write_hf_folder

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import xlmtrain
-from tools import evaluate as tool
+from xlmtrain.commands import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError

@@ -131,7 +131,7 @@ def test_languages_that_have_met_and_that_have_not(tiny_dataset: Path, lexicon: 
 
 
 def test_figures_are_the_tasks(tiny_dataset: Path, lexicon: Path) -> None:
-    """What tools/evaluate.py says of the same sentences and words; the layer that finds most counts."""
+    """What xlmtrain evaluate says of the same sentences and words; the layer that finds most counts."""
     figures, saved = crosslingual_on(ALONE, tiny_dataset, lexicon, False), toy_model(tiny_dataset, False)
     dataset, model = Dataset(tiny_dataset), PretrainedModel(saved)
     sides = dict(zip(("de", "en"), dataset.pair("valid", "de-en")))

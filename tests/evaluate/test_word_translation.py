@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools import evaluate as tool
+from xlmtrain.commands import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import DataError, NumericalError

@@ -14,7 +14,7 @@ import torch
 from tests.support.tiny import ALONE, NeverStops, run_processes, tiny_config
 from tests.support.toy import toy_model, write_task
 from tests.support.training import records, state, train_alone
-from tools import evaluate as tool
+from xlmtrain.commands import evaluate as tool
 from xlmtrain.config.schema import Pooling, ZeroShotProbeConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, DataError, NumericalError

@@ -194,6 +194,6 @@ def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: 
                 assert record["speed/tokens_per_second"] == pytest.approx(grown / took if took else 0.0)
                 assert all(math.isfinite(value) and value >= 0 for value in record.values())
                 told[record["step"]] = timer.duration(spent / record["step"] * (LENGTH - record["step"]))
-            shown = re.findall(r"step (\d+)/\d+ .* ETA (\d+:\d\d:\d\d)$", xlmtrain_log.text, re.MULTILINE)
+            shown = re.findall(r"step (\d+)/\d+ \| ETA (\d+:\d\d:\d\d) \| ", xlmtrain_log.text, re.MULTILINE)
             assert {int(at): left for at, left in shown} == told
             assert told[LENGTH] == "0:00:00"

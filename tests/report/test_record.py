@@ -116,7 +116,7 @@ def test_a_reference_is_made_of_a_run(run: Path, tmp_path: Path, monkeypatch: py
     tokens, losses = record.curve("train/mlm_loss")
     assert made.curves["train/mlm_loss"][0] == [int(tokens[0]), pytest.approx(losses[0], rel=1e-3)]
     assert made.curves["train/mlm_loss"][-1] == [int(tokens[-1]), pytest.approx(losses[-1], rel=1e-3)]
-    assert f"python train.py experiment={made.preset} " in made.command
+    assert f"xlmtrain train experiment={made.preset} " in made.command
     assert "train.steps=10" in made.command
     monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     (tmp_path / "any name.json").write_text(made.as_json(), encoding="utf-8")
@@ -140,7 +140,7 @@ def test_of_several_references_the_one_on_the_same_text_is_taken(
 def test_a_damaged_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baseline, "REFERENCES", tmp_path)
     (tmp_path / "small_cpu.json").write_text('{"preset": "small_cpu"}', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"small_cpu.json: no reference as tools/report.py makes them"):
+    with pytest.raises(ConfigError, match=r"small_cpu.json: no reference as xlmtrain report makes them"):
         baseline.find_reference({}, "", "")
 
 

@@ -1,4 +1,4 @@
-"""The files that tools/report.py may replace."""
+"""The files that xlmtrain report may replace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import report as tool
+from xlmtrain.commands import report as tool
 from xlmtrain.errors import ConfigError
 from xlmtrain.report import charts
 

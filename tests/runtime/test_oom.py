@@ -10,7 +10,6 @@ import torch
 
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import checkpoint, records, status, train_alone, train_on
-from xlmtrain.config.load import user_errors
 from xlmtrain.config.schema import Config, Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import validation_sets
@@ -21,6 +20,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import explain_oom, model_advice, step_advice
+from xlmtrain.runtime.program import user_errors
 
 SAME_DROPOUT: dict[str, Any] = {"model.dropout": 0.0, "model.attention_dropout": 0.0}
 
@@ -83,7 +83,7 @@ def test_a_model_that_does_not_fit(tiny_dataset: Path, tmp_path: Path, monkeypat
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("train.make_optimizer", full)
+    monkeypatch.setattr("xlmtrain.commands.train.make_optimizer", full)
     with pytest.raises(DeviceOutOfMemory, match=r"the model and its optimizer state .*: train\.sharding=full"):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
     assert not (tmp_path / "run").exists()

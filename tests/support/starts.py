@@ -30,10 +30,10 @@ from tests.support.programs import free_port
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import forkserver, tiny_config
 from tests.support.training import records
-from train import main
-from xlmtrain.config.load import user_errors
+from xlmtrain.commands.train import run as main
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import StepBatches
+from xlmtrain.runtime.program import user_errors
 from xlmtrain.train.loop import TrainingLoop
 
 SAVE_EVERY = 5

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from tests.support.tiny import ALONE
-from train import train
+from xlmtrain.commands.train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.runtime.distributed import Distributed

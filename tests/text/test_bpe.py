@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import lzma
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,12 @@ from xlmtrain.text import bpe
 from xlmtrain.text.bpe import Bpe, Code, reachable_subwords, read_codes, write_codes
 from xlmtrain.text.bpe_trainer import learn_bpe
 from xlmtrain.text.vocab import Vocab
+
+
+@pytest.fixture
+def without_fastbpe(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to have no fastBPE from then on."""
+    return lambda: monkeypatch.setattr(bpe, "fastBPE", None)
 
 
 def test_codes_are_written_and_read_in_fastbpe_format(tmp_path: Path) -> None:
@@ -47,7 +54,12 @@ def test_bad_codes_are_an_error_with_file_and_line_before_fastbpe_sees_them(
         Bpe(tmp_path / "nowhere")
 
 
-def test_segmentation_by_hand_computed_codes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("has_fastbpe", [True, False])
+def test_segmentation_by_hand_computed_codes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], without_fastbpe: Callable[[], None], has_fastbpe: bool
+) -> None:
+    if not has_fastbpe:
+        without_fastbpe()
     (tmp_path / "codes").write_text("e n</w> 9\nK a 3\nKa t 2\n", encoding="utf-8")
     codes = Bpe(tmp_path / "codes")
     assert codes.segment("Katen") == ["Kat@@", "en"]
@@ -67,10 +79,17 @@ def test_every_subword_that_can_be_is_listed(tmp_path: Path) -> None:
     assert used == possible
 
 
-def test_a_missing_fastbpe_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe, "fastBPE", None)
-    with pytest.raises(DataError, match="pip install --no-build-isolation fastBPE"):
-        Bpe(tmp_path / "codes")
+def test_any_codes_give_the_same_without_fastbpe(tmp_path: Path, without_fastbpe: Callable[[], None]) -> None:
+    """Also codes that no text would teach, in any order, where occurrences overlap and merges undo each other."""
+    rng = random.Random(1)
+    symbols = ["".join(rng.choices("abü", k=rng.randint(1, 3))) for _ in range(40)]
+    pairs = {(rng.choice(symbols), rng.choice(symbols) + rng.choice(["", "</w>"])) for _ in range(400)}
+    write_codes([Code(*pair, 1) for pair in rng.sample(sorted(pairs), len(pairs))], tmp_path / "codes")
+    words = ["".join(rng.choices("abüc", (4, 4, 4, 1), k=rng.randint(1, 25))) for _ in range(3000)]
+    theirs = Bpe(tmp_path / "codes").segment_all(words)
+    without_fastbpe()
+    assert Bpe(tmp_path / "codes").segment_all(words) == theirs
+    assert sum(len(word) for word in words) > 1.5 * sum(map(len, theirs))
 
 
 TextChain = Callable[[str], list[str]]
@@ -86,6 +105,22 @@ def text_chain(shared: Path, tmp_path: Path) -> TextChain:
         return content.decode().split("\n")[:-1]
 
     return lines
+
+
+@pytest.mark.slow
+def test_without_fastbpe_all_reference_lines_are_the_same(
+    text_chain: TextChain, tmp_path: Path, without_fastbpe: Callable[[], None]
+) -> None:
+    without_fastbpe()
+    text_chain("codes")
+    codes, count = Bpe(tmp_path / "codes"), 0
+    for language in ("en", "de"):
+        for line, expected in zip(
+            text_chain(f"sample.{language}.tok"), text_chain(f"sample.{language}.bpe"), strict=True
+        ):
+            assert [part for word in codes.segment_all(line.split()) for part in word] == expected.split()
+            count += 1
+    assert count == 37184
 
 
 @pytest.mark.slow

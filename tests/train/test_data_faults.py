@@ -108,7 +108,7 @@ def test_an_absurd_vocabulary_is_refused_before_there_is_a_model(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality_module, "LARGEST_VOCAB", 53)
-    monkeypatch.setattr("train.build_model", lambda *_: pytest.fail("a model was made"))
+    monkeypatch.setattr("xlmtrain.commands.train.build_model", lambda *_: pytest.fail("a model was made"))
     with pytest.raises(DataError, match="the data has a vocabulary of 54"):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
     assert not (tmp_path / "run").exists()

@@ -174,6 +174,6 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     assert caught.value.exit_code == 5
     name, epoch, index = following.sub_batches[0]
     assert f"not finite in step 2, made of {name} epoch {epoch} sub-batch {index}, " in str(caught.value)
-    assert "(tools/show_data.py step=2 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
+    assert "(xlmtrain show-data step=2 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
     monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

@@ -39,7 +39,7 @@ def test_nan_ends_the_run_with_its_step_rank_and_sub_batches(tiny_dataset: Path,
     assert caught.value.exit_code == 5
     assert message.startswith("the gradient is not finite in step 7, made of ")
     assert message.count(" sub-batch ") == MICRO_BATCHES
-    assert "(tools/show_data.py step=7 shows them): rank 0: the loss was nan, but is finite when computed" in message
+    assert "(xlmtrain show-data step=7 shows them): rank 0: the loss was nan, but is finite when computed" in message
     assert status(config.run) == {"status": "failed", "reason": f"NumericalError: {message}"}
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
 
@@ -102,7 +102,7 @@ def test_a_spike_is_flagged_with_its_sub_batches_and_counted(tiny_dataset: Path,
     train_alone(config)
     (line,) = [line for line in log_of(config).splitlines() if "loss spike" in line]
     assert " standard deviations above the last steps' in step 50, made of " in line
-    assert "tools/show_data.py step=50" in line
+    assert "xlmtrain show-data step=50" in line
     assert "step is skipped" not in line
     training = [record for record in records(config.run) if "train/lr" in record]
     assert [record.get("train/spikes", 0) for record in training] == [0] * 49 + [1] * 11

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.support import programs
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
-from train import train
+from xlmtrain.commands.train import train
 from xlmtrain.config.schema import Config
 from xlmtrain.data.format import Header
 from xlmtrain.data.loader import StepBatches

@@ -1,4 +1,4 @@
-"""The settings of fine-tuning (``tools/finetune.py``); the values are in ``configs/finetune.yaml``."""
+"""The settings of fine-tuning (``xlmtrain finetune``); the values are in ``configs/finetune.yaml``."""
 
 from __future__ import annotations
 

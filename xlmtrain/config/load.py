@@ -7,9 +7,7 @@ the YAML files, and the run directory is made by rank 0.
 from __future__ import annotations
 
 import difflib
-import errno
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,11 +29,11 @@ from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig, with_paths_from
 from xlmtrain.config.schema import Config, PhaseConfig
 from xlmtrain.config.yaml_files import check_settings_file, check_yaml
-from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError, damage_as
-from xlmtrain.runtime.process import tolerate_any_reader
+from xlmtrain.errors import ConfigError, damage_as
+from xlmtrain.resources import resource
+from xlmtrain.runtime.program import user_errors
 
-# Beside the package: the programs run from a checkout.
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_DIR = resource("configs")
 SCHEMAS: dict[str, type] = {"config": Config, "prepare": PrepareConfig, "finetune": FinetuneConfig}
 # Program -> config group in whose place a YAML file anywhere may stand, and the option that stands for such a file.
 FILE_GROUPS, _FILE_OPTION = {"prepare": "corpus"}, "__file__"
@@ -45,7 +43,6 @@ _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 _STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
-_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS}
 _HOME = re.compile(r"~\w*(/|$)")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
@@ -102,7 +99,7 @@ def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
 
     Raises ConfigError for a word that is not ``key=value``, and for a mistake in a YAML file that is chosen.
     """
-    texts, groups = text_keys(SCHEMAS[name]), _groups(name)
+    texts, groups = text_keys(SCHEMAS[name]), config_groups(name)
     sections = {field.name for field in fields(SCHEMAS[name])}
     found, chosen, directories = [], [], [CONFIG_DIR]
     words = iter(overrides)
@@ -169,24 +166,25 @@ def _quoted(value: str) -> str:
     return "'" + doubled.replace("'", "\\'") + "'"
 
 
-def hydra_main(name: str, body: Callable[[Any], None]) -> None:
-    """Run ``body`` with the settings ``configs/<name>.yaml`` and the command line's overrides.
+def hydra_main(name: str, body: Callable[[Any], None], argv: Sequence[str]) -> None:
+    """Run ``body`` with the settings ``configs/<name>.yaml`` and the overrides ``argv``.
 
-    ``--help`` explains every setting; Hydra's other flags (``--cfg job``, ``--multirun``) work as everywhere. A user's
-    error ends the process with its message and exit code, without a traceback.
+    ``--help`` shows the docstring of ``body``'s module and explains every setting; Hydra's other flags (``--cfg job``,
+    ``--multirun``) work as everywhere. A user's error ends the process with its message and exit code, without a
+    traceback.
     """
-    words = sys.argv[1:]
-    if not _HYDRAS_FLAGS & set(words):  # Hydra's own runner words mistakes in its own way and hides where a bug is
+    if not _HYDRAS_FLAGS & set(argv):  # Hydra's own runner words mistakes in its own way and hides where a bug is
         with user_errors():
-            if {"--help", "-h"} & set(words):
-                print(_help(name, [word for word in words if word not in ("--help", "-h")]))
+            if {"--help", "-h"} & set(argv):
+                words = [word for word in argv if word not in ("--help", "-h")]
+                print("\n".join([_docstring(body), "", *_manual(name, words)]))
             else:
-                body(compose(name, words))
+                body(compose(name, argv))
         return
     _register()
-    overrides = [w for w in words if ("=" in w and not w.startswith("-")) or _is_settings_file(name, w)]
+    overrides = [w for w in argv if ("=" in w and not w.startswith("-")) or _is_settings_file(name, w)]
     with user_errors():
-        sys.argv[1:] = [word for word in words if word not in overrides] + _checked_words(name, overrides)
+        sys.argv[1:] = [word for word in argv if word not in overrides] + _checked_words(name, overrides)
 
     def task(config: DictConfig) -> None:
         with user_errors():
@@ -208,12 +206,13 @@ def parse_options(schema: type[T], argv: Sequence[str]) -> T:
 def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
     """Return the ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
 
-    ``--help`` prints the fields' docstrings and ends the program. A list is given as one ``key=value`` for each of its
-    entries, a group of settings as Hydra reads it, ``key={a: 1}``. ``more``: keys that the tool does not have are among
-    the others, too. Raises ConfigError for a wrong type, a missing value, or an unknown key.
+    ``--help`` prints the docstrings of the schema's module and of its fields, and ends the program. A list is given as
+    one ``key=value`` for each of its entries, a group of settings as Hydra reads it, ``key={a: 1}``. ``more``: keys
+    that the tool does not have are among the others, too. Raises ConfigError for a wrong type, a missing value, or an
+    unknown key.
     """
     if {"--help", "-h"} & set(argv):
-        print("\n".join([_program(), "", *settings_manual(schema)]))
+        print("\n".join([_docstring(schema), "", *settings_manual(schema)]))
         raise SystemExit(0)
     keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     unknown = [argument for argument in argv if (match := re.match(r"([a-z_]+)=", argument)) and match[1] not in keys]
@@ -241,49 +240,21 @@ def from_json(schema: type[T], values: dict[str, Any]) -> T:
         return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback.
-
-    Every program runs inside. Output may be in any encoding, and its reader may leave.
-    """
-    tolerate_any_reader()
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        if error.errno not in _PATH_ERRORS or error.filename is None:
-            raise
-        print(f"error: {str(error.filename)[:200]}: {error.strerror}", file=sys.stderr)
-        raise SystemExit(ConfigError.exit_code) from None
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports it
-            raise
-        advice = "take a smaller batch, or device=cpu"
-        print(f"error: out of memory ({'. '.join(str(error).split('. ')[:2])}): {advice}", file=sys.stderr)
-        raise SystemExit(DeviceOutOfMemory.exit_code) from None
+def _docstring(of: Callable[..., Any]) -> str:
+    """Return the docstring of the module of a function or class: the description of a program."""
+    return (sys.modules[of.__module__].__doc__ or "").strip()
 
 
-def _program() -> str:
-    """Return the docstring of the running program."""
-    return (sys.modules["__main__"].__doc__ or "").strip()
-
-
-def _help(name: str, overrides: Sequence[str]) -> str:
-    """Return the program's docstring, its config groups, and every setting with its current value."""
-    lines = [_program(), "", "Settings are given as key=value."]
-    lines += [f"{group}=  {', '.join(options)}" for group, options in _groups(name).items()]
+def _manual(name: str, overrides: Sequence[str]) -> list[str]:
+    """Return lines that list the config groups, and every setting with its current value."""
+    lines = ["Settings are given as key=value."]
+    lines += [f"{group}=  {', '.join(options)}" for group, options in config_groups(name).items()]
     values = OmegaConf.to_container(_composed(name, overrides))
-    return "\n".join([*lines, "", *settings_manual(SCHEMAS[name], values=values)])  # type: ignore[arg-type]
+    return [*lines, "", *settings_manual(SCHEMAS[name], values=values)]  # type: ignore[arg-type]
 
 
-def _groups(name: str) -> dict[str, list[str]]:
-    """Return config group -> names of its files."""
+def config_groups(name: str) -> dict[str, list[str]]:
+    """Return config group -> names of its files, of the groups that ``configs/<name>.yaml`` chooses from."""
     defaults = OmegaConf.load(CONFIG_DIR / f"{name}.yaml").defaults
     keys = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
     found = {key: sorted(file.stem for file in (CONFIG_DIR / key).glob("*.yaml")) for key in keys}
@@ -362,7 +333,7 @@ def _suggestion(error: BaseException, name: str) -> str:
     paths = list(key_paths(SCHEMAS[name]))
     sections = {path.partition(".")[0] for path in paths}
     alike = [path for path in paths if path.endswith(f".{missing[1]}")]
-    alike += difflib.get_close_matches(missing[1], [*paths, *sections, *_groups(name)], n=1)
+    alike += difflib.get_close_matches(missing[1], [*paths, *sections, *config_groups(name)], n=1)
     return f"\n  did you mean {alike[0]}?" if alike else ""
 
 

@@ -1,4 +1,4 @@
-"""Settings of data preparation (``tools/prepare.py``); ``configs/prepare.yaml`` composes them."""
+"""Settings of data preparation (``xlmtrain prepare``); ``configs/prepare.yaml`` composes them."""
 
 from __future__ import annotations
 

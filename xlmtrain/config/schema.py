@@ -279,7 +279,7 @@ class DataConfig:
     """Training data: the mixture of objectives and languages, and the sizes of sequences and sub-batches."""
 
     path: str = "???"
-    """Directory of a prepared data set, made by ``tools/prepare.py`` or ``tools/import_data.py``."""
+    """Directory of a prepared data set, made by ``xlmtrain prepare`` or ``xlmtrain import``."""
 
     mlm: dict[str, float] = field(default_factory=dict)
     """Weight of masked language modelling per language, e.g. ``{en: 1, de: 1}``."""
@@ -611,7 +611,7 @@ def column_problems(columns: Sequence[str]) -> Iterator[str]:
 
 @dataclass
 class ZeroShotProbeConfig:
-    """Labelled text in the formats of ``tools/finetune.py``: lines of a label and one or two texts, separated by tabs,
+    """Labelled text in the formats of ``xlmtrain finetune``: lines of a label and one or two texts, separated by tabs,
     or tables like those of XNLI, PAWS-X and GLUE."""
 
     train: dict[str, str] = field(default_factory=dict)
@@ -622,7 +622,7 @@ class ZeroShotProbeConfig:
     not be in ``train``."""
 
     columns: list[str] = field(default_factory=list)
-    """As ``task.columns`` of ``tools/finetune.py``."""
+    """As ``task.columns`` of ``xlmtrain finetune``."""
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""
@@ -661,7 +661,7 @@ class EvaluateConfig:
     ``valid/de-en_copied_share`` belongs beside it: the share of the translations' words that are in their source."""
 
     bilingual_lexicon: str | None = None
-    """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``tools/evaluate.py``. They are
+    """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``xlmtrain evaluate``. They are
     searched in the embedding table: bilingual lexicon induction, ``bli/en-de_csls_p1``."""
 
     zero_shot_probe: ZeroShotProbeConfig = field(default_factory=ZeroShotProbeConfig)

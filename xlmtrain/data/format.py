@@ -108,7 +108,7 @@ class Header:
         """Read ``dataset.json``; raises DataError if the directory is no prepared data set of this format."""
         path = Path(directory) / HEADER
         if not path.is_file():
-            raise DataError(f"{path}: No such file or directory; is {directory} made by tools/prepare.py?")
+            raise DataError(f"{path}: No such file or directory; is {directory} made by xlmtrain prepare?")
         with damage_as(DataError, f"{path}: damaged header", "; prepare the data again"):
             content = json_object(path)
             if (version := content.pop("format")) != FORMAT:

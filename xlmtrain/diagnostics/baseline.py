@@ -1,7 +1,7 @@
 """A run beside an earlier run of its preset: does it learn as much from as many tokens?
 
 ``configs/reference/*.json`` hold the curves of such runs and their settings, written by
-``tools/report.py run=... reference=...``. Training compares with these files; only a report composes presets.
+``xlmtrain report run=... reference=...``. Training compares with these files; only a report composes presets.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ReferenceCurve:
     @classmethod
     def from_json(cls, text: str) -> ReferenceCurve:
         """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
-        with damage_as(ConfigError, "no reference as tools/report.py makes them"):
+        with damage_as(ConfigError, "no reference as xlmtrain report makes them"):
             return typed(cls, {"settings": {}, **json.loads(text)})
 
     def as_json(self) -> str:

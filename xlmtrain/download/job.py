@@ -159,7 +159,7 @@ def prepare_command(entries: Sequence[DatasetEntry], output: Path) -> str:
     for (split, kind), files in splits.items():
         listed = ", ".join(f"{key}: {json.dumps(paths, ensure_ascii=False)}" for key, paths in files.items())
         settings.append(f"{split}.{kind}={{{listed}}}")
-    return shlex.join(["python", "tools/prepare.py", "output=prepared/downloaded", *settings])
+    return shlex.join(["xlmtrain", "prepare", "output=prepared/downloaded", *settings])
 
 
 def _quoted(path: Path) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -133,8 +134,10 @@ class Console:
         self._live = sys.stderr.isatty()
 
     def progress(self, line: str) -> None:
-        """Show the progress line."""
+        """Show the progress line. Its last parts, divided by ``|``, are left out where the terminal is too narrow."""
         if self._live:
+            while " | " in line and len(line) >= shutil.get_terminal_size().columns:
+                line = line.rpartition(" | ")[0]
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
         else:
             log.info(line)

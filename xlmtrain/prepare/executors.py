@@ -1,7 +1,7 @@
 """Run tasks of a sharded stage: in processes of this machine, on Ray, or as array jobs of Slurm.
 
 Ray's cluster is that of RAY_ADDRESS, else one of this machine's cores that ends with the preparation; its usage reports
-are switched off. Each array task of Slurm runs a share of the tasks, with ``tools/prepare_shards.py``.
+are switched off. Each array task of Slurm runs a share of the tasks, with ``xlmtrain prepare-shards``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ PARALLEL_BYTES = 4 << 20
 """Bytes of text from which on starting processes is faster than working in this one."""
 ARRAY_TASKS = 100
 POLL_SECONDS = 2.0
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_shards.py"  # the programs run from a checkout
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {
     "shard": shard_raw,
     "tokenize": tokenize,
@@ -119,7 +118,7 @@ def run_on_slurm(directory: Path, tasks: Sequence[BuildTask], workers: int, opti
     logs.mkdir(exist_ok=True)
     file = directory / f"{stage}.tasks.json"
     file.write_text(json.dumps([[task.stage, task.arguments] for task in tasks]), encoding="utf-8")
-    command = shlex.join([sys.executable, str(TOOL), f"tasks={file}", f"of={shares}"])
+    command = shlex.join([sys.executable, "-m", "xlmtrain", "prepare-shards", f"tasks={file}", f"of={shares}"])
     script = logs / f"{stage}.sh"
     script.write_text(f'#!/bin/sh\nexec {command} share="$SLURM_ARRAY_TASK_ID"\n', encoding="utf-8")
     sbatch = ["sbatch", "--wait", f"--array=0-{shares - 1}", f"--job-name={name}", f"--output={logs}/{stage}-%A-%a.txt"]

@@ -41,7 +41,7 @@ from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
-from xlmtrain.text.bpe import read_codes, require_fastbpe
+from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.filters import LINE_SETTINGS, line_checks
 from xlmtrain.text.langid import detected_language
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
@@ -71,7 +71,6 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     """
     texts, notes = without_repeats(find_texts(config))
     output = check_output(config, texts)
-    require_fastbpe()
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:

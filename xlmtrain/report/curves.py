@@ -114,7 +114,7 @@ def reference_of(run: RunData, points: int = 24) -> ReferenceCurve:
             kept = sorted({*range(0, len(xs), max(1, len(xs) // points)), len(xs) - 1})
             curves[name] = [[int(xs[i]), float(f"{ys[i]:.4g}")] for i in kept]
     preset, changed = nearest_preset(run.settings)
-    command = " ".join(["python train.py", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
+    command = " ".join(["xlmtrain train", f"experiment={preset}", *(f"{key}={new}" for key, _, new in changed)])
     corpora = run.header.corpora
     sources = dict.fromkeys(source for name in corpora if name.startswith("train.") for source in corpora[name].sources)
     text = f"{', '.join(sources)}; vocabulary of {len(run.vocab):,}"

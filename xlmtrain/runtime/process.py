@@ -1,20 +1,17 @@
-"""The process and its surroundings: output streams, stop signals, SLURM's requeue, the C library's allocator."""
+"""The process and its surroundings: stop signals, SLURM's requeue, garbage collection, the C library's allocator."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import io
 import logging
 import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
 
 import torch
 
@@ -28,31 +25,6 @@ GC_STEPS = 50
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Parameters of mallopt(3), which glibc has.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
-
-class _Output(io.FileIO):
-    """A stream's file that goes on after its reader has left, as ``head`` does."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            return len(data)
-
-
-def tolerate_any_reader() -> None:
-    """Keep output from ending the program: characters that the encoding lacks are escaped, output to a closed pipe is
-    dropped."""
-    sys.stdout = _tolerant(sys.stdout, sys.__stdout__)
-    sys.stderr = _tolerant(sys.stderr, sys.__stderr__)
-
-
-def _tolerant(stream: TextIO, original: TextIO | None) -> TextIO:
-    if stream is not original or not isinstance(stream, io.TextIOWrapper):  # done already, or a test's
-        return stream
-    file = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
-    lines, at_once = stream.line_buffering, stream.write_through
-    return io.TextIOWrapper(file, stream.encoding, "backslashreplace", line_buffering=lines, write_through=at_once)
 
 
 class StopRequest:

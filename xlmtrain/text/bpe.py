@@ -1,4 +1,4 @@
-"""Byte-pair encoding (Sennrich et al. 2016): read and write codes, and apply them with fastBPE.
+"""Byte-pair encoding (Sennrich et al. 2016): read and write codes, and apply them, with fastBPE where it is installed.
 
 A code merges two neighbouring symbols of a word; codes are applied in the order in which they were learned. The last
 symbol of a word ends with ``</w>``. On disk (fastBPE's format): ``left right count``, one code a line.
@@ -10,8 +10,10 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 from xlmtrain.errors import DataError
@@ -24,6 +26,7 @@ except ImportError:
     fastBPE = None
 
 END_OF_WORD = "</w>"
+CACHED_WORDS = 1 << 16
 _LOADING = threading.Lock()  # stderr is the whole process's
 
 
@@ -86,9 +89,13 @@ class Bpe:
     """Word -> subwords, by applying codes."""
 
     def __init__(self, codes: str | Path) -> None:
-        """``codes``: a file. Raises DataError if it is malformed, or if the fastBPE package is missing."""
-        require_fastbpe()
-        read_codes(codes)  # fastBPE kills the process on a malformed file
+        """``codes``: a file. Raises DataError if it is malformed. Without fastBPE it is slower and gives the same."""
+        listed = read_codes(codes)  # fastBPE kills the process on a malformed file
+        self._apply: Callable[[list[str]], Iterable[str]]
+        if fastBPE is None:
+            ranks = {(code.left, code.right): rank for rank, code in enumerate(listed)}
+            self._apply = partial(map, lru_cache(CACHED_WORDS)(partial(merge_symbols, ranks)))
+            return
         with _LOADING, _silent_stderr():
             self._apply = fastBPE.fastBPE(str(codes)).apply
 
@@ -101,13 +108,24 @@ class Bpe:
         return [subwords.split(" ") for subwords in self._apply(list(words))]
 
 
-def require_fastbpe() -> None:
-    """Raise DataError, saying how to install it, if the fastBPE package is missing."""
-    if fastBPE is None:
-        raise DataError(
-            "the fastBPE package is missing; install it with: pip install cython setuptools wheel && "
-            "pip install --no-build-isolation fastBPE==0.1.0"
-        )
+def merge_symbols(ranks: Mapping[tuple[str, str], int], word: str) -> str:
+    """Return the subwords of ``word``, divided by blanks. ``ranks``: pair of symbols -> its position among the codes.
+
+    The pair with the lowest rank is merged wherever it occurs, from the left, until no pair has a rank.
+    """
+    symbols = [*word[:-1], word[-1] + END_OF_WORD]
+    while len(symbols) > 1:
+        pair = min(pairwise(symbols), key=lambda pair: ranks.get(pair, len(ranks)))
+        if pair not in ranks:
+            break
+        merged: list[str] = []
+        for symbol in symbols:
+            if merged and (merged[-1], symbol) == pair:
+                merged[-1] += symbol
+            else:
+                merged.append(symbol)
+        symbols = merged
+    return f"{CONTINUATION} ".join(symbols).removesuffix(END_OF_WORD)
 
 
 @contextlib.contextmanager

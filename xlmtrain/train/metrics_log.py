@@ -138,10 +138,11 @@ def progress_line(metrics: dict[str, float], state: TrainState, steps: int, phas
     losses = " ".join(f"{o} {metrics[f'train/{o}_loss']:.3f}" for o in OBJECTIVES if f"train/{o}_loss" in metrics)
     norm = f"{metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
     share = metrics.get("speed/generate_share")
-    generating = "" if share is None else f"generate {share:.1%} | "
+    generating = "" if share is None else f" | generate {share:.1%}"
     left = state.seconds / max(state.step, 1) * (steps - state.step)
     return (
-        f"step {state.step}/{steps} | {phase + ' | ' if phase else ''}loss {losses} | lr {metrics['train/lr']:.2e} | "
+        f"step {state.step}/{steps} | ETA {duration(left)} | {phase + ' | ' if phase else ''}loss {losses} | "
+        f"lr {metrics['train/lr']:.2e} | "
         f"grad {norm} | {metrics['speed/tokens_per_second']:,.0f} tokens/s | "
-        f"wait {metrics['speed/data_wait_share']:.1%} | {generating}ETA {duration(left)}"
+        f"wait {metrics['speed/data_wait_share']:.1%}{generating}"
     )

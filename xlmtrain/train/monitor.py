@@ -228,4 +228,4 @@ def where(data: StepBatches) -> str:
     """Return the step, from 1, and the sub-batches in it, for messages."""
     sub_batches = ", ".join(f"{name} epoch {epoch} sub-batch {index}" for name, epoch, index in data.sub_batches)
     step = data.step + 1
-    return f"step {step}, made of {sub_batches} (tools/show_data.py step={step} shows them)"
+    return f"step {step}, made of {sub_batches} (xlmtrain show-data step={step} shows them)"

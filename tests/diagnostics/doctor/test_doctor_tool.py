@@ -47,7 +47,7 @@ def test_nothing_is_tried_after_an_error(tiny_dataset: Path, tmp_path: Path) -> 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     *_, (part, finding) = run_checks(tiny_config(tmp_path / "run", tmp_path / "none", SENSIBLE), MACHINE, 1, steps=10)
     assert part == "data"
-    assert "is " + str(tmp_path / "none") + " made by tools/prepare.py?" in finding.what
+    assert "is " + str(tmp_path / "none") + " made by xlmtrain prepare?" in finding.what
 
 
 def test_the_program_prints_errors(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.tiny import tiny_config
 from tests.support.training import checkpoint, records, train_alone
-from tools import export as export_tool
+from xlmtrain.commands import export as export_tool
 from xlmtrain.config.load import compose
 from xlmtrain.config.schema import Config, InitConfig
 from xlmtrain.data.dataset import Dataset

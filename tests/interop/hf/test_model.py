@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 import xlmtrain
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
-from tools import checkpoint as checkpoint_tool
-from tools import evaluate as evaluate_tool
-from tools import export as tool
+from xlmtrain.commands import checkpoint as checkpoint_tool
+from xlmtrain.commands import evaluate as evaluate_tool
+from xlmtrain.commands import export as tool
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError

@@ -85,7 +85,7 @@ def _read(path: str) -> str:
 
 
 def check_packages(config: Config) -> Iterator[Finding]:
-    """Check what ``setup.cfg`` asks for, and packages whose names others have, too."""
+    """Check the packages that xlmtrain asks for, and those whose names others have, too."""
     yield info(f"Python {platform.python_version()}, torch {torch.__version__}")
     yield from map(error, package_problems())
     if is_pypi_apex():
@@ -95,10 +95,10 @@ def check_packages(config: Config) -> Iterator[Finding]:
             f"pip uninstall apex; only optim.fused=apex needs NVIDIA's, built from {APEX_SOURCE}",
         )
     if bpe.fastBPE is None:
-        yield warning("fastBPE is not installed: only training on prepared data works without it.", "make builds it")
+        yield info("fastBPE is not installed: text is split into the same subwords, more slowly")
     elif not hasattr(bpe.fastBPE, "fastBPE"):
         what = f"The module fastBPE ({bpe.fastBPE.__file__}) is something else: it has no class fastBPE."
-        yield error(what, "pip uninstall its package, then make")
+        yield error(what, "pip uninstall its package")
 
 
 def check_device(config: Config, machine: Machine) -> Iterator[Finding]:

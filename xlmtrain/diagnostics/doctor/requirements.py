@@ -1,15 +1,14 @@
-"""Python and the packages that ``setup.cfg`` asks for; needs none of them itself."""
+"""Python and the packages that xlmtrain asks for; needs none of them itself."""
 
 from __future__ import annotations
 
-import configparser
 import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from importlib.metadata import PackageMetadata
 
-SETUP = Path(__file__).resolve().parents[3] / "setup.cfg"
+_ADVICE = "is not installed: use the environment with xlmtrain, in a checkout .venv/bin/python, which make makes"
 
 
 def installed_version(name: str) -> str | None:
@@ -21,21 +20,26 @@ def installed_version(name: str) -> str | None:
 
 
 def package_problems(
-    setup: Path = SETUP,
+    metadata: Callable[[str], PackageMetadata] = importlib.metadata.metadata,
     installed: Callable[[str], str | None] = installed_version,
     python: Sequence[int] = sys.version_info[:2],
 ) -> Iterator[str]:
-    """Yield a sentence for each package of the file ``setup``, and for Python, that is missing, too old or too new."""
-    parser = configparser.ConfigParser()
-    parser.read(setup, encoding="utf-8")
-    options, version = parser["options"], ".".join(map(str, python))
-    bounds = options["python_requires"]
+    """Yield a sentence for each package that xlmtrain needs, and for Python, if it is missing, too old or too new."""
+    try:
+        about = metadata("xlmtrain")
+    except importlib.metadata.PackageNotFoundError:
+        yield f"xlmtrain {_ADVICE}"
+        return
+    version, bounds = ".".join(map(str, python)), about["Requires-Python"]
     if not _meets(version, bounds):
-        yield f"Python {version} is not {bounds}: create the environment again, make PYTHON=python3.11"
-    for name, bounds in re.findall(r"^([A-Za-z0-9_-]+)(.*)$", options["install_requires"], re.MULTILINE):
+        yield f"Python {version} is not {bounds}: create the environment again with another Python"
+    for line in about.get_all("Requires-Dist", []):
+        if "extra ==" in line:
+            continue
+        name, bounds = re.findall(r"^([\w.-]+)(.*)$", line)[0]
         found = installed(name)
         if found is None:
-            yield f"{name} is not installed: run the program with .venv/bin/python, which make makes"
+            yield f"{name} {_ADVICE}"
         elif not _meets(found, bounds):
             yield f"{name} {found} is installed, {bounds} is asked for: pip install '{name}{bounds}'"
 

@@ -1,0 +1,177 @@
+"""Run an ablation study over several seeds: train, evaluate or fine-tune, and print means and standard deviations.
+
+    xlmtrain ablations ablation=objectives data=prepared/everyday output=runs/everyday \\
+        'retrieval=dev.{lang}' bilingual_lexicon=en-de.tsv data.sub_batch_tokens=512 train.steps=3000
+    xlmtrain ablations ablation=precision ...                             or masking, or sampling
+    xlmtrain ablations ablation=objectives ... train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
+
+Every run is the preset quickstart with the settings of its variant and the other settings given here. Finished runs are
+kept in ``output``: the same command continues after an interruption, and a variant that two ablations share is trained
+once. With ``train_file`` the models must be trained already; the other settings then go to the fine-tuning.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from xlmtrain.config.load import parse_args
+from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.metrics.loggers import read_records
+from xlmtrain.runtime.atomic_io import read_json
+
+VARIANTS = {
+    "mlm_tlm": [],
+    "mlm": ["data.tlm.de-en=0"],
+    "clm": ["data.mlm.de=0", "data.mlm.en=0", "data.tlm.de-en=0", "data.clm={de: 1, en: 1}"],
+    "masking-0.5": ["mask.inverse_frequency_exponent=0.5"],
+    "fp32": ["train.precision=fp32"],
+    "sampling-1": ["data.tlm.de-en=0", "data.sampling_alpha=1"],
+    "sampling-0.7": ["data.tlm.de-en=0", "data.sampling_alpha=0.7"],
+    "sampling-0.5": ["data.tlm.de-en=0", "data.sampling_alpha=0.5"],
+}
+"""Name -> settings that differ from the preset. All variants but fp32 train in bf16."""
+
+ABLATIONS = {
+    "objectives": ["mlm", "mlm_tlm", "clm"],
+    "masking": ["mlm_tlm", "masking-0.5"],
+    "precision": ["mlm_tlm", "fp32"],
+    "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
+}
+
+Scores = dict[str, float]
+
+
+@dataclass
+class AblationOptions(CheckedSettings):
+    """The settings of this command."""
+
+    ablation: str = "???"
+    """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), or sampling
+    (language exponents 1, 0.7, 0.5; for data of unequal sizes)."""
+
+    data: str = "???"
+    """Directory made by xlmtrain prepare, with de, en and pairs."""
+
+    output: str = "???"
+    """Directory of the runs."""
+
+    seeds: int = ranged(3, ABOVE_ZERO)
+    """Number of seeds, from 0 up; each variant is trained with each."""
+
+    split: str = "valid"
+    """Split of ``data`` to measure perplexity on."""
+
+    retrieval: str | None = None
+    """As for xlmtrain evaluate."""
+
+    bilingual_lexicon: str | None = None
+    """As for xlmtrain evaluate."""
+
+    train_file: str | None = None
+    """Labelled English text; with it, the models are fine-tuned instead."""
+
+    test_file: str | None = None
+    """With ``train_file``: labelled text to test on, ``{lang}`` standing for en and de."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.ablation not in ABLATIONS:
+            yield f"ablation: {self.ablation}: must be one of {', '.join(ABLATIONS)}"
+        if (self.train_file is None) != (self.test_file is None):
+            yield "train_file: train_file= and test_file= need each other"
+
+
+def main(argv: list[str]) -> None:
+    """Complete every run, seed by seed, and print the table."""
+    options, others = parse_args(AblationOptions, argv)
+    variants = ABLATIONS[options.ablation]
+    complete = _pretrain if options.train_file is None else _finetune
+    scores: dict[str, list[Scores]] = {variant: [] for variant in variants}
+    for seed in range(options.seeds):
+        for variant in variants:
+            scores[variant].append(complete(options, variant, seed, others))
+    print("\n".join(table(scores)))
+
+
+def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
+    """Train and evaluate one run, unless that is done."""
+    run = Path(options.output) / f"{variant}-{seed}"
+    status, output = run / "status.json", run / f"evaluation-{options.split}.json"
+    if not (status.is_file() and read_json(status).get("status") == "done"):
+        metric = "evaluate.metric=valid/clm_ppl" if variant == "clm" else "evaluate.metric=valid/mlm_ppl"
+        preset = ["experiment=quickstart", f"data.path={options.data}", "train.precision=bf16", metric]
+        _start("train", *preset, *others, *VARIANTS[variant], f"seed={seed}", f"run={run}")
+    if not output.is_file():
+        tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.bilingual_lexicon}
+        given = [f"{name}={value}" for name, value in tasks.items() if value]
+        data = [f"data={options.data}", f"split={options.split}"]
+        _start("evaluate", f"model={run}", "checkpoint=last", *data, f"output={output}", *given)
+    tokens = max(record.get("progress/tokens", 0) for record in read_records(run / "metrics.jsonl"))
+    return {"tokens, millions": tokens / 1e6, **scores_of(read_json(output))}
+
+
+def _finetune(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
+    """Fine-tune one run on English, unless that is done; return accuracy and macro F1 in both languages."""
+    assert options.test_file is not None
+    task = Path(options.test_file).name.split(".")[0]
+    run = Path(options.output) / "finetuned" / f"{task}-{variant}-{seed}"
+    result = run / f"seed-{seed}" / "result.json"
+    if not result.is_file():
+        files = ", ".join(f"{lang}: {options.test_file.replace('{lang}', lang)}" for lang in ("en", "de"))
+        model = [f"init.pretrained={Path(options.output) / f'{variant}-{seed}'}", f"run={run}", f"seeds=[{seed}]"]
+        tests = [f"task.train={{en: {options.train_file}}}", f"task.test={{{files}}}"]
+        _start("finetune", *model, *tests, *others)
+    scores = read_json(result)["test"]
+    return {f"{lang}, {key}": some[key] for lang, some in scores.items() for key in ("accuracy", "f1", "majority")}
+
+
+def scores_of(evaluation: dict[str, Any]) -> Scores:
+    """Return the scores to compare from the JSON of xlmtrain evaluate; the two directions of a search are averaged."""
+    scores = {name.partition("/")[2]: value for name, value in evaluation.get("perplexity", {}).items()}
+    found = [row for row in evaluation.get("retrieval", {}).get("found", []) if row["pooling"] == "mean"]
+    for (layer, scoring), rows in _grouped(found, "layer", "scoring"):
+        scores[f"sentences, layer {layer}, {scoring}: top-1"] = mean(row["top1"] for row in rows)
+        scores[f"sentences, layer {layer}, {scoring}: MRR"] = mean(row["mrr"] for row in rows)
+    if "bilingual_lexicon" in evaluation:
+        words = evaluation["bilingual_lexicon"]
+        scores |= {"cosine of translations": words["cosine"], "of other words": words["random_cosine"]}
+        for (among, scoring), rows in _grouped(words["precision"], "among", "scoring"):
+            for k in (1, 5, 10):
+                scores[f"words among {among}, {scoring}: P@{k}"] = mean(row[f"p{k}"] for row in rows)
+    return scores
+
+
+def _grouped(rows: list[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    """Yield the rows that have equal values of ``keys``, with these values, in the order of their first rows."""
+    for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        yield values, [row for row in rows if tuple(row[key] for key in keys) == values]
+
+
+def table(scores: dict[str, list[Scores]]) -> Iterator[str]:
+    """Yield Markdown: a row per score, a column per variant, mean and standard deviation over the seeds."""
+    yield "| | " + " | ".join(f"{name} ({len(seeds)})" for name, seeds in scores.items()) + " |"
+    yield "| --- |" + " ---: |" * len(scores)
+    for name in dict.fromkeys(name for seeds in scores.values() for one in seeds for name in one):
+        cells = [_mean_and_deviation([one[name] for one in seeds if name in one]) for seeds in scores.values()]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    if not values:
+        return ""
+    digits = 3 if max(map(abs, values)) < 1 else 1
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):,.{digits}f}{deviation}"
+
+
+def _start(*command: str) -> None:
+    """Run a command of xlmtrain; its output goes to stderr, so that stdout has the table alone."""
+    print(json.dumps(command), file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", "xlmtrain", *command], stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)

@@ -1,0 +1,63 @@
+"""Prepare the sample corpus, pretrain a small model on it, write a report, and fill a mask: minutes on a CPU.
+
+    xlmtrain demo              in the directory xlmtrain-demo
+    xlmtrain demo DIRECTORY    in another one
+
+The same command again continues after an interruption.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import parse_args
+from xlmtrain.errors import ConfigError
+from xlmtrain.resources import resource
+from xlmtrain.runtime.output_paths import new_file
+
+SAMPLE = "data/sample"
+"""The directory in which the preset corpus=sample looks for its text."""
+
+_PREPARE = ("prepare", "corpus=sample")
+_TRAIN = ("train", "experiment=quickstart", "train.steps=2000", "evaluate.every=500")
+_REPORT = ("report", "run=runs/quickstart")
+_TRANSLATION = ("translation=My sister is buying fresh bread.", "translation_lang=en")
+_FILL_MASK = ("fill-mask", "model=runs/quickstart", "lang=de", "Meine <mask> kauft frisches Brot.", *_TRANSLATION)
+
+
+@dataclass
+class DemoOptions:
+    """This command has no settings; its argument is the directory."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the commands of a first project in its directory, each as a process of its own."""
+    _, others = parse_args(DemoOptions, argv)
+    if len(others) > 1 or any(word.startswith("-") for word in others):
+        raise ConfigError(f"not understood: {' '.join(others)}; give one directory")
+    directory = Path(others[0] if others else "xlmtrain-demo")
+    copy_sample(directory / SAMPLE)
+    if not (directory / "prepared/sample").exists():
+        _run(directory, _PREPARE)
+    for words in (_TRAIN, _REPORT, _FILL_MASK):
+        _run(directory, words)
+    print(f"\nOpen {directory / 'runs/quickstart/report.html'}; every command above also works in {directory}.")
+
+
+def copy_sample(directory: Path) -> None:
+    """Copy the sample corpus to ``directory`` and say so, unless there is something of that name."""
+    if not directory.exists():
+        with new_file(directory) as partial:
+            shutil.copytree(resource("data/sample"), partial)
+        print(f"{directory}: the sample corpus")
+
+
+def _run(directory: Path, words: tuple[str, ...]) -> None:
+    """Show and run one command. Ends this process, too, if it fails."""
+    print(f"\n$ xlmtrain {shlex.join(words)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "xlmtrain", *words], cwd=directory, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)

@@ -1,0 +1,91 @@
+"""Convert a model from one format to another.
+
+    xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+    xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
+    xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
+    xlmtrain export model=exports/quickstart format=run output=runs/again
+    xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
+    xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
+
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmtrain.config.load import parse_options
+from xlmtrain.config.prepare import TextConfig
+from xlmtrain.data.dataset import Dataset
+from xlmtrain.errors import ConfigError
+from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.formats import ExportFormat, read_model
+from xlmtrain.interop.hf.export import export_hf_folder
+from xlmtrain.interop.run import CheckpointChoice, write_run
+from xlmtrain.interop.word_vectors import write_projector, write_vectors
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
+from xlmtrain.runtime.output_paths import new_directory, new_file
+
+
+@dataclass
+class ExportOptions:
+    """The settings of this command."""
+
+    model: str = "???"
+    """The model: a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file."""
+
+    format: ExportFormat = ExportFormat.hf
+    """The format to write."""
+
+    output: str = "???"
+    """The file or directory to write; it must not exist yet."""
+
+    checkpoint: CheckpointChoice = CheckpointChoice.best
+    """The checkpoint of a run directory: its best or its last."""
+
+    codes: str | None = None
+    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
+
+    lowercase: bool = False
+    """For a .pth file: its text was lower-cased."""
+
+    remove_accents: bool = False
+    """For a .pth file: accents were stripped from its text."""
+
+    sentences: str | None = None
+    """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text."""
+
+    data: str | None = None
+    """projector: prepared data from which words get their languages; null: the run's."""
+
+
+def main(argv: list[str]) -> None:
+    """Convert the model and print the path written."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = parse_options(ExportOptions, argv)
+    text = None
+    if options.lowercase or options.remove_accents:
+        text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
+    bundle = read_model(options.model, options.checkpoint, options.codes, text)
+    if options.format in (ExportFormat.xlm, ExportFormat.vectors):
+        with new_file(options.output) as path:
+            (write_xlm_checkpoint if options.format is ExportFormat.xlm else write_vectors)(bundle, path)
+    else:
+        with new_directory(options.output) as path:
+            _write_directory(options, bundle, path)
+    print(f"{options.format.value}: {options.output}")
+
+
+def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory: Path) -> None:
+    if options.format is ExportFormat.run:
+        write_run(bundle, directory)
+    elif options.format is ExportFormat.projector:
+        data = options.data or bundle.provenance.settings.get("data", {}).get("path")
+        if data is None:
+            raise ConfigError("data: needed, the prepared data from which words get their languages")
+        write_projector(bundle, Dataset(data), directory)
+    else:
+        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+        for language, count in report.sentences.items():
+            print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
+        print(f"largest difference between two logits: {report.difference:.1e}")

@@ -1,0 +1,44 @@
+"""Prepare raw text: write ids to disk, with BPE codes and a vocabulary that are learned or given.
+
+    xlmtrain prepare my_corpus.yaml
+    xlmtrain prepare output=prepared/ende 'train.mono={en: [news/*.en.xz], de: [news/*.de.xz]}' \\
+        'train.pairs={de-en: ["wmt/*.{lang}.gz"]}' 'valid.mono={en: [dev/*.en], de: [dev/*.de]}' bpe.merges=60000
+    xlmtrain prepare corpus=sample     the sample corpus, into prepared/sample
+    xlmtrain prepare --help            the settings and their values
+
+The result is described in xlmtrain/data/format.py.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+from xlmtrain.commands.demo import SAMPLE, copy_sample
+from xlmtrain.config.load import hydra_main
+from xlmtrain.config.prepare import PrepareConfig
+from xlmtrain.diagnostics.data_quality import statistics_warnings
+from xlmtrain.diagnostics.finding import print_warnings
+from xlmtrain.prepare.pipeline import prepare
+from xlmtrain.prepare.statistics import Statistics
+
+
+def main(argv: list[str]) -> None:
+    """Prepare text with the settings of the command line. The sample corpus is copied to where its preset looks."""
+    if "corpus=sample" in argv and not any(word.startswith("-") for word in argv):
+        copy_sample(Path(SAMPLE))
+    hydra_main("prepare", run, argv)
+
+
+def run(config: PrepareConfig) -> None:
+    """Prepare the text, and print sizes and warnings."""
+    # SIGTERM unwinds like Ctrl-C, so that unfinished artifacts are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    statistics = prepare(config, warn)
+    print(statistics)
+    warn(statistics)
+    print(f"prepared: {config.output}")
+
+
+def warn(statistics: Statistics) -> None:
+    """Print the warnings about the text."""
+    print_warnings(statistics_warnings(statistics))

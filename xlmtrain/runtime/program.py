@@ -1,0 +1,87 @@
+"""The frame of every program: output that goes on without a reader, and errors of a user without a traceback."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from xlmtrain.errors import ConfigError, DeviceOutOfMemory, UserError
+
+_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS}
+
+
+class _Output(io.FileIO):
+    """A stream's file that goes on after its reader has left, as ``head`` does."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def tolerate_any_reader() -> None:
+    """Keep output from ending the program: characters that the encoding lacks are escaped, output to a closed pipe is
+    dropped."""
+    sys.stdout = _tolerant(sys.stdout, sys.__stdout__)
+    sys.stderr = _tolerant(sys.stderr, sys.__stderr__)
+
+
+def _tolerant(stream: TextIO, original: TextIO | None) -> TextIO:
+    if stream is not original or not isinstance(stream, io.TextIOWrapper):  # done already, or a test's
+        return stream
+    file = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    lines, at_once = stream.line_buffering, stream.write_through
+    return io.TextIOWrapper(file, stream.encoding, "backslashreplace", line_buffering=lines, write_through=at_once)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback.
+
+    Every program runs inside. Output may be in any encoding, and its reader may leave.
+    """
+    tolerate_any_reader()
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except UserError as error:
+        _report(str(error))
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS or error.filename is None:
+            raise
+        _report(f"{str(error.filename)[:200]}: {error.strerror}")
+        raise SystemExit(ConfigError.exit_code) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports it
+            raise
+        advice = "take a smaller batch, or device=cpu"
+        _report(f"out of memory ({'. '.join(str(error).split('. ')[:2])}): {advice}")
+        raise SystemExit(DeviceOutOfMemory.exit_code) from None
+
+
+def _report(message: str) -> None:
+    """Print an error; of the processes that torchrun started on this machine, only the first that has it prints it.
+
+    They leave a note for each other in the directory that torchrun makes for the files of each start.
+    """
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        note = Path(file).parents[1] / f"{hashlib.sha256(message.encode()).hexdigest()}.printed"
+        try:
+            note.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        except OSError:  # better twice than never
+            pass
+    print(f"error: {message}", file=sys.stderr)
