@@ -33,8 +33,14 @@ ALLOWED = {
         "xlmtrain.runtime",
         "xlmtrain.text",
     ),
-    "xlmtrain.data": ("xlmtrain.config.schema", "xlmtrain.metrics.table", "xlmtrain.runtime", "xlmtrain.text.vocab"),
-    "xlmtrain.model": ("xlmtrain.config.schema",),
+    "xlmtrain.data": (
+        "xlmtrain.config.schema",
+        "xlmtrain.metrics.table",
+        "xlmtrain.runtime",
+        "xlmtrain.text.tokenizer_json",
+        "xlmtrain.text.vocab",
+    ),
+    "xlmtrain.model": ("xlmtrain.config.schema", "xlmtrain.text.vocab"),
     "xlmtrain.optim": ("xlmtrain.config.schema",),
     "xlmtrain.generate": (
         "xlmtrain.config.schema",

@@ -75,7 +75,7 @@ class Loader:
         self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
         self._steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._vocab_size = len(dataset.vocab)
-        self._mask = Masker(config.mask, dataset.vocab.counts)
+        self._mask = Masker(config.mask, dataset.vocab)
         self._noise = Noise(config.noise, dataset.vocab)
 
     def make(self, step: int, state: SamplerState) -> StepBatches:

@@ -18,8 +18,8 @@ import numpy as np
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.tables import MIN_DISTINCT, read_labelled_rows
 from xlmtrain.text.moses import normalize_unicode
-from xlmtrain.text.pipeline import TextPipeline
-from xlmtrain.text.vocab import EOS
+from xlmtrain.text.pipeline import TextEncoder
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (N,) int64; the language's id."""
+    """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (N,) int64; the language's id.
+
+    ``special``: ids of the vocabulary's special symbols.
+    """
 
     ids: list[np.ndarray]
     labels: np.ndarray
     language: int
+    special: SpecialIds = XLM_IDS
 
 
 def read_examples(path: Path, language: str, setting: str, columns: Sequence[str] = ()) -> list[Example]:
@@ -117,7 +121,7 @@ def _spelling(label: str) -> str:
 def encode(
     setting: str,
     files: Mapping[str, Sequence[Example]],
-    text: TextPipeline,
+    text: TextEncoder,
     languages: Sequence[str],
     max_positions: int,
     labels: Sequence[str],
@@ -128,7 +132,7 @@ def encode(
     Each text is truncated to ``max_tokens`` subwords, and so that an example fits into ``max_positions``.
     ``setting``: the option that named the files, for messages. Raises ConfigError for a language unknown to the model.
     """
-    number = {label: i for i, label in enumerate(labels)}
+    special, number = text.vocab.special, {label: i for i, label in enumerate(labels)}
     encoded = {}
     for language, examples in files.items():
         if language not in languages:
@@ -136,9 +140,9 @@ def encode(
         parts = len(examples[0].texts)
         longest = min(max_tokens, (max_positions - 1) // parts - 1)
         ids = [
-            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
+            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], special.eos]])
             for example in examples
         ]
         targets = np.array([number[example.label] for example in examples])
-        encoded[language] = Encoded(ids, targets, languages.index(language))
+        encoded[language] = Encoded(ids, targets, languages.index(language), special)
     return encoded

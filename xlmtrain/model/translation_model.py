@@ -117,18 +117,19 @@ class TranslationModel(LanguageModel):
 
 
 def build_model(
-    config: ModelConfig, data: DataConfig, vocab_size: int, languages: int, label_smoothing: float = 0.0
+    config: ModelConfig, data: DataConfig, vocab_size: int, languages: int, label_smoothing: float = 0.0, pad: int = 2
 ) -> LanguageModel:
     """Return the model that the objectives of ``data`` train: with a decoder if one of them needs it.
 
-    The output layer of the language model is left out of training if no objective uses it.
+    ``pad``: id of the padding. The output layer of the language model is left out of training if no objective uses it.
     """
     if not data.seq2seq_share:
-        return LanguageModel(config, vocab_size, languages)
+        return LanguageModel(config, vocab_size, languages, pad)
     model = TranslationModel(
         config,
         vocab_size,
         languages,
+        pad,
         share_embeddings=config.share_encoder_decoder_embeddings,
         label_smoothing=label_smoothing,
     )

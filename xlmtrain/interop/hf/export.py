@@ -21,7 +21,7 @@ from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import decoder_part
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import EOS, PAD, SPECIALS, UNK
+from xlmtrain.text.vocab import EOS, SPECIALS, UNK
 
 try:
     import transformers
@@ -58,7 +58,7 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
     texts: dict[str, list[str]] = {}
-    if bundle.codes:
+    if bundle.reads_text:
         texts = {language: _sentences(bundle, language, sentences) for language in bundle.languages}
     else:
         log.warning("the model has no BPE codes, so the folder has no tokenizer; give codes=FILE to have one")
@@ -117,27 +117,31 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
 
 def _logits(model: LanguageModel, row: Sequence[int], language: int, causal: bool) -> torch.Tensor:
     """Return logits (T, V) for the ids ``row``; (T - 1, V) if causal."""
-    sequence = sentence_sequences([np.array(row[1:])], language)
+    sequence = sentence_sequences([np.array(row[1:])], language, model.special)
     if causal:
         return model.logits(make_causal_batch(sequence))
-    return model.logits(make_batch("mlm", sequence, sequence.tokens, sequence.tokens != PAD))
+    return model.logits(make_batch("mlm", sequence, sequence.tokens, sequence.tokens != model.special.pad))
 
 
 def _ids(
     folder: Path, bundle: PretrainedBundle, language: str, sentences: Mapping[str, Sequence[str]]
 ) -> list[list[int]]:
     """Compare the ids of all sentences; return those that fit the model's positions, to compare logits on."""
-    if not bundle.codes:
+    if not bundle.reads_text:
         size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(len(SPECIALS), len(bundle.vocab), size, generator=generator)
         return [[EOS, *row, EOS] for row in tokens.tolist()]
     tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), bundle.pipeline()
+    special = bundle.vocab.special
     differing, fitting = [], []
     for sentence in sentences[language]:
-        expected = [EOS, *pipeline.ids(sentence, language), EOS]
-        # Ids behind the vocabulary are unlisted symbols, which are read as UNK.
-        found = [i if i < len(bundle.vocab) else UNK for i in tokenizer(sentence)["input_ids"]]
+        expected = [special.bos, *pipeline.ids(sentence, language), special.eos]
+        found = tokenizer(sentence, add_special_tokens=bool(bundle.codes))["input_ids"]
+        # Ids behind the vocabulary are unlisted symbols, which are read as UNK. A tokenizer may add no special ones.
+        found = (
+            [i if i < len(bundle.vocab) else UNK for i in found] if bundle.codes else [special.bos, *found, special.eos]
+        )
         if found != expected:
             ours, theirs = (" ".join(map(bundle.vocab.token, ids)) for ids in (expected, found))
             differing.append(f"  {sentence!r}\n    ours   {ours}\n    theirs {theirs}")

@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -32,10 +33,12 @@ from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causal
 from xlmtrain.interop.hf.tokenizer import (
     hf_words,
     out_of_vocab_merges,
+    read_own_tokenizer,
     read_tokenizer_json,
     read_vocab_json,
     tokenizer_config,
     tokenizer_json,
+    write_own_tokenizer,
 )
 from xlmtrain.interop.xlm.conversion import (
     BIAS,
@@ -53,7 +56,8 @@ from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, Vocab
+from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TokenizerVocab
+from xlmtrain.text.vocab import CONTINUATION, SPECIALS, UNK, XLM_IDS, SpecialIds, Vocab
 
 EXTRA = "xlmtrain.json"
 NEVER = -1e4
@@ -81,7 +85,7 @@ def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
         for (language, tokenizer), vector in zip(tokenizers.items(), table):
             merged = {**weights, POSITIONS: weights[POSITIONS] + vector}
             _write_model(directory / language, replace(bundle, config=config, languages=[language]), merged, tokenizer)
-    if bundle.codes and not bundle.causal:
+    if bundle.reads_text and not bundle.causal:
         shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
@@ -99,11 +103,12 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     except SafetensorError as error:  # for example a full disk
         raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    if isinstance(bundle.vocab, TokenizerVocab):
+        write_own_tokenizer(bundle.vocab, folder, bundle.languages, bundle.config.max_positions)
+        write_json(folder / EXTRA, _extra(bundle, {SPECIAL_TOKENS: bundle.vocab.names}))
+        return
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
-    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
-    text = asdict(bundle.text)
-    mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
-    write_json(folder / EXTRA, {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark})
+    write_json(folder / EXTRA, _extra(bundle, asdict(bundle.text)))
     if not tokenizer:
         return
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
@@ -113,8 +118,16 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     write_json(folder / "tokenizer_config.json", settings)
 
 
+def _extra(bundle: PretrainedBundle, text: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers does not keep, and the fingerprint."""
+    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
+    mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
+    return {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark}
+
+
 def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
-    config = bundle.config
+    config, special = bundle.config, bundle.vocab.special
+    bos = special.bos if isinstance(bundle.vocab, TokenizerVocab) else 0
     return {
         "model_type": "xlm",
         "architectures": ["XLMWithLMHeadModel"],
@@ -139,10 +152,14 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "id2lang": dict(enumerate(bundle.languages)),
         "lang_id": 0,
         # transformers 5 reads the first name of each, transformers 4 the second.
-        **{f"{n}_{kind}": i for n, i in (("bos", 0), ("eos", EOS), ("pad", PAD)) for kind in ("token_id", "index")},
-        "unk_index": UNK,
-        "mask_index": MASK,
-        "mask_token_id": MASK,
+        **{
+            f"{name}_{kind}": i
+            for name, i in (("bos", bos), ("eos", special.eos), ("pad", special.pad))
+            for kind in ("token_id", "index")
+        },
+        "unk_index": max(special.unk, 0),
+        "mask_index": special.mask,
+        "mask_token_id": special.mask,
         "torch_dtype": "float32",
     }
 
@@ -164,35 +181,37 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
     """
     with damage_as(CheckpointError, f"{path}: incomplete or damaged"):
         settings = read_json(path / "config.json")
-        _check_architecture(settings)
         parts = (load_file(f) if f.suffix == ".safetensors" else read_checkpoint_file(f) for f in _weight_files(path))
         weights = {name.removeprefix("transformer."): t.float() for part in parts for name, t in part.items()}
         if BIAS not in weights:
             raise ValueError(
                 "no output layer; it is an encoder or a classifier, and only XLMWithLMHeadModel can be read"
             )
+        own = read_own_tokenizer(path, len(weights[BIAS]))
+        _check_architecture(settings, own.special if own else XLM_IDS)
         extra = read_json(path / EXTRA) if (path / EXTRA).is_file() else {}
         languages = sorted(settings["lang2id"], key=settings["lang2id"].__getitem__)
         params = {_OTHER_NAMES.get(name, name): value for name, value in settings.items()}
         tied = settings.get("tie_word_embeddings", True)
         config = model_config({**_DEFAULTS, **params, "share_inout_emb": tied}, weights)
-        words, codes, text = _read_tokenizer(path)
+        words, codes, text = (own.tokens, [], TextConfig()) if own else _read_tokenizer(path)
         if "fingerprint" in extra:  # neither version 0.1.0 nor transformers writes one
-            exported = _vocab(words[: len(extra["counts"])], extra["counts"])
+            exported = own or _vocab(words[: len(extra["counts"])], extra["counts"])
             if extra["fingerprint"] != _fingerprint(exported, codes, extra["text"], languages):
                 raise ValueError(
                     f"vocabulary, merges, the languages in config.json or the text settings in {EXTRA} are not those "
                     "that the model was exported with; export it again"
                 )
-        words = words[: _listed(weights, len(words))]
-        vocab = _vocab(words, extra.get("counts", []))
+        vocab = own or _vocab(words[: _listed(weights, len(words))], extra.get("counts", []))
+        if own and len(extra.get("counts", [])) == len(own):
+            vocab = own.with_counts(np.array(extra["counts"], np.int64))
         listed = {name: weights[name][: len(vocab)] for name in (EMBEDDINGS, OUTPUT, BIAS) if name in weights}
         ours = from_xlm_state_dict({**weights, **listed}, untied=not config.tie_embeddings)
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
         provenance = Provenance.from_json(origin, str(path))
         # Version 0.1.0 wrote causal=false for every model.
         causal = settings.get("causal") is True or trained_causally(provenance.settings)
-        text = typed(TextConfig, extra["text"], "text") if "text" in extra else text
+        text = typed(TextConfig, extra["text"], "text") if "text" in extra and not own else text
         return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
 
 
@@ -213,12 +232,12 @@ def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], lang
     return fingerprint(vocab.fingerprint, hashlib.sha256(pairs.encode()).hexdigest(), text, {}, languages)
 
 
-def _check_architecture(settings: dict[str, Any]) -> None:
+def _check_architecture(settings: dict[str, Any], special: SpecialIds) -> None:
     """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
     fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": LAYER_NORM_EPS}
     found = {key: settings.get(key) for key in (*fixed, "unk_index", "mask_index")}
     found |= {name: settings.get(f"{name}_token_id", settings.get(f"{name}_index")) for name in ("eos", "pad")}
-    fixed |= {"unk_index": UNK, "mask_index": MASK, "eos": EOS, "pad": PAD}
+    fixed |= {"unk_index": max(special.unk, 0), "mask_index": special.mask, "eos": special.eos, "pad": special.pad}
     for key, value in found.items():
         if value not in (None, fixed[key]):
             raise ValueError(f"config.json: {key} is {value!r}, only {fixed[key]!r} can be read")
