@@ -164,7 +164,8 @@ class NewTokenizerConfig:
     text."""
 
     model: TokenizerModel | None = None
-    """Kind of the tokenizer: bpe (of bytes, so that no text is unknown) or unigram; null trains none."""
+    """Kind of the tokenizer: bpe (of bytes, so that no text is unknown) or unigram, whose scores differ in the last
+    digits when it is trained again; null trains none."""
 
     size: int = ranged(32000, ABOVE_ZERO)
     """Number of entries, the five special tokens included."""
@@ -254,4 +255,6 @@ class PrepareConfig(CheckedSettings):
         for section, default in defaults.items():
             for key, value in vars(getattr(self, section)).items():
                 if value != getattr(default, key) and key not in ("max_tokens", *sample):
-                    yield f"{section}.{key}: has no effect with {chosen}, which has its own text processing; remove it"
+                    usual = getattr(getattr(default, key), "value", getattr(default, key))
+                    advice = f"leave it out, or if a corpus sets it, give {section}.{key}={usual}, the default"
+                    yield f"{section}.{key}: has no effect with {chosen}; {advice}"

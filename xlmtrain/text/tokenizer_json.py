@@ -38,7 +38,7 @@ _ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mask": (("mask_token",), ("[MASK]", "<mask>", "<|mask|>")),
 }
 """Role -> its keys in the files of a folder, the preferred first, and usual spellings."""
-_LARGEST_GAP = 1 << 16
+_LARGEST_GAP = 1 << 20
 
 
 class TokenizerVocab(Vocab):
@@ -130,8 +130,12 @@ def read_tokenizer(path: Path) -> TokenizerVocab:
     require_tokenizers()
     file, folder = path, path.parent if path.name == TOKENIZER_FILE else None
     if path.is_dir():
-        found = [path / TOKENIZER_FILE, *sorted(path.glob("*.model"))]
-        file, folder = next((one for one in found if one.is_file()), found[0]), path
+        models = sorted(path.glob("*.model"))
+        file, folder = path / TOKENIZER_FILE, path
+        if not file.is_file() and models:
+            file = models[0]
+            if len(models) > 1:
+                raise DataError(f"tokenizer={path}: has {file.name} and {models[1].name}; give one of the files")
     try:
         content = file.read_bytes()
     except OSError as error:
