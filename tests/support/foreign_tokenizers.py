@@ -11,6 +11,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.support.repository import REPOSITORY
 
+try:
+    import sentencepiece
+except ImportError:
+    sentencepiece = None  # type: ignore[assignment]
+
 LINES = [
     line
     for language in ("de", "en")
@@ -58,8 +63,6 @@ def write_tokenizer(kind: str, folder: Path, size: int = 600) -> Path:
 
 def write_sentencepiece(kind: str, path: Path) -> Path:
     """Train a sentencepiece model, BPE with a piece for each byte, and write it to ``path``. Needs the package."""
-    import sentencepiece
-
     text = path.with_suffix(".txt")
     text.write_text("\n".join(filter(None, LINES)), encoding="utf-8")
     settings = {"byte_fallback": True, "character_coverage": 0.99} if kind == "bpe" else {}

@@ -255,6 +255,7 @@ class PrepareConfig(CheckedSettings):
         for section, default in defaults.items():
             for key, value in vars(getattr(self, section)).items():
                 if value != getattr(default, key) and key not in ("max_tokens", *sample):
-                    usual = getattr(getattr(default, key), "value", getattr(default, key))
+                    usual = getattr(default, key)
+                    usual = "null" if usual is None else getattr(usual, "value", usual)
                     advice = f"leave it out, or if a corpus sets it, give {section}.{key}={usual}, the default"
                     yield f"{section}.{key}: has no effect with {chosen}; {advice}"

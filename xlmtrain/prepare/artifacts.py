@@ -25,7 +25,14 @@ from xlmtrain.errors import UserError
 from xlmtrain.runtime.atomic_io import sync_file
 
 RESULT = "result.json"
-_LIBRARIES = ("sacremoses", "regex", "fastBPE", "numpy", "tokenizers")  # those that the tokens depend on
+_LIBRARIES = (
+    "sacremoses",
+    "regex",
+    "fastBPE",
+    "numpy",
+    "tokenizers",
+    "sentencepiece",
+)  # those that the tokens depend on
 
 
 class InterruptedWork(UserError):

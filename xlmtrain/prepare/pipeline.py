@@ -43,6 +43,7 @@ from xlmtrain.prepare.raw_files import RawText, find_texts, without_repeats
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
+from xlmtrain.prepare.tokenize_stage import LineEncoder
 from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
@@ -80,7 +81,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     is_tokenized = config.tokenizer is not None or config.new_tokenizer.model is not None
     (require_tokenizers if is_tokenized else require_fastbpe)()
     if config.tokenizer is not None:
-        read_tokenizer(Path(config.tokenizer))
+        LineEncoder(read_tokenizer(Path(config.tokenizer)))
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xlmtrain.config.prepare import CleanConfig, TextConfig
+from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.raw_files import Chunk, RawText, read_chunks
 from xlmtrain.prepare.shard_raw import CHUNK_BYTES, bad_lines, digest, shard_file
@@ -26,6 +27,11 @@ from xlmtrain.text.filters import line_checks
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 from xlmtrain.text.tokenizer_json import TokenizerVocab, tokenizer_errors
+
+try:
+    import sentencepiece
+except ImportError:
+    sentencepiece = None  # type: ignore[assignment]
 
 CACHED_WORDS = 1 << 19
 """Words that a tokenizer remembers."""
@@ -44,10 +50,17 @@ class LineTokenizer(Protocol):
 
 
 class LineEncoder:
-    """Raw lines -> ids of a tokenizer: token number n is the id n - 1, and its word is the id as text."""
+    """Raw lines -> ids of a tokenizer: token number n is the id n - 1, and its word is the id as text.
+
+    A sentencepiece model encodes itself: it is faster, and a few divisions of equal probability are its own choice.
+    """
 
     def __init__(self, vocab: TokenizerVocab) -> None:
-        self._tokenizer = vocab.tokenizer
+        """Raise DataError if the package sentencepiece is needed and missing."""
+        self._tokenizer, self._processor = vocab.tokenizer, None
+        if vocab.source:
+            require_sentencepiece()
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=vocab.source)
         self.words = ["\n", *map(str, range(len(vocab)))]
         # Other processes encode other shards.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -62,13 +75,22 @@ class LineEncoder:
         """
         lines = [line if line and not line.isspace() else "" for line in text.split("\n")[:-1]]
         with tokenizer_errors("tokenizer: cannot encode the text", "; an unknown token, for example, is missing in it"):
-            ids = [one.ids for one in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
+            if self._processor is not None:
+                ids = self._processor.encode(lines, out_type=int, num_threads=1)
+            else:
+                ids = [one.ids for one in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
         ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)) + 1) - 1
         numbers: np.ndarray = np.full(int(ends[-1]) + 1, LINE_END, np.int32)
         is_token = np.ones(len(numbers), bool)
         is_token[ends] = False
         numbers[is_token] = np.fromiter(chain.from_iterable(ids), np.int32, len(numbers) - len(ids)) + 1
         return numbers
+
+
+def require_sentencepiece() -> None:
+    """Raise DataError, saying how to install it, if the sentencepiece package is missing."""
+    if sentencepiece is None:
+        raise DataError("tokenizer: a .model needs the sentencepiece package: pip install 'xlmtrain[sentencepiece]'")
 
 
 def tokenize(

@@ -16,6 +16,8 @@ from xlmtrain.text.filters import line_checks
 from xlmtrain.text.new_tokenizer import new_tokenizer
 from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TOKENIZER_FILE, TokenizerVocab, read_tokenizer
 
+_SOURCE = "sentencepiece.model"  # empty for other tokenizers
+
 
 def copy_tokenizer(store: ArtifactStore, out: Path, path: str, fingerprint: str) -> dict[str, Any]:
     """Copy the given tokenizer. ``fingerprint`` only makes the key follow the content."""
@@ -61,10 +63,13 @@ def stored_vocab(store: ArtifactStore, key: str) -> TokenizerVocab:
 @lru_cache(maxsize=1)
 def _read(directory: Path, result: str) -> TokenizerVocab:
     stored = json.loads(result)
-    return TokenizerVocab.read_from(directory, stored[SPECIAL_TOKENS], stored["size"])
+    vocab = TokenizerVocab.read_from(directory, stored[SPECIAL_TOKENS], stored["size"])
+    vocab.source = (directory / _SOURCE).read_bytes()
+    return vocab
 
 
 def _stored(vocab: TokenizerVocab, out: Path) -> dict[str, Any]:
     """Write the tokenizer; return what else :class:`TokenizerVocab` needs."""
     (out / TOKENIZER_FILE).write_bytes(vocab.content)
+    (out / _SOURCE).write_bytes(vocab.source)
     return {SPECIAL_TOKENS: vocab.names, "size": len(vocab)}

@@ -45,8 +45,11 @@ class TokenizerVocab(Vocab):
     """The entries of a tokenizer, of which masking neither selects nor draws the special ones.
 
     ``tokenizer``: without truncation and padding. ``content``: of its file. ``names``: role -> special symbol.
-    ``counts`` are 0 unless they were read.
+    ``counts`` are 0 unless they were read. ``source``: the sentencepiece model that it was converted from, empty if
+    none is known.
     """
+
+    source = b""
 
     def __init__(self, content: bytes, names: Mapping[str, str], size: int = 0, where: str = TOKENIZER_FILE) -> None:
         """``size``: entries of the model, if it has more than the tokenizer. ``where``: names the file in errors.
@@ -164,7 +167,9 @@ def _from_sentencepiece(content: bytes, where: str) -> TokenizerVocab:
     new = [added[role] for role in added if tokenizer.token_to_id(names[role]) is None]
     tokens = [tokenizers.AddedToken(name, lstrip=name == names["mask"], rstrip=name == names["mask"]) for name in new]
     tokenizer.add_special_tokens(tokens)
-    return TokenizerVocab(tokenizer.to_str().encode(), names, where=where)
+    vocab = TokenizerVocab(tokenizer.to_str().encode(), names, where=where)
+    vocab.source = content
+    return vocab
 
 
 def require_tokenizers() -> None:
