@@ -17,13 +17,13 @@ import torch
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Activation, ModelConfig
-from xlmtrain.errors import CheckpointError, damage_as
+from xlmtrain.errors import CheckpointError, ConfigError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
+from xlmtrain.text.vocab import EOS, MASK, PAD, UNK, XLM_IDS
 
 log = logging.getLogger(__name__)
 MAX_POSITIONS = 512
@@ -135,6 +135,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     """Write a checkpoint that the original XLM can load, of plain containers and tensors only. May raise OSError."""
     config, languages = bundle.config, dict(enumerate(bundle.languages))
     decoder = decoder_part(bundle.weights)
+    if bundle.vocab.special != XLM_IDS:
+        raise ConfigError("format=xlm: the original XLM has other special tokens; export it with format=hf or run")
     if config.max_positions != MAX_POSITIONS:
         message = "the model has %d positions; the original XLM reads models of %d only"
         log.warning(message, config.max_positions, MAX_POSITIONS)
