@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+import torch
 
 from tests.support.foreign_tokenizers import (
     KINDS,
@@ -23,6 +24,7 @@ from tests.support.foreign_tokenizers import (
     write_sentencepiece,
     write_tokenizer,
 )
+from tests.support.tiny import tiny_config
 from xlmtrain.config.prepare import (
     BpeConfig,
     NewTokenizerConfig,
@@ -33,6 +35,8 @@ from xlmtrain.config.prepare import (
     VocabConfig,
 )
 from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.loader import Loader
+from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
@@ -250,3 +254,25 @@ def test_edited_files_are_refused(file: str, tmp_path: Path) -> None:
     path.write_bytes(content[:-8] if file == "token_counts" else content.replace(b'"<mask>"', b'"<unk>"'))
     with pytest.raises(DataError, match=r"not those|not a count|has another role|not in the tokenizer"):
         Dataset(tmp_path / "prepared")
+
+
+def test_batches_have_the_symbols_of_the_tokenizer(tmp_path: Path) -> None:
+    folder = write_tokenizer("wordpiece", tmp_path / "tokenizer")
+    dataset, _ = prepared(tmp_path, LINES[:80], tokenizer=str(folder))
+    special, is_special = dataset.vocab.special, dataset.vocab.is_special
+    data = {"data.mlm": {"en": 1.0}, "data.tlm": {"de-en": 1.0}, "model.max_positions": 128}
+    config = tiny_config("run", tmp_path / "prepared", data)
+    keys = {"mlm": "en", "tlm": "de-en", "dae": "en", "mt": "de-en"}
+    batches = [batch for o, key in keys.items() for batch in ValidationSet(config, dataset, "train", o, key).batches()]
+    loader = Loader(config, dataset)
+    batches += [batch for step in range(4) for batch in loader.make(step, loader.sampler.initial_state()).batches]
+    assert {batch.objective for batch in batches} == set(keys)
+    for batch in batches:
+        if batch.objective in ("mlm", "tlm"):
+            assert not is_special[batch.targets].any()
+            assert (batch.tokens == special.mask).any()
+        for part in [batch, batch.source] if batch.source else [batch]:
+            if batch.objective != "mlm" and part.lengths is not None:
+                assert (part.tokens[:, 0] == special.bos).all()
+                padding = torch.arange(part.tokens.shape[1]) >= part.lengths[:, None]
+                assert (part.tokens[padding] == special.pad).all()

@@ -128,7 +128,7 @@ def write_vocab(vocab: Vocab, directory: Path, source: str) -> None:
     Raises DataError, which names ``source``, for a vocabulary that the file format cannot hold.
     """
     if isinstance(vocab, TokenizerVocab):
-        vocab.write(directory)
+        vocab.write_to(directory)
         return
     vocab.write(directory / "vocab")
     try:

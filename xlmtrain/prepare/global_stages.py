@@ -99,7 +99,7 @@ def count_tokens(store: ArtifactStore, out: Path, encoded: list[str], tokenizer:
     counts = np.zeros(len(vocab), np.int64)
     for key in encoded:
         counts += np.fromfile(store.path("encode", key) / "counts", np.int64)
-    vocab.with_counts(np.where(vocab.is_special, 0, counts)).write(out)
+    vocab.with_counts(np.where(vocab.is_special, 0, counts)).write_to(out)
     return {}
 
 

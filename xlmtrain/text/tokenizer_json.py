@@ -98,14 +98,14 @@ class TokenizerVocab(Vocab):
         """Return the text of ``ids``; special symbols are spelt out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
-    def write(self, path: str | Path) -> None:
-        """Write tokenizer and counts into the directory ``path``."""
-        Path(path, TOKENIZER_FILE).write_bytes(self.content)
-        self.counts.astype("<i8").tofile(Path(path, COUNTS_FILE))
+    def write_to(self, directory: Path) -> None:
+        """Write tokenizer and counts."""
+        (directory / TOKENIZER_FILE).write_bytes(self.content)
+        self.counts.astype("<i8").tofile(directory / COUNTS_FILE)
 
     @classmethod
     def read_from(cls, directory: Path, names: Mapping[str, str], size: int) -> TokenizerVocab:
-        """Read what :meth:`write` wrote; the counts may be missing. Raises DataError if a file is damaged."""
+        """Read what :meth:`write_to` wrote; the counts may be missing. Raises DataError if a file is damaged."""
         try:
             vocab = cls((directory / TOKENIZER_FILE).read_bytes(), names, size, str(directory / TOKENIZER_FILE))
         except OSError as error:

@@ -17,12 +17,13 @@ from xlmtrain.config.schema import MaskConfig, ModelConfig
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.sequences import pair_sequences, window_sequences
-from xlmtrain.errors import CheckpointError, DataError
+from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.run import write_run
+from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.runtime.rng import generator
@@ -60,6 +61,8 @@ def test_raw_text_goes_in_and_every_format_gives_the_same(kind: str, tmp_path: P
     assert model.score(["Guten Tag!"], "de")[0].tokens == len(own.ids)
     for file in ("run", "folder", "folder/de"):
         assert (tmp_path / file / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer/tokenizer.json").read_bytes()
+    with pytest.raises(ConfigError, match="format=xlm"):
+        write_xlm_checkpoint(bundle, tmp_path / "model.pth")
     assert read_model(tmp_path / "folder").vocab.fingerprint == bundle.vocab.fingerprint
 
 
