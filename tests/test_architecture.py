@@ -43,9 +43,10 @@ ALLOWED = {
         "xlmtrain.config.schema",
         "xlmtrain.metrics.table",
         "xlmtrain.runtime",
+        "xlmtrain.text.tokenizer_json",
         "xlmtrain.text.vocab",
     ),
-    "xlmtrain.model": ("xlmtrain.config.schema",),
+    "xlmtrain.model": ("xlmtrain.config.schema", "xlmtrain.text.vocab"),
     "xlmtrain.optim": ("xlmtrain.config.phases", "xlmtrain.config.schema"),
     "xlmtrain.generate": (
         "xlmtrain.config.schema",

@@ -34,7 +34,6 @@ from xlmtrain.interop.bundle import PretrainedBundle, trained_objectives
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.text.vocab import EOS, MASK
 
 E = TypeVar("E", bound=Enum)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -99,17 +98,18 @@ class PretrainedModel:
         if not isinstance(k, int) or k < 1:
             raise ConfigError(f"k={k!r}: give a number from 1 up")
         ids, language = self._ids(sentence, lang), self._language(lang)
-        if MASK not in ids:
+        special = self.text.vocab.special
+        if special.mask not in ids:
             other = _OTHER_MASK_SPELLING.search(sentence)
             raise DataError(f"no <mask> in {sentence!r}" + (f"; write it <mask>, not {other[0]}" if other else ""))
         if translation is None:
-            sequences = sentence_sequences([ids], language)
+            sequences = sentence_sequences([ids], language, special)
         elif isinstance(translation, str) or len(translation) != 2:
             raise ConfigError(f"translation: a sentence and its language are needed, not {translation!r}")
         else:
             other_ids = self._ids(*translation)
-            sequences = pair_sequences([ids], [other_ids], (language, self._language(translation[1])))
-        batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
+            sequences = pair_sequences([ids], [other_ids], (language, self._language(translation[1])), special)
+        batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == special.mask)
         probabilities = self.model.logits(batch.to(self.device)).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
@@ -154,19 +154,19 @@ class PretrainedModel:
         log-likelihoods: each subword is predicted from those before it. Raises ConfigError for a model that was trained
         by translation or denoising alone.
         """
-        language, ids = self._language(lang), self._all_ids(sentences, lang)
+        language, ids, special = self._language(lang), self._all_ids(sentences, lang), self.text.vocab.special
         if self.causal:
-            batches = (make_causal_batch(sentence_sequences([one], language)) for one in ids)
+            batches = (make_causal_batch(sentence_sequences([one], language, special)) for one in ids)
             totals = [-float(self._losses(batch)[:-1].double().sum()) for batch in batches]  # without EOS
             return [SentenceScore(total, len(one) - 1) for total, one in zip(totals, ids)]
         self._check_masked_model()
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         sums = np.zeros(len(ids))
         for chosen in by_length([len(ids[i]) + 1 for i, _ in copies]):
-            sequences = sentence_sequences([ids[copies[c][0]] for c in chosen], language)
+            sequences = sentence_sequences([ids[copies[c][0]] for c in chosen], language, special)
             masked = np.zeros(sequences.tokens.shape, dtype=bool)
             masked[np.arange(len(chosen)), [copies[c][1] + 1 for c in chosen]] = True
-            batch = make_batch("mlm", sequences, np.where(masked, MASK, sequences.tokens), masked)
+            batch = make_batch("mlm", sequences, np.where(masked, special.mask, sequences.tokens), masked)
             np.subtract.at(sums, [copies[c][0] for c in chosen], self._losses(batch).double().cpu().numpy())
         return [SentenceScore(float(total), len(sentence) - 1) for total, sentence in zip(sums, ids)]
 
@@ -212,7 +212,9 @@ class PretrainedModel:
 
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """Return the sentence's ids, ending with EOS."""
-        ids = np.array([*map(self.text.vocab.id, self.tokenize(sentence, lang)), EOS])
+        self._language(lang)
+        _check_sentences([sentence])
+        ids = np.array([*self.text.ids(sentence, lang), self.text.vocab.special.eos])
         if len(ids) >= self._max_positions:  # plus the EOS that starts a sentence
             raise DataError(
                 f"{len(ids) + 1} tokens are more than the model's {self._max_positions} positions: {sentence[:60]!r}"

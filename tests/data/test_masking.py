@@ -10,10 +10,10 @@ from xlmtrain.config.schema import MaskConfig
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.sequences import SequenceBatch, window_sequences
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK
+from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
 
 WORDS = 500
-COUNTS = np.array([0] * len(SPECIALS) + [1000] * (WORDS - len(SPECIALS)))
+VOCAB = Vocab((f"w{i}", 1000) for i in range(WORDS - len(SPECIALS)))
 
 
 def rows_of(tokens: np.ndarray, lengths: np.ndarray | None = None) -> SequenceBatch:
@@ -33,7 +33,7 @@ def assert_share(hits: int, trials: int, share: float) -> None:
 @pytest.fixture(scope="module")
 def masked() -> tuple[SequenceBatch, np.ndarray, np.ndarray]:
     rows = text()
-    return rows, *Masker(MaskConfig(), COUNTS)(rows, generator(0, "mask", "mlm.en", 0, 0))
+    return rows, *Masker(MaskConfig(), VOCAB)(rows, generator(0, "mask", "mlm.en", 0, 0))
 
 
 def test_share_of_predicted_tokens(masked: tuple[SequenceBatch, np.ndarray, np.ndarray]) -> None:
@@ -53,9 +53,7 @@ def test_what_stands_in_their_place(masked: tuple[SequenceBatch, np.ndarray, np.
 
 def test_random_words_come_from_the_whole_vocabulary_evenly() -> None:
     rows = text(800)
-    inputs, selected = Masker(MaskConfig(mask_token_prob=0.0, random_token_prob=1.0), COUNTS)(
-        rows, generator(0, "mask")
-    )
+    inputs, selected = Masker(MaskConfig(mask_token_prob=0.0, random_token_prob=1.0), VOCAB)(rows, generator(0, "mask"))
     counts = np.bincount(inputs[selected], minlength=WORDS)
     assert len(counts) == WORDS
     assert counts[: len(SPECIALS)].all()  # special symbols too, as the original
@@ -66,7 +64,7 @@ def test_random_words_come_from_the_whole_vocabulary_evenly() -> None:
 
 def test_shares_are_settings() -> None:
     rows = text(100)
-    inputs, selected = Masker(MaskConfig(prob=0.4, mask_token_prob=0.5, random_token_prob=0.0), COUNTS)(
+    inputs, selected = Masker(MaskConfig(prob=0.4, mask_token_prob=0.5, random_token_prob=0.0), VOCAB)(
         rows, generator(0, "mask")
     )
     assert_share(int(selected.sum()), selected[:, 1:].size, 0.4)
@@ -81,7 +79,7 @@ def test_padding_and_first_position_are_never_chosen(alpha: float) -> None:
     tokens = rng.integers(len(SPECIALS), WORDS, size=(300, 32))
     padding = np.arange(32) >= lengths[:, None]
     tokens[padding] = PAD
-    _, selected = Masker(MaskConfig(prob=0.9, inverse_frequency_exponent=alpha), COUNTS)(rows_of(tokens, lengths), rng)
+    _, selected = Masker(MaskConfig(prob=0.9, inverse_frequency_exponent=alpha), VOCAB)(rows_of(tokens, lengths), rng)
     assert selected.sum() > 2000
     assert not selected[:, 0].any()
     assert not selected[padding].any()
@@ -90,17 +88,17 @@ def test_padding_and_first_position_are_never_chosen(alpha: float) -> None:
 def test_eos_and_unk_are_chosen_by_uniform_masking_alone() -> None:
     tokens = np.where(np.random.default_rng(0).random((200, 64)) < 0.3, EOS, 40)
     tokens[tokens == 40] = np.where(np.random.default_rng(1).random((tokens == 40).sum()) < 0.3, UNK, 40)
-    _, selected = Masker(MaskConfig(), COUNTS)(rows_of(tokens), generator(0, "mask"))
+    _, selected = Masker(MaskConfig(), VOCAB)(rows_of(tokens), generator(0, "mask"))
     assert {EOS, UNK, 40} == set(tokens[selected])
-    _, selected = Masker(MaskConfig(inverse_frequency_exponent=0.5), COUNTS)(rows_of(tokens), generator(0, "mask"))
+    _, selected = Masker(MaskConfig(inverse_frequency_exponent=0.5), VOCAB)(rows_of(tokens), generator(0, "mask"))
     assert {40} == set(tokens[selected])
 
 
 def test_frequency_weights_are_the_oracles(oracle: Oracle) -> None:
     """A row of two words: the chance that the only one to be chosen is the first is its weight's share."""
-    counts = np.array([0] * len(SPECIALS) + oracle.numbers["counts"])
+    vocab = Vocab((f"w{i}", count) for i, count in enumerate(oracle.numbers["counts"]))
     scores = oracle["mask_scores"].numpy()
-    masker = Masker(MaskConfig(prob=0.4, inverse_frequency_exponent=0.5), counts)
+    masker = Masker(MaskConfig(prob=0.4, inverse_frequency_exponent=0.5), vocab)
     trials = 1500
     for first, second in ((14, 199), (14, 15), (50, 120)):
         # rate 0.4 of two words that may be chosen is one, rounded up; the first position does not count
@@ -111,9 +109,9 @@ def test_frequency_weights_are_the_oracles(oracle: Oracle) -> None:
 
 
 def test_frequency_masking_takes_its_share_exactly(oracle: Oracle) -> None:
-    counts = np.array([0] * len(SPECIALS) + oracle.numbers["counts"])
+    vocab = Vocab((f"w{i}", count) for i, count in enumerate(oracle.numbers["counts"]))
     rows = rows_of(np.random.default_rng(0).integers(14, 200, size=(20, 33)))
-    _, selected = Masker(MaskConfig(inverse_frequency_exponent=0.5), counts)(rows, generator(0, "mask"))
+    _, selected = Masker(MaskConfig(inverse_frequency_exponent=0.5), vocab)(rows, generator(0, "mask"))
     assert selected.sum() == np.ceil(0.15 * 20 * 32)
     frequent, rare = rows.tokens < 20, rows.tokens > 150
     assert selected[frequent].mean() < 0.5 * selected[rare].mean()
@@ -122,7 +120,7 @@ def test_frequency_masking_takes_its_share_exactly(oracle: Oracle) -> None:
 def test_nothing_to_choose() -> None:
     """Rows of special symbols, or of one position, have no target; nothing breaks."""
     for alpha in (0.0, 0.5):
-        masker = Masker(MaskConfig(inverse_frequency_exponent=alpha), COUNTS)
+        masker = Masker(MaskConfig(inverse_frequency_exponent=alpha), VOCAB)
         assert not masker(rows_of(np.full((3, 1), 40)), generator(0, "mask"))[1].any()
     inputs, selected = masker(rows_of(np.full((3, 9), EOS)), generator(0, "mask"))
     assert not selected.any()
@@ -130,7 +128,7 @@ def test_nothing_to_choose() -> None:
 
 
 def test_the_key_alone_decides() -> None:
-    rows, masker = text(8, 32), Masker(MaskConfig(), COUNTS)
+    rows, masker = text(8, 32), Masker(MaskConfig(), VOCAB)
     first = masker(rows, generator(0, "mask", "mlm.en", 3, 5))
     generator(0, "mask", "mlm.en", 3, 5).random(1000)
     again = masker(rows, generator(0, "mask", "mlm.en", 3, 5))

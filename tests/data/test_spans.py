@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny import stored, write_corpus, write_header
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import SPANS, continued_subwords, count_words, sample_spans, span_ids, whole_words
+from xlmtrain.data.spans import SPANS, count_words, sample_spans, span_ids, whole_words
 from xlmtrain.text.vocab import EOS, Vocab
 
 VOCAB = Vocab([(word, 1) for word in ("the", "un@@", "der@@", "stand", "der", "a")])
@@ -34,9 +34,8 @@ def test_words_are_counted_whole(dataset: Dataset) -> None:
         word for i in range(len(corpus)) for word in VOCAB.decode(corpus.sentence(i)[:-1].tolist()).split()
     )
     assert count_words(corpus, VOCAB, len(corpus.ids)) == expected
-    continued = continued_subwords(VOCAB)
-    assert [VOCAB.token(i) for i in np.flatnonzero(continued)] == ["un@@", "der@@"]
-    single = Counter(map(VOCAB.token, whole_words(corpus.ids[:], continued).tolist()))
+    assert [VOCAB.token(i) for i in np.flatnonzero(~VOCAB.is_word & ~VOCAB.is_special)] == ["un@@", "der@@"]
+    single = Counter(map(VOCAB.token, whole_words(corpus.ids[:], VOCAB).tolist()))
     assert single == {word: expected[word] for word in ("the", "der", "a")}
 
 

@@ -57,7 +57,7 @@ def test_a_run_and_its_checkpoints(run: Path) -> None:
     assert model.text == TextConfig(lowercase=True)
     assert [(code.left, code.right) for code in model.codes][:2] == [("i", "e</w>"), ("d", "ie</w>")]
     assert step_of(read_model(run, CheckpointChoice.last)) == 30
-    for choice in CheckpointChoice:
+    for choice in (CheckpointChoice.best, CheckpointChoice.last):
         assert step_of(read_model(run / "checkpoints" / "step-00000010", choice)) == 10
     (run / "checkpoints" / "best.json").unlink()
     assert step_of(read_model(run)) == 30

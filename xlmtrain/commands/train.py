@@ -86,6 +86,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     size = (len(dataset.vocab), len(dataset.languages))
     pad = dataset.vocab.special.pad
     model = build_model(config.model, combined_data(config), *size, config.train.label_smoothing, pad)
+    model.special = dataset.vocab.special
     begins = config.train.overwrite or not store.steps()
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):

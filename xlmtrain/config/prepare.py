@@ -55,7 +55,8 @@ class TextConfig:
     split words. On for new data; off for data and models made without it, such as those of the original XLM."""
 
     max_tokens: int = ranged(0, NOT_NEGATIVE)
-    """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line."""
+    """Drop lines of more tokens before BPE than this, a pair if either side is longer; 0 keeps every line. With a
+    tokenizer, its tokens count."""
 
 
 class OnError(str, Enum):
@@ -153,6 +154,27 @@ class VocabConfig:
             yield f"max_size: {self.max_size} leaves no entry beside the 14 special symbols"
 
 
+class TokenizerModel(str, Enum):
+    """Kind of a new tokenizer: BPE of bytes, or a unigram model."""
+
+    bpe = "bpe"
+    unigram = "unigram"
+
+
+@dataclass
+class NewTokenizerConfig:
+    """A tokenizer that Hugging Face's ``tokenizers`` library trains on the training text, and uses in place of Moses'
+    rules, BPE codes and vocabulary. ``bpe.train_sample``, ``train_sample_unit`` and ``sampling_alpha`` choose the
+    text."""
+
+    model: TokenizerModel | None = None
+    """Kind of the tokenizer: bpe (of bytes, so that no text is unknown) or unigram, whose scores differ in the last
+    digits when it is trained again; null trains none."""
+
+    size: int = ranged(32000, ABOVE_ZERO)
+    """Number of entries, the five special tokens included."""
+
+
 class Executor(str, Enum):
     """Executor of the sharded stages."""
 
@@ -185,6 +207,13 @@ class PrepareConfig(CheckedSettings):
 
     text: TextConfig = field(default_factory=lambda: TextConfig(normalize_unicode=True))
     """Normalization and tokenization."""
+
+    tokenizer: str | None = None
+    """A ``tokenizer.json`` of Hugging Face's ``tokenizers`` library, a sentencepiece ``.model``, or a folder with one
+    of them, to use as it is in place of Moses' rules, BPE codes and vocabulary."""
+
+    new_tokenizer: NewTokenizerConfig = field(default_factory=NewTokenizerConfig)
+    """A tokenizer to train."""
 
     bpe: BpeConfig = field(default_factory=BpeConfig)
     """Subwords."""
@@ -224,6 +253,25 @@ class PrepareConfig(CheckedSettings):
             yield f"bpe.merges: {self.bpe.merges} is not above 0"
         if self.vocab.file is not None and self.bpe.codes is None:
             yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"
+        if self.tokenizer is not None and self.new_tokenizer != NewTokenizerConfig():
+            yield "new_tokenizer: trains a tokenizer, but tokenizer=... is given; leave one of them out"
+        if self.tokenizer is not None or self.new_tokenizer.model is not None:
+            yield from self._without_effect()
+        elif self.new_tokenizer.size != NewTokenizerConfig().size:
+            yield "new_tokenizer.size: give new_tokenizer.model too, bpe or unigram"
+
+    def _without_effect(self) -> Iterator[str]:
+        """Yield settings of Moses' rules, BPE codes and vocabulary that a tokenizer makes idle."""
+        chosen = "tokenizer" if self.tokenizer is not None else "new_tokenizer"
+        sample = () if self.tokenizer is not None else ("train_sample", "train_sample_unit", "sampling_alpha")
+        defaults = {"text": TextConfig(normalize_unicode=True), "bpe": BpeConfig(), "vocab": VocabConfig()}
+        for section, default in defaults.items():
+            for key, value in vars(getattr(self, section)).items():
+                if value != getattr(default, key) and key not in ("max_tokens", *sample):
+                    usual = getattr(default, key)
+                    usual = "null" if usual is None else getattr(usual, "value", usual)
+                    advice = f"leave it out, or if a corpus sets it, give {section}.{key}={usual}, the default"
+                    yield f"{section}.{key}: has no effect with {chosen}; {advice}"
 
 
 def with_paths_from(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +286,8 @@ def with_paths_from(directory: Path, settings: Mapping[str, Any]) -> dict[str, A
         return str(directory / value) if is_path else value
 
     found = {
-        key: moved(value) if key in ("output", "train", "valid", "test") else value for key, value in settings.items()
+        key: moved(value) if key in ("output", "train", "valid", "test", "tokenizer") else value
+        for key, value in settings.items()
     }
     for section, key in (("bpe", "codes"), ("vocab", "file")):
         if isinstance(found.get(section), dict) and key in found[section]:

@@ -16,7 +16,6 @@ import numpy as np
 from xlmtrain.data.disk_array import DiskArray
 from xlmtrain.data.format import HEADER, OFFSET_DTYPE, Shard, StoredFile, open_verified
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.text.vocab import EOS
 
 _CHUNK = 1 << 20
 
@@ -89,7 +88,7 @@ class Dataset:
         offsets = self._open(header.offsets, OFFSET_DTYPE)
         if len(offsets) != header.sentences + 1 or offsets[0] != 0 or offsets[-1] != len(ids):
             raise DataError(f"{self.path / header.offsets.file}: does not describe {header.ids.file}")
-        if len(ids) and ids[-1] != EOS:
+        if len(ids) and ids[-1] != self.vocab.special.eos:
             raise DataError(f"{self.path / header.ids.file}: does not end with the end-of-sentence id")
         return Corpus(name, ids, offsets)
 

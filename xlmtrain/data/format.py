@@ -3,6 +3,7 @@
 ``<corpus>.ids``      ids of all sentences, concatenated, little-endian uint16 or int32, each sentence ending with EOS
 ``<corpus>.offsets``  start of each sentence in ids, little-endian int64, sentences + 1 entries; the last is the total
 ``dataset.json``      :class:`Header`: languages, vocabulary, corpora, with size and SHA-256 of each file
+``codes``, ``vocab``  BPE codes and vocabulary; or ``tokenizer.json`` and ``token_counts``, little-endian int64 by id
 
 A corpus is named ``{split}.{language}``, or ``{split}.{pair}.{language}`` for one side of a pair: sentence i of one
 side translates sentence i of the other.
@@ -25,6 +26,7 @@ from xlmtrain.errors import DataError, damage_as
 from xlmtrain.runtime.atomic_io import json_object, sha256_of, write_json
 from xlmtrain.runtime.output_paths import DirectoryKind
 from xlmtrain.runtime.typed_json import typed
+from xlmtrain.text.tokenizer_json import COUNTS_FILE, SPECIAL_TOKENS, TOKENIZER_FILE, TokenizerVocab
 from xlmtrain.text.vocab import Vocab
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,13 @@ OFFSET_DTYPE = np.dtype("<i8")
 SPLITS = ("train", "valid", "test")
 _KINDS = ("ids", "offsets")
 _CORPUS = re.compile(r"(train|valid|test)\.([^./]+-[^./]+\.)?[^./]+")
+TEXT_FILES = ("codes", "vocab", TOKENIZER_FILE, COUNTS_FILE)
+"""Files that turn raw text into ids: codes and vocabulary, or a tokenizer with the counts of its entries."""
 PREPARED = DirectoryKind(
     name="a prepared data set",
     header=HEADER,
     keys=frozenset({"format", "languages", "vocab_size", "fingerprint", "corpora"}),
-    files=(HEADER, "codes", "vocab", "statistics.json", *(f"{split}.*.{kind}" for split in SPLITS for kind in _KINDS)),
+    files=(HEADER, *TEXT_FILES, "statistics.json", *(f"{split}.*.{kind}" for split in SPLITS for kind in _KINDS)),
 )
 
 
@@ -74,7 +78,8 @@ class CorpusHeader:
 @dataclass(frozen=True)
 class Header:
     """The data set. A language's id is its index in ``languages``, which are sorted; the header of an imported model,
-    which has no corpora, keeps the model's order. ``text``: settings of the text pipeline. ``fingerprint`` changes with
+    which has no corpora, keeps the model's order. ``text``: settings of the text pipeline, or the special
+    tokens of a tokenizer by role. ``fingerprint`` changes with
     any id, setting, BPE code or vocabulary entry; it is empty in data older than it."""
 
     languages: list[str]
@@ -138,24 +143,39 @@ def open_verified(directory: str | Path) -> tuple[Header, Vocab]:
     text settings. The ids themselves are not read. Missing codes are a warning: only raw text needs them.
     """
     directory = Path(directory)
-    header, vocab = Header.read(directory), Vocab.read(directory / "vocab")
+    header = Header.read(directory)
+    vocab = read_vocab(directory, header.text, header.vocab_size)
+    is_tokenized = isinstance(vocab, TokenizerVocab)
     advice = "put the original files back, or prepare the data again"
     if vocab.fingerprint != header.vocab_fingerprint or len(vocab) != header.vocab_size:
         raise DataError(
-            f"{directory / 'vocab'}: its {len(vocab)} entries are not the {header.vocab_size} that the ids were made "
-            f"with; {advice}"
+            f"{directory / (TOKENIZER_FILE if is_tokenized else 'vocab')}: its {len(vocab)} entries "
+            f"are not the {header.vocab_size} that the ids were made with; {advice}"
         )
     parts = (vocab.fingerprint, _codes_sha256(directory), header.text, header.corpora)
     # Version 0.1.0 did not sign the languages of imported models.
     if header.fingerprint in ("", fingerprint(*parts, header.languages), fingerprint(*parts, ())):
         return header, vocab
-    if not (directory / "codes").is_file():
+    if not is_tokenized and not (directory / "codes").is_file():
         log.warning("%s: missing, so raw text cannot be read; put the original file back", directory / "codes")
         return header, vocab
     raise DataError(
         f"{directory}: its codes are not those that the ids were made with, or the text settings, languages or "
         f"checksums in {HEADER} were edited; {advice}"
     )
+
+
+def read_vocab(directory: Path, text: dict[str, Any], size: int) -> Vocab:
+    """Read the vocabulary, or the tokenizer with ``size`` entries that ``text`` names the special tokens of.
+
+    Raises DataError if a file is missing or damaged.
+    """
+    names = text.get(SPECIAL_TOKENS)
+    if names is None:
+        return Vocab.read(directory / "vocab")
+    with damage_as(DataError, f"{directory / HEADER}: damaged header", "; prepare the data again"):
+        names = typed(dict[str, str], names, f"text.{SPECIAL_TOKENS}")
+        return TokenizerVocab.read_from(directory, names, size)
 
 
 def _codes_sha256(directory: Path) -> str:

@@ -12,7 +12,7 @@ from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Corpus, Dataset
 from xlmtrain.data.spans import count_words
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
+from xlmtrain.text.vocab import Vocab
 
 _SAMPLE_TOKENS = 1 << 22
 _CHUNK_SENTENCES = 1 << 22
@@ -36,10 +36,10 @@ def describe_batch(batch: Batch, vocab: Vocab, languages: Sequence[str], count: 
         used = length if batch.lengths is None else int(batch.lengths[row])
         arrays = (batch.tokens, batch.languages, batch.positions)
         tokens, ids, positions = (array[row, :used].tolist() for array in arrays)
-        yield f"-- row {row}, {used} tokens: {vocab.decode(tokens).replace(SPECIALS[MASK], '<mask>')}"
+        yield f"-- row {row}, {used} tokens: {vocab.decode(tokens).replace(vocab.tokens[vocab.special.mask], '<mask>')}"
         shown = []
         for place, (token, language, position) in enumerate(zip(tokens, ids, positions), row * length):
-            word = "<mask>" if token == MASK else vocab.token(token)
+            word = "<mask>" if token == vocab.special.mask else vocab.token(token)
             target = f"({vocab.token(targets[place])})" if place in targets else ""
             shown.append(f"{word}{target} {languages[language]}:{position}")
         yield "   " + " | ".join(shown)

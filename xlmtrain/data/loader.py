@@ -141,7 +141,7 @@ class PhaseBatches:
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
         self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
         self._vocab_size = len(dataset.vocab)
-        self._mask = Masker(config.mask, dataset.vocab.counts)
+        self._mask = Masker(config.mask, dataset.vocab)
         self._noise = Noise(config.noise, dataset.vocab)
 
     def make(self, step: int, plan: list[SubBatch], after: SamplerState) -> StepBatches:

@@ -6,19 +6,21 @@ import numpy as np
 
 from xlmtrain.config.schema import MaskConfig
 from xlmtrain.data.sequences import SequenceBatch
-from xlmtrain.text.vocab import MASK
+from xlmtrain.text.vocab import Vocab
 
 
 class Masker:
     """Selects and replaces tokens according to the ``mask`` settings.
 
-    ``counts``: (vocabulary,) frequency of each token; 0 for special tokens, which an exponent above 0 never selects.
-    ``<pad>`` and the first position of a sequence are never selected; EOS and UNK may be.
+    ``vocab`` has the frequencies; those of special tokens are 0, so that an exponent above 0 never selects them.
+    ``<pad>`` and the first position of a sequence are never selected. EOS and UNK may be, as in the original XLM, but
+    no special token of a tokenizer is selected or drawn.
     """
 
-    def __init__(self, config: MaskConfig, counts: np.ndarray) -> None:
+    def __init__(self, config: MaskConfig, vocab: Vocab) -> None:
         self._config = config
-        self._vocab_size = len(counts)
+        self._mask, self._maskable = vocab.special.mask, vocab.maskable
+        self._drawn, counts = np.flatnonzero(vocab.maskable), vocab.counts
         self._weights: np.ndarray | None = None
         if config.inverse_frequency_exponent > 0:
             weights = np.maximum(counts, 1) ** -float(config.inverse_frequency_exponent)
@@ -30,7 +32,7 @@ class Masker:
         return self._replace(sequences.tokens, selected, rng), selected
 
     def _select(self, sequences: SequenceBatch, rng: np.random.Generator) -> np.ndarray:
-        maskable = maskable_positions(sequences)
+        maskable = maskable_positions(sequences) & self._maskable[sequences.tokens]
         if self._weights is None:
             return (rng.random(sequences.tokens.shape) < self._config.prob) & maskable
         weights = np.where(maskable, self._weights[sequences.tokens], 0.0).ravel()
@@ -46,8 +48,8 @@ class Masker:
         """Replace a share of the selected tokens by ``<mask>``, another by random tokens, and leave the others."""
         masked, place = tokens.copy(), np.flatnonzero(selected)
         choice = rng.random(len(place))
-        replacement = rng.integers(0, self._vocab_size, size=len(place))
-        replacement[choice < self._config.mask_token_prob] = MASK
+        replacement = self._drawn[rng.integers(0, len(self._drawn), size=len(place))]
+        replacement[choice < self._config.mask_token_prob] = self._mask
         replaced = choice < self._config.mask_token_prob + self._config.random_token_prob
         masked.reshape(-1)[place[replaced]] = replacement[replaced]
         return masked

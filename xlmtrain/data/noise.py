@@ -9,17 +9,14 @@ import numpy as np
 
 from xlmtrain.config.schema import NoiseConfig
 from xlmtrain.data.sequences import SequenceBatch, sentence_sequences
-from xlmtrain.text.vocab import CONTINUATION, MASK, Vocab
+from xlmtrain.text.vocab import Vocab
 
 
 class Noise:
-    """Adds noise to sentences. ``vocab`` says which subwords are continued by the next one."""
+    """Adds noise to sentences. ``vocab`` says which subwords begin a word."""
 
     def __init__(self, config: NoiseConfig, vocab: Vocab) -> None:
-        self._config = config
-        self._continued = np.zeros(len(vocab), dtype=bool)
-        if config.whole_words:
-            self._continued[:] = [word.endswith(CONTINUATION) for word in vocab.tokens]
+        self._config, self._vocab = config, vocab
 
     def __call__(self, sequences: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
         """Return a noisy copy of single sentences of one language; their ``</s>`` stay where they are.
@@ -32,11 +29,11 @@ class Noise:
         if self._config.drop_prob:
             kept = self._kept(tokens, lengths, rng)
             sentences = [row[1:length][keep[1:length]] for row, length, keep in zip(tokens, lengths, kept)]
-            sequences = sentence_sequences(sentences, int(sequences.languages[0, 0]))
+            sequences = sentence_sequences(sentences, int(sequences.languages[0, 0]), self._vocab.special)
             tokens, lengths = sequences.tokens, sequences.lengths
         if self._config.blank_prob:
             numbers, words = self._draw(tokens, lengths, rng)
-            tokens = np.where((numbers < self._config.blank_prob) & (words > 0), MASK, tokens)
+            tokens = np.where((numbers < self._config.blank_prob) & (words > 0), self._vocab.special.mask, tokens)
         return SequenceBatch(tokens, sequences.positions, sequences.languages, lengths)
 
     def _draw(self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -46,8 +43,7 @@ class Noise:
         """
         column = np.arange(tokens.shape[1])
         inside = (column > 0) & (column < lengths[:, None] - 1)
-        begins = inside.copy()
-        begins[:, 1:] &= ~(self._continued[tokens[:, :-1]] & inside[:, :-1])
+        begins = inside & self._vocab.begins_word(tokens) if self._config.whole_words else inside
         first = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
         numbers = rng.random((len(tokens), tokens.shape[1] - 1))
         numbers = np.take_along_axis(numbers, np.minimum(first, tokens.shape[1] - 2), axis=1)

@@ -87,7 +87,9 @@ def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str,
     if objective == "tlm" or objective in SEQ2SEQ_OBJECTIVES:
         kind = Seq2SeqSource if objective in SEQ2SEQ_OBJECTIVES else PairSource
         sides = dataset.pair("train", key) if len(names) == 2 else (dataset.corpus(names[0]),) * 2
-        return kind(sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed)
+        return kind(
+            sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed, dataset.vocab.special
+        )
     count = config.sub_batch_tokens // config.sequence_length
     return WindowSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
 

@@ -1,6 +1,7 @@
 """Token sequences in the layouts of the original XLM, before masking.
 
-Letters: B sequences, T positions. ``</s>`` is EOS; it starts and ends every sentence.
+Letters: B sequences, T positions. ``</s>`` is EOS; it starts and ends every sentence. Tokenizers may
+have another id for its start, the ``bos`` of ``special``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xlmtrain.data.disk_array import DiskArray
-from xlmtrain.text.vocab import EOS, PAD
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 
 class SequenceBatch(NamedTuple):
@@ -44,17 +45,19 @@ def window_sequences(tokens: np.ndarray, language: int) -> SequenceBatch:
     return SequenceBatch(tokens, positions, np.full_like(tokens, language), np.full(count, length))
 
 
-def sentence_sequences(sentences: list[np.ndarray], language: int) -> SequenceBatch:
+def sentence_sequences(sentences: list[np.ndarray], language: int, special: SpecialIds = XLM_IDS) -> SequenceBatch:
     """Return single sentences as ``</s> w .. </s> <pad> ..``. Each array of ``sentences`` ends with EOS."""
     lengths = np.array([len(sentence) + 1 for sentence in sentences])
     column = np.arange(lengths.max())
     valid = column < lengths[:, None]
-    tokens = np.where(valid, EOS, PAD)
+    tokens = np.where(valid, special.bos, special.pad)
     tokens[valid & (column > 0)] = np.concatenate(sentences)
     return window_sequences(tokens, language)._replace(lengths=lengths)
 
 
-def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int]) -> SequenceBatch:
+def pair_sequences(
+    first: list[np.ndarray], second: list[np.ndarray], languages: Sequence[int], special: SpecialIds = XLM_IDS
+) -> SequenceBatch:
     """Return sentence pairs as TLM reads them: ``</s> a .. </s> </s> b .. </s> <pad> ..``.
 
     Each array of ``first`` and ``second`` ends with EOS. Positions restart at 0 with the second sentence, and the
@@ -64,7 +67,7 @@ def pair_sequences(first: list[np.ndarray], second: list[np.ndarray], languages:
     lengths = starts + np.array([len(sentence) + 1 for sentence in second])
     column = np.arange(lengths.max())
     valid, in_second = column < lengths[:, None], column >= starts[:, None]
-    tokens = np.where(valid, EOS, PAD)
+    tokens = np.where(valid, special.bos, special.pad)
     tokens[(column > 0) & ~in_second] = np.concatenate(first)
     tokens[valid & (column > starts[:, None])] = np.concatenate(second)
     positions = np.where(valid, column - np.where(in_second, starts[:, None], 0), 0)

@@ -16,6 +16,7 @@ from xlmtrain.data.permutation import Permutation
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences, windows
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 _CHUNK_PAIRS = 1 << 20
 
@@ -74,9 +75,15 @@ class PairSource:
     """
 
     def __init__(
-        self, sides: tuple[Corpus, Corpus], languages: Sequence[int], sub_batch_tokens: int, max_length: int, seed: int
+        self,
+        sides: tuple[Corpus, Corpus],
+        languages: Sequence[int],
+        sub_batch_tokens: int,
+        max_length: int,
+        seed: int,
+        special: SpecialIds = XLM_IDS,
     ) -> None:
-        self._sides, self._languages = sides, languages
+        self._sides, self._languages, self._special = sides, languages, special
         self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
         # Together with an epoch's order, these two take 12 bytes per pair of the corpus.
         self._pairs, self._lengths = _usable_pairs(sides, max_length)
@@ -95,7 +102,7 @@ class PairSource:
     def sequences(self, epoch: int, index: int) -> SequenceBatch:
         """Return (B, T) tokens with B * T <= sub_batch_tokens."""
         first, second = self._sentences(epoch, index)
-        return pair_sequences(first, second, self._languages)
+        return pair_sequences(first, second, self._languages, self._special)
 
     def _sentences(self, epoch: int, index: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return both sides of one sub-batch."""
@@ -132,7 +139,8 @@ class Seq2SeqSource(PairSource):
 
     def sides(self, epoch: int, index: int) -> tuple[SequenceBatch, SequenceBatch]:
         """Return the sources (B, S) and the targets (B, T) of one sub-batch, with B * (S + T) <= sub_batch_tokens."""
-        source, target = map(sentence_sequences, self._sentences(epoch, index), self._languages)
+        sides = zip(self._sentences(epoch, index), self._languages)
+        source, target = (sentence_sequences(*side, self._special) for side in sides)
         return source, target
 
     def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from xlmtrain.data.dataset import Corpus
-from xlmtrain.text.vocab import CONTINUATION, EOS, Vocab
+from xlmtrain.text.vocab import Vocab
 
 SPANS = 64
 _SAMPLE_TOKENS = 1 << 20
@@ -49,17 +49,13 @@ def count_words(corpus: Corpus, vocab: Vocab, tokens: int) -> Counter[str]:
     """Return the words and their counts in spans of about ``tokens`` tokens."""
     counts: Counter[str] = Counter()
     for sentences in sample_spans(corpus, tokens):
-        counts.update(vocab.decode(span_ids(corpus, sentences).tolist()).split())
-    del counts[vocab.token(EOS)]
+        ids = span_ids(corpus, sentences)
+        for sentence in np.split(ids, np.flatnonzero(ids == vocab.special.eos) + 1):
+            counts.update(vocab.decode(sentence[:-1].tolist()).split())
     return counts
 
 
-def continued_subwords(vocab: Vocab) -> np.ndarray:
-    """Return (len(vocab),) bool: the entries that do not end a word."""
-    return np.array([word.endswith(CONTINUATION) for word in vocab.tokens])
-
-
-def whole_words(ids: np.ndarray, continued: np.ndarray) -> np.ndarray:
-    """Return those of ``ids`` that are a word of one subword; ``continued``: :func:`continued_subwords`."""
-    begins = np.concatenate([[True], ~continued[ids[:-1]]])
-    return ids[begins & ~continued[ids] & (ids != EOS)]
+def whole_words(ids: np.ndarray, vocab: Vocab) -> np.ndarray:
+    """Return those of ``ids``, which end with an end of sentence, that are a word of one subword."""
+    begins = vocab.begins_word(ids)
+    return ids[begins & np.append(begins[1:], True) & (ids != vocab.special.eos)]

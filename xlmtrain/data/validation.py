@@ -18,7 +18,6 @@ from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import EOS, MASK
 
 _Masked = tuple[SequenceBatch, np.ndarray | None]
 """Sequences, and the positions to predict, (B, T) bool; None for CLM."""
@@ -34,7 +33,7 @@ class ValidationSet:
     def __init__(self, config: Config, dataset: Dataset, split: str, objective: str, key: str) -> None:
         self.objective, self.key = objective, key
         self.name = f"{split}/{key}_{objective}"
-        self._config, self._dataset = config, dataset
+        self._config, self._dataset, self._special = config, dataset, dataset.vocab.special
         self._languages = [dataset.language_id(language) for language in key.split("-")]
         pair = "-" in key
         self._corpora = dataset.pair(split, key) if pair else (dataset.corpus(f"{split}.{key}"),) * 2
@@ -56,7 +55,7 @@ class ValidationSet:
             if selected is None:
                 yield make_causal_batch(sequences, self.name)
             else:
-                inputs = np.where(selected, MASK, sequences.tokens)
+                inputs = np.where(selected, self._special.mask, sequences.tokens)
                 yield make_batch(self.objective, sequences, inputs, selected, name=self.name)
 
     def _seq2seq_batches(self, rank: int, world_size: int) -> Iterator[Batch]:
@@ -64,7 +63,8 @@ class ValidationSet:
         for number, sides in enumerate(self._pair_batches()):
             if number % world_size != rank:
                 continue
-            source, target = map(sentence_sequences, sides, [self._languages[0], self._languages[-1]])
+            languages = self._languages[0], self._languages[-1]
+            source, target = (sentence_sequences(*side, self._special) for side in zip(sides, languages))
             for side in (source, target):
                 check_ids(side.tokens, len(self._dataset.vocab), self.name)
             if self.objective == "dae":
@@ -74,7 +74,7 @@ class ValidationSet:
     def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
         if self.objective == "tlm":
             for sides in self._pair_batches():
-                sequences = pair_sequences(*sides, self._languages)
+                sequences = pair_sequences(*sides, self._languages, self._special)
                 yield sequences, self._select(sequences, masks, len(sequences.tokens))
         else:
             for sequences in self._windows():
@@ -88,25 +88,27 @@ class ValidationSet:
         """
         count, length = sequences.tokens.shape
         selected = np.empty((count, length), dtype=bool)
+        maskable = self._dataset.vocab.maskable[sequences.tokens]
         for start in range(0, count, rows):
             selected[start : start + rows] = (masks.rand(length, rows) <= self._config.mask.prob).T
             for row, end in enumerate(sequences.lengths[start : start + rows] - 1, start):
                 selected[row, 0] = False
                 selected[row, end:] = False
-                if not selected[row].any():
-                    selected[row, masks.randint(1, end)] = True
+                selected[row] &= maskable[row]
+                if not selected[row].any() and maskable[row, 1:end].any():
+                    selected[row, masks.choice(np.flatnonzero(maskable[row, 1:end]) + 1)] = True
         return selected
 
     def _windows(self) -> Iterator[SequenceBatch]:
-        """Yield windows of the running text, in order; EOS in front fill up the first window."""
+        """Yield windows of the running text, in order; begins of a sequence in front fill up the first window."""
         length = self._config.data.sequence_length
         ids = self._corpora[0].ids[: self._config.evaluate.max_tokens or None]
         count = -(-len(ids) // length)
-        fill = count * length - len(ids) + 1  # one more, so that the first window always begins with EOS
+        fill = count * length - len(ids) + 1  # one more, so that the first window always begins with one
         size = max(1, self._config.evaluate.batch_tokens // length)
         for start in range(0, count, size):
             place = np.arange(start * length, min(start + size, count) * length) - fill
-            tokens = np.where(place < 0, EOS, ids[np.maximum(place, 0)]).astype(np.int64)
+            tokens = np.where(place < 0, self._special.bos, ids[np.maximum(place, 0)]).astype(np.int64)
             yield window_sequences(tokens.reshape(-1, length), self._languages[0])
 
     def _pair_batches(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
@@ -150,13 +152,13 @@ class ParallelClozeSet(ValidationSet):
 
     def _masked_sequences(self, masks: np.random.RandomState) -> Iterator[_Masked]:
         for sides in self._pair_batches():
-            sequences = sentence_sequences(sides[self._side], self._languages[self._side])
+            sequences = sentence_sequences(sides[self._side], self._languages[self._side], self._special)
             selected = self._select(sequences, masks, 1)
             if self.objective == "cloze_parallel":
                 # Move the masks to where the side begins in the sequence of the pair.
                 starts = np.array([self._side * (len(sentence) + 1) for sentence in sides[0]])
                 row, column = np.nonzero(selected)
-                sequences = pair_sequences(*sides, self._languages)
+                sequences = pair_sequences(*sides, self._languages, self._special)
                 selected = np.zeros(sequences.tokens.shape, dtype=bool)
                 selected[row, starts[row] + column] = True
             yield sequences, selected

@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Corpus, Dataset
-from xlmtrain.data.spans import continued_subwords, sample_spans, span_ids, whole_words
+from xlmtrain.data.spans import sample_spans, span_ids, whole_words
 from xlmtrain.diagnostics.finding import Finding, error, warning
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.validator import Validator
@@ -21,7 +21,7 @@ from xlmtrain.prepare.statistics import STATISTICS, Statistics
 from xlmtrain.text.alignment_check import lines_shifted, shifted
 from xlmtrain.text.langid import MARKERS, detected_language
 from xlmtrain.text.suspects import SUSPECTS
-from xlmtrain.text.vocab import UNK, Vocab
+from xlmtrain.text.vocab import Vocab
 
 LARGEST_VOCAB = 1_000_000  # trained with
 LARGE_VOCAB = 200_000
@@ -56,12 +56,12 @@ def statistics_warnings(statistics: Statistics) -> Iterator[Finding]:
 
 def quality_warnings(dataset: Dataset, model: ModelConfig | None = None) -> Iterator[Finding]:
     """Yield what the prepared data and its statistics show; ``model``: the one to be trained, if known."""
-    continued = continued_subwords(dataset.vocab)
-    yield from _vocab_warnings(len(dataset.vocab), int(continued.sum()), model)
-    markers = _marker_ids(dataset.vocab)
+    vocab = dataset.vocab
+    yield from _vocab_warnings(len(vocab), int((~vocab.is_word & ~vocab.is_special).sum()), model)
+    markers = _marker_ids(vocab)
     names = list(dataset.header.corpora)
     for name in names:
-        yield from _corpus_warnings(dataset.corpus(name), continued, markers)
+        yield from _corpus_warnings(dataset.corpus(name), vocab, markers)
     for split, pair in sorted({tuple(name.split(".")[:2]) for name in names if name.count(".") == 2}):
         yield from _alignment_warnings(*dataset.pair(split, pair))
     try:
@@ -129,16 +129,16 @@ def _swapped(corpus: str, text: str, other: str, language: str) -> Finding:
     return error(f"{corpus}: {text} reads like {other}, not {language}; were files swapped?")
 
 
-def _corpus_warnings(corpus: Corpus, continued: np.ndarray, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
+def _corpus_warnings(corpus: Corpus, vocab: Vocab, markers: dict[str, np.ndarray]) -> Iterator[Finding]:
     language = corpus.name.rpartition(".")[2]
     tokens = unknown = spans = 0
     others: Counter[str] = Counter()
     for sentences in filter(len, sample_spans(corpus, _SAMPLE_TOKENS)):
         ids = span_ids(corpus, sentences)
         tokens += len(ids) - len(sentences)
-        unknown += int(np.count_nonzero(ids == UNK))
+        unknown += int(np.count_nonzero(ids == vocab.special.unk))
         if len(ids):
-            whole = whole_words(ids, continued)
+            whole = whole_words(ids, vocab)
             counts = {other: int(np.isin(whole, wanted).sum()) for other, wanted in markers.items()}
             spans += 1
             if other := detected_language(language, counts):
@@ -161,4 +161,4 @@ def _alignment_warnings(one: Corpus, other: Corpus) -> Iterator[Finding]:
 def _marker_ids(vocab: Vocab) -> dict[str, np.ndarray]:
     """Return language -> the ids of its commonest words that are in the vocabulary."""
     found = {language: [vocab.id(word) for word in words] for language, words in MARKERS.items()}
-    return {language: np.array([id for id in ids if id != UNK]) for language, ids in found.items()}
+    return {language: np.array([id for id in ids if id != vocab.special.unk]) for language, ids in found.items()}

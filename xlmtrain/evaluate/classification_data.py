@@ -19,8 +19,8 @@ import numpy as np
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.tables import MIN_DISTINCT, read_labelled_rows
 from xlmtrain.text.moses import normalize_unicode
-from xlmtrain.text.pipeline import TextPipeline
-from xlmtrain.text.vocab import EOS
+from xlmtrain.text.pipeline import TextEncoder
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,14 @@ class Example:
 @dataclass(frozen=True)
 class Encoded:
     """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (M, ...) of all targets; the language's
-    id. ``positions``: of each example's targets in its row, which begins with an EOS; None for one target at 0."""
+    id. ``positions``: of each example's targets in its row, which begins with BOS; None for one target at 0.
+    ``special``: ids of the vocabulary's special symbols."""
 
     ids: list[np.ndarray]
     labels: np.ndarray
     language: int
     positions: list[np.ndarray] | None = None
+    special: SpecialIds = XLM_IDS
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -147,7 +149,7 @@ def _spelling(label: str) -> str:
 def encode(
     setting: str,
     files: Mapping[str, Sequence[Example]],
-    text: TextPipeline,
+    text: TextEncoder,
     languages: Sequence[str],
     max_positions: int,
     target_of: Callable[[str], object],
@@ -159,17 +161,18 @@ def encode(
     ``setting``: the option that named the files, for messages. ``target_of``: gives the target of a label. Raises
     ConfigError for a language unknown to the model.
     """
+    special = text.vocab.special
     encoded = {}
     for language, examples in files.items():
         number = language_id(setting, language, languages)
         parts = len(examples[0].texts)
         longest = min(max_tokens, (max_positions - 1) // parts - 1)
         ids = [
-            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], EOS]])
+            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], special.eos]])
             for example in examples
         ]
         targets = np.array([target_of(example.label) for example in examples])
-        encoded[language] = Encoded(ids, targets, number)
+        encoded[language] = Encoded(ids, targets, number, special=special)
     return encoded
 
 

@@ -20,7 +20,7 @@ from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.precision import autocast, eval_mode
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import CONTINUATION, MASK, PAD, SPECIALS, Vocab
+from xlmtrain.text.vocab import Vocab
 
 _SHOWN_TOKENS = 64
 
@@ -59,14 +59,14 @@ def run_cloze(
         if not words or max(len(sentence), len(translation)) >= max_positions:
             continue
         place = words[generator(0, "recovery", number).integers(len(words))]
-        gold, sentence[place] = sentence[place], MASK
+        gold, sentence[place] = sentence[place], vocab.special.mask
         found.append(
             ClozeExample(
-                vocab.decode(sentence[:-1]).replace(SPECIALS[MASK], "<mask>"),
+                vocab.decode(sentence[:-1]).replace(vocab.tokens[vocab.special.mask], "<mask>"),
                 vocab.decode(translation[:-1]),
                 vocab.token(gold),
-                vocab.token(_best(model, sentence_sequences([sentence], ids[0]))),
-                vocab.token(_best(model, pair_sequences([sentence], [translation], ids))),
+                vocab.token(_best(model, sentence_sequences([sentence], ids[0], vocab.special))),
+                vocab.token(_best(model, pair_sequences([sentence], [translation], ids, vocab.special))),
             )
         )
     return found
@@ -74,7 +74,7 @@ def run_cloze(
 
 @torch.no_grad()
 def _best(model: LanguageModel, sequences: SequenceBatch) -> int:
-    batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == MASK)
+    batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == model.special.mask)
     return int(model.logits(batch).argmax())
 
 
@@ -83,9 +83,10 @@ def whole_word_positions(sentence: np.ndarray, vocab: Vocab) -> Iterator[int]:
 
     The length leaves out most articles and pronouns.
     """
-    words = [vocab.token(token) for token in sentence]
-    for place, word in enumerate(words[:-1]):
-        if word.isalpha() and len(word) > 3 and not (place and words[place - 1].endswith(CONTINUATION)):
+    begins = vocab.begins_word(sentence)
+    for place in np.flatnonzero(begins[:-1] & begins[1:]).tolist():
+        word = vocab.token(sentence[place])
+        if word.isalpha() and len(word) > 3:
             yield place
 
 
@@ -110,7 +111,7 @@ def _marked_sequences(batch: Batch, predicted: torch.Tensor, vocab: Vocab) -> li
         marks[place] = f"**[{word}]**" if gold == guess else f"[{word} > {vocab.token(guess)}]"
     lines = []
     for row, tokens in enumerate(batch.tokens.tolist()):
-        used = [token for token in tokens[:_SHOWN_TOKENS] if token != PAD]
+        used = [token for token in tokens[:_SHOWN_TOKENS] if token != vocab.special.pad]
         words = [marks.get(row * len(tokens) + column) or vocab.token(token) for column, token in enumerate(used)]
         lines.append(" ".join(words).replace("<", "&lt;"))
     return lines

@@ -19,7 +19,6 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import eval_mode
 from xlmtrain.runtime.process import Interrupted
-from xlmtrain.text.vocab import EOS
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
@@ -52,7 +51,8 @@ def embed(
     weight = model.encoder.token_embeddings.weight
     vectors = np.zeros((len(poolings), len(layers), len(ids), weight.shape[1]), dtype=np.float32)
     for chosen in by_length([len(sentence) + 1 for sentence in ids]) if batches is None else batches:
-        sequences = sentence_sequences([ids[i] for i in chosen] if chosen else [np.array([EOS])], language)
+        sentences = [ids[i] for i in chosen] if chosen else [np.array([model.special.eos])]
+        sequences = sentence_sequences(sentences, language, model.special)
         nothing = np.zeros(sequences.tokens.shape, dtype=bool)
         batch = make_batch("mlm", sequences, sequences.tokens, nothing).to(weight.device)
         with eval_mode(model):

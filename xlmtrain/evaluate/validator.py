@@ -23,7 +23,8 @@ from xlmtrain.evaluate.zero_shot import ZeroShotProbe
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.pipeline import text_encoder
+from xlmtrain.text.tokenizer_json import TokenizerVocab
 
 MAX_TOKENS = 256
 """Sentences with more tokens, or more than the model has positions, are left out: they would dominate the cost."""
@@ -130,8 +131,10 @@ class Validator:
         self._zero_shot = None
         if settings.zero_shot_probe.train:
             codes, languages = dataset.path / "codes", dataset.languages
-            text_settings = TextConfig(**dataset.header.text)
-            text = TextPipeline(text_settings, read_codes(codes) if codes.exists() else [], dataset.vocab)
+            settings_of_text = (
+                TextConfig() if isinstance(dataset.vocab, TokenizerVocab) else TextConfig(**dataset.header.text)
+            )
+            text = text_encoder(settings_of_text, read_codes(codes) if codes.exists() else [], dataset.vocab)
             self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, max_positions, causal)
         self._round_trip = RoundTrip(config, dataset)
         self.measures = bool(self.sets or self._round_trip.metrics)

@@ -18,7 +18,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.evaluate.tables import read_rows
 from xlmtrain.metrics.table import format_table
-from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
+from xlmtrain.text.vocab import Vocab
 
 CSLS_NEIGHBOURS = 10
 """Neighbours k of CSLS."""
@@ -115,7 +115,7 @@ def translate_words(
     """
     table = torch.as_tensor(table).detach().to(device, torch.float32)
     units = unit_vectors(table, device)
-    words = [id for id in range(len(SPECIALS), len(vocab)) if not vocab.token(id).endswith(CONTINUATION)]
+    words = np.flatnonzero(vocab.is_word).tolist()
     by_spelling: defaultdict[str, list[int]] = defaultdict(list)
     for id in words:
         by_spelling[vocab.token(id).lower()].append(id)  # most frequent first, as ids are

@@ -45,7 +45,7 @@ def evaluation_batches(file: Encoded, rank: int, world_size: int) -> Iterator[tu
 
 
 def _batch(chosen: Sequence[tuple[Encoded, int]], rng_key: tuple[int, int]) -> Batch:
-    rows = sentence_sequences([file.ids[index] for file, index in chosen], 0)
+    rows = sentence_sequences([file.ids[index] for file, index in chosen], 0, chosen[0][0].special)
     languages = np.array([file.language for file, _ in chosen])
     rows = rows._replace(languages=np.broadcast_to(languages[:, None], rows.tokens.shape).copy())
     predicted = np.zeros(rows.tokens.shape, dtype=bool)

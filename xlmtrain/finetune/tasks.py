@@ -30,7 +30,6 @@ from xlmtrain.evaluate.classification_data import (
 from xlmtrain.finetune.scores import Scores, correlations, entity_f1, f1_scores
 from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.text.vocab import EOS, UNK
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", Example, TaggedSentence)
@@ -238,15 +237,18 @@ class TokenClassification(Task[TaggedSentence]):
 
     def _encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: PretrainedBundle) -> dict[str, Encoded]:
         text, most = saved.pipeline(), min(self.config.max_tokens, saved.config.max_positions - 2)
+        special = text.vocab.special
+        unknown = special.unk if special.unk >= 0 else special.mask  # of a word without text, of blanks alone
         index, encoded = {tag: i for i, tag in enumerate(self.labels)}, {}
         for language, sentences in files.items():
             number = language_id("task", language, saved.languages)
             ids, positions, labels, lost = [], [], [], 0
             for sentence in sentences:
-                words = [text.ids(word, language) or [UNK] for word in sentence.words]
-                starts = np.cumsum([1, *map(len, words)])[:-1]  # after the EOS that begins a row
+                # A blank begins a word inside a sentence, in the tokenizers that keep blanks.
+                words = [text.ids(" " * (i > 0) + word, language) or [unknown] for i, word in enumerate(sentence.words)]
+                starts = np.cumsum([1, *map(len, words)])[:-1]  # after the BOS that begins a row
                 fitting = starts[starts <= most]
-                ids.append(np.array([*[id for word in words for id in word][:most], EOS]))
+                ids.append(np.array([*[id for word in words for id in word][:most], special.eos]))
                 positions.append(fitting)
                 labels += [index[tag] for tag in sentence.tags[: len(fitting)]]
                 lost += len(words) - len(fitting)
@@ -257,7 +259,7 @@ class TokenClassification(Task[TaggedSentence]):
                     lost,
                     most,
                 )
-            encoded[language] = Encoded(ids, np.array(labels), number, positions)
+            encoded[language] = Encoded(ids, np.array(labels), number, positions, special)
         return encoded
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:

@@ -42,4 +42,5 @@ def back_translate(
     sentences = replace(batch.source, languages=batch.languages).to(device)
     max_lengths = max_target_lengths(lengths, model.config.max_positions).to(device)
     found = search(model, sentences, language, max_lengths, BeamSettings(config.beam), config.temperature, draw)
-    return replace(batch, source=encoder_input(sentence_sequences([best[0].ids for best in found], language)))
+    sources = sentence_sequences([best[0].ids for best in found], language, model.special)
+    return replace(batch, source=encoder_input(sources))

@@ -16,7 +16,6 @@ from xlmtrain.data.batch import EncoderInput
 from xlmtrain.generate.decoding import suppress_special_tokens, top_tokens, up_to_eos
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.precision import eval_mode
-from xlmtrain.text.vocab import EOS
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Hypothesis(NamedTuple):
 class _Finished:
     """The best translations found so far: ``scores`` (N, K), -inf where there is none, and ``tokens`` (N, K, W)."""
 
-    def __init__(self, sentences: int, size: int, longest: int, device: torch.device) -> None:
+    def __init__(self, sentences: int, size: int, longest: int, device: torch.device, eos: int) -> None:
         self.scores = torch.full((sentences, size), -torch.inf, device=device)
-        self.tokens = torch.full((sentences, size, longest), EOS, device=device)
+        self.tokens = torch.full((sentences, size, longest), eos, device=device)
 
     def add(self, sentences: torch.Tensor, scores: torch.Tensor, tokens: torch.Tensor) -> None:
         """Add translations of ``sentences`` (n,), ``scores`` (n, C) and ``tokens`` (n, C, W), and keep the K best."""
@@ -68,7 +67,11 @@ def beam_search(
     with eval_mode(model):
         finished = _search(model, source, language, max_lengths, settings)
     return [
-        [Hypothesis(ids, score) for ids, score in zip(up_to_eos(tokens), scores) if score > -torch.inf]
+        [
+            Hypothesis(ids, score)
+            for ids, score in zip(up_to_eos(tokens, model.special.eos), scores)
+            if score > -torch.inf
+        ]
         for tokens, scores in zip(finished.tokens, finished.scores.tolist())
     ]
 
@@ -77,24 +80,27 @@ def _search(
     model: TranslationModel, source: EncoderInput, language: int, max_lengths: torch.Tensor, settings: BeamSettings
 ) -> _Finished:
     size, penalty, device = settings.num_beams, settings.length_penalty, max_lengths.device
-    longest = int(max_lengths.max()) - 1
-    finished = _Finished(len(max_lengths), size, longest, device)
+    longest, special = int(max_lengths.max()) - 1, model.special
+    suppressed = torch.tensor([] if settings.original_rules else special.but_eos(), dtype=torch.int64, device=device)
+    finished = _Finished(len(max_lengths), size, longest, device, special.eos)
     cache = model.start(source, size, longest)
     sentences = torch.arange(len(max_lengths), device=device)
-    prefixes = torch.full((len(max_lengths), size, longest), EOS, device=device)
-    last = prefixes[:, :, 0]
+    prefixes = torch.full((len(max_lengths), size, longest), special.eos, device=device)
+    last = torch.full_like(prefixes[:, :, 0], special.bos)
     sums = torch.full((len(max_lengths), size), -torch.inf, device=device)
     sums[:, 0] = 0.0  # all beams are the same at first: only one of them may have successors
     for number in range(longest):
         at_limit = max_lengths[sentences] == number + 2
         logits = model.next_logits(last, language, cache).flatten(0, 1)
-        scores, beams, tokens = _candidates(logits, sums, at_limit, settings)
+        scores, beams, tokens = _candidates(
+            suppress_special_tokens(logits, suppressed), sums, at_limit, settings, special.eos
+        )
         # A later translation scores at most the best candidate's sum over the largest length.
         bound = scores[:, 0] / (max_lengths[sentences] - 1) ** penalty
         worst = finished.scores[sentences].amin(dim=1)
         stopped = (worst > -torch.inf) & (settings.early_stopping | (worst >= bound))
 
-        ends = (tokens == EOS) | at_limit[:, None]
+        ends = (tokens == special.eos) | at_limit[:, None]
         better = (~ends).cumsum(dim=1) if settings.original_rules else torch.arange(2 * size, device=device)
         offered = ends & (better < size) & ~stopped[:, None]
         if offered.any():
@@ -113,20 +119,18 @@ def _search(
 
 
 def _candidates(
-    logits: torch.Tensor, sums: torch.Tensor, at_limit: torch.Tensor, settings: BeamSettings
+    logits: torch.Tensor, sums: torch.Tensor, at_limit: torch.Tensor, settings: BeamSettings, eos: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the best 2 K continuations of each sentence: their sums, beams and tokens, (n, 2 K), best first.
 
     ``logits``: (n K, V). ``sums``: log-probabilities of the prefixes, (n, K). 2 K, because K of them may be ``</s>``.
     """
-    if not settings.original_rules:
-        suppress_special_tokens(logits)
     values, tokens = top_tokens(logits, min(2 * settings.num_beams, logits.shape[1]))
     largest = values[:, :1].clone()
     if not settings.original_rules:  # at the limit, only </s> may follow
         rows = at_limit.repeat_interleave(settings.num_beams).nonzero()[:, 0]
         values[rows] = -torch.inf
-        values[rows, 0], tokens[rows, 0] = logits[rows, EOS], EOS
+        values[rows, 0], tokens[rows, 0] = logits[rows, eos], eos
     normalizer = logits.sub_(largest).exp_().sum(dim=1, keepdim=True).log() + largest
     scores = (values - normalizer + sums.view(-1, 1)).view(len(sums), -1)
     best = scores.topk(2 * settings.num_beams)

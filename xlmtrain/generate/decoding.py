@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.text.vocab import EOS, SPECIALS
-
 _CHUNK = 64
 """Tokens whose maximum is searched first."""
 
@@ -24,11 +22,9 @@ def max_target_lengths(lengths: torch.Tensor, longest: int, ratio: float = 1.3, 
     return (ratio * lengths.double() + extra).long().clamp(max=longest)
 
 
-def suppress_special_tokens(scores: torch.Tensor) -> torch.Tensor:
-    """Set the scores (R, V) of all special tokens but ``</s>`` to -inf in place, and return them."""
-    scores[:, :EOS] = -torch.inf
-    scores[:, EOS + 1 : len(SPECIALS)] = -torch.inf
-    return scores
+def suppress_special_tokens(scores: torch.Tensor, special: torch.Tensor) -> torch.Tensor:
+    """Set the scores (R, V) of the ``special`` tokens, all but ``</s>``, to -inf in place, and return them."""
+    return scores.index_fill_(1, special, -torch.inf)
 
 
 def top_tokens(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +42,7 @@ def top_tokens(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Te
     return top.values, tokens.clamp(max=scores.shape[1] - 1)  # -inf may have been found in the padding
 
 
-def up_to_eos(tokens: torch.Tensor) -> list[np.ndarray]:
+def up_to_eos(tokens: torch.Tensor, eos: int) -> list[np.ndarray]:
     """Return each row of ``tokens`` (B, W) up to its first ``</s>``, and with it."""
-    ends = (tokens == EOS).int().argmax(dim=1).tolist()
+    ends = (tokens == eos).int().argmax(dim=1).tolist()
     return [row[: end + 1] for row, end in zip(tokens.cpu().numpy(), ends)]

@@ -15,7 +15,6 @@ from xlmtrain.generate.decoding import suppress_special_tokens, top_tokens, up_t
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.precision import eval_mode
 from xlmtrain.runtime.rng import generator
-from xlmtrain.text.vocab import EOS
 
 Choice = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """(logits (R, V), index in the batch of each sentence (R,), number of the token) -> tokens (R,)."""
@@ -74,17 +73,24 @@ def _token_by_token(
 ) -> list[np.ndarray]:
     with eval_mode(model):
         tokens_left, longest = max_lengths - 2, int(max_lengths.max()) - 2
-        tokens = torch.full((len(max_lengths), longest + 1), EOS, device=max_lengths.device)
-        sentences, last = torch.arange(len(max_lengths), device=max_lengths.device), tokens[:, 0]
+        device, eos = max_lengths.device, model.special.eos
+        tokens = torch.full((len(max_lengths), longest + 1), eos, device=device)
+        sentences, last = (
+            torch.arange(len(max_lengths), device=device),
+            torch.full_like(tokens[:, 0], model.special.bos),
+        )
+        suppressed = torch.tensor(
+            model.special.but_eos() if suppress_specials else [], dtype=torch.int64, device=device
+        )
         cache = model.start(source, 1, longest)
         for number in range(longest):
             logits = model.next_logits(last[:, None], language, cache)[:, 0]
-            last = choose(suppress_special_tokens(logits) if suppress_specials else logits, sentences, number)
+            last = choose(suppress_special_tokens(logits, suppressed), sentences, number)
             tokens[sentences, number] = last
-            finished = (last == EOS) | (tokens_left[sentences] == number + 1)
+            finished = (last == eos) | (tokens_left[sentences] == number + 1)
             if finished.any():
                 left = cache.drop(finished)
                 sentences, last = sentences[left], last[left]
                 if not len(sentences):
                     break
-        return up_to_eos(tokens)
+        return up_to_eos(tokens, eos)

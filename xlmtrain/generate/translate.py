@@ -21,8 +21,7 @@ from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.text.pipeline import TextPipeline
-from xlmtrain.text.vocab import EOS
+from xlmtrain.text.pipeline import TextEncoder
 
 
 class Translation(NamedTuple):
@@ -42,7 +41,7 @@ class Translator:
     def __init__(
         self,
         model: TranslationModel,
-        text: TextPipeline,
+        text: TextEncoder,
         languages: Sequence[str],
         source: str,
         target: str,
@@ -58,7 +57,7 @@ class Translator:
         """
         positions = self._model.config.max_positions
         for number, line in enumerate(lines, 1):
-            ids = np.array([*self._text.ids(line, self._names[0]), EOS])
+            ids = np.array([*self._text.ids(line, self._names[0]), self._text.vocab.special.eos])
             if len(ids) >= positions:  # plus the EOS that starts a sentence
                 raise DataError(
                     f"{where}:{number}: {len(ids) + 1} tokens are more than the model's {positions} positions; split "
@@ -126,7 +125,10 @@ def _translate_batch(
 ) -> list[list[Hypothesis]]:
     """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
     device = model.encoder.token_embeddings.weight.device
-    inputs, max_lengths = encoder_input(sentence_sequences(sentences, source)).to(device), max_lengths.to(device)
+    inputs, max_lengths = (
+        encoder_input(sentence_sequences(sentences, source, model.special)).to(device),
+        max_lengths.to(device),
+    )
 
     def draw(tokens: int) -> torch.Tensor:
         return sampling_numbers(config.seed, "translate", [(number,) for number in numbers], tokens)

@@ -20,7 +20,8 @@ from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.pipeline import TextEncoder, text_encoder
+from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import Vocab
 
 _LANGUAGE = re.compile("[A-Za-z0-9_-]+")  # becomes part of a path
@@ -135,12 +136,18 @@ class PretrainedBundle:
     def module(self, device: torch.device | str = "cpu") -> LanguageModel:
         """Return the network with these weights, in evaluation mode. On the CPU it shares their memory."""
         model = self._meta_module()
+        model.special = self.vocab.special
         model.load_state_dict(self.weights, assign=True)
         return model.eval().to(device)
 
-    def pipeline(self) -> TextPipeline:
+    @property
+    def reads_text(self) -> bool:
+        """Return whether raw text can be split into subwords."""
+        return bool(self.codes) or isinstance(self.vocab, TokenizerVocab)
+
+    def pipeline(self) -> TextEncoder:
         """Return the conversion from raw text to ids, the same as in training."""
-        return TextPipeline(self.text, self.codes, self.vocab)
+        return text_encoder(self.text, self.codes, self.vocab)
 
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""

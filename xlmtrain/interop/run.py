@@ -20,6 +20,7 @@ from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import read_codes, write_codes
+from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TokenizerVocab
 from xlmtrain.text.vocab import Vocab
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.checkpoint_io import Checkpoint, averaged_weights, read_checkpoint
@@ -51,7 +52,7 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
             languages=header.languages,
             vocab=vocab,
             weights=found.model,
-            text=typed(TextConfig, header.text, "text"),
+            text=TextConfig() if isinstance(vocab, TokenizerVocab) else typed(TextConfig, header.text, "text"),
             codes=read_codes(run / "codes") if (run / "codes").exists() else [],
             provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
             causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
@@ -115,16 +116,20 @@ def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     write_vocab(bundle.vocab, directory, source)
     if bundle.codes:
         write_codes(bundle.codes, directory / "codes")
-    Header.of(directory, bundle.vocab, bundle.languages, asdict(bundle.text), {}).write(directory)
+    text = {SPECIAL_TOKENS: bundle.vocab.names} if isinstance(bundle.vocab, TokenizerVocab) else asdict(bundle.text)
+    Header.of(directory, bundle.vocab, bundle.languages, text, {}).write(directory)
     state = {"progress": {"step": step}}
     CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)
 
 
 def write_vocab(vocab: Vocab, directory: Path, source: str) -> None:
-    """Write ``vocab``.
+    """Write ``vocab``, or the tokenizer that it belongs to.
 
     Raises DataError, which names ``source``, for a vocabulary that the file format cannot hold.
     """
+    if isinstance(vocab, TokenizerVocab):
+        vocab.write_to(directory)
+        return
     vocab.write(directory / "vocab")
     try:
         intact = Vocab.read(directory / "vocab").fingerprint == vocab.fingerprint

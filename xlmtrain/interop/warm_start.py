@@ -19,6 +19,7 @@ from xlmtrain.interop.hf.families import NumberedVocab
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
+from xlmtrain.text.tokenizer_json import TokenizerVocab
 
 log = logging.getLogger(__name__)
 LANGUAGES = "encoder.language_embeddings.weight"
@@ -111,9 +112,10 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
             )
         log.warning("%s: has no tokenizer; its ids are taken to be those of the data in %s", source, dataset.path)
     elif bundle.vocab.fingerprint != dataset.vocab.fingerprint:
+        own = "tokenizer, tokenizer=..." if isinstance(bundle.vocab, TokenizerVocab) else ""
         raise ConfigError(
             f"{source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
-            "its codes and vocabulary, bpe.codes=... vocab.file=..."
+            f"its {own or 'codes and vocabulary, bpe.codes=... vocab.file=...'}"
         )
     weights = encoder_part(bundle.weights)
     if config.parts.added_languages and LANGUAGES not in weights:

@@ -12,7 +12,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import CONTINUATION, SPECIALS, Vocab
+from xlmtrain.text.vocab import Vocab
 
 TABLE = "encoder.token_embeddings.weight"
 COUNTED_TOKENS = 1 << 26
@@ -37,7 +37,7 @@ def read_vectors(path: Path, vocab: Vocab, dim: int) -> tuple[np.ndarray, np.nda
         if len(values) != dim:
             raise ConfigError(f"{path}:{number}: a vector of {len(values)} numbers, model.dim is {dim}")
         index = vocab.id(word)
-        if index < len(SPECIALS) or index in found:
+        if index < 0 or vocab.is_special[index] or index in found:
             continue
         vector = _vector(values)
         if vector is None:
@@ -69,10 +69,11 @@ def _vector(values: Sequence[str]) -> np.ndarray | None:
 
 def write_vectors(bundle: PretrainedBundle, path: Path) -> None:
     """Write the token embeddings in word2vec's text format, without the special symbols."""
-    table = bundle.weights[TABLE].numpy()[len(SPECIALS) :]
+    vocab, words = bundle.vocab, np.flatnonzero(~bundle.vocab.is_special)
+    table = bundle.weights[TABLE].numpy()[words]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(f"{len(table)} {table.shape[1]}\n")
-        for word, vector in zip(bundle.vocab.tokens[len(SPECIALS) :], table):
+        for word, vector in zip(map(vocab.token, words.tolist()), table):
             # Nine digits restore a float32 exactly.
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector.tolist())}\n")
 
@@ -88,8 +89,7 @@ def write_projector(bundle: PretrainedBundle, dataset: Dataset, directory: Path)
     shares = language_shares(dataset)
     languages = np.where(shares.max(axis=0) >= MIN_SHARE, np.array(dataset.languages)[shares.argmax(axis=0)], "both")
     vocab, counts = bundle.vocab, bundle.vocab.counts
-    final = [i for i in range(len(SPECIALS), len(counts)) if not vocab.token(i).endswith(CONTINUATION)]
-    chosen = sorted(final, key=lambda i: -counts[i])[:PROJECTED_WORDS]
+    chosen = sorted(np.flatnonzero(vocab.is_word).tolist(), key=lambda i: -counts[i])[:PROJECTED_WORDS]
     with SummaryWriter(str(directory)) as writer:
         writer.add_embedding(
             bundle.weights[TABLE][chosen],

@@ -16,6 +16,7 @@ from xlmtrain.errors import CheckpointError
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 if TYPE_CHECKING:
     from xlmtrain.data.batch import Batch
@@ -29,7 +30,10 @@ class LanguageModel(nn.Module):
     """Encoder and output layer.
 
     ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding.
+    ``special``: of the vocabulary, for what makes sequences of the model's own; set it for others than the original's.
     """
+
+    special: SpecialIds = XLM_IDS
 
     def __init__(self, config: ModelConfig, vocab_size: int, languages: int, pad: int = 2) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ from xlmtrain.errors import UserError
 from xlmtrain.runtime.atomic_io import sync_file
 
 RESULT = "result.json"
-_LIBRARIES = ("sacremoses", "regex", "numpy")  # those that the tokens depend on
+_LIBRARIES = ("sacremoses", "regex", "numpy", "tokenizers", "sentencepiece")  # those that the tokens depend on
 
 
 class InterruptedWork(UserError):

@@ -12,16 +12,18 @@ from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from xlmtrain.data.format import CorpusWriter, id_dtype
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_numbers, read_words
+from xlmtrain.prepare.tokenizer_stage import stored_vocab
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import LINE_END, gather
-from xlmtrain.text.vocab import EOS, UNK, Vocab
+from xlmtrain.text.tokenizer_json import TokenizerVocab
+from xlmtrain.text.vocab import EOS, Vocab
 
 CACHED_WORDS = 1 << 18
 UNKNOWN_WORDS = 100
@@ -34,15 +36,31 @@ _NUMBERS_PER_BLOCK = 1 << 17
 _LENGTH_DTYPE = np.dtype("<i4")
 
 
+class Encoder(Protocol):
+    """Words of a tokenized shard -> ids of ``size`` subwords."""
+
+    size: int
+
+    def rows(self, words: Sequence[str]) -> np.ndarray:
+        """Return the rows of distinct words, the line end first: int64, (len(words),), valid until the next call."""
+
+    def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the concatenated ids of ``rows`` (n,), and where each row ends in them, (n,)."""
+
+
 def encode(
-    store: ArtifactStore, out: Path, tokens: str, languages: list[str], codes: str, subwords: str, count: bool
+    store: ArtifactStore, out: Path, tokens: str, languages: list[str], units: dict[str, str], count: bool
 ) -> dict[str, Any]:
     """Encode the shard ``tokens``: write ``{language}.ids``, provisional ids, and ``{language}.lengths`` of sentences.
 
-    ``codes``, ``subwords``: keys of the artifacts with the codes and the provisional vocabulary. With ``count``, also
-    writes ``counts``, (subwords,) int64.
+    ``units``: keys of the artifacts ``codes`` and ``subwords``, the provisional vocabulary, or of ``tokenizer``. With
+    ``count``, also writes ``counts``, (subwords,) int64.
     """
-    encoder = _encoder(store.path("codes", codes) / "codes", store.path("subwords", subwords) / "subwords")
+    encoder: Encoder
+    if "tokenizer" in units:
+        encoder = IdEncoder(stored_vocab(store, units["tokenizer"]))
+    else:
+        encoder = _encoder(*(store.path(stage, units[stage]) / stage for stage in ("codes", "subwords")))
     counts = np.zeros(encoder.size, np.int64)
     source = store.path("select", tokens)
     for language in languages:
@@ -67,43 +85,69 @@ def assemble(
     out: Path,
     name: str,
     shards: list[list[str]],
-    codes: str,
-    subwords: str,
+    units: dict[str, str],
     vocab: str,
     sources: list[str],
 ) -> dict[str, Any]:
     """Concatenate the ``shards`` (encode key, select key, language) of a corpus, with ids of the final vocabulary.
 
     Writes ``{name}.ids`` and ``{name}.offsets``. Returns the corpus header, per shard the numbers of subwords and of
-    unknown ones, and the most frequent words with an unknown subword, with counts.
+    unknown ones, and the most frequent words with an unknown subword, with counts. With a tokenizer, these are
+    not known, and the numbers of words per shard are returned, too.
     """
-    provisional = Vocab.read(store.path("subwords", subwords) / "subwords")
-    final = Vocab.read(store.path("vocab", vocab) / "vocab")
-    dtype = id_dtype(len(final))
-    final_ids = np.array([final.id(word) for word in provisional.tokens], dtype)
-    counted, unknown, unknown_words = [], [], Counter[str]()
+    final: Vocab
+    if is_tokenized := "tokenizer" in units:
+        final = stored_vocab(store, units["tokenizer"])
+        final_ids = np.arange(len(final), dtype=id_dtype(len(final)))
+    else:
+        provisional = Vocab.read(store.path("subwords", units["subwords"]) / "subwords")
+        final = Vocab.read(store.path("vocab", vocab) / "vocab")
+        final_ids = np.array([final.id(word) for word in provisional.tokens], id_dtype(len(final)))
+    dtype, unk = final_ids.dtype, final.special.unk
+    counted, unknown, unknown_words, words = [], [], Counter[str](), []
     with CorpusWriter(out, name, dtype) as writer:
         for encoded, tokens, language in shards:
             path = store.path("encode", encoded) / f"{language}.ids"
             lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)
             positions = [np.empty(0, np.int64)]
-            begin = 0
-            for ids, some in _read_sentences(path, lengths, id_dtype(len(provisional))):
+            begin = starts = 0
+            for ids, some in _read_sentences(path, lengths, id_dtype(len(final_ids))):
                 renumbered = final_ids[ids]
                 writer.append(renumbered, some)
-                positions.append(begin + np.flatnonzero(renumbered == UNK))
+                positions.append(begin + np.flatnonzero(renumbered == unk))
                 begin += len(renumbered)
+                if is_tokenized:
+                    starts += int(np.count_nonzero(final.begins_word(renumbered)))
             writer.end_shard()
             counted.append(begin - len(lengths))
             unknown.append(sum(map(len, positions)))
+            words.append(starts - len(lengths))
+            if is_tokenized:
+                continue
             sentences = np.unique(np.searchsorted(np.cumsum(lengths), np.concatenate(positions), side="right"))
-            bpe = _bpe(store.path("codes", codes) / "codes")
+            bpe = _bpe(store.path("codes", units["codes"]) / "codes")
             unknown_words.update(_count_unknown(store.path("select", tokens), language, sentences, bpe, final))
             if len(unknown_words) > _UNKNOWN_COUNTED:
                 unknown_words = Counter(dict(unknown_words.most_common(_UNKNOWN_COUNTED // 2)))
         header = writer.finish(sources)
     most = unknown_words.most_common(UNKNOWN_WORDS)
-    return {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
+    found = {"header": asdict(header), "subwords": counted, "unknown": unknown, "unknown_words": most}
+    return found | ({"words": words} if is_tokenized else {})
+
+
+class IdEncoder:
+    """Ids, written as words, -> ids."""
+
+    def __init__(self, vocab: TokenizerVocab) -> None:
+        self.size, self._eos = len(vocab), vocab.special.eos
+
+    def rows(self, words: Sequence[str]) -> np.ndarray:
+        """Return the ids that the words are; the line end is the end of a sentence."""
+        return np.array([self._eos, *map(int, words[1:])], np.int64)
+
+    def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids themselves; each row has one."""
+        return rows.astype(id_dtype(self.size)), np.arange(1, len(rows) + 1)
 
 
 class BpeEncoder:
@@ -163,7 +207,7 @@ def _count_unknown(tokens: Path, language: str, sentences: np.ndarray, bpe: Bpe,
         words.update(known[number] for number in wanted.tolist())
         before = int(sentence[-1])
     segmented = zip(words, bpe.segment_all(list(words)))
-    return Counter({word: words[word] for word, subwords in segmented if UNK in map(vocab.id, subwords)})
+    return Counter({word: words[word] for word, subwords in segmented if vocab.special.unk in map(vocab.id, subwords)})
 
 
 def _read_sentences(path: Path, lengths: np.ndarray, dtype: np.dtype[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_word_counts
+from xlmtrain.prepare.tokenizer_stage import stored_vocab
 from xlmtrain.prepare.word_counts import balance_factors, merge_counts, read_counts, scaled, sum_sorted, truncate_counts
 from xlmtrain.runtime.progress import ProgressBar
 from xlmtrain.text.bpe import reachable_subwords, read_codes, write_codes
@@ -89,6 +90,16 @@ def count_vocab(
         counts += np.fromfile(store.path("encode", key) / "counts", np.int64)
     occurring = {word: count for word, count in zip(words, counts.tolist()) if count}
     Vocab.from_counts(occurring, max_size, min_count).write(out / "vocab")
+    return {}
+
+
+def count_tokens(store: ArtifactStore, out: Path, encoded: list[str], tokenizer: str) -> dict[str, Any]:
+    """Write how often the entries of a tokenizer occur in the shards ``encoded``; special ones count 0."""
+    vocab = stored_vocab(store, tokenizer)
+    counts = np.zeros(len(vocab), np.int64)
+    for key in encoded:
+        counts += np.fromfile(store.path("encode", key) / "counts", np.int64)
+    vocab.with_counts(np.where(vocab.is_special, 0, counts)).write_to(out)
     return {}
 
 

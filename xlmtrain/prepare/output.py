@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.data.format import PREPARED, CorpusHeader, Header
+from xlmtrain.data.format import PREPARED, TEXT_FILES, CorpusHeader, Header, read_vocab
 from xlmtrain.errors import DataError, UserError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.raw_files import RawText
@@ -22,14 +22,26 @@ from xlmtrain.text.vocab import Vocab
 FINISHED = "finished"
 # In a work directory: one for each stage, the data set that is put together, the logs of Slurm's jobs.
 _DIRECTORIES = (
-    *("shard", "held_out", "duplicates", "tokenize", "select", "codes", "subwords", "encode", "vocab", "assemble"),
+    *(
+        "shard",
+        "tokenizer",
+        "held_out",
+        "duplicates",
+        "tokenize",
+        "select",
+        "codes",
+        "subwords",
+        "encode",
+        "vocab",
+        "assemble",
+    ),
     *("output", "logs"),
 )
 
 
 def check_output(config: PrepareConfig, texts: Sequence[RawText]) -> Path:
     """Return the absolute path of the output. Raises UserError if it must not be created or replaced."""
-    given = [path for path in (config.bpe.codes, config.vocab.file) if path is not None]
+    given = [path for path in (config.bpe.codes, config.vocab.file, config.tokenizer) if path is not None]
     output = check_output_path("output", config.output, [*given, *(path for text in texts for path in text.paths)])
     if not os.path.lexists(output):
         return output
@@ -84,28 +96,29 @@ def open_store(output: Path) -> Iterator[ArtifactStore]:
 
 def write_dataset(
     store: ArtifactStore,
-    codes: str,
-    vocab: str,
+    artifacts: Sequence[Path],
     corpora: Mapping[str, BuildTask],
     *,
     languages: list[str],
     text: dict[str, Any],
+    size: int = 0,
 ) -> tuple[Path, Vocab]:
-    """Link codes, vocabulary and assembled corpora to the directory ``output`` of the store, write ``dataset.json``.
+    """Link codes, vocabulary or tokenizer in the ``artifacts``, and the assembled corpora, to the directory ``output``
+    of the store, and write ``dataset.json``.
 
-    Returns the directory and the vocabulary.
+    ``text``, ``size``: as in :func:`~xlmtrain.data.format.read_vocab`. Returns the directory and the vocabulary.
     """
     directory = store.directory / "output"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    link(store.path("codes", codes) / "codes", directory / "codes")
-    link(store.path("vocab", vocab) / "vocab", directory / "vocab")
+    for path in (path for artifact in artifacts for path in artifact.iterdir() if path.name in TEXT_FILES):
+        link(path, directory / path.name)
     headers = {}
     for name, task in corpora.items():
         for kind in ("ids", "offsets"):
             link(store.path(task.stage, task.key) / f"{name}.{kind}", directory / f"{name}.{kind}")
         headers[name] = typed(CorpusHeader, store.result(task.stage, task.key)["header"])
-    words = Vocab.read(directory / "vocab")
+    words = read_vocab(directory, text, size)
     Header.of(directory, words, languages, text, headers).write(directory)
     return directory, words
 

@@ -4,6 +4,7 @@
 stage          result                                               an artifact is built from
 =============  ===================================================  ======================================
 ``shard``      raw files, checked and split into shards             a file, or the two files of a pair
+``tokenizer``  a tokenizer, given or trained (optional)             a file, or all training shards
 ``tokenize``   cleaned and tokenized lines                          a shard
 ``held_out``   digests of validation and test lines                 their shards
 ``duplicates`` lines that repeat an earlier one (optional)          the shards of a corpus
@@ -14,6 +15,9 @@ stage          result                                               an artifact 
 ``vocab``      the vocabulary                                       all training shards
 ``assemble``   ids of a corpus, numbered by the vocabulary          the shards of a corpus
 =============  ===================================================  ======================================
+
+With a tokenizer of Hugging Face's library, tokens are its ids from the start: ``codes`` and ``subwords`` are left out,
+``encode`` and ``assemble`` keep the ids, and ``vocab`` is their counts.
 
 Artifacts stay in the work directory until the end (:mod:`xlmtrain.prepare.artifacts`), so an interrupted preparation is
 resumed by the same command. The stages ``shard``, ``tokenize``, ``select``, ``encode`` and ``assemble`` run on workers
@@ -39,6 +43,8 @@ from xlmtrain.prepare.raw_files import RawText, find_texts, without_repeats
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
+from xlmtrain.prepare.tokenize_stage import LineEncoder
+from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes
@@ -46,7 +52,8 @@ from xlmtrain.text.filters import LINE_SETTINGS, line_checks
 from xlmtrain.text.langid import detected_language
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import has_rules
-from xlmtrain.text.vocab import CONTINUATION, Vocab
+from xlmtrain.text.tokenizer_json import read_tokenizer, require_tokenizers
+from xlmtrain.text.vocab import Vocab
 
 
 class _Shard(NamedTuple):
@@ -64,13 +71,18 @@ ShardTasks = dict[_Shard, BuildTask]
 
 
 def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
-    """Create ``config.output`` (layout: :mod:`xlmtrain.data.format`) with ``codes``, ``vocab`` and ``statistics.json``.
+    """Create ``config.output`` (layout: :mod:`xlmtrain.data.format`) with ``statistics.json``.
 
     ``on_raw_text``: called with the statistics of the raw text, before the long work. The output appears when it is
     complete. Raises DataError for faults in the text, the codes, the vocabulary or the output.
     """
     texts, notes = without_repeats(find_texts(config))
     output = check_output(config, texts)
+    is_tokenized = config.tokenizer is not None or config.new_tokenizer.model is not None
+    if is_tokenized:
+        require_tokenizers()
+    if config.tokenizer is not None:
+        LineEncoder(read_tokenizer(Path(config.tokenizer)))
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:
@@ -82,17 +94,25 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
         shards = pipeline.shard()
         if on_raw_text is not None:
             on_raw_text(pipeline.statistics())
-        tokenized = pipeline.tokenize(shards)
-        tokens = pipeline.select(tokenized)
-        codes = pipeline.make_codes(tokens)
-        subwords = pipeline.list_subwords(tokens, codes)
-        encoded = pipeline.encode(tokens, codes, subwords)
-        vocab = pipeline.make_vocab(encoded, subwords)
-        corpora = pipeline.assemble(encoded, codes, subwords, vocab)
+        units: dict[str, str] = {"tokenizer": pipeline.make_tokenizer(shards)} if is_tokenized else {}
+        tokens = pipeline.select(pipeline.tokenize(shards, units.get("tokenizer")))
+        if not is_tokenized:
+            units["codes"] = pipeline.make_codes(tokens)
+            units["subwords"] = pipeline.list_subwords(tokens, units["codes"])
+        encoded = pipeline.encode(tokens, units)
+        vocab = pipeline.make_vocab(encoded, units)
+        corpora = pipeline.assemble(encoded, units, vocab)
+        artifacts = [store.path("vocab", vocab)]
+        if is_tokenized:
+            settings = store.result("tokenizer", units["tokenizer"])
+        else:
+            settings = asdict(config.text)
+            artifacts.append(store.path("codes", units["codes"]))
+        size = settings.pop("size", 0)
         prepared, words = write_dataset(
-            store, codes, vocab, corpora, languages=pipeline.languages, text=asdict(config.text)
+            store, artifacts, corpora, languages=pipeline.languages, text=settings, size=size
         )
-        statistics = pipeline.statistics(words, len(read_codes(prepared / "codes")))
+        statistics = pipeline.statistics(words, 0 if is_tokenized else len(read_codes(prepared / "codes")))
         statistics.write(prepared / STATISTICS)
         publish(store, prepared, output, config.overwrite)
     return statistics
@@ -104,6 +124,7 @@ class PreparePipeline:
     def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText], notes: list[str]) -> None:
         self._config, self._store, self._texts = config, store, texts
         self._scheduler = Scheduler(config, store)
+        self._is_tokenized = config.tokenizer is not None or config.new_tokenizer.model is not None
         self.languages = sorted({language for text in texts for language in text.languages})
         self._files = {
             text: [
@@ -115,7 +136,7 @@ class PreparePipeline:
         self._notes = notes + [
             f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
             for language in self.languages
-            if not has_rules(language)
+            if not self._is_tokenized and not has_rules(language)
         ]
         self._unknown_words: dict[str, list[tuple[str, int]]] = {}
 
@@ -132,10 +153,32 @@ class PreparePipeline:
         self._train = {shard for shard in shards if shard.text.split == "train"}
         return shards
 
-    def tokenize(self, shards: list[_Shard]) -> ShardTasks:
-        """Clean and tokenize every shard."""
-        self._rates = self._sample_rates()
-        clean = {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
+    def make_tokenizer(self, shards: list[_Shard]) -> str:
+        """Copy the given tokenizer, or train one on a sample of the training text."""
+        if self._config.tokenizer is not None:
+            path = self._config.tokenizer
+            given = {"path": path, "fingerprint": read_tokenizer(Path(path)).fingerprint}
+            return self._scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
+        train = [shard for shard in shards if shard in self._train]
+        arguments = {
+            "shards": [[shard.raw, shard.number, shard.text.languages] for shard in train],
+            "rates": self._sample_rates(),
+            "clean": self._line_settings(),
+            "model": self._config.new_tokenizer.model,
+            "size": self._config.new_tokenizer.size,
+        }
+        key = self._scheduler.run_here(train_tokenizer, BuildTask("tokenizer", arguments))
+        size = self._store.result("tokenizer", key)["size"]
+        if size < self._config.new_tokenizer.size:
+            self._notes.append(
+                f"the tokenizer has {size:,} entries, not new_tokenizer.size: the text has no more pieces"
+            )
+        return key
+
+    def tokenize(self, shards: list[_Shard], tokenizer: str | None) -> ShardTasks:
+        """Clean and tokenize every shard, with the ``tokenizer`` of an artifact or by Moses' rules."""
+        self._rates = self._sample_rates() if tokenizer is None else dict.fromkeys(self.languages, 0.0)
+        clean = self._line_settings()
         tasks = {}
         for shard in shards:
             arguments = {
@@ -146,6 +189,7 @@ class PreparePipeline:
                 "text": asdict(self._config.text),
                 "clean": clean,
                 "sample": [self._rates[language] for language in shard.text.languages] if shard in self._train else [],
+                "tokenizer": tokenizer,
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
         cut = 0
@@ -175,7 +219,7 @@ class PreparePipeline:
         for shard, result in self._scheduler.run_sharded("select", tasks).items():
             for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
-                file.words += words
+                file.words += 0 if self._is_tokenized else words  # those of a tokenizer are known in the end
                 file.drop(result["dropped"])
         for total in self.statistics().totals():
             if not total.sentences:
@@ -238,31 +282,37 @@ class PreparePipeline:
         task = BuildTask("subwords", {"codes": codes, "tokens": self._train_keys(tokens)})
         return self._scheduler.run_here(global_stages.list_subwords, task)
 
-    def encode(self, tokens: ShardTasks, codes: str, subwords: str) -> ShardTasks:
-        """Split the tokens of every shard into subwords, and count these in training text."""
+    def encode(self, tokens: ShardTasks, units: dict[str, str]) -> ShardTasks:
+        """Split the tokens of every shard into subwords, and count these in training text.
+
+        ``units``: the artifacts ``codes`` and ``subwords``, or ``tokenizer``.
+        """
         tasks = {}
         for shard, task in tokens.items():
             arguments = {
                 "tokens": task.key,
                 "languages": shard.text.languages,
-                "codes": codes,
-                "subwords": subwords,
+                "units": units,
                 "count": self._config.vocab.file is None and shard in self._train,
             }
             tasks[shard] = BuildTask("encode", arguments, shard.bytes)
         self._scheduler.run_sharded("encode", tasks)
         return tasks
 
-    def make_vocab(self, encoded: ShardTasks, subwords: str) -> str:
+    def make_vocab(self, encoded: ShardTasks, units: dict[str, str]) -> str:
         """Count the vocabulary of the training text, or truncate the given one."""
-        settings = self._config.vocab
-        arguments = {"subwords": subwords, "max_size": settings.max_size, "min_count": settings.min_count}
+        settings, encoded_keys = self._config.vocab, self._train_keys(encoded)
+        if self._is_tokenized:
+            return self._scheduler.run_here(
+                global_stages.count_tokens, BuildTask("vocab", {**units, "encoded": encoded_keys})
+            )
+        arguments = {"subwords": units["subwords"], "max_size": settings.max_size, "min_count": settings.min_count}
         if settings.file is not None:
             return self._scheduler.run_here(global_stages.truncate_vocab, BuildTask("vocab", arguments))
-        task = BuildTask("vocab", {**arguments, "encoded": self._train_keys(encoded)})
+        task = BuildTask("vocab", {**arguments, "encoded": encoded_keys})
         return self._scheduler.run_here(global_stages.count_vocab, task)
 
-    def assemble(self, encoded: ShardTasks, codes: str, subwords: str, vocab: str) -> dict[str, BuildTask]:
+    def assemble(self, encoded: ShardTasks, units: dict[str, str], vocab: str) -> dict[str, BuildTask]:
         """Concatenate the shards of every corpus."""
         corpora: dict[str, list[tuple[FileStatistics, list[BuildTask]]]] = {}
         for text in self._texts:
@@ -274,8 +324,7 @@ class PreparePipeline:
             arguments = {
                 "name": name,
                 "shards": [[task.key, task.arguments["tokens"], file.language] for file, own in files for task in own],
-                "codes": codes,
-                "subwords": subwords,
+                "units": units,
                 "vocab": vocab,
                 "sources": [Path(file.file).name for file, _ in files],
             }
@@ -286,8 +335,13 @@ class PreparePipeline:
             for file, counted, unknown in zip(owners, result["subwords"], result["unknown"]):
                 file.subwords += counted
                 file.unknown += unknown
+            for file, words in zip(owners, result.get("words", ())):
+                file.words += words
             self._unknown_words[name] = [(word, count) for word, count in result["unknown_words"]]
         return tasks
+
+    def _line_settings(self) -> dict[str, Any]:
+        return {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
 
     def _train_keys(self, tasks: ShardTasks) -> list[str]:
         return [task.key for shard, task in tasks.items() if shard in self._train]
@@ -305,9 +359,8 @@ class PreparePipeline:
     def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
         """Return the statistics of the stages that have run."""
         files = [file for files in self._files.values() for file in files]
-        words = vocab.tokens if vocab is not None else []
-        parts = sum(word.endswith(CONTINUATION) for word in words)
-        return Statistics(files, len(words), codes, parts, self._notes, self._unknown_words)
+        size, parts = (0, 0) if vocab is None else (len(vocab), int((~vocab.is_word & ~vocab.is_special).sum()))
+        return Statistics(files, size, codes, parts, self._notes, self._unknown_words)
 
 
 def _given_file(path: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ more than ``clean.max_chars`` characters, misaligned pairs. Shard boundaries dep
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.columns import Column
 from xlmtrain.prepare.raw_files import Chunk, RawText, UnequalLengths, read_chunks
 from xlmtrain.text.alignment_check import first_mismatch
+from xlmtrain.text.filters import Check
 from xlmtrain.text.langid import marker_words
 from xlmtrain.text.suspects import find_suspects
 from xlmtrain.text.text_files import open_zstd_writer
@@ -169,3 +171,18 @@ def _decoding_error(content: bytes) -> UnicodeDecodeError | None:
 def shard_file(raw: Path, shard: int, language: str) -> Path:
     """Return the file with the raw lines of a shard in one language."""
     return raw / f"{shard:05d}.{language}.zst"
+
+
+def digest(line: bytes) -> int:
+    """Return 64 bits that depend on a line without white space at its ends."""
+    return int.from_bytes(hashlib.blake2b(line.strip(), digest_size=8).digest(), "little")
+
+
+def bad_lines(chunk: Chunk, checks: Sequence[tuple[str, Check]]) -> dict[int, str]:
+    """Return the indices in a chunk of the lines to drop, with reasons."""
+    bad = {}
+    for index, aligned in enumerate(zip(*chunk.lines) if checks else ()):
+        sides = [line.decode() for line in aligned]
+        if reason := next((reason for reason, check in checks if check(sides)), None):
+            bad[index] = reason
+    return bad

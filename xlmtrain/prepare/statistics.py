@@ -129,4 +129,5 @@ class Statistics:
                 shown = " | ".join(f"{word} {count:,}" for word, count in words[:UNKNOWN_WORDS_SHOWN])
                 lines.append(f"unknown in {corpus}: {shown}")
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join([*lines, f"{self.codes:,} BPE codes, vocabulary of {self.vocab_size:,}"])
+        codes = f"{self.codes:,} BPE codes, vocabulary" if self.codes else "tokenizer"
+        return "\n".join([*lines, f"{codes} of {self.vocab_size:,}"])

@@ -5,27 +5,92 @@ Memory is bounded by the size of a shard.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from xlmtrain.config.prepare import CleanConfig, TextConfig
+from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.raw_files import Chunk, RawText, read_chunks
-from xlmtrain.prepare.shard_raw import CHUNK_BYTES, shard_file
+from xlmtrain.prepare.shard_raw import CHUNK_BYTES, bad_lines, digest, shard_file
 from xlmtrain.prepare.token_shards import write_tokenized
-from xlmtrain.text.filters import Check, line_checks
+from xlmtrain.prepare.tokenizer_stage import stored_vocab
+from xlmtrain.text.filters import line_checks
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
+from xlmtrain.text.tokenizer_json import TokenizerVocab, tokenizer_errors
+
+try:
+    import sentencepiece
+except ImportError:
+    sentencepiece = None  # type: ignore[assignment]
 
 CACHED_WORDS = 1 << 19
 """Words that a tokenizer remembers."""
+
+
+class LineTokenizer(Protocol):
+    """Raw lines -> token numbers; ``words``: the token of each number, the line end first."""
+
+    words: list[str]
+
+    def evict(self) -> None:
+        """Free memory. Token numbers returned before are then invalid."""
+
+    def numbers(self, text: str) -> np.ndarray:
+        """Return the token numbers of lines that each end with a newline, int32, ``LINE_END`` after every line."""
+
+
+class LineEncoder:
+    """Raw lines -> ids of a tokenizer: token number n is the id n - 1, and its word is the id as text.
+
+    A sentencepiece model encodes itself: it is faster, and a few divisions of equal probability are its own choice.
+    """
+
+    def __init__(self, vocab: TokenizerVocab) -> None:
+        """Raise DataError if the package sentencepiece is needed and missing."""
+        self._tokenizer, self._processor = vocab.tokenizer, None
+        if vocab.source:
+            require_sentencepiece()
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=vocab.source)
+        self.words = ["\n", *map(str, range(len(vocab)))]
+        # Other processes encode other shards.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def evict(self) -> None:
+        """Do nothing: token numbers stay valid."""
+
+    def numbers(self, text: str) -> np.ndarray:
+        """Return the ids + 1 of lines, as :class:`LineTokenizer`; a line of white space has none.
+
+        Raises DataError for a line that the tokenizer cannot encode.
+        """
+        lines = [line if line and not line.isspace() else "" for line in text.split("\n")[:-1]]
+        with tokenizer_errors("tokenizer: cannot encode the text", "; an unknown token, for example, is missing in it"):
+            if self._processor is not None:
+                ids = self._processor.encode(lines, out_type=int, num_threads=1)
+            else:
+                ids = [one.ids for one in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
+        ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)) + 1) - 1
+        numbers: np.ndarray = np.full(int(ends[-1]) + 1, LINE_END, np.int32)
+        is_token = np.ones(len(numbers), bool)
+        is_token[ends] = False
+        numbers[is_token] = np.fromiter(chain.from_iterable(ids), np.int32, len(numbers) - len(ids)) + 1
+        return numbers
+
+
+def require_sentencepiece() -> None:
+    """Raise DataError, saying how to install it, if the sentencepiece package is missing."""
+    if sentencepiece is None:
+        raise DataError("tokenizer: a .model needs the sentencepiece package: pip install 'xlmtrain[sentencepiece]'")
 
 
 def tokenize(
@@ -38,23 +103,29 @@ def tokenize(
     text: dict[str, Any],
     clean: dict[str, Any],
     sample: list[float],
+    tokenizer: str | None = None,
 ) -> dict[str, Any]:
     """Clean and tokenize a shard; the files are described in :mod:`xlmtrain.prepare.token_shards`.
 
     ``raw``: key of an artifact. ``sample``: for each language the fraction of the text whose words are counted for BPE
     training, empty if this is not training text; ``{language}.sampled`` has one byte a sentence, 1 if it is counted.
-    In the result, ``cut`` are the pieces of full length of words that were too long.
+    ``tokenizer``: key of the artifact with a tokenizer to use in place of Moses' rules. In the result, ``cut`` are the
+    pieces of full length of words that were too long.
     """
-    tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
-    for tokenizer in tokenizers:
-        tokenizer.evict()  # here only: token numbers stay valid for the whole shard
+    tokenizers: list[LineTokenizer]
+    if tokenizer is None:
+        tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
+    else:
+        tokenizers = [LineEncoder(stored_vocab(store, tokenizer))] * len(languages)
+    for one in tokenizers:
+        one.evict()  # here only: token numbers stay valid for the whole shard
     checks = list(line_checks(CleanConfig(**clean), languages))
     paths = tuple(shard_file(store.path("shard", raw), shard, language) for language in languages)
     cut, dropped = 0, Counter[str]()
     kept: list[list[np.ndarray]] = [[np.empty(0, np.int32)] for _ in languages]
     sampled: list[list[np.ndarray]] = [[np.empty(0, bool)] for _ in languages]
     for chunk in read_chunks(RawText(split, tuple(languages), paths), CHUNK_BYTES, is_own=True):
-        bad = _bad_lines(chunk, checks)
+        bad = bad_lines(chunk, checks)
         chunk = chunk.without(bad)
         if not chunk.lines[0]:
             dropped.update(bad.values())
@@ -65,20 +136,15 @@ def tokenize(
         for side, some in enumerate(numbers):
             kept[side].append(some)
             # Sampled by content, so independent of the file's path and of the text before it.
-            is_sampled = bool(sample) and _digest(chunk.lines[side][0]) < sample[side] * 2**64
+            is_sampled = bool(sample) and digest(chunk.lines[side][0]) < sample[side] * 2**64
             sampled[side].append(np.full(left, is_sampled))
-    for side, (language, tokenizer) in enumerate(zip(languages, tokenizers)):
-        text_numbers, words = np.concatenate(kept[side]), tokenizer.words
+    for side, (language, one) in enumerate(zip(languages, tokenizers)):
+        text_numbers, words = np.concatenate(kept[side]), one.words
         written = write_tokenized(out, language, words, text_numbers)
         cut += int(np.isin(text_numbers, [number for number in written if len(words[number]) == MAX_TOKEN_CHARS]).sum())
         if sample:
             np.concatenate(sampled[side]).tofile(out / f"{language}.sampled")
     return {"dropped": dict(dropped), "cut": cut}
-
-
-def _digest(line: bytes) -> int:
-    """Return 64 bits that depend on a line without white space at its ends."""
-    return int.from_bytes(hashlib.blake2b(line.strip(), digest_size=8).digest(), "little")
 
 
 @lru_cache(maxsize=8)
@@ -87,18 +153,8 @@ def _tokenizer(text: str, language: str) -> Tokenizer:
     return Tokenizer(language, TextConfig(**json.loads(text)), CACHED_WORDS)
 
 
-def _bad_lines(chunk: Chunk, checks: Sequence[tuple[str, Check]]) -> dict[int, str]:
-    """Return the indices in a chunk of the lines to drop, with reasons."""
-    bad = {}
-    for index, aligned in enumerate(zip(*chunk.lines) if checks else ()):
-        sides = [line.decode() for line in aligned]
-        if reason := next((reason for reason, check in checks if check(sides)), None):
-            bad[index] = reason
-    return bad
-
-
 def _tokenize_chunk(
-    tokenizers: Sequence[Tokenizer], chunk: Chunk, max_tokens: int
+    tokenizers: Sequence[LineTokenizer], chunk: Chunk, max_tokens: int
 ) -> tuple[list[np.ndarray], int, int]:
     """Return the token numbers of each language, and how many lines were empty and too long, which are left out."""
     numbers = [

@@ -16,7 +16,6 @@ from xlmtrain.evaluate.retrieval import Retrieval, retrieve
 from xlmtrain.evaluate.sentence_embeddings import pca_2d
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
-from xlmtrain.text.vocab import MASK, SPECIALS
 
 _RETRIEVED = 1000  # pairs at most: the cost grows with their square
 _PROJECTED = 40
@@ -129,12 +128,14 @@ def _attention_over_pair(model: PretrainedModel, dataset: Dataset, pair: str, cl
         if not places or len(sentence) + len(other) + 2 > _LONGEST or min(len(sentence), len(other)) < 5:
             continue
         place = places[len(places) // 2]
-        truth, sentence[place] = vocab.token(int(sentence[place])), MASK
+        truth, sentence[place] = vocab.token(int(sentence[place])), vocab.special.mask
         ids = (dataset.language_id(languages[0]), dataset.language_id(languages[1]))
-        rows = pair_sequences([sentence], [other], ids)
-        batch = make_batch("mlm", rows, rows.tokens, rows.tokens == MASK).to(model.device)
+        rows = pair_sequences([sentence], [other], ids, vocab.special)
+        batch = make_batch("mlm", rows, rows.tokens, rows.tokens == vocab.special.mask).to(model.device)
         guess = vocab.token(int(model.model.logits(batch).argmax()))
         weights = attention_weights(model.model, batch)[:, 0].cpu().numpy()
-        words = [vocab.token(token).replace(SPECIALS[MASK], "<mask>") for token in rows.tokens[0].tolist()]
+        words = [
+            vocab.token(token).replace(vocab.tokens[vocab.special.mask], "<mask>") for token in rows.tokens[0].tolist()
+        ]
         return PairAttention(weights, words, len(sentence) + 1, truth, guess)
     return None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from sacremoses import MosesDetokenizer
 
@@ -15,9 +16,58 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import DataError
 from xlmtrain.text.bpe import Bpe, Code, write_codes
 from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
 MASK_IN_TEXT = "<mask>"
+
+
+class TextEncoder(Protocol):
+    """Conversion of raw text to ids and back; ``vocab`` says which ids are special."""
+
+    vocab: Vocab
+
+    def tokens(self, line: str, language: str) -> list[str]:
+        """Return the subwords of a raw line, in which ``<mask>`` is the mask symbol."""
+
+    def ids(self, line: str, language: str) -> list[int]:
+        """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
+
+    def words(self, line: str, language: str) -> list[str]:
+        """Return the tokens of a raw line before it is split into subwords."""
+
+    def text(self, ids: Iterable[int], language: str) -> str:
+        """Return raw text."""
+
+
+def text_encoder(settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> TextEncoder:
+    """Return the tokenizer that ``vocab`` belongs to, or Moses' rules and the BPE ``codes``."""
+    return TokenizerPipeline(vocab) if isinstance(vocab, TokenizerVocab) else TextPipeline(settings, codes, vocab)
+
+
+class TokenizerPipeline:
+    """A tokenizer of Hugging Face's library, the same for all languages, for one line at a time."""
+
+    def __init__(self, vocab: TokenizerVocab) -> None:
+        self.vocab: Vocab = vocab
+        self._tokenizer, self._mask = vocab.tokenizer, vocab.names["mask"]
+
+    def tokens(self, line: str, language: str) -> list[str]:
+        """Return the pieces of a raw line, as the tokenizer writes them."""
+        tokens = self._tokenizer.encode(line.replace(MASK_IN_TEXT, self._mask), add_special_tokens=False).tokens
+        return list(tokens)
+
+    def ids(self, line: str, language: str) -> list[int]:
+        """Return the ids of a raw line, without delimiters."""
+        return list(self._tokenizer.encode(line.replace(MASK_IN_TEXT, self._mask), add_special_tokens=False).ids)
+
+    def words(self, line: str, language: str) -> list[str]:
+        """Return the words of a raw line, as blanks divide it."""
+        return line.split()
+
+    def text(self, ids: Iterable[int], language: str) -> str:
+        """Return raw text, without special symbols."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 class TextPipeline:

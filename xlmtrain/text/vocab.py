@@ -1,6 +1,7 @@
 """Vocabulary: 14 special symbols, then subwords by falling count. The id of an entry is its index in that order.
 
-On disk (fastBPE's format): ``word count``, one entry a line, without the special symbols.
+On disk (fastBPE's format): ``word count``, one entry a line, without the special symbols. Tokenizers of Hugging Face
+have another vocabulary, in :mod:`xlmtrain.text.tokenizer_json`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 class SpecialIds(NamedTuple):
     """Ids of the symbols that sequences are made with: ``bos`` begins a sequence, ``eos`` ends each of its sentences.
 
-    ``unk`` is -1 if no text becomes unknown.
+    ``unk`` is -1 if no text becomes unknown. ``others``: special symbols that no sequence has.
     """
 
     bos: int
@@ -37,9 +38,15 @@ class SpecialIds(NamedTuple):
     pad: int
     unk: int
     mask: int
+    others: tuple[int, ...] = ()
+
+    def but_eos(self) -> list[int]:
+        """Return all special ids that cannot be part of a translation."""
+        every = {*self[:-1], *self.others}
+        return sorted(every - {self.eos, -1})
 
 
-XLM_IDS = SpecialIds(bos=EOS, eos=EOS, pad=PAD, unk=UNK, mask=MASK)
+XLM_IDS = SpecialIds(EOS, EOS, PAD, UNK, MASK, tuple(range(len(SPECIALS))))
 """Those of every vocabulary of the original XLM."""
 
 
@@ -47,7 +54,9 @@ class Vocab:
     """Tokens <-> ids.
 
     ``tokens``: all entries in id order, special symbols first, without repetition. ``counts``: occurrences in the
-    training text, int64, (len(vocab),), 0 for special symbols.
+    training text, int64, (len(vocab),), 0 for special symbols. ``is_special``, ``is_word``: (len(vocab),) bool, special
+    symbols, and entries that can be a whole word. ``maskable``: (len(vocab),) bool, entries that masking may select and
+    draw; all of them, as in the original XLM.
     """
 
     special = XLM_IDS
@@ -59,7 +68,15 @@ class Vocab:
         self.counts = np.array([0] * len(SPECIALS) + [count for _, count in entries], dtype=np.int64)
         self._ids = {word: i for i, word in enumerate(self.tokens)}
         assert len(self._ids) == len(self.tokens), "a word occurs twice"
+        continued = np.array([word.endswith(CONTINUATION) for word in self.tokens], bool)
+        self._set_kinds(np.arange(len(self)) < len(SPECIALS), np.zeros(len(self), bool), ~continued)
+        self.maskable = np.ones(len(self), bool)
         self.fingerprint: str = hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()
+
+    def _set_kinds(self, special: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
+        """Keep which entries are special, which begin a word, and after which one begins, (len(vocab),) bool each."""
+        self.is_special, self._starts, self._ends = special, starts, ends
+        self.is_word = (starts | ends) & ~special
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -71,6 +88,13 @@ class Vocab:
     def token(self, id: int) -> str:
         """Return the token with ``id``, in [0, len(vocab))."""
         return self.tokens[id]
+
+    def begins_word(self, ids: np.ndarray) -> np.ndarray:
+        """Return where words begin in ``ids`` (..., T), (..., T) bool; a special symbol counts as a word."""
+        begins: np.ndarray = self._starts[ids]
+        begins[..., 1:] |= self._ends[ids[..., :-1]]
+        begins[..., :1] = True
+        return begins
 
     def encode(self, words: Iterable[str]) -> list[int]:
         """Return the ids of running text. Special symbols spelt out in the text are dropped, so that text cannot add

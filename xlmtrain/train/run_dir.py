@@ -3,7 +3,7 @@
 config.json         the settings, complete          status.json     running, done, preempted or failed: why, who, when
 environment.json    versions, device, processes      log.txt         the log
 metrics.jsonl       all metrics, one record per line   tensorboard/    the same as curves
-dataset.json codes vocab   copies from the prepared data
+dataset.json codes vocab   copies from the prepared data; or tokenizer.json token_counts
 checkpoints/        see train/checkpoint.py
 """
 
@@ -27,6 +27,7 @@ from xlmtrain import __version__
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.schema import Config, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.format import TEXT_FILES
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.runtime.atomic_io import read_json, sync_file, write_json
 from xlmtrain.runtime.distributed import Distributed
@@ -48,7 +49,7 @@ from xlmtrain.train.state import SelectionState
 
 log = logging.getLogger(__name__)
 
-_REPLACED = ("config.json", "environment.json", "status.json", "metrics.jsonl", "dataset.json", "codes", "vocab")
+_REPLACED = ("config.json", "environment.json", "status.json", "metrics.jsonl", "dataset.json", *TEXT_FILES)
 RUN = DirectoryKind(
     name="a training run",
     header="config.json",
@@ -127,8 +128,9 @@ class RunDirectory:
         log_to_file(self.path / "log.txt")
         for change in changes:
             log.info("setting changed since the last start: %s", change)
-        for name in ("dataset.json", "codes", "vocab"):
-            if self._dataset is not None and (self._dataset.path / name).exists():  # imported data may lack codes
+        for name in ("dataset.json", *TEXT_FILES):
+            # There is one kind of them, and imported data may lack codes.
+            if self._dataset is not None and (self._dataset.path / name).exists():
                 copy = self.path / f".{name}.tmp"
                 shutil.copyfile(self._dataset.path / name, copy)
                 sync_file(copy)

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.foreign_tokenizers import LINES, write_tokenizer
 from tests.support.tiny import tiny_config
 from tests.support.training import checkpoint, records, train_alone
 from xlmtrain.commands import export as export_tool
 from xlmtrain.config.load import compose
+from xlmtrain.config.prepare import PrepareConfig, SplitConfig
 from xlmtrain.config.schema import Config, InitConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet
@@ -28,6 +30,8 @@ from xlmtrain.interop.hf.export import check_hf_parity
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.warm_start import LANGUAGES, initialize_weights
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.prepare.pipeline import prepare
+from xlmtrain.text.tokenizer_json import TokenizerVocab, read_tokenizer
 from xlmtrain.text.vocab import PAD
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -230,23 +234,24 @@ def test_damaged_weights_are_refused(change: Callable[[Any], Any], message: str,
         read_model(tmp_path)
 
 
-def continued(run: Path, data: Path, source: Path, **changes: Any) -> Config:
+def continued(run: Path, data: Path, source: Path, languages: bool = True, **changes: Any) -> Config:
     """Settings of a run from ``source``, with the settings of the model that the error proposes."""
     config = replace(tiny_config(run, data, {"train.steps": 3, "evaluate.every": 3}), init=InitConfig(str(source)))
+    config = replace(config, data=replace(config.data, **changes))
     with pytest.raises(ConfigError, match="this model has another shape; train it with") as caught:
         train_alone(config)
     advice = str(caught.value).partition("train it with ")[2].split()
     given = [f"model.{name}={getattr(value, 'value', value)}" for name, value in vars(config.model).items()]
     rest = ["run=r", "data.path=d", "data.mlm.de=1", "data.sequence_length=16", "data.sub_batch_tokens=256"]
     model = compose("config", [*rest, *given, *advice]).model
-    model = replace(model, dropout=0.0, attention_dropout=0.0, language_embeddings=changes.pop("languages", True))
-    return replace(config, model=model, data=replace(config.data, **changes))
+    model = replace(model, dropout=0.0, attention_dropout=0.0, language_embeddings=languages)
+    return replace(config, model=model)
 
 
 @torch.no_grad()
 def loss_of(model: Any, config: Config, objective: str, key: str) -> float:
     """Mean loss by transformers on a validation set of a run; without padding it takes the positions of the batch."""
-    total, count, shift = 0.0, 0, PAD + 1 if "oberta" in type(model).__name__ else 0
+    total, count, shift = 0.0, 0, model.config.pad_token_id + 1 if "oberta" in type(model).__name__ else 0
     for batch in ValidationSet(config, Dataset(config.data.path), "valid", objective, key).batches():
         given = {"position_ids": batch.positions + shift}
         if batch.lengths is not None:
@@ -291,6 +296,35 @@ def test_a_run_ends_as_the_class_that_it_began_as(
         written = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out" / language)
         assert type(written) is type(model)
         assert read_model(tmp_path / "out" / language).languages == [language]
+
+
+@pytest.mark.parametrize(("family", "kind"), [("bert", "wordpiece"), ("roberta", "byte_bpe")])
+def test_a_folder_with_its_tokenizer_goes_in_and_out(family: str, kind: str, tmp_path: Path) -> None:
+    """Data, run and export have the tokenizer of the folder, whose model has more entries."""
+    folder, data = write_tokenizer(kind, tmp_path / "in"), tmp_path / "data"
+    pad = read_tokenizer(folder).special.pad
+    theirs = foreign(family, folder, vocab_size=608, pad_token_id=pad)
+    splits = {"train": slice(200), "valid": slice(200, 240)}
+    for name, chosen in splits.items():
+        for language, lines in (("de", LINES[:1500]), ("en", LINES[1500:])):
+            (tmp_path / f"{name}.{language}").write_text("\n".join(lines[chosen]) + "\n", encoding="utf-8")
+    files = {n: SplitConfig(mono={one: [f"{tmp_path / n}.{one}"] for one in ("de", "en")}) for n in splits}
+    prepare(PrepareConfig(output=str(data), tokenizer=str(folder), workers=1, shard_mb=1, **files))
+    dataset = Dataset(data)
+    assert isinstance(dataset.vocab, TokenizerVocab)
+    config = continued(tmp_path / "run", data, folder, languages=False, tlm={})
+    train_alone(config)
+    record = next(record for record in records(tmp_path / "run") if record["step"] == 0 and "valid/mlm_ppl" in record)
+    assert np.log(record["valid/de_mlm_ppl"]) == pytest.approx(loss_of(theirs, config, "mlm", "de"), abs=1e-5)
+    export(tmp_path)
+    out = tmp_path / "out"
+    assert type(transformers.AutoModelForMaskedLM.from_pretrained(out)) is type(theirs)
+    assert (out / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    tokenizer, text = transformers.AutoTokenizer.from_pretrained(out), LINES[0]
+    bos, eos = dataset.vocab.special.bos, dataset.vocab.special.eos
+    assert tokenizer(text)["input_ids"] == [bos, *read_model(out).pipeline().ids(text, "de"), eos]
+    assert tokenizer.mask_token_id == dataset.vocab.special.mask
+    assert read_model(out).vocab.fingerprint == dataset.vocab.fingerprint
 
 
 def export(folder: Path) -> None:

@@ -97,18 +97,19 @@ def _use(bundle: PretrainedBundle, name: str) -> str:
         note = f"{subfolders} hold the model for text in one language each; the folder itself needs `langs`."
         return f"{code}\n\n{note}" if several else code
     code = (_USE if several else _USE_ONE).format(name=name, lang=lang, example=example, subfolders=subfolders)
-    parts = [code, *[_PIPELINE.format(name=name, lang=lang, example=example)] * bool(bundle.codes)]
+    parts = [code, *[_PIPELINE.format(name=name, lang=lang, example=example)] * bundle.reads_text]
     if several:
         ids = ", ".join(f"{language} = {i}" for i, language in enumerate(bundle.languages))
-        parts.append(
-            f"Language ids: {ids}. The tokenizer in the folder itself has the rules of {bundle.languages[0]}, those in "
-            "the subfolders the rules of their language."
+        rules = (
+            f" The tokenizer in the folder itself has the rules of {bundle.languages[0]}, those in the subfolders the "
+            "rules of their language."
         )
+        parts.append(f"Language ids: {ids}.{rules if bundle.codes else ''}")
     return "\n\n".join(parts)
 
 
 def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: float) -> str:
-    if not bundle.codes:
+    if not bundle.reads_text:
         return (
             "There is no tokenizer: the BPE codes were not known. Logits differ from the original model's by at most "
             f"{difference:.1e}."
@@ -116,6 +117,11 @@ def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: fl
     case = "lower-cased" if bundle.text.lowercase else "cased"
     accents = "accents stripped" if bundle.text.remove_accents else "accents and umlauts kept"
     compared = ", ".join(f"{count:,} sentences of {language}" for language, count in sentences.items())
+    if not bundle.codes:
+        return (
+            "Raw text goes in: the tokenizer is that of training. Before the export, ids were compared with those of "
+            f"training on {compared}: the same; logits differ by at most {difference:.1e}."
+        )
     return (
         f"Raw text goes in: the tokenizer normalizes punctuation, applies Moses' rules and {len(bundle.codes):,} BPE "
         f"codes as in training: {case}, {accents}. A sentence is `</s> ... </s>`, as the model was trained. Before "

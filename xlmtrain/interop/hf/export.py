@@ -22,7 +22,7 @@ from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import decoder_part
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import EOS, UNK
+from xlmtrain.text.vocab import UNK
 
 try:
     import transformers
@@ -62,7 +62,7 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
     texts: dict[str, list[str]] = {}
-    if bundle.codes:
+    if bundle.reads_text:
         texts = {language: _sentences(bundle, language, sentences) for language in bundle.languages}
     else:
         log.warning("the model has no BPE codes, so the folder has no tokenizer; give codes=FILE to have one")
@@ -134,18 +134,22 @@ def _ids(
     folder: Path, bundle: PretrainedBundle, language: str, sentences: Mapping[str, Sequence[str]]
 ) -> list[list[int]]:
     """Compare the ids of all sentences; return those that fit the model's positions, to compare logits on."""
-    if not bundle.codes:
+    if not bundle.reads_text:
         size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
         generator = torch.Generator().manual_seed(0)
-        ordinary = torch.tensor([i for i in range(len(bundle.vocab)) if i not in bundle.vocab.special])
+        ordinary = torch.from_numpy(np.flatnonzero(~bundle.vocab.is_special))
         chosen: list[list[int]] = ordinary[torch.randint(len(ordinary), size, generator=generator)].tolist()
         return chosen
     tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), bundle.pipeline()
+    special = bundle.vocab.special
     differing, fitting = [], []
     for sentence in sentences[language]:
-        expected = [EOS, *pipeline.ids(sentence, language), EOS]
-        # Ids behind the vocabulary are unlisted symbols, which are read as UNK.
-        found = [i if i < len(bundle.vocab) else UNK for i in tokenizer(sentence)["input_ids"]]
+        expected = [special.bos, *pipeline.ids(sentence, language), special.eos]
+        found = tokenizer(sentence, add_special_tokens=bool(bundle.codes))["input_ids"]
+        # Ids behind the vocabulary are unlisted symbols, which are read as UNK. A tokenizer may add no special ones.
+        found = (
+            [i if i < len(bundle.vocab) else UNK for i in found] if bundle.codes else [special.bos, *found, special.eos]
+        )
         if found != expected:
             ours, theirs = (" ".join(map(bundle.vocab.token, ids)) for ids in (expected, found))
             differing.append(f"  {sentence!r}\n    ours   {ours}\n    theirs {theirs}")

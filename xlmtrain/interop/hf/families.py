@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from xlmtrain.config.families import Family
@@ -163,6 +164,7 @@ class NumberedVocab(Vocab):
     def __init__(self, size: int, special: SpecialIds) -> None:
         super().__init__((f"<{i}>", 0) for i in range(len(Vocab([])), size))
         self.special, self.fingerprint = special, f"{size} ids, {special}"
+        self.is_special = np.isin(np.arange(size), special[:-1])
 
 
 def read_family(settings: Mapping[str, Any], weights: dict[str, torch.Tensor]) -> tuple[ModelConfig, SpecialIds]:

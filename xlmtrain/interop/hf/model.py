@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -41,10 +42,12 @@ from xlmtrain.interop.hf.families import (
 from xlmtrain.interop.hf.tokenizer import (
     hf_words,
     out_of_vocab_merges,
+    read_own_tokenizer,
     read_tokenizer_json,
     read_vocab_json,
     tokenizer_config,
     tokenizer_json,
+    write_own_tokenizer,
 )
 from xlmtrain.interop.xlm.conversion import BIAS as PREDICTION_BIAS
 from xlmtrain.interop.xlm.conversion import OUTPUT as PREDICTION
@@ -54,7 +57,8 @@ from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, PAD, SPECIALS, UNK, XLM_IDS, SpecialIds, Vocab
+from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TokenizerVocab
+from xlmtrain.text.vocab import CONTINUATION, SPECIALS, UNK, XLM_IDS, SpecialIds, Vocab
 
 EXTRA = "xlmtrain.json"
 ANY_LANGUAGE = "mul"
@@ -88,7 +92,7 @@ def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:
             vector = torch.zeros(config.dim) if vectors is None else vectors[number]
             shape, merged = with_language(config, weights, vector)
             _write_model(directory / language, replace(bundle, config=shape, languages=[language]), merged, tokenizer)
-    if xlm and bundle.codes and not bundle.causal:
+    if xlm and bundle.reads_text and not bundle.causal:
         shutil.copyfile(Path(__file__).with_name("fill_mask.py"), directory / "fill_mask.py")
 
 
@@ -125,11 +129,12 @@ def _write_model(folder: Path, bundle: PretrainedBundle, weights: dict[str, torc
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     if isinstance(bundle.vocab, NumberedVocab):
         return
+    if isinstance(bundle.vocab, TokenizerVocab):
+        write_own_tokenizer(bundle.vocab, folder, bundle.languages, bundle.config.max_positions)
+        write_json(folder / EXTRA, _extra(bundle, {SPECIAL_TOKENS: bundle.vocab.names}))
+        return
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
-    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
-    text = asdict(bundle.text)
-    mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
-    write_json(folder / EXTRA, {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark})
+    write_json(folder / EXTRA, _extra(bundle, asdict(bundle.text)))
     if not tokenizer:
         return
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
@@ -149,6 +154,13 @@ def _named_weights(config: ModelConfig, weights: dict[str, torch.Tensor]) -> dic
     return {name if name.startswith("pred_layer") else f"transformer.{name}": t for name, t in theirs.items()}
 
 
+def _extra(bundle: PretrainedBundle, text: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers does not keep, and the fingerprint."""
+    counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
+    mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
+    return {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark}
+
+
 def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
     config, special = bundle.config, bundle.vocab.special
     languages = {
@@ -162,6 +174,8 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         roles = {"bos": special.bos, "cls": special.bos, "eos": special.eos, "sep": special.eos, "pad": special.pad}
         ids = {f"{role}_token_id": i for role, i in roles.items() if i >= 0}
         return {**family_settings(config, special.pad), **languages, **ids}
+    roles = {"bos": special.bos if isinstance(bundle.vocab, TokenizerVocab) else 0}
+    roles |= {"eos": special.eos, "pad": special.pad}
     return {
         **languages,
         "model_type": "xlm",
@@ -183,10 +197,10 @@ def _config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
         "n_langs": len(bundle.languages),
         "lang_id": 0,
         # transformers 5 reads the first name of each, transformers 4 the second.
-        **{f"{n}_{kind}": i for n, i in (("bos", 0), ("eos", EOS), ("pad", PAD)) for kind in ("token_id", "index")},
-        "unk_index": UNK,
-        "mask_index": MASK,
-        "mask_token_id": MASK,
+        **{f"{role}_{kind}": i for role, i in roles.items() for kind in ("token_id", "index")},
+        "unk_index": max(special.unk, 0),
+        "mask_index": special.mask,
+        "mask_token_id": special.mask,
     }
 
 
@@ -217,19 +231,30 @@ def read_hf_folder(path: Path) -> PretrainedBundle:
         read = _read_xlm if xlm else _read_family
         config, ours, special = read(path, settings)
         languages = sorted(found, key=found.__getitem__) if (found := settings.get("lang2id")) else [ANY_LANGUAGE]
-        codes: list[Code] = []
-        text = TextConfig()
-        vocab: Vocab = NumberedVocab(len(ours[TABLE]), special)
-        if xlm or "counts" in extra:
+        counts, codes, text = extra.get("counts", []), list[Code](), TextConfig()
+        vocab: Vocab
+        # Beside a vocab.json of XLM, tokenizer.json may hold its rules in a form that is not read.
+        own = None if xlm and (path / "vocab.json").is_file() else read_own_tokenizer(path, len(ours[TABLE]))
+        if own:
+            vocab = own.with_counts(np.array(counts, np.int64)) if len(counts) == len(own) else own
+            _check_fingerprint(extra, vocab, codes, languages)
+        elif xlm or counts:
             words, codes, text = _read_tokenizer(path)
-            _check_fingerprint(extra, words, codes, languages)
-            vocab = _vocab(words[: _listed(ours, len(words))], extra.get("counts", []))
+            if counts:
+                _check_fingerprint(extra, _vocab(words[: len(counts)], counts), codes, languages)
+                text = typed(TextConfig, extra["text"], "text")
+            vocab = _vocab(words[: _listed(ours, len(words))], counts)
             ours |= {name: ours[name][: len(vocab)] for name in (TABLE, OUTPUT, BIAS) if name in ours}
+        else:
+            vocab = NumberedVocab(len(ours[TABLE]), special)
+        if xlm:
+            _check_special_ids(settings, vocab.special)
+        elif config.parts.after_pad and vocab.special.pad != special.pad:
+            raise ValueError(f"config.json: pad_token_id is {special.pad}, but the tokenizer's is {vocab.special.pad}")
         origin = extra.get("provenance", extra.get("history", {}))  # "history" in version 0.1.0
         provenance = Provenance.from_json(origin, str(path))
         # Version 0.1.0 wrote causal=false for every model.
         causal = settings.get("causal") is True or trained_causally(provenance.settings)
-        text = typed(TextConfig, extra["text"], "text") if "text" in extra else text
         return PretrainedBundle(config, languages, vocab, ours, text, codes, provenance, causal)
 
 
@@ -260,13 +285,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _check_fingerprint(
-    extra: dict[str, Any], words: list[str], codes: Sequence[Code], languages: Sequence[str]
-) -> None:
+def _check_fingerprint(extra: dict[str, Any], exported: Vocab, codes: Sequence[Code], languages: Sequence[str]) -> None:
     """Raise ValueError if the parts that determine ids changed since the export."""
     if "fingerprint" not in extra:  # neither version 0.1.0 nor transformers writes one
         return
-    exported = _vocab(words[: len(extra["counts"])], extra["counts"])
     if extra["fingerprint"] != _fingerprint(exported, codes, extra["text"], languages):
         raise ValueError(
             f"vocabulary, merges, the languages in config.json or the text settings in {EXTRA} are not those "
@@ -292,11 +314,20 @@ def _fingerprint(vocab: Vocab, codes: Sequence[Code], text: dict[str, Any], lang
 
 
 def _check_architecture(settings: dict[str, Any]) -> None:
-    """Raise ValueError for an architecture or special symbols that :class:`LanguageModel` does not have."""
+    """Raise ValueError for an architecture that :class:`LanguageModel` does not have."""
     fixed = {"model_type": "xlm", "asm": False, "is_encoder": True, "layer_norm_eps": ModelConfig.norm_eps}
-    found = {key: settings.get(key) for key in (*fixed, "unk_index", "mask_index")}
+    _check_settings({key: settings.get(key) for key in fixed}, fixed)
+
+
+def _check_special_ids(settings: dict[str, Any], special: SpecialIds) -> None:
+    """Raise ValueError for special ids other than those of the vocabulary."""
+    found = {key: settings.get(key) for key in ("unk_index", "mask_index")}
     found |= {name: settings.get(f"{name}_token_id", settings.get(f"{name}_index")) for name in ("eos", "pad")}
-    fixed |= {"unk_index": UNK, "mask_index": MASK, "eos": EOS, "pad": PAD}
+    fixed = {"unk_index": max(special.unk, 0), "mask_index": special.mask, "eos": special.eos, "pad": special.pad}
+    _check_settings(found, fixed)
+
+
+def _check_settings(found: dict[str, Any], fixed: dict[str, Any]) -> None:
     for key, value in found.items():
         if value not in (None, fixed[key]):
             raise ValueError(f"config.json: {key} is {value!r}, only {fixed[key]!r} can be read")

@@ -21,10 +21,11 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.moses import INVISIBLE, MAX_TOKEN_CHARS, Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
+from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, TokenizerVocab, read_tokenizer
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, SPECIALS, UNK, Vocab
 
 try:
@@ -141,6 +142,27 @@ def _in_order(ids: dict[str, int]) -> list[str]:
     if [ids[word] for word in words] != list(range(len(words))) or len(words) < len(SPECIALS):
         raise ValueError("the ids of the vocabulary are not the numbers from 0 on")
     return words
+
+
+def read_own_tokenizer(folder: Path, size: int) -> TokenizerVocab | None:
+    """Return the tokenizer of a folder; None if it has none, or Moses' rules with BPE codes.
+
+    ``size``: entries of the model. Raises DataError for a damaged one.
+    """
+    path = folder / TOKENIZER_FILE
+    if not path.is_file() or read_tokenizer_json(path):
+        return None
+    vocab = read_tokenizer(folder)
+    return vocab if len(vocab) == size else TokenizerVocab(vocab.content, vocab.names, size, str(path))
+
+
+def write_own_tokenizer(vocab: TokenizerVocab, folder: Path, languages: Sequence[str], max_positions: int) -> None:
+    """Write ``tokenizer.json`` as it was given, and the roles of its special tokens."""
+    (folder / TOKENIZER_FILE).write_bytes(vocab.content)
+    settings = tokenizer_config(languages, max_positions, TextConfig())
+    roles = {"bos": ("bos", "cls"), "eos": ("eos", "sep"), "pad": ("pad",), "unk": ("unk",), "mask": ("mask",)}
+    names = {f"{name}_token": vocab.names.get(role) for role, names in roles.items() for name in names}
+    write_json(folder / "tokenizer_config.json", {**settings, **names})
 
 
 def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextConfig) -> dict[str, Any]:

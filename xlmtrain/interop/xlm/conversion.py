@@ -24,7 +24,7 @@ from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
 from xlmtrain.model.translation_model import DECODER_TABLE, ENCODER_TABLE, as_decoder, decoder_part
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.vocab import EOS, MASK, PAD, UNK
+from xlmtrain.text.vocab import EOS, MASK, PAD, UNK, XLM_IDS
 
 log = logging.getLogger(__name__)
 MAX_POSITIONS = 512
@@ -141,6 +141,8 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         raise ConfigError(f"format=xlm: the model is a {bundle.config.family.value}; export it with format=hf or run")
     config, languages = bundle.config, dict(enumerate(bundle.languages))
     decoder = decoder_part(bundle.weights)
+    if bundle.vocab.special != XLM_IDS:
+        raise ConfigError("format=xlm: the original XLM has other special tokens; export it with format=hf or run")
     if config.max_positions != MAX_POSITIONS:
         message = "the model has %d positions; the original XLM reads models of %d only"
         log.warning(message, config.max_positions, MAX_POSITIONS)
