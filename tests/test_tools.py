@@ -120,7 +120,7 @@ REFUSED_BY_FILL_MASK = [
     (["kk=1"], 2, "no such settings: kk=1; there are checkpoint, codes, k, lang, model, translation, translation_lang"),
     (["k=many"], 2, "Value 'many' of type 'str' could not be converted to Integer\n  full_key: k"),
     (["k=0"], 2, "k: 0 is not above 0"),
-    (["checkpoint=typo"], 2, "Invalid value 'typo', expected one of [best, last]\n  full_key: checkpoint"),
+    (["checkpoint=typo"], 2, "Invalid value 'typo', expected one of [best, last, average]\n  full_key: checkpoint"),
     (["lang=fr"], 2, "lang=fr: the model knows de, en"),
     (["translation=The cow.", "translation_lang=fr"], 2, "the model knows de, en"),
     (["translation=The cow."], 2, "translation and translation_lang go together"),

@@ -10,13 +10,13 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from xlmtrain.config.load import CONFIG_DIR, compose
-from xlmtrain.config.schema import flatten
+from xlmtrain.config.schema import ModelConfig, config_as_json, flatten
 from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.finding import Finding, error
 from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, Settings, smoothed_curve
@@ -58,9 +58,12 @@ class ReferenceCurve:
 
     @classmethod
     def from_json(cls, text: str) -> ReferenceCurve:
-        """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings."""
+        """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings; settings of the model that are
+        newer than a file have their defaults."""
         with damage_as(ConfigError, "no reference as xlmtrain report makes them"):
-            return typed(cls, {"settings": {}, **json.loads(text)})
+            found = typed(cls, {"settings": {}, **json.loads(text)})
+        defaults = flatten(config_as_json(ModelConfig()), "model.") if found.settings else {}
+        return replace(found, settings={**defaults, **found.settings})
 
     def as_json(self) -> str:
         """Return the text of a file in ``configs/reference``, with one curve per line."""
