@@ -234,10 +234,12 @@ def test_damaged_weights_are_refused(change: Callable[[Any], Any], message: str,
         read_model(tmp_path)
 
 
-def continued(run: Path, data: Path, source: Path, languages: bool = True, **changes: Any) -> Config:
+def continued(
+    run: Path, data: Path, source: Path, languages: bool = True, metric: str = "valid/mlm_ppl", **changes: Any
+) -> Config:
     """Settings of a run from ``source``, with the settings of the model that the error proposes."""
     config = replace(tiny_config(run, data, {"train.steps": 3, "evaluate.every": 3}), init=InitConfig(str(source)))
-    config = replace(config, data=replace(config.data, **changes))
+    config = replace(config, data=replace(config.data, **changes), evaluate=replace(config.evaluate, metric=metric))
     with pytest.raises(ConfigError, match="this model has another shape; train it with") as caught:
         train_alone(config)
     advice = str(caught.value).partition("train it with ")[2].split()
@@ -337,10 +339,8 @@ def export(folder: Path) -> None:
 @pytest.mark.slow
 def test_without_language_embeddings_the_folder_itself_is_the_class(tiny_dataset: Path, tmp_path: Path) -> None:
     foreign("bert", tmp_path / "in")
-    config = continued(
-        tmp_path / "run", tiny_dataset, tmp_path / "in", languages=False, mlm={}, tlm={}, clm={"de": 1.0, "en": 1.0}
-    )
-    config.evaluate.metric = "valid/clm_ppl"
+    changes = {"metric": "valid/clm_ppl", "mlm": {}, "tlm": {}, "clm": {"de": 1.0, "en": 1.0}}
+    config = continued(tmp_path / "run", tiny_dataset, tmp_path / "in", languages=False, **changes)
     train_alone(config)
     export(tmp_path)
     written = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
