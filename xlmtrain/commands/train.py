@@ -84,9 +84,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     store = CheckpointManager(Path(config.run) / "checkpoints", config.train.keep_last, config.train.keep_every)
     torch.manual_seed(torch_seed(config.seed, "init"))
     size = (len(dataset.vocab), len(dataset.languages))
-    pad = dataset.vocab.special.pad
-    model = build_model(config.model, combined_data(config), *size, config.train.label_smoothing, pad)
-    model.special = dataset.vocab.special
+    model = build_model(config.model, combined_data(config), *size, config.train.label_smoothing, dataset.vocab.special)
     begins = config.train.overwrite or not store.steps()
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):

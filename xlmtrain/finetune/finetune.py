@@ -20,7 +20,7 @@ from xlmtrain.data.format import SPLITS
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.scores import Scores, require_libraries
-from xlmtrain.finetune.tasks import make_task, selection_metric
+from xlmtrain.finetune.tasks import Splits, make_task, selection_metric
 from xlmtrain.finetune.training import SeedTraining
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.runtime.atomic_io import read_json, write_json
@@ -50,7 +50,6 @@ FINETUNE_RESUME_POLICY = ResumePolicy(
         *("train.device", "train.hang_timeout", "train.overwrite"),
     )
 )
-Splits = dict[str, dict[str, Encoded]]
 
 
 def finetune(
@@ -66,7 +65,7 @@ def finetune(
     precision = choose_precision(config.train.precision, distributed.device)
     require_libraries()
     task = make_task(config.task)
-    splits: Splits = task.encode_files({split: getattr(config.task, split) for split in SPLITS}, saved)
+    splits = task.encode_files({split: getattr(config.task, split) for split in SPLITS}, saved)
     metric = selection_metric(config.evaluate.metric, task)
     log.info("%s; selected by %s", f"{len(task.labels)} labels" if task.labels else "a number", metric.value)
     log.info("examples: %s", "; ".join(_sizes(split, files) for split, files in splits.items() if files))

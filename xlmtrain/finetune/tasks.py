@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", Example, TaggedSentence)
 Files = Mapping[str, Mapping[str, Sequence[E]]]
 """Split -> language -> examples."""
+Splits = dict[str, dict[str, Encoded]]
 _IOB = re.compile(r"O|[BI]-.+")
 
 
@@ -61,7 +62,7 @@ class Task(ABC, Generic[E]):
         """Metrics of the task, the default one first."""
         return KIND_METRICS[self.kind]
 
-    def encode_files(self, paths: Mapping[str, Mapping[str, str]], saved: PretrainedBundle) -> dict[str, Any]:
+    def encode_files(self, paths: Mapping[str, Mapping[str, str]], saved: PretrainedBundle) -> Splits:
         """Return split -> language -> :class:`Encoded`; ``paths``: split -> language -> file. Raises DataError for
         invalid files, ConfigError for a language that the model does not know."""
         files = {
@@ -95,7 +96,9 @@ class Task(ABC, Generic[E]):
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
         """Return the scores of predictions for ``file``."""
 
-    def _encode_texts(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle, target_of: Any) -> Any:
+    def _encode_texts(
+        self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle, target_of: Callable[[str], object]
+    ) -> dict[str, Encoded]:
         limits = saved.config.max_positions, target_of, self.config.max_tokens
         return encode("task", files, saved.pipeline(), saved.languages, *limits)
 
@@ -112,8 +115,7 @@ class Classification(Task[Example]):
         return labels_of("task", files)
 
     def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
-        encoded: dict[str, Encoded] = self._encode_texts(files, saved, self.labels.index)
-        return encoded
+        return self._encode_texts(files, saved, self.labels.index)
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
         """Return the scores of predictions for ``file``."""
@@ -146,8 +148,7 @@ class Regression(Task[Example]):
         return []
 
     def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
-        encoded: dict[str, Encoded] = self._encode_texts(files, saved, lambda label: np.float32(label))
-        return encoded
+        return self._encode_texts(files, saved, np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
@@ -185,8 +186,7 @@ class Multilabel(Task[Example]):
         return labels_of("task", labelled)
 
     def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
-        encoded: dict[str, Encoded] = self._encode_texts(files, saved, self._target)
-        return encoded
+        return self._encode_texts(files, saved, self._target)
 
     def _target(self, label: str) -> np.ndarray:
         given = _labels(label)

@@ -136,7 +136,6 @@ class PretrainedBundle:
     def module(self, device: torch.device | str = "cpu") -> LanguageModel:
         """Return the network with these weights, in evaluation mode. On the CPU it shares their memory."""
         model = self._meta_module()
-        model.special = self.vocab.special
         model.load_state_dict(self.weights, assign=True)
         return model.eval().to(device)
 
@@ -151,8 +150,8 @@ class PretrainedBundle:
 
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""
-        shape, pad = (self.config, len(self.vocab), len(self.languages)), self.vocab.special.pad
+        shape = (self.config, len(self.vocab), len(self.languages), self.vocab.special)
         with torch.device("meta"), _WithoutInitialization():
             if decoder_part(self.weights):
-                return TranslationModel(*shape, pad, share_embeddings=DECODER_TABLE not in self.weights)
-            return LanguageModel(*shape, pad)
+                return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
+            return LanguageModel(*shape)

@@ -29,16 +29,14 @@ MAX_LOGITS = 1 << 28
 class LanguageModel(nn.Module):
     """Encoder and output layer.
 
-    ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``pad``: id of the padding.
-    ``special``: of the vocabulary, for what makes sequences of the model's own; set it for others than the original's.
+    ``vocab_size``: entries of the vocabulary; ``languages``: number of languages; ``special``: ids of the vocabulary's
+    special symbols.
     """
 
-    special: SpecialIds = XLM_IDS
-
-    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, pad: int = 2) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, languages: int, special: SpecialIds = XLM_IDS) -> None:
         super().__init__()
-        self.config, self.vocab_size, self.languages, self.pad = config, vocab_size, languages, pad
-        self.encoder = Encoder(config, vocab_size, languages, pad)
+        self.config, self.vocab_size, self.languages, self.special = config, vocab_size, languages, special
+        self.encoder = Encoder(config, vocab_size, languages, special.pad)
         self.head = Head(config, vocab_size)
 
     @property

@@ -17,6 +17,7 @@ from xlmtrain.model.decoder import Decoder, DecoderCache
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,13 +40,13 @@ class TranslationModel(LanguageModel):
         config: ModelConfig,
         vocab_size: int,
         languages: int,
-        pad: int = 2,
+        special: SpecialIds = XLM_IDS,
         share_embeddings: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(config, vocab_size, languages, pad)
+        super().__init__(config, vocab_size, languages, special)
         self.share_embeddings, self.label_smoothing = share_embeddings, label_smoothing
-        self.decoder = Decoder(config, vocab_size, languages, pad)
+        self.decoder = Decoder(config, vocab_size, languages, special.pad)
         self.decoder_head = Head(config, vocab_size)
         if share_embeddings:
             del self.decoder.token_embeddings
@@ -117,19 +118,25 @@ class TranslationModel(LanguageModel):
 
 
 def build_model(
-    config: ModelConfig, data: DataConfig, vocab_size: int, languages: int, label_smoothing: float = 0.0, pad: int = 2
+    config: ModelConfig,
+    data: DataConfig,
+    vocab_size: int,
+    languages: int,
+    label_smoothing: float = 0.0,
+    special: SpecialIds = XLM_IDS,
 ) -> LanguageModel:
     """Return the model that the objectives of ``data`` train: with a decoder if one of them needs it.
 
-    ``pad``: id of the padding. The output layer of the language model is left out of training if no objective uses it.
+    ``special``: ids of the vocabulary's special symbols. The output layer of the language model is left out of
+    training if no objective uses it.
     """
     if not data.seq2seq_share:
-        return LanguageModel(config, vocab_size, languages, pad)
+        return LanguageModel(config, vocab_size, languages, special)
     model = TranslationModel(
         config,
         vocab_size,
         languages,
-        pad,
+        special,
         share_embeddings=config.share_encoder_decoder_embeddings,
         label_smoothing=label_smoothing,
     )

@@ -41,7 +41,7 @@ class TiedEmbeddingCommHook:
     """
 
     def __init__(self, model: LanguageModel, dtype: torch.dtype | None) -> None:
-        self._dtype, self._weight, self._pad = dtype, model.encoder.token_embeddings.weight, model.pad
+        self._dtype, self._weight, self._pad = dtype, model.encoder.token_embeddings.weight, model.special.pad
         self._leaf: torch.Tensor | None = None
         model.encoder.register_forward_pre_hook(self._replace_embeds, with_kwargs=True)
         model.head.register_forward_pre_hook(self._replace_matrix)

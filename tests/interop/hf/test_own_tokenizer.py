@@ -35,7 +35,7 @@ CONFIG = ModelConfig(dim=32, layers=1, heads=2, max_positions=64, dropout=0.0, a
 def bundle_of(kind: str, directory: Path, **model: Any) -> PretrainedBundle:
     torch.manual_seed(0)
     vocab = read_tokenizer(write_tokenizer(kind, directory / "tokenizer"))
-    module = TranslationModel(CONFIG, len(vocab), 2, vocab.special.pad, **model)
+    module = TranslationModel(CONFIG, len(vocab), 2, vocab.special, **model)
     weights = {name: weight for name, weight in module.state_dict().items() if model or "decoder" not in name}
     return PretrainedBundle(CONFIG, ["de", "en"], vocab, weights, TextConfig(), [], Provenance("toy"))
 

@@ -45,9 +45,8 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     precision = choose_precision(trial.train.precision, device)
     loader = Loader(trial, dataset)
     torch.manual_seed(torch_seed(trial.seed, "init"))
-    size, pad = (len(dataset.vocab), len(dataset.languages)), dataset.vocab.special.pad
-    model = build_model(trial.model, combined_data(config), *size, pad=pad)
-    model.special = dataset.vocab.special
+    size = (len(dataset.vocab), len(dataset.languages))
+    model = build_model(trial.model, combined_data(config), *size, special=dataset.vocab.special)
     pretrained = bool(initialize_weights(trial.init, trial.model, model, dataset))
     optimizer = make_optimizer(trial.optim, model.to(device), device)
     step = TrainStep(trial, ParallelModel(model), optimizer, precision, Distributed(0, 1, device))
