@@ -23,7 +23,8 @@ from unittest import mock
 
 from xlmtrain.commands.train import train
 from xlmtrain.config.load import hydra_main
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime.distributed import initialize

@@ -24,7 +24,7 @@ from transformers import MarianConfig, MarianMTModel
 
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset

@@ -29,7 +29,7 @@ import torch.distributed as dist
 
 from benchmarks.workloads import Workload, settings, write_synthetic_text
 from xlmtrain.config.load import parse_options
-from xlmtrain.config.schema import Device, Precision, Sharding
+from xlmtrain.config.train import Device, Precision, Sharding
 from xlmtrain.config.validate import CheckedSettings
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader

@@ -11,7 +11,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from benchmarks.hf_loop import make_hf_inputs, make_hf_model
 from benchmarks.worker import BatchFeed
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.model.language_model import LanguageModel
 

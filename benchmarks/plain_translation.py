@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.plain_loop import PlainLoop
-from xlmtrain.config.schema import Config, ModelConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD

@@ -34,7 +34,7 @@ from benchmarks.metrics import environment, matmul_flops, summarize, table
 from benchmarks.runner import MIN_ROUNDS, run_suite, working
 from benchmarks.workloads import SUITES, SYSTEMS, Suite, write_synthetic_text
 from xlmtrain.config.load import parse_options
-from xlmtrain.config.schema import Device
+from xlmtrain.config.train import Device
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.output_paths import replace_file

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xlmtrain.config.schema import Config, DataConfig, ModelConfig, OptimConfig, Precision, Schedule, TrainConfig
+from xlmtrain.config.data import DataConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import OptimConfig, Schedule
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 

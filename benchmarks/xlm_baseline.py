@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.worker import BatchFeed
-from xlmtrain.config.schema import Config, ModelConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.conversion import to_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel

@@ -19,6 +19,8 @@ PROGRAMS = sorted(
     [REPOSITORY / "train.py", *(REPOSITORY / "tools").rglob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
 )
 
+SETTINGS = tuple(f"xlmtrain.config.{name}" for name in ("data", "evaluate", "model", "optim", "schema", "train"))
+
 # Room -> what of the package it may import, besides itself and xlmtrain.errors.
 ALLOWED = {
     "xlmtrain": (),
@@ -29,7 +31,7 @@ ALLOWED = {
         "xlmtrain.runtime.program",  # config/load.py starts programs
         "xlmtrain.runtime.typed_json",
     ),
-    "xlmtrain.runtime": ("xlmtrain.config.schema",),
+    "xlmtrain.runtime": (*SETTINGS,),
     "xlmtrain.text": ("xlmtrain.config.prepare",),
     "xlmtrain.prepare": (
         "xlmtrain.config.prepare",
@@ -40,27 +42,27 @@ ALLOWED = {
     ),
     "xlmtrain.data": (
         "xlmtrain.config.phases",
-        "xlmtrain.config.schema",
+        *SETTINGS,
         "xlmtrain.metrics.table",
         "xlmtrain.runtime",
         "xlmtrain.text.tokenizer_json",
         "xlmtrain.text.vocab",
     ),
-    "xlmtrain.model": ("xlmtrain.config.schema", "xlmtrain.text.vocab"),
-    "xlmtrain.optim": ("xlmtrain.config.phases", "xlmtrain.config.schema"),
+    "xlmtrain.model": (*SETTINGS, "xlmtrain.text.vocab"),
+    "xlmtrain.optim": ("xlmtrain.config.phases", *SETTINGS),
     "xlmtrain.generate": (
-        "xlmtrain.config.schema",
+        *SETTINGS,
         "xlmtrain.config.translate",
         "xlmtrain.data",
         "xlmtrain.model",
         "xlmtrain.runtime",
         "xlmtrain.text",
     ),
-    "xlmtrain.metrics": ("xlmtrain.config.old_names", "xlmtrain.config.schema", "xlmtrain.runtime"),
+    "xlmtrain.metrics": ("xlmtrain.config.old_names", *SETTINGS, "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
         "xlmtrain.config.phases",
         "xlmtrain.config.prepare",
-        "xlmtrain.config.schema",
+        *SETTINGS,
         "xlmtrain.config.translate",
         "xlmtrain.data",
         "xlmtrain.generate",
@@ -73,7 +75,7 @@ ALLOWED = {
         "xlmtrain",
         "xlmtrain.config.old_names",
         "xlmtrain.config.phases",
-        "xlmtrain.config.schema",
+        *SETTINGS,
         "xlmtrain.data",
         "xlmtrain.generate",
         "xlmtrain.metrics",

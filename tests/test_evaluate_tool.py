@@ -13,7 +13,7 @@ from tests.support.tiny import ALONE, tiny_config, write_header
 from tests.support.training import checkpoint, records, train_alone
 from xlmtrain.commands import evaluate as tool
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets

@@ -24,7 +24,7 @@ from tests.support.tiny import WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
 from tests.support.translation import bundle_of, small_model
 from xlmtrain.commands import evaluate as evaluate_tool
-from xlmtrain.config.schema import Pooling
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import describe_batch
 from xlmtrain.data.loader import Loader

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Pooling
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.sequences import pair_sequences, sentence_sequences

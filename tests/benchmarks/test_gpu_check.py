@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.gpu_check import VARIANTS, Check, compare
 from tests.support import programs
-from xlmtrain.config.schema import Device, Precision
+from xlmtrain.config.train import Device, Precision
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from benchmarks.worker import BatchFeed, RunRequest, RunResult, SystemInfo, make
 from benchmarks.workloads import SUITES, SYSTEMS, Workload, write_synthetic_text
 from tests.support import programs
 from tests.support.tiny import CPU
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.errors import ConfigError
 
 TINY = replace(SUITES["tiny"].workload, rows=2)

@@ -10,7 +10,8 @@ import pytest
 from tests.support.repository import REPOSITORY
 from xlmtrain.config.load import from_json
 from xlmtrain.config.old_names import current_metric, current_settings
-from xlmtrain.config.schema import Config, ReduceDtype
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import ReduceDtype
 from xlmtrain.metrics.loggers import read_records
 
 RELEASED = REPOSITORY / "tests" / "fixtures" / "release-0.1.0" / "run"

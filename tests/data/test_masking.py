@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.oracle import Oracle
-from xlmtrain.config.schema import MaskConfig
+from xlmtrain.config.data import MaskConfig
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.sequences import SequenceBatch, window_sequences
 from xlmtrain.runtime.rng import generator

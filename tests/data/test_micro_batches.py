@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import Batch, NumpyBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
 from xlmtrain.model.language_model import LanguageModel

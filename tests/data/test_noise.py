@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.test_masking import assert_share
 from tests.support.tiny import tiny_config
-from xlmtrain.config.schema import NoiseConfig
+from xlmtrain.config.data import NoiseConfig
 from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import SequenceBatch, sentence_sequences
 from xlmtrain.errors import ConfigError

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.support.repository import REPOSITORY
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, VocabConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.diagnostics import data_quality

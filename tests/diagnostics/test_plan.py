@@ -10,8 +10,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.support.programs import Call
 from xlmtrain.config.load import compose
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.phases import phases_of, total_tokens
-from xlmtrain.config.schema import ModelConfig, Sharding
+from xlmtrain.config.train import Sharding
 from xlmtrain.data.batch import Batch, EncoderInput
 from xlmtrain.diagnostics.plan import (
     Cluster,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.tiny import write_corpus, write_header
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.evaluate.cloze import attention_weights

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from tests.support.tiny import ALONE, CPU, run_processes, tiny_config, write_corpus, write_header
-from xlmtrain.config.schema import Config, ModelConfig, Precision
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet, validation_sets

@@ -14,8 +14,9 @@ import torch
 
 import xlmtrain
 from xlmtrain.commands import evaluate as tool
+from xlmtrain.config.evaluate import Pooling
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig, Pooling
 from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate import knn
 from xlmtrain.evaluate.parallel_text import aligned_sentences

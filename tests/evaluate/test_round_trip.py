@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny import ALONE, WORDS, NeverStops, run_processes, tiny_config
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.bleu import tokenized_bleu

@@ -15,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.support.tiny import ALONE, WORDS, NeverStops, run_processes, tiny_config
 from tests.support.toy import toy_model
 from tests.support.training import records, train_alone
-from xlmtrain.config.schema import Config, Pooling, Precision
+from xlmtrain.config.evaluate import Pooling
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets

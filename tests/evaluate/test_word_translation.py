@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from xlmtrain.commands import evaluate as tool
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.errors import DataError, NumericalError
 from xlmtrain.evaluate import knn
 from xlmtrain.evaluate.word_translation import PrecisionAtK, read_lexicon, translate_words, translation_table

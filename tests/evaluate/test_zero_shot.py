@@ -15,7 +15,7 @@ from tests.support.tiny import ALONE, NeverStops, run_processes, tiny_config
 from tests.support.toy import toy_model, write_task
 from tests.support.training import records, state, train_alone
 from xlmtrain.commands import evaluate as tool
-from xlmtrain.config.schema import Pooling, ZeroShotProbeConfig
+from xlmtrain.config.evaluate import Pooling, ZeroShotProbeConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, DataError, NumericalError
 from xlmtrain.evaluate.classification_data import read_examples

@@ -17,7 +17,8 @@ from tests.faults.test_stops import fake_scontrol
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, half_written, ids, last_step, pause, resumed_from, settings
 from tests.support.training import checkpoint, records, state
-from xlmtrain.config.schema import Config, Requeue
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Requeue
 from xlmtrain.errors import CheckpointError
 from xlmtrain.runtime.watchdog import EXIT_HUNG
 from xlmtrain.train.checkpoint import CheckpointManager

@@ -19,7 +19,9 @@ from tests.support.tiny import write_tiny_dataset
 from tests.support.training import checkpoint, records, state, status, train_alone
 from xlmtrain.config.load import from_json
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import Config, Precision, Schedule
+from xlmtrain.config.optim import Schedule
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.errors import CheckpointError, ConfigError, UserError
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.train.checkpoint import CheckpointManager

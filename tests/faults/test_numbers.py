@@ -20,7 +20,8 @@ from tests.support.fault_table import Tries
 from tests.support.starts import Forked, finish, ids, settings
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import GradientRecorder, checkpoint, records, state, status, train_alone, train_on
-from xlmtrain.config.schema import OBJECTIVES, OnNonFinite, OnSpike, Precision
+from xlmtrain.config.data import OBJECTIVES
+from xlmtrain.config.train import OnNonFinite, OnSpike, Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader

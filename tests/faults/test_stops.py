@@ -13,7 +13,7 @@ import pytest
 from tests.support.fault_table import Tries
 from tests.support.starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
 from tests.support.training import checkpoint, records, status
-from xlmtrain.config.schema import Requeue
+from xlmtrain.config.train import Requeue
 
 STEPS = 30
 MOMENTS = {  # fault point, and the step after which the run stands there

@@ -11,8 +11,9 @@ import torch
 
 from tests.support.tiny import ALONE
 from tests.support.toy import toy_model
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.config.finetune import TaskConfig
-from xlmtrain.config.schema import Pooling, Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch

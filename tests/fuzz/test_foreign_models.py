@@ -18,8 +18,8 @@ from tests.fuzz.test_run import tensors_file
 from tests.support.fuzzing import attempt, replaced
 from tests.support.mutations import ODD_VALUES, damaged, damaged_json, mutated, mutated_value
 from tests.support.xlm_files import FORMATS, write_data
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf.model import write_hf_folder

@@ -17,7 +17,8 @@ from tests.support.tiny import tiny_config
 from xlmtrain.config.load import SCHEMAS, compose, from_json, parse_args
 from xlmtrain.config.manual import key_paths
 from xlmtrain.config.old_names import current_settings
-from xlmtrain.config.schema import Config, Precision, config_as_json
+from xlmtrain.config.schema import Config, config_as_json
+from xlmtrain.config.train import Precision
 from xlmtrain.diagnostics.baseline import ReferenceCurve, differences
 
 STORED = config_as_json(tiny_config("run", "data"))

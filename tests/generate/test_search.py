@@ -12,7 +12,7 @@ import torch
 
 from tests.data.test_masking import assert_share
 from tests.support.translation import small_model
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import EncoderInput, encoder_input, make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.generate.beam import BeamSettings, beam_search

@@ -22,7 +22,8 @@ from tests.support.training import (
     train_on,
 )
 from xlmtrain.config.load import compose
-from xlmtrain.config.schema import Activation, Config, InitConfig
+from xlmtrain.config.model import Activation, InitConfig
+from xlmtrain.config.schema import Config
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.validation import ValidationSet

@@ -18,8 +18,8 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 
 from tests.support.tiny import write_corpus, write_header
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.interop import word_vectors

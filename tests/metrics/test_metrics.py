@@ -14,7 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.tiny import CPU
-from xlmtrain.config.schema import ModelConfig, Precision
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.train import Precision
 from xlmtrain.metrics.flops import flops_per_token, gpu_named, peak_flops
 from xlmtrain.metrics.loggers import Console, MetricsWriter, read_records
 from xlmtrain.metrics.timer import StepTimer, duration

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xlmtrain.config.families import Family
-from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
 from xlmtrain.model.language_model import LanguageModel

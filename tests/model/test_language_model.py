@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.fixtures.make_oracle import KEPT_OF_A_GRADIENT, spaced
 from tests.support.oracle import Oracle, as_batch
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, to_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel

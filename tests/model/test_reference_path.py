@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig, Precision, TrainConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.kernels import dispatch

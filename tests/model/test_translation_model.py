@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.support.translation import LAYERS, batch_of, original_names, reference_model, small_model
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.model.language_model import LanguageModel

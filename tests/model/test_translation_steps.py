@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.support.translation import batch_of, original_names, reference_model, source_of
-from xlmtrain.config.schema import BackTranslationConfig, OptimConfig
+from xlmtrain.config.data import BackTranslationConfig
+from xlmtrain.config.optim import OptimConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.generate.greedy import greedy_search

@@ -12,7 +12,8 @@ from torch import nn
 import xlmtrain
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, train_alone, train_on
-from xlmtrain.config.schema import AverageConfig, AverageKind, Sharding
+from xlmtrain.config.optim import AverageConfig, AverageKind
+from xlmtrain.config.train import Sharding
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.optim.average import WeightAverage
 

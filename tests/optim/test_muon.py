@@ -9,7 +9,9 @@ import torch
 
 from tests.support.tiny import tiny_config
 from tests.support.training import assert_same_run, records, train_alone
-from xlmtrain.config.schema import FusedAdam, ModelConfig, OptimConfig, OptimizerName, Sharding
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import FusedAdam, OptimConfig, OptimizerName
+from xlmtrain.config.train import Sharding
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from tests.support.oracle import Oracle
-from xlmtrain.config.schema import FusedAdam, ModelConfig, OptimConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import FusedAdam, OptimConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer

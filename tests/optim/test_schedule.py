@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.oracle import Oracle
-from xlmtrain.config.schema import OptimConfig, Schedule
+from xlmtrain.config.optim import OptimConfig, Schedule
 from xlmtrain.optim.schedule import learning_rate
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.tiny import tiny_config
 from tests.support.training import train_alone
-from xlmtrain.config.schema import ZeroShotProbeConfig
+from xlmtrain.config.evaluate import ZeroShotProbeConfig
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.tiny import ALONE, CPU, run_processes
-from xlmtrain.config.schema import Device
+from xlmtrain.config.train import Device
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.distributed import Distributed, initialize
 

@@ -10,7 +10,8 @@ import torch
 
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import checkpoint, records, status, train_alone, train_on
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import validation_sets
 from xlmtrain.errors import DeviceOutOfMemory, UserError

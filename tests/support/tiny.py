@@ -17,24 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from xlmtrain.config.schema import (
-    AverageConfig,
-    BackTranslationConfig,
-    Config,
-    DataChanges,
-    DataConfig,
-    EvaluateConfig,
-    MaskChanges,
-    MaskConfig,
-    ModelConfig,
-    NoiseConfig,
-    OptimChanges,
-    OptimConfig,
-    PhaseConfig,
-    Precision,
-    TrainChanges,
-    TrainConfig,
-)
+from xlmtrain.config.data import BackTranslationConfig, DataConfig, MaskConfig, NoiseConfig
+from xlmtrain.config.evaluate import EvaluateConfig
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import AverageConfig, OptimConfig
+from xlmtrain.config.schema import Config, DataChanges, MaskChanges, OptimChanges, PhaseConfig, TrainChanges
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.data.disk_array import DiskArray
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
 from xlmtrain.runtime.distributed import Distributed

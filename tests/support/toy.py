@@ -19,8 +19,10 @@ from xlmtrain.config.finetune import (
     FinetuneTrainConfig,
     TaskConfig,
 )
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import OptimConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig, OptimConfig, Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.finetune.finetune import finetune
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance

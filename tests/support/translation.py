@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.batch import Batch, EncoderInput
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict, to_xlm_state_dict

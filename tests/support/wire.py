@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from tests.support.tiny import run_processes, tiny_config
-from xlmtrain.config.schema import Precision, ReduceDtype
+from xlmtrain.config.train import Precision, ReduceDtype
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.model.language_model import LanguageModel

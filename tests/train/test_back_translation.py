@@ -15,7 +15,9 @@ import torch
 from tests.support.starts import Forked, finish, settings
 from tests.support.tiny import ALONE, WORDS, run_processes, tiny_config
 from tests.support.training import GradientRecorder, assert_same_run, checkpoint, records, state, train_alone, train_on
-from xlmtrain.config.schema import BackTranslationConfig, Config, Precision
+from xlmtrain.config.data import BackTranslationConfig
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch, encoder_input, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import records, train_on
-from xlmtrain.config.schema import Config, Precision, ReduceDtype, TrainConfig
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision, ReduceDtype, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import ConfigError

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.tiny import CPU, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone
-from xlmtrain.config.schema import Precision, TrainConfig
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.errors import NumericalError
 from xlmtrain.runtime.precision import autocast, choose_precision, make_scaler
 

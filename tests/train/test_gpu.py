@@ -9,7 +9,7 @@ import torch
 
 from tests.support.tiny import ALONE, tiny_config
 from tests.support.training import assert_same_run, records, train_on
-from xlmtrain.config.schema import Device, Precision
+from xlmtrain.config.train import Device, Precision
 from xlmtrain.runtime.distributed import Distributed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

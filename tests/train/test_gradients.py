@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from tests.support.tiny import ALONE, run_processes, tiny_config
 from tests.support.training import GradientRecorder
-from xlmtrain.config.schema import OBJECTIVES, Precision
+from xlmtrain.config.data import OBJECTIVES
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.errors import NumericalError

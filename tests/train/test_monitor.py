@@ -10,7 +10,8 @@ import torch
 
 from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, status, train_alone, train_on
-from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import OnNonFinite, OnSpike, Precision
 from xlmtrain.errors import NumericalError, UserError
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed

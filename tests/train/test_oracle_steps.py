@@ -14,7 +14,9 @@ import pytest
 
 from tests.support.oracle import as_batch
 from tests.support.tiny import ALONE, CPU, tiny_config
-from xlmtrain.config.schema import Config, ModelConfig, Precision
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.interop.xlm.conversion import from_xlm_state_dict
 from xlmtrain.model.language_model import LanguageModel

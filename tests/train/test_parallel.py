@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from tests.support.tiny import run_processes, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, train_alone, train_on
-from xlmtrain.config.schema import Config, Precision, ReduceDtype, Sharding
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision, ReduceDtype, Sharding
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import NumericalError

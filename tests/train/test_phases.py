@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.tiny import phase, run_processes, three_phases, tiny_config
 from tests.support.training import assert_same_run, checkpoint, records, state, train_alone, train_on
-from xlmtrain.config.schema import Config, OnSpike, PhaseConfig
+from xlmtrain.config.schema import Config, PhaseConfig
+from xlmtrain.config.train import OnSpike
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import trained_objectives
 from xlmtrain.report.curves import curve_charts

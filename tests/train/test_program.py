@@ -14,7 +14,7 @@ from tests.support import programs
 from tests.support.programs import Call, script
 from tests.support.tiny import tiny_config, write_header
 from tests.support.training import assert_same_run, checkpoint, records, status, train_alone
-from xlmtrain.config.schema import Device
+from xlmtrain.config.train import Device
 from xlmtrain.data.format import Header
 from xlmtrain.text.vocab import Vocab
 

@@ -23,17 +23,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from xlmtrain.config.data import DataConfig, MaskConfig
+from xlmtrain.config.evaluate import EvaluateConfig, ZeroShotProbeConfig
 from xlmtrain.config.load import parse_options
-from xlmtrain.config.schema import (
-    Config,
-    DataConfig,
-    Device,
-    EvaluateConfig,
-    MaskConfig,
-    Precision,
-    TrainConfig,
-    ZeroShotProbeConfig,
-)
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Device, Precision, TrainConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets

@@ -20,7 +20,8 @@ import torch
 
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.phases import combined_data
-from xlmtrain.config.schema import Config, Requeue
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Requeue
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import check_vocabulary

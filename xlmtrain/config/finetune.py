@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.config.schema import Device, OptimConfig, OptimizerName, Pooling, Precision, column_problems
+from xlmtrain.config.evaluate import Pooling, column_problems
+from xlmtrain.config.optim import OptimConfig, OptimizerName
+from xlmtrain.config.train import Device, Precision
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, CheckedSettings, ranged
 
 

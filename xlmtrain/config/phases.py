@@ -15,7 +15,8 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.typed_json import typed
 
 if TYPE_CHECKING:
-    from xlmtrain.config.schema import Config, DataConfig
+    from xlmtrain.config.data import DataConfig
+    from xlmtrain.config.schema import Config
 
 _COMBINED = (
     *("mlm", "tlm", "clm", "mt", "dae", "bt"),

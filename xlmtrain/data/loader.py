@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.phases import Phase, phase_at, phases_of
-from xlmtrain.config.schema import OBJECTIVES, Config
+from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, NumpyBatch, concat, make_batch, next_token_targets, split
 from xlmtrain.data.dataset import Dataset, check_ids
 from xlmtrain.data.masking import Masker

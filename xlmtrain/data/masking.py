@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xlmtrain.config.schema import MaskConfig
+from xlmtrain.config.data import MaskConfig
 from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.text.vocab import Vocab
 

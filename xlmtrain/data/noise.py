@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xlmtrain.config.schema import NoiseConfig
+from xlmtrain.config.data import NoiseConfig
 from xlmtrain.data.sequences import SequenceBatch, sentence_sequences
 from xlmtrain.text.vocab import Vocab
 

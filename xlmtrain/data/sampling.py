@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmtrain.config.schema import OBJECTIVES, SEQ2SEQ_OBJECTIVES, DataConfig
+from xlmtrain.config.data import OBJECTIVES, SEQ2SEQ_OBJECTIVES, DataConfig
 from xlmtrain.data.dataset import Dataset, corpus_names
 from xlmtrain.data.sources import PairSource, Seq2SeqSource, Source, WindowSource
 from xlmtrain.errors import ConfigError

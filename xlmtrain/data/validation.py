@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from xlmtrain.config.data import SEQ2SEQ_OBJECTIVES
 from xlmtrain.config.phases import combined_data
-from xlmtrain.config.schema import SEQ2SEQ_OBJECTIVES, Config
+from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.noise import Noise

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.config.load import CONFIG_DIR, compose
-from xlmtrain.config.schema import ModelConfig, config_as_json, flatten
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.schema import config_as_json, flatten
 from xlmtrain.data.format import Header
 from xlmtrain.diagnostics.finding import Finding, error
 from xlmtrain.diagnostics.rules import SIGNIFICANT, Record, Settings, smoothed_curve

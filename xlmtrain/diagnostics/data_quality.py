@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.dataset import Corpus, Dataset
 from xlmtrain.data.spans import sample_spans, span_ids, whole_words
 from xlmtrain.diagnostics.finding import Finding, error, warning

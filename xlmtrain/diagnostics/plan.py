@@ -16,9 +16,12 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.optim import AverageKind
 from xlmtrain.config.phases import combined_data, phases_of
 from xlmtrain.config.phases import total_tokens as total_tokens_of
-from xlmtrain.config.schema import AverageKind, Config, ModelConfig, Precision, ReduceDtype, Sharding
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision, ReduceDtype, Sharding
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.translation_model import build_model

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences

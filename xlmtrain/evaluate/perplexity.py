@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import dummy_batch
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.language_model import LanguageModel

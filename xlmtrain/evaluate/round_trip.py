@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from xlmtrain.config.phases import combined_data
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from xlmtrain.config.schema import Pooling
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.model.language_model import LanguageModel

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from xlmtrain.config.evaluate import EvaluateConfig
 from xlmtrain.config.phases import combined_data
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Config, EvaluateConfig, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ZeroShotProbeConfig
+from xlmtrain.config.evaluate import ZeroShotProbeConfig
 from xlmtrain.errors import ConfigError, NumericalError
 from xlmtrain.evaluate.classification_data import Example, encode, labels_of, read_examples
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import Pooling
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.sentence_embeddings import pooled

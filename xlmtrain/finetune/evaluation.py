@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import evaluation_batches
 from xlmtrain.finetune.classifier import Classifier

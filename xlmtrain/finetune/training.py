@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from xlmtrain.config.finetune import FinetuneConfig
-from xlmtrain.config.schema import Precision, TrainConfig
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.diagnostics.rules import warmup_too_long
 from xlmtrain.errors import NumericalError

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from xlmtrain.config.schema import BackTranslationConfig
+from xlmtrain.config.data import BackTranslationConfig
 from xlmtrain.data.batch import Batch, encoder_input
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.generate.beam import BeamSettings

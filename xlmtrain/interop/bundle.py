@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.manual import key_paths
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.old_names import current_metric, current_settings
 from xlmtrain.config.phases import expand, given
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import OBJECTIVES, Config, ModelConfig
+from xlmtrain.config.schema import Config
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part

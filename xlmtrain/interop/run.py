@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from xlmtrain.config.load import from_json
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import ModelConfig
 from xlmtrain.data.format import Header, open_verified
 from xlmtrain.errors import CheckpointError, DataError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from xlmtrain.config.schema import InitConfig, ModelConfig
+from xlmtrain.config.model import InitConfig, ModelConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from xlmtrain.config.schema import ModelConfig, Precision
+from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.train import Precision
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.model.attention import AttentionView, SelfAttention
 from xlmtrain.model.kernels.dropout import Dropout
 

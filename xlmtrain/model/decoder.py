@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.attention import AttentionView, CrossAttention, SelfAttention
 from xlmtrain.model.block import FeedForward, make_norm
 from xlmtrain.model.encoder import TransformerStack, length_mask

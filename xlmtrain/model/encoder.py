@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.attention import AttentionView, local_mask, rotary_positions
 from xlmtrain.model.block import Block, make_norm
 from xlmtrain.model.kernels.dropout import Dropout

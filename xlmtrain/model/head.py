@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.block import make_activation, make_norm
 from xlmtrain.model.kernels.linear_cross_entropy import linear_cross_entropy
 from xlmtrain.model.kernels.scratch import ScratchBuffer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.head import Head

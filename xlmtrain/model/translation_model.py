@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xlmtrain.config.schema import SEQ2SEQ_OBJECTIVES, DataConfig, ModelConfig
+from xlmtrain.config.data import SEQ2SEQ_OBJECTIVES, DataConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.decoder import Decoder, DecoderCache
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from xlmtrain.config.schema import AverageConfig, AverageKind
+from xlmtrain.config.optim import AverageConfig, AverageKind
 from xlmtrain.errors import ConfigError
 
 

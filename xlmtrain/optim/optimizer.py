@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import FusedAdam, OptimConfig, OptimizerName
+from xlmtrain.config.optim import FusedAdam, OptimConfig, OptimizerName
 from xlmtrain.errors import ConfigError
 
 APEX_SOURCE = "https://github.com/NVIDIA/apex"

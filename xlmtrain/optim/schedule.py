@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from xlmtrain.config.optim import OptimConfig, Schedule
 from xlmtrain.config.phases import Phase
-from xlmtrain.config.schema import OptimConfig, Schedule
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:

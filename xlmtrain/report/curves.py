@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from xlmtrain.config.schema import OBJECTIVES
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.diagnostics.baseline import ReferenceCurve, nearest_preset, settings_that_matter
 from xlmtrain.report.charts import Chart, Line, line_chart
 from xlmtrain.report.run_data import RunData

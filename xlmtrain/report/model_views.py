@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from xlmtrain.config.schema import Pooling
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import pair_sequences

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmtrain.config.schema import OBJECTIVES
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
 from xlmtrain.evaluate.cloze import ClozeExample

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from xlmtrain.config.schema import Device
+from xlmtrain.config.train import Device
 from xlmtrain.errors import ConfigError, DeviceOutOfMemory, PeerError, UserError
 from xlmtrain.runtime.failpoints import failpoint
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from xlmtrain.config.schema import Precision, TrainConfig
+from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import torch
 
-from xlmtrain.config.schema import Config, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.table import two_decimals
 from xlmtrain.model.language_model import LanguageModel

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.phases import phase_at
-from xlmtrain.config.schema import OBJECTIVES, Config
+from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.loggers import MetricsWriter

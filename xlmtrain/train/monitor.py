@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from xlmtrain.config.schema import Config, OnNonFinite, OnSpike, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import OnNonFinite, OnSpike, Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from xlmtrain.config.schema import Precision, ReduceDtype, Sharding, TrainConfig
+from xlmtrain.config.train import Precision, ReduceDtype, Sharding, TrainConfig
 from xlmtrain.data.batch import Batch, dummy_batch
 from xlmtrain.errors import ConfigError
 from xlmtrain.model.language_model import LanguageModel

@@ -11,8 +11,9 @@ from typing import Any, get_type_hints
 import torch
 
 from xlmtrain import __version__
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.phases import expand
-from xlmtrain.config.schema import Config, ModelConfig, OptimChanges, config_as_json, flatten
+from xlmtrain.config.schema import Config, OptimChanges, config_as_json, flatten
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.runtime.distributed import Distributed

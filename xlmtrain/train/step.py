@@ -10,8 +10,11 @@ from functools import partial
 import torch
 from torch import nn
 
+from xlmtrain.config.data import OBJECTIVES
+from xlmtrain.config.optim import FusedAdam, OptimConfig, OptimizerName
 from xlmtrain.config.phases import phase_at, phases_of
-from xlmtrain.config.schema import OBJECTIVES, Config, FusedAdam, OptimConfig, OptimizerName, Precision
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel

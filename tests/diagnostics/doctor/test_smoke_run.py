@@ -11,7 +11,7 @@ import torch
 from tests.support.findings import findings, only
 from tests.support.tiny import CPU, tiny_config
 from xlmtrain.config.load import compose
-from xlmtrain.config.schema import Precision
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.diagnostics.doctor import smoke_run
 from xlmtrain.diagnostics.doctor.smoke_run import check_first_steps, check_initial_loss, shortened

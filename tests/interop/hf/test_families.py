@@ -19,8 +19,9 @@ from tests.support.tiny import tiny_config
 from tests.support.training import checkpoint, records, train_alone
 from xlmtrain.commands import export as export_tool
 from xlmtrain.config.load import compose
+from xlmtrain.config.model import InitConfig
 from xlmtrain.config.prepare import PrepareConfig, SplitConfig
-from xlmtrain.config.schema import Config, InitConfig
+from xlmtrain.config.schema import Config
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import CheckpointError, ConfigError

@@ -22,8 +22,8 @@ from tests.support.training import train_alone
 from xlmtrain.commands import checkpoint as checkpoint_tool
 from xlmtrain.commands import evaluate as evaluate_tool
 from xlmtrain.commands import export as tool
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.support.foreign_tokenizers import LINES, edit, write_tokenizer
+from xlmtrain.config.data import MaskConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import MaskConfig, ModelConfig
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.masking import Masker
 from xlmtrain.data.sequences import pair_sequences, window_sequences

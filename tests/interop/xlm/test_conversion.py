@@ -14,8 +14,8 @@ from tests.model.test_parity import CASES
 from tests.support.oracle import Oracle, as_batch
 from tests.support.training import assert_same_weights
 from tests.support.xlm_model import CODES, logits, oracle_content, save
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle

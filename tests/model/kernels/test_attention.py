@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.attention import AttentionView, SelfAttention, local_mask
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention

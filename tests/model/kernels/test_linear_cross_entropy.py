@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlmtrain.config.schema import ModelConfig
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels import dispatch, linear_cross_entropy
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from xlmtrain.config.optim import FusedAdam
 from xlmtrain.config.phases import phases_of
-from xlmtrain.config.schema import Config, Device, FusedAdam, Precision, Sharding
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Device, Precision, Sharding
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
 from xlmtrain.diagnostics.plan import micro_batch_of, parameter_count, phase_memory

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import torch
 
+from xlmtrain.config.optim import Schedule
 from xlmtrain.config.phases import combined_data, phases_of, total_tokens
-from xlmtrain.config.schema import Config, Precision, Schedule
+from xlmtrain.config.schema import Config
+from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader

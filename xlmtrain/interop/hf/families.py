@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from xlmtrain.config.families import Family
-from xlmtrain.config.schema import Activation, ModelConfig
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.model.head import Head
 from xlmtrain.text.vocab import SpecialIds, Vocab
 

@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xlmtrain.config.families import Family
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.data.format import fingerprint
 from xlmtrain.errors import CheckpointError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from xlmtrain.config.families import Family
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.config.prepare import TextConfig
-from xlmtrain.config.schema import Activation, ModelConfig
 from xlmtrain.errors import CheckpointError, ConfigError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.xlm.pth import dictionary_vocab, read_checkpoint_file
