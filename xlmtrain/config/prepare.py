@@ -149,7 +149,6 @@ class VocabConfig:
     """Drop subwords that occur less often than this."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if 0 < self.max_size <= 14:
             yield f"max_size: {self.max_size} leaves no entry beside the 14 special symbols"
 
@@ -242,8 +241,12 @@ class PrepareConfig(CheckedSettings):
     overwrite: bool = False
     """Replace an output directory that exists."""
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """True if a tokenizer, given or new, takes the place of Moses' rules, BPE codes and vocabulary."""
+        return self.tokenizer is not None or self.new_tokenizer.model is not None
+
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not self.train.mono and not self.train.pairs:
             yield "train: no text; give train.mono and/or train.pairs"
         texts = [text for split in (self.train, self.valid, self.test) for text in (*split.mono, *split.pairs)]
@@ -255,7 +258,7 @@ class PrepareConfig(CheckedSettings):
             yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"
         if self.tokenizer is not None and self.new_tokenizer != NewTokenizerConfig():
             yield "new_tokenizer: trains a tokenizer, but tokenizer=... is given; leave one of them out"
-        if self.tokenizer is not None or self.new_tokenizer.model is not None:
+        if self.has_tokenizer:
             yield from self._without_effect()
         elif self.new_tokenizer.size != NewTokenizerConfig().size:
             yield "new_tokenizer.size: give new_tokenizer.model too, bpe or unigram"

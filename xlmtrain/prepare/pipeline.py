@@ -28,46 +28,26 @@ assembled to one file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from xlmtrain.config.prepare import PrepareConfig, Unit
+from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.data.format import corpus_name
 from xlmtrain.errors import DataError
-from xlmtrain.prepare import dedup, global_stages
+from xlmtrain.prepare import dedup
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.output import check_output, open_store, publish, write_dataset
 from xlmtrain.prepare.raw_files import RawText, find_texts, without_repeats
 from xlmtrain.prepare.scheduler import Scheduler
-from xlmtrain.prepare.shard_raw import shard_task
+from xlmtrain.prepare.segmentation import ShardTasks, check_given_files, line_settings, make_segmentation
+from xlmtrain.prepare.shard_raw import Shard, shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
-from xlmtrain.prepare.tokenize_stage import LineEncoder
-from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
-from xlmtrain.prepare.word_counts import sample_rates
-from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes
-from xlmtrain.text.filters import LINE_SETTINGS, line_checks
+from xlmtrain.text.filters import line_checks
 from xlmtrain.text.langid import detected_language
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
-from xlmtrain.text.tokenizer import has_rules
-from xlmtrain.text.tokenizer_json import read_tokenizer, require_tokenizers
 from xlmtrain.text.vocab import Vocab
-
-
-class _Shard(NamedTuple):
-    """A shard of raw text: ``raw`` is the key of its artifact, ``number`` its index in there."""
-
-    text: RawText
-    raw: str
-    number: int
-    lines: int
-    bytes: int
-
-
-ShardTasks = dict[_Shard, BuildTask]
-"""The task that was run for each shard."""
 
 
 def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] | None = None) -> Statistics:
@@ -78,15 +58,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     """
     texts, notes = without_repeats(find_texts(config))
     output = check_output(config, texts)
-    is_tokenized = config.tokenizer is not None or config.new_tokenizer.model is not None
-    if is_tokenized:
-        require_tokenizers()
-    if config.tokenizer is not None:
-        LineEncoder(read_tokenizer(Path(config.tokenizer)))
-    if config.bpe.codes is not None:
-        read_codes(config.bpe.codes)
-    if config.vocab.file is not None:
-        Vocab.read(config.vocab.file, config.vocab.max_size, config.vocab.min_count)
+    check_given_files(config)
     for text in texts:
         list(line_checks(config.clean, text.languages))
     with open_store(output) as store:
@@ -94,37 +66,33 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
         shards = pipeline.shard()
         if on_raw_text is not None:
             on_raw_text(pipeline.statistics())
-        units: dict[str, str] = {"tokenizer": pipeline.make_tokenizer(shards)} if is_tokenized else {}
-        tokens = pipeline.select(pipeline.tokenize(shards, units.get("tokenizer")))
-        if not is_tokenized:
-            units["codes"] = pipeline.make_codes(tokens)
-            units["subwords"] = pipeline.list_subwords(tokens, units["codes"])
-        encoded = pipeline.encode(tokens, units)
-        vocab = pipeline.make_vocab(encoded, units)
-        corpora = pipeline.assemble(encoded, units, vocab)
-        artifacts = [store.path("vocab", vocab)]
-        if is_tokenized:
-            settings = store.result("tokenizer", units["tokenizer"])
-        else:
-            settings = asdict(config.text)
-            artifacts.append(store.path("codes", units["codes"]))
+        encoded = pipeline.encode(pipeline.select(pipeline.tokenize(shards)))
+        vocab = pipeline.segmentation.make_vocab(encoded)
+        corpora = pipeline.assemble(encoded, vocab)
+        units = {**pipeline.segmentation.units, "vocab": vocab}
+        artifacts = [store.path(stage, key) for stage, key in units.items()]
+        settings = pipeline.segmentation.text_settings()
         size = settings.pop("size", 0)
         prepared, words = write_dataset(
             store, artifacts, corpora, languages=pipeline.languages, text=settings, size=size
         )
-        statistics = pipeline.statistics(words, 0 if is_tokenized else len(read_codes(prepared / "codes")))
+        codes = prepared / "codes"
+        statistics = pipeline.statistics(words, len(read_codes(codes)) if codes.exists() else 0)
         statistics.write(prepared / STATISTICS)
         publish(store, prepared, output, config.overwrite)
     return statistics
 
 
 class PreparePipeline:
-    """The stages, in order. They return keys of artifacts, or the task that was run for each shard or corpus."""
+    """The stages that run on shards, in order; each returns the task that was run for each shard or corpus.
+
+    ``segmentation``: the stages between them, which decide how text is split.
+    """
 
     def __init__(self, config: PrepareConfig, store: ArtifactStore, texts: list[RawText], notes: list[str]) -> None:
-        self._config, self._store, self._texts = config, store, texts
+        self._config, self._store, self._texts, self._notes = config, store, texts, notes
         self._scheduler = Scheduler(config, store)
-        self._is_tokenized = config.tokenizer is not None or config.new_tokenizer.model is not None
+        self.segmentation = make_segmentation(config, store, self._scheduler, notes)
         self.languages = sorted({language for text in texts for language in text.languages})
         self._files = {
             text: [
@@ -133,14 +101,9 @@ class PreparePipeline:
             ]
             for text in texts
         }
-        self._notes = notes + [
-            f"language {language}: Moses' tokenizer has no rules for it, the English ones were used"
-            for language in self.languages
-            if not self._is_tokenized and not has_rules(language)
-        ]
         self._unknown_words: dict[str, list[tuple[str, int]]] = {}
 
-    def shard(self) -> list[_Shard]:
+    def shard(self) -> list[Shard]:
         """Read every file once, so that faults in the text show before the long stages."""
         tasks = {text: shard_task(text, self._config) for text in self._texts}
         shards = []
@@ -149,36 +112,12 @@ class PreparePipeline:
                 file.lines, file.segmented, file.suspects = result["lines"], result["segmented"], suspects
                 file.reads_like = detected_language(file.language, words)
                 file.drop(result["dropped"])
-            shards += [_Shard(text, tasks[text].key, number, **shard) for number, shard in enumerate(result["shards"])]
-        self._train = {shard for shard in shards if shard.text.split == "train"}
+            shards += [Shard(text, tasks[text].key, number, **shard) for number, shard in enumerate(result["shards"])]
         return shards
 
-    def make_tokenizer(self, shards: list[_Shard]) -> str:
-        """Copy the given tokenizer, or train one on a sample of the training text."""
-        if self._config.tokenizer is not None:
-            path = self._config.tokenizer
-            given = {"path": path, "fingerprint": read_tokenizer(Path(path)).fingerprint}
-            return self._scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
-        train = [shard for shard in shards if shard in self._train]
-        arguments = {
-            "shards": [[shard.raw, shard.number, shard.text.languages] for shard in train],
-            "rates": self._sample_rates(),
-            "clean": self._line_settings(),
-            "model": self._config.new_tokenizer.model,
-            "size": self._config.new_tokenizer.size,
-        }
-        key = self._scheduler.run_here(train_tokenizer, BuildTask("tokenizer", arguments))
-        size = self._store.result("tokenizer", key)["size"]
-        if size < self._config.new_tokenizer.size:
-            self._notes.append(
-                f"the tokenizer has {size:,} entries, not new_tokenizer.size: the text has no more pieces"
-            )
-        return key
-
-    def tokenize(self, shards: list[_Shard], tokenizer: str | None) -> ShardTasks:
-        """Clean and tokenize every shard, with the ``tokenizer`` of an artifact or by Moses' rules."""
-        self._rates = self._sample_rates() if tokenizer is None else dict.fromkeys(self.languages, 0.0)
-        clean = self._line_settings()
+    def tokenize(self, shards: Sequence[Shard]) -> ShardTasks:
+        """Clean and tokenize every shard."""
+        rates = self.segmentation.before_tokenization(shards, self.languages)
         tasks = {}
         for shard in shards:
             arguments = {
@@ -187,9 +126,9 @@ class PreparePipeline:
                 "split": shard.text.split,
                 "languages": shard.text.languages,
                 "text": asdict(self._config.text),
-                "clean": clean,
-                "sample": [self._rates[language] for language in shard.text.languages] if shard in self._train else [],
-                "tokenizer": tokenizer,
+                "clean": line_settings(self._config.clean),
+                "sample": [rates[language] for language in shard.text.languages] if shard.is_train else [],
+                "tokenizer": self.segmentation.units.get("tokenizer"),
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
         cut = 0
@@ -206,20 +145,20 @@ class PreparePipeline:
         held_out, duplicates = self._collect_held_out(tokens), self._find_duplicates(tokens)
         tasks = {}
         for shard, task in tokens.items():
-            languages, is_train = shard.text.languages, shard in self._train
             arguments = {
                 "tokens": task.key,
-                "languages": languages,
-                "is_train": is_train,
-                "held_out": held_out if is_train else None,
-                "duplicates": duplicates.get(languages) if is_train else None,
+                "languages": shard.text.languages,
+                "is_train": shard.is_train,
+                "held_out": held_out if shard.is_train else None,
+                "duplicates": duplicates.get(shard.text.languages) if shard.is_train else None,
                 "drop_identical": self._config.clean.drop_identical,
             }
             tasks[shard] = BuildTask("select", arguments, shard.bytes)
         for shard, result in self._scheduler.run_sharded("select", tasks).items():
             for file, words in zip(self._files[shard.text], result["words"]):
                 file.sentences += result["sentences"]
-                file.words += 0 if self._is_tokenized else words  # those of a tokenizer are known in the end
+                if not self._config.has_tokenizer:  # whose words are known in the end
+                    file.words += words
                 file.drop(result["dropped"])
         for total in self.statistics().totals():
             if not total.sentences:
@@ -230,7 +169,7 @@ class PreparePipeline:
 
     def _collect_held_out(self, tokens: ShardTasks) -> str | None:
         """Collect the lines of validation and test text; None if training text is not compared with them."""
-        held_out = [[task.key, shard.text.languages] for shard, task in tokens.items() if shard not in self._train]
+        held_out = [[task.key, shard.text.languages] for shard, task in tokens.items() if not shard.is_train]
         if not self._config.clean.decontaminate or not held_out:
             return None
         task = BuildTask("held_out", {"languages": self.languages, "shards": held_out})
@@ -240,9 +179,9 @@ class PreparePipeline:
         """Return for each training corpus, by its languages, the key of its repeated lines."""
         if not self._config.clean.drop_duplicates:
             return {}
-        corpora: dict[tuple[str, ...], list[_Shard]] = {}
+        corpora: dict[tuple[str, ...], list[Shard]] = {}
         for shard in tokens:
-            if shard in self._train:
+            if shard.is_train:
                 corpora.setdefault(shard.text.languages, []).append(shard)
         tasks = {}
         for languages, corpus in corpora.items():
@@ -251,68 +190,22 @@ class PreparePipeline:
         self._scheduler.run_here(dedup.find_duplicates, *tasks.values())
         return {languages: task.key for languages, task in tasks.items()}
 
-    def make_codes(self, tokens: ShardTasks) -> str:
-        """Copy the given codes, or learn them."""
-        settings = self._config.bpe
-        if settings.codes is not None:
-            return self._scheduler.run_here(global_stages.copy_codes, BuildTask("codes", _given_file(settings.codes)))
-        arguments = {
-            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard in self._train],
-            "rates": self._rates,
-            **{name: getattr(settings, name) for name in ("sampling_alpha", "merges", "max_word_types")},
-        }
-        key = self._scheduler.run_here(global_stages.learn_codes, BuildTask("codes", arguments))
-        result = self._store.result("codes", key)
-        if result["codes"] < settings.merges:
-            self._notes.append(
-                f"only {result['codes']} codes learned, not bpe.merges={settings.merges}: every word is one symbol now"
-            )
-        if result["least"] > 1:
-            self._notes.append(
-                f"codes learned from the {result['words']:,} words that were counted {result['least']} times or more "
-                f"(bpe.max_word_types={settings.max_word_types:,})"
-            )
-        return key
-
-    def list_subwords(self, tokens: ShardTasks, codes: str) -> str:
-        """List every subword that text can be split into, or those of the given vocabulary."""
-        if self._config.vocab.file is not None:
-            task = BuildTask("subwords", _given_file(self._config.vocab.file))
-            return self._scheduler.run_here(global_stages.copy_subwords, task)
-        task = BuildTask("subwords", {"codes": codes, "tokens": self._train_keys(tokens)})
-        return self._scheduler.run_here(global_stages.list_subwords, task)
-
-    def encode(self, tokens: ShardTasks, units: dict[str, str]) -> ShardTasks:
-        """Split the tokens of every shard into subwords, and count these in training text.
-
-        ``units``: the artifacts ``codes`` and ``subwords``, or ``tokenizer``.
-        """
+    def encode(self, tokens: ShardTasks) -> ShardTasks:
+        """Split the tokens of every shard into subwords, and count these in training text."""
+        self.segmentation.after_selection(tokens)
         tasks = {}
         for shard, task in tokens.items():
             arguments = {
                 "tokens": task.key,
                 "languages": shard.text.languages,
-                "units": units,
-                "count": self._config.vocab.file is None and shard in self._train,
+                "units": self.segmentation.units,
+                "count": self._config.vocab.file is None and shard.is_train,
             }
             tasks[shard] = BuildTask("encode", arguments, shard.bytes)
         self._scheduler.run_sharded("encode", tasks)
         return tasks
 
-    def make_vocab(self, encoded: ShardTasks, units: dict[str, str]) -> str:
-        """Count the vocabulary of the training text, or truncate the given one."""
-        settings, encoded_keys = self._config.vocab, self._train_keys(encoded)
-        if self._is_tokenized:
-            return self._scheduler.run_here(
-                global_stages.count_tokens, BuildTask("vocab", {**units, "encoded": encoded_keys})
-            )
-        arguments = {"subwords": units["subwords"], "max_size": settings.max_size, "min_count": settings.min_count}
-        if settings.file is not None:
-            return self._scheduler.run_here(global_stages.truncate_vocab, BuildTask("vocab", arguments))
-        task = BuildTask("vocab", {**arguments, "encoded": encoded_keys})
-        return self._scheduler.run_here(global_stages.count_vocab, task)
-
-    def assemble(self, encoded: ShardTasks, units: dict[str, str], vocab: str) -> dict[str, BuildTask]:
+    def assemble(self, encoded: ShardTasks, vocab: str) -> dict[str, BuildTask]:
         """Concatenate the shards of every corpus."""
         corpora: dict[str, list[tuple[FileStatistics, list[BuildTask]]]] = {}
         for text in self._texts:
@@ -324,7 +217,7 @@ class PreparePipeline:
             arguments = {
                 "name": name,
                 "shards": [[task.key, task.arguments["tokens"], file.language] for file, own in files for task in own],
-                "units": units,
+                "units": self.segmentation.units,
                 "vocab": vocab,
                 "sources": [Path(file.file).name for file, _ in files],
             }
@@ -340,28 +233,8 @@ class PreparePipeline:
             self._unknown_words[name] = [(word, count) for word, count in result["unknown_words"]]
         return tasks
 
-    def _line_settings(self) -> dict[str, Any]:
-        return {name: asdict(self._config.clean)[name] for name in LINE_SETTINGS}
-
-    def _train_keys(self, tasks: ShardTasks) -> list[str]:
-        return [task.key for shard, task in tasks.items() if shard in self._train]
-
-    def _sample_rates(self) -> dict[str, float]:
-        """Return the fraction of each language's training text to learn codes from."""
-        settings, sizes = self._config.bpe, dict.fromkeys(self.languages, 0)
-        for shard in self._train:
-            languages = shard.text.languages
-            in_bytes = settings.train_sample_unit is Unit.bytes
-            for language in languages:
-                sizes[language] += shard.bytes // len(languages) if in_bytes else shard.lines
-        return sample_rates(sizes, settings.train_sample, settings.sampling_alpha)
-
     def statistics(self, vocab: Vocab | None = None, codes: int = 0) -> Statistics:
         """Return the statistics of the stages that have run."""
         files = [file for files in self._files.values() for file in files]
         size, parts = (0, 0) if vocab is None else (len(vocab), int((~vocab.is_word & ~vocab.is_special).sum()))
         return Statistics(files, size, codes, parts, self._notes, self._unknown_words)
-
-
-def _given_file(path: str) -> dict[str, Any]:
-    return {"path": path, "sha256": sha256_of(Path(path))}

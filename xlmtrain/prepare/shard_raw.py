@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xlmtrain.config.prepare import CleanConfig, OnError, PrepareConfig
 from xlmtrain.errors import DataError
@@ -27,6 +27,21 @@ from xlmtrain.text.suspects import find_suspects
 from xlmtrain.text.text_files import open_zstd_writer
 
 CHUNK_BYTES = 1 << 18
+
+
+class Shard(NamedTuple):
+    """A shard of raw text: ``raw`` is the key of its artifact, ``number`` its index in there."""
+
+    text: RawText
+    raw: str
+    number: int
+    lines: int
+    bytes: int
+
+    @property
+    def is_train(self) -> bool:
+        """True for training text."""
+        return self.text.split == "train"
 
 
 def shard_task(text: RawText, config: PrepareConfig) -> BuildTask:
