@@ -61,7 +61,6 @@ class DataOptions(CheckedSettings):
     """Number of BPE codes to learn from the sample."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not self.en and not self.de:
             yield "en: give text with en=FILE and de=FILE"
 

@@ -53,7 +53,7 @@ def test_a_command_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as ended:
         main(["trian", "experiment=quickstart"])
     assert ended.value.code == ConfigError.exit_code
-    assert capsys.readouterr().err == "error: trian: no such command, did you mean train?; xlmtrain --help lists them\n"
+    assert capsys.readouterr().err == "error: trian: no such command; did you mean train?; xlmtrain --help lists them\n"
 
 
 def test_the_package_is_a_program() -> None:

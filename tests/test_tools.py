@@ -211,7 +211,7 @@ def test_report_writes_pictures_and_a_reference(call: Call, run: Path, tmp_path:
 
 
 def test_report_wants_a_run(call: Call) -> None:
-    assert "run: which run directory?" in call("report", code=2)
+    assert "run: no run directory is given" in call("report", code=2)
 
 
 def test_report_compares_runs(call: Call, run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from xlmtrain import __version__
-from xlmtrain.errors import ConfigError
+from xlmtrain.errors import ConfigError, did_you_mean
 from xlmtrain.runtime.program import user_errors
 
 
@@ -53,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif name == "--version":
             print(f"xlmtrain {__version__}")
         elif name not in COMMANDS:
-            alike = "".join(f", did you mean {close}?" for close in difflib.get_close_matches(name, COMMANDS, n=1))
-            raise ConfigError(f"{name}: no such command{alike}; xlmtrain --help lists them")
+            raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS)}; xlmtrain --help lists them")
         else:
             # Before torch is loaded: on shared cores a spinning OpenMP thread keeps its neighbour from working.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -6,7 +6,8 @@ and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -50,6 +51,11 @@ class PeerError(UserError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean ...?`` with the most similar of the ``known`` words; empty if none is similar."""
+    return "".join(f"; did you mean {one}?" for one in difflib.get_close_matches(word, list(known), n=1))
 
 
 @contextmanager

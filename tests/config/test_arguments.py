@@ -80,9 +80,12 @@ def test_the_last_of_several_values_counts() -> None:
 
 def test_keys_of_others() -> None:
     """A misspelt key must not pass for a text, unless somebody else looks at it."""
-    assert refusal("run=here", "cuont=3") == "no such settings: cuont=3; there are count, place, run, size, text"
+    assert refusal("run=here", "cuont=3") == (
+        "no such settings: cuont=3; there are count, place, run, size, text; did you mean count?"
+    )
     options, others = parse_args(Options, ["optim.lr=1", "run=here", "experiment=small", "+x=1"], more=True)
     assert (options, others) == (Options("here"), ["optim.lr=1", "experiment=small", "+x=1"])
+    assert refusal("run=here", "cuont=3", more=True).endswith("; did you mean count?")
 
 
 @pytest.mark.parametrize("more", [False, True])
@@ -116,7 +119,7 @@ def test_help_explains_every_setting_and_ends(flag: str, capsys: pytest.CaptureF
         ("run=???   [str]", "Where to look."),
         ("count=5   [int]", "How many of them."),
         ("size=small   [small | large]", "How large they are."),
-        ("text=null   [str | None]", "What to say."),
+        ("text=null   [str | null]", "What to say."),
     ):
         assert lines[lines.index(setting) + 1] == meaning
 

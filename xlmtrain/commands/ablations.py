@@ -79,7 +79,6 @@ class AblationOptions(CheckedSettings):
     """With ``train_file``: labelled text to test on, ``{lang}`` standing for en and de."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.ablation not in ABLATIONS:
             yield f"ablation: {self.ablation}: must be one of {', '.join(ABLATIONS)}"
         if (self.train_file is None) != (self.test_file is None):

@@ -23,7 +23,7 @@ except ImportError as error:  # a package is missing: only its name can be repor
 
 @dataclass
 class DoctorOptions(CheckedSettings):
-    """The settings of this command; every other argument is a setting of xlmtrain train."""
+    """The settings of this command; other arguments are those of xlmtrain train (see its --help)."""
 
     processes: int = ranged(0, NOT_NEGATIVE)
     """Processes of the run on this machine; 0: one for each GPU, or one."""

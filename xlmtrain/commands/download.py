@@ -8,8 +8,6 @@ NAME.LANGUAGE.gz, one sentence a line; the last line printed is the command that
 https_proxy. The licences are the publishers': read them before you use a dataset.
 """
 
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from xlmtrain.download.catalogue import DatasetEntry, read_catalogue, select
 from xlmtrain.download.client import Client
 from xlmtrain.download.job import download, prepare_command
 from xlmtrain.runtime.output_paths import check_output_path
+from xlmtrain.runtime.program import exit_on_sigterm
 
 
 @dataclass
@@ -46,8 +45,7 @@ def main(argv: list[str]) -> None:
     print("\n".join(map(line, entries)))
     if not names:
         return
-    # SIGTERM ends the program as Ctrl-C does: what was downloaded stays, and the next call goes on from there.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     check_output_path("output", options.output)
     output = Path(options.output)
     download(entries, output, Client(), options.workers)

@@ -28,7 +28,7 @@ from xlmtrain.config.evaluate import EvaluateConfig, ZeroShotProbeConfig
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Device, Precision, TrainConfig
-from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.config.validate import ABOVE_ZERO, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
@@ -38,8 +38,7 @@ from xlmtrain.evaluate.retrieval import Retrieval, retrieval_table, retrieve
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words, translation_table
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe, zero_shot_table
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.interop.formats import ModelOptions, read_model
 from xlmtrain.interop.warm_start import matching_weights
 from xlmtrain.metrics.table import four_decimals
 from xlmtrain.pretrained import PretrainedModel
@@ -50,11 +49,8 @@ from xlmtrain.runtime.precision import choose_precision
 
 
 @dataclass
-class EvaluateOptions(CheckedSettings):
+class EvaluateOptions(ModelOptions):
     """The settings of this command; data, retrieval, bilingual_lexicon or zero_shot_probe is needed."""
-
-    model: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
 
     data: str | None = None
     """Directory made by xlmtrain prepare or xlmtrain import, with the model's vocabulary."""
@@ -74,12 +70,6 @@ class EvaluateOptions(CheckedSettings):
 
     split: str = "valid"
     """For data: the split to evaluate on."""
-
-    checkpoint: CheckpointChoice = CheckpointChoice.best
-    """The checkpoint of a run to evaluate."""
-
-    codes: str | None = None
-    """For a .pth file: the BPE codes of its data, in fastBPE's format. Retrieval needs them."""
 
     sequence_length: int | None = None
     """For data: tokens in a window of running text; null: as in the model's run, else 256."""

@@ -1,13 +1,11 @@
 """Convert a model from one format to another.
 
-    xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
-    xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
-    xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
-    xlmtrain export model=exports/quickstart format=run output=runs/again
-    xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
-    xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
-
-``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
+xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
+xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
+xlmtrain export model=exports/quickstart format=run output=runs/again
+xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
+xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
 """
 
 import logging
@@ -19,32 +17,23 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.formats import ExportFormat, read_model
+from xlmtrain.interop.formats import ExportFormat, ModelOptions, read_model
 from xlmtrain.interop.hf.export import export_hf_folder
-from xlmtrain.interop.run import CheckpointChoice, write_run
+from xlmtrain.interop.run import write_run
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.runtime.output_paths import new_directory, new_file
 
 
 @dataclass
-class ExportOptions:
+class ExportOptions(ModelOptions):
     """The settings of this command."""
-
-    model: str = "???"
-    """The model: a run directory, one of its checkpoints, a Hugging Face folder, or a .pth file."""
 
     format: ExportFormat = ExportFormat.hf
     """The format to write."""
 
     output: str = "???"
     """The file or directory to write; it must not exist yet."""
-
-    checkpoint: CheckpointChoice = CheckpointChoice.best
-    """The checkpoint of a run directory: its best or its last."""
-
-    codes: str | None = None
-    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
 
     lowercase: bool = False
     """For a .pth file: its text was lower-cased."""

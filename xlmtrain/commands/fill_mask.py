@@ -9,30 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlmtrain.config.load import parse_args
-from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.config.validate import ABOVE_ZERO, ranged
 from xlmtrain.errors import ConfigError
-from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.interop.formats import ModelOptions
 from xlmtrain.pretrained import load
 
 
 @dataclass
-class FillMaskOptions(CheckedSettings):
+class FillMaskOptions(ModelOptions):
     """The settings of this command; every other argument is a sentence."""
-
-    model: str = "???"
-    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
 
     lang: str = "???"
     """Language of the sentences."""
 
     k: int = ranged(5, ABOVE_ZERO)
     """Number of predictions for each <mask>."""
-
-    checkpoint: CheckpointChoice = CheckpointChoice.best
-    """The checkpoint of a run directory: its best or its last."""
-
-    codes: str | None = None
-    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
 
     translation: str | None = None
     """A translation of the sentence, as additional context."""
@@ -41,7 +32,6 @@ class FillMaskOptions(CheckedSettings):
     """Language of the translation."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if (self.translation is None) != (self.translation_lang is None):
             yield "translation: translation and translation_lang go together"
 

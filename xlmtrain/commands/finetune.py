@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained model as a classifier on labelled text of one language, test on others (zero-shot).
+"""Fine-tune a pretrained model on labelled text of one language, test on others (zero-shot).
 
     xlmtrain finetune init.pretrained=runs/small_cpu run=runs/intents 'task.train={en: intent.train.en.tsv}' \\
         'task.test={en: intent.test.en.tsv, de: intent.test.de.tsv}' 'seeds=[0,1,2]' optim.lr=1e-3
@@ -9,7 +9,8 @@
     xlmtrain finetune --help                                                   the settings and their values
 
 A file has lines of label, text and perhaps a second text, separated by tabs; the tables of XNLI and PAWS-X are read as
-published. The same command again resumes, or continues with more seeds.
+published. Labels are classes, numbers, lists of classes, or those of words: ``task.kind``. The same command again
+resumes, or continues with more seeds.
 """
 
 import signal

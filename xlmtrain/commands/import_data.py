@@ -3,8 +3,6 @@
 xlmtrain import data=data/processed/de-en output=prepared/ende codes=codes_ende
 """
 
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.interop.xlm.data import import_data
 from xlmtrain.runtime.output_paths import check_output_path
+from xlmtrain.runtime.program import exit_on_sigterm
 
 
 @dataclass
@@ -37,8 +36,7 @@ class ImportDataOptions:
 def main(argv: list[str]) -> None:
     """Import the data and print the size of each corpus."""
     options = parse_options(ImportDataOptions, argv)
-    # SIGTERM (from a batch system) unwinds like Ctrl-C, so that no partial output is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     check_output_path("output", options.output)
     codes = Path(options.codes) if options.codes is not None else None
     text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)

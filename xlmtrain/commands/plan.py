@@ -24,10 +24,10 @@ TABLE = [(name, count) for name in ("V100", "A100", "H100") for count in (1, 8, 
 
 @dataclass
 class PlanOptions(CheckedSettings):
-    """The settings of this command; every other argument is a setting of xlmtrain train."""
+    """The settings of this command; other arguments are those of xlmtrain train (see its --help)."""
 
     gpu: str | None = None
-    """V100, A100, H100, H200 or another of xlmtrain/metrics/flops.py; null: a table of several clusters."""
+    """V100, A100, H100, H200 or another; a wrong name lists them all. null: a table of several clusters."""
 
     gpus: int = ranged(1, ABOVE_ZERO)
     """Number of GPUs."""

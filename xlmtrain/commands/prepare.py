@@ -9,8 +9,6 @@
 The result is described in xlmtrain/data/format.py.
 """
 
-import signal
-import sys
 from pathlib import Path
 
 from xlmtrain.commands.demo import SAMPLE, copy_sample
@@ -20,6 +18,7 @@ from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
+from xlmtrain.runtime.program import exit_on_sigterm
 
 
 def main(argv: list[str]) -> None:
@@ -31,8 +30,7 @@ def main(argv: list[str]) -> None:
 
 def run(config: PrepareConfig) -> None:
     """Prepare the text, and print sizes and warnings."""
-    # SIGTERM unwinds like Ctrl-C, so that unfinished artifacts are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     statistics = prepare(config, warn)
     print(statistics)
     warn(statistics)

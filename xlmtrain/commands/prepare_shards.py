@@ -26,7 +26,6 @@ class PrepareShardsOptions(CheckedSettings):
     """Number of shares."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not 0 <= self.share < self.of:
             yield f"share: {self.share} is not from 0 to below of={self.of}"
 

@@ -5,7 +5,7 @@ xlmtrain report run=runs/a run=runs/b output=comparison.html     several side by
 xlmtrain report run=runs/quickstart images=pictures              its charts as PNG files, too
 xlmtrain report run=runs/mine reference=configs/reference/mine.json      its curves for later runs' reports
 
-Charts need matplotlib: pip install matplotlib
+Charts need matplotlib: pip install 'xlmtrain[report]'
 """
 
 from collections.abc import Iterator
@@ -48,9 +48,8 @@ class ReportOptions(CheckedSettings):
     """Number of words to mask."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not self.run:
-            yield "run: which run directory?"
+            yield "run: no run directory is given"
         if self.reference and len(self.run) > 1:
             yield "reference: of one run, and several are given"
         if self.images and not can_draw():

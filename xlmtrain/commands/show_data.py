@@ -25,7 +25,7 @@ from xlmtrain.prepare.statistics import STATISTICS, Statistics
 
 @dataclass
 class ShowDataOptions(CheckedSettings):
-    """The settings of this command; every other argument is a setting of xlmtrain train."""
+    """The settings of this command; other arguments are those of xlmtrain train (see its --help)."""
 
     data: str | None = None
     """Directory made by xlmtrain prepare or xlmtrain import."""

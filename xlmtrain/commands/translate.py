@@ -23,18 +23,15 @@ from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.evaluate.bleu import raw_text_scores, require_sacrebleu, tokenized_bleu
 from xlmtrain.evaluate.parallel_text import decode_line, read_parallel_lines
 from xlmtrain.generate.translate import Translation
-from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.interop.formats import ModelOptions
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.runtime.output_paths import new_file
 from xlmtrain.runtime.progress import ProgressBar
 
 
 @dataclass
-class TranslateOptions(TranslationConfig):
+class TranslateOptions(TranslationConfig, ModelOptions):
     """The settings of this command."""
-
-    model: str = "???"
-    """A run directory, one of its checkpoints, or a .pth file of the original XLM, with a decoder."""
 
     source: str = "???"
     """Language of the input."""
@@ -51,14 +48,7 @@ class TranslateOptions(TranslationConfig):
     reference: str | None = None
     """File with a translation of each line of input, to compute BLEU and chrF against."""
 
-    checkpoint: CheckpointChoice = CheckpointChoice.best
-    """The checkpoint of a run directory: its best or its last."""
-
-    codes: str | None = None
-    """For a .pth file: the BPE codes of its data, in fastBPE's format."""
-
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         yield from super().problems()
         if self.reference is not None and self.input is None:
             yield "reference: needs input, a file of as many lines"

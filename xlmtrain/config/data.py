@@ -35,7 +35,6 @@ class MaskConfig:
     the paper used 0.5."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         total = self.mask_token_prob + self.random_token_prob
         if total > 1 + 1e-9:
             yield f"mask_token_prob: its sum with mask.random_token_prob is {total}, more than 1"
@@ -59,7 +58,6 @@ class NoiseConfig:
     """Move, drop and blank whole words. Off: each subword for itself, as in the original XLM."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if 0 < self.shuffle_distance <= 1:
             moves = f"shuffle_distance: {self.shuffle_distance} moves no word"
             yield f"{moves}; give 0 or a number above 1, the distance of neighbours"
@@ -77,7 +75,6 @@ class BackTranslationConfig:
     """Draw each token from the model's distribution, sharper below 1 and flatter above, instead of searching."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.temperature is not None and self.beam > 1:
             yield f"temperature: draws tokens; with bt.beam={self.beam} the most probable ones are searched for"
 
@@ -167,7 +164,6 @@ class DataConfig:
         return value_at(self.loss_weight.get(objective, "1"), step)
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         length, sub_batch = self.sequence_length, self.sub_batch_tokens
         if 0 < length < 3:
             yield f"sequence_length: {length} leaves no token between the first and the last"

@@ -47,7 +47,6 @@ class ZeroShotProbeConfig:
     """As ``task.columns`` of ``xlmtrain finetune``."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         yield from column_problems(self.columns)
         if bool(self.train) != bool(self.test):
             yield "train: train and test are needed together; one of them is missing"
@@ -102,6 +101,5 @@ class EvaluateConfig:
     """Masked sequences per validation set to show in TensorBoard, with the model's predictions."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not self.metric.endswith(("_ppl", "_acc", "_bleu")):
             yield f"metric: {self.metric} does not end in _ppl, _acc or _bleu"

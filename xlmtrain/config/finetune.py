@@ -85,7 +85,6 @@ class TaskConfig:
     than the model has positions."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         yield from column_problems(self.columns)
         if self.kind is TaskKind.tokens and (self.columns.count("text") > 1 or "language" in self.columns):
             yield f"columns: {self.columns}; kind=tokens has one text, the word, and no language"
@@ -170,7 +169,6 @@ class FinetuneConfig(CheckedSettings):
     """Validation."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if not self.task.train:
             yield "task.train: no training file; give one for a language"
         if not self.task.test:

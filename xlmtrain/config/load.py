@@ -6,7 +6,6 @@ the YAML files, and the run directory is made by rank 0.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig, with_paths_from
 from xlmtrain.config.schema import Config, PhaseConfig
 from xlmtrain.config.yaml_files import check_settings_file, check_yaml
-from xlmtrain.errors import ConfigError, damage_as
+from xlmtrain.errors import ConfigError, damage_as, did_you_mean
 from xlmtrain.resources import resource
 from xlmtrain.runtime.program import user_errors
 
@@ -196,7 +195,7 @@ def hydra_main(name: str, body: Callable[[Any], None], argv: Sequence[str]) -> N
 
 
 def parse_options(schema: type[T], argv: Sequence[str]) -> T:
-    """Return the arguments of a tool that takes only its own settings, as :func:`parse_args`."""
+    """Return the arguments of a command that takes only its own settings, as :func:`parse_args`."""
     options, others = parse_args(schema, argv)
     if others:
         raise ConfigError(f"not understood: {' '.join(others)}")
@@ -204,20 +203,22 @@ def parse_options(schema: type[T], argv: Sequence[str]) -> T:
 
 
 def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tuple[T, list[str]]:
-    """Return the ``key=value`` arguments of a small tool as its dataclass, and the other arguments.
+    """Return the ``key=value`` arguments of a command as its dataclass, and the other arguments.
 
-    ``--help`` prints the docstrings of the schema's module and of its fields, and ends the program. A list is given as
-    one ``key=value`` for each of its entries, a group of settings as Hydra reads it, ``key={a: 1}``. ``more``: keys
-    that the tool does not have are among the others, too. Raises ConfigError for a wrong type, a missing value, or an
+    ``--help`` prints the docstrings of the schema's module, of the schema and of its fields, and ends the program. A
+    list is given as one ``key=value`` for each of its entries, a section of settings as Hydra reads it, ``key={a: 1}``.
+    ``more``: settings of training are among the others. Raises ConfigError for a wrong type, a missing value, or an
     unknown key.
     """
     if {"--help", "-h"} & set(argv):
-        print("\n".join([_docstring(schema), "", *settings_manual(schema)]))
+        print("\n".join([_docstring(schema), "", schema.__doc__ or "", *settings_manual(schema)]))
         raise SystemExit(0)
     keys = {field.name for field in fields(schema)}  # type: ignore[arg-type]
-    unknown = [argument for argument in argv if (match := re.match(r"([a-z_]+)=", argument)) and match[1] not in keys]
-    if unknown and not more:
-        raise ConfigError(f"no such settings: {', '.join(unknown)}; there are {', '.join(sorted(keys))}")
+    known = {*keys, *(field.name for field in fields(Config)), *config_groups("config")} if more else keys
+    given = [argument for argument in argv if re.match(r"[a-z_]+=", argument)]
+    if unknown := [argument for argument in given if argument.partition("=")[0] not in known]:
+        there = (", ".join(sorted(keys)) or "none") + did_you_mean(unknown[0].partition("=")[0], known)
+        raise ConfigError(f"no such settings: {', '.join(unknown)}; there are {there}")
     pairs = [argument for argument in argv if argument.partition("=")[0] in keys and "=" in argument]
     config = OmegaConf.structured(schema)
     for pair in pairs:
@@ -247,7 +248,7 @@ def _docstring(of: Callable[..., Any]) -> str:
 
 def _manual(name: str, overrides: Sequence[str]) -> list[str]:
     """Return lines that list the config groups, and every setting with its current value."""
-    lines = ["Settings are given as key=value."]
+    lines = ["Settings are given as key=value; those with ??? need a value."]
     lines += [f"{group}=  {', '.join(options)}" for group, options in config_groups(name).items()]
     values = OmegaConf.to_container(_composed(name, overrides))
     return [*lines, "", *settings_manual(SCHEMAS[name], values=values)]  # type: ignore[arg-type]
@@ -289,9 +290,8 @@ def _typed_phases(config: DictConfig) -> None:
         try:
             config.phases[number] = OmegaConf.merge(OmegaConf.structured(PhaseConfig), phase)
         except ConfigKeyError as error:
-            known, key = list(key_paths(PhaseConfig)), str(error.full_key)
-            alike = "".join(f"; did you mean {one}?" for one in difflib.get_close_matches(key, known, n=1))
-            what = f"phases[{number}].{key}: a phase does not change this{alike}"
+            known, key = key_paths(PhaseConfig), str(error.full_key)
+            what = f"phases[{number}].{key}: a phase does not change this{did_you_mean(key, known)}"
             raise ConfigError(f"{what}\n  It has {', '.join(known)}") from None
         except (OmegaConfBaseException, ValueError) as error:
             place = getattr(error, "full_key", None) or ""
@@ -332,9 +332,9 @@ def _suggestion(error: BaseException, name: str) -> str:
         return ""
     paths = list(key_paths(SCHEMAS[name]))
     sections = {path.partition(".")[0] for path in paths}
-    alike = [path for path in paths if path.endswith(f".{missing[1]}")]
-    alike += difflib.get_close_matches(missing[1], [*paths, *sections, *config_groups(name)], n=1)
-    return f"\n  did you mean {alike[0]}?" if alike else ""
+    if alike := next((path for path in paths if path.endswith(f".{missing[1]}")), None):
+        return f"; did you mean {alike}?"
+    return did_you_mean(missing[1], [*paths, *sections, *config_groups(name)])
 
 
 def _describe(error: BaseException) -> str:

@@ -13,26 +13,27 @@ from typing import Any, get_args, get_type_hints
 
 
 def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Yield lines that explain every field of a dataclass and its nested dataclasses, by key path.
+    """Yield lines that explain every field of a dataclass, then its nested dataclasses, by key path.
 
     ``values``: of the fields, as plain nested values; else they are the schema's own.
     """
-    kinds, meanings = get_type_hints(schema), field_docs(schema)
+    kinds, meanings, sections = get_type_hints(schema), field_docs(schema), []
     for field in dataclasses.fields(schema):
-        kind, key = kinds[field.name], prefix + field.name
-        if inner := [one for one in get_args(kind) if dataclasses.is_dataclass(one)]:
-            yield ""
-            yield f"{key}: {meanings[field.name]}"
-            yield from (f"  {key}[{i}]={value}" for i, value in enumerate(values[field.name] if values else []))
-            yield from settings_manual(inner[0], f"{key}[i].")  # type: ignore[arg-type]
-        elif dataclasses.is_dataclass(kind):
-            yield ""
-            yield f"{key}: {meanings[field.name]}"
-            yield from settings_manual(kind, f"{key}.", values and values[field.name])  # type: ignore[arg-type]
+        kind, key, value = kinds[field.name], prefix + field.name, None if values is None else values[field.name]
+        if dataclasses.is_dataclass(kind):
+            lines = [*settings_manual(kind, f"{key}.", value)]  # type: ignore[arg-type]
+            sections.append((key, meanings[field.name], lines))
+        elif inner := [one for one in get_args(kind) if dataclasses.is_dataclass(one)]:
+            lines = [f"  {key}[{i}]={one}" for i, one in enumerate(value or [])]
+            lines += settings_manual(inner[0], f"{key}[i].")  # type: ignore[arg-type]
+            sections.append((key, meanings[field.name], lines))
         else:
-            yield f"  {key}={_shown(_default(field) if values is None else values[field.name])}   [{_kind(kind)}]"
+            yield f"  {key}={_shown(_default(field) if values is None else value)}   [{_kind(kind)}]"
             if meanings[field.name]:
                 yield textwrap.indent(textwrap.fill(meanings[field.name], 100), " " * 8)
+    for key, meaning, lines in sections:
+        yield from ("", textwrap.fill(f"{key}: {meaning}", 108))
+        yield from lines
 
 
 def key_paths(schema: type, prefix: str = "") -> dict[str, Any]:
@@ -82,5 +83,5 @@ def _kind(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(member.value for member in kind)
     if isinstance(kind, types.UnionType):
-        return " | ".join("None" if one is type(None) else _kind(one) for one in get_args(kind))
+        return " | ".join("null" if one is type(None) else _kind(one) for one in get_args(kind))
     return kind.__name__ if type(kind) is type else str(kind)

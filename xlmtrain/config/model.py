@@ -101,7 +101,6 @@ class ModelConfig:
         return (4 * self.dim + (3 if self.parts.gated else 2) * self.ffn_width) * self.dim
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.family is Family.xlm and (self.ffn_width, self.norm_eps) != (4 * self.dim, 1e-12):
             yield "ffn_dim, norm_eps: fixed in the family xlm; leave them out, or choose another model.family"
         if self.family is not Family.xlm and self.sinusoidal_positions:
@@ -140,6 +139,5 @@ class InitConfig:
         return [path for path in (self.pretrained, self.encoder, self.decoder) if path is not None]
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.pretrained is not None and len(self.models) > 1:
             yield "pretrained: sets encoder and decoder; remove it, or remove init.encoder and init.decoder"

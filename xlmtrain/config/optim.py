@@ -89,7 +89,6 @@ class OptimConfig:
     """``torch``: torch's fused AdamW. ``apex``: FusedAdam of NVIDIA apex (CUDA only)."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.name is OptimizerName.muon and self.fused is FusedAdam.apex:
             yield "fused: apex does not work with optim.name=muon; set optim.fused=torch"
 

@@ -80,7 +80,6 @@ class PhaseConfig:
     """Changes of ``train``."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.steps is not None and self.tokens is not None:
             yield f"tokens: {self.tokens} and steps={self.steps} are two lengths; give one"
         if not self.name:
@@ -136,7 +135,6 @@ class Config(CheckedSettings):
         phases_of(self)  # raises ConfigError, too
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         data, positions, train = self.data, self.model.max_positions, self.train
         names = [phase.name for phase in self.phases]
         for number, phase in enumerate(self.phases):

@@ -155,7 +155,6 @@ class TrainConfig:
     same command starts over again."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.save_every > 0 and self.keep_every % self.save_every:
             yield f"keep_every: {self.keep_every} is no multiple of train.save_every={self.save_every}"
         if self.sharding is not Sharding.none and self.overlap_tied_embedding:

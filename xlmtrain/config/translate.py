@@ -40,7 +40,6 @@ class TranslationConfig(CheckedSettings):
     """Lines read ahead and sorted by length. With 1, each line is translated before the next one is read."""
 
     def problems(self) -> Iterator[str]:
-        """Yield values that exclude each other."""
         if self.n_best > self.beam:
             yield f"n_best: {self.n_best} translations need a beam as wide; the beam is {self.beam}"
         if self.temperature is not None and self.n_best > 1:

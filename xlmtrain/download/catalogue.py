@@ -87,7 +87,7 @@ def select(entries: dict[str, DatasetEntry], patterns: Sequence[str]) -> list[Da
     """Return the entries whose names match, in the catalogue's order. Raises ConfigError if a pattern has none."""
     for pattern in patterns:
         if not fnmatch.filter(entries, pattern):
-            raise ConfigError(f"{pattern}: nothing of that name in the catalogue; the tool lists it when given no name")
+            raise ConfigError(f"{pattern}: nothing of that name in the catalogue; xlmtrain download alone lists it")
     return [e for e in entries.values() if any(fnmatch.fnmatchcase(e.name, pattern) for pattern in patterns)]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.validate import CheckedSettings
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.model import read_hf_folder
@@ -23,6 +25,20 @@ class ExportFormat(str, Enum):
     xlm = "xlm"
     vectors = "vectors"
     projector = "projector"
+
+
+@dataclass
+class ModelOptions(CheckedSettings):
+    """The settings with which a command is given its model."""
+
+    model: str = "???"
+    """A run directory, one of its checkpoints, a Hugging Face folder, or a .pth file of the original XLM."""
+
+    checkpoint: CheckpointChoice = CheckpointChoice.best
+    """Of a run directory: its best checkpoint, its last, or the averaged weights of its last."""
+
+    codes: str | None = None
+    """For a .pth file: the BPE codes of its data, in fastBPE's format, with which it reads raw text."""
 
 
 def read_model(

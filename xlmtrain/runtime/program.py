@@ -43,6 +43,11 @@ def _tolerant(stream: TextIO, original: TextIO | None) -> TextIO:
     return io.TextIOWrapper(file, stream.encoding, "backslashreplace", line_buffering=lines, write_through=at_once)
 
 
+def exit_on_sigterm() -> None:
+    """Let SIGTERM, which batch systems send, unwind the program as Ctrl-C does, so that nothing partial is left."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """End the process with the message and exit code of a UserError, or on Ctrl-C, without a traceback.
