@@ -45,7 +45,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command ``argv[0]`` with the arguments that follow it, and end the process with its exit code."""
-    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     with user_errors():
         if name in ("--help", "-h"):
             print(usage())
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             # Before torch is loaded: on shared cores a spinning OpenMP thread keeps its neighbour from working.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            sys.exit(load_command(name).main(words))
+            sys.exit(load_command(name).main(arguments))
 
 
 def load_command(name: str) -> Any:

@@ -70,6 +70,6 @@ def damage_as(kind: type[UserError], where: str, advice: str = "") -> Iterator[N
         yield
     except UserError:
         raise
-    except Exception as error:  # damaged bytes can raise any error, also one of a library's own
+    except Exception as error:  # damaged bytes can raise any error, also a library's
         name = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
         raise kind(f"{where} ({name}{' '.join(str(error).split())[:400]}){advice}") from error

@@ -17,7 +17,7 @@ from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import encode_stage, executors, global_stages, shard_raw, tokenize_stage
 from xlmtrain.text.bpe import read_codes
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.pipeline import BpePipeline
 from xlmtrain.text.vocab import Vocab
 
 
@@ -77,7 +77,7 @@ def test_the_header_describes_what_is_there(work: Workplace) -> None:
 def test_the_pipeline_makes_the_same_ids(work: Workplace) -> None:
     work.prepare()
     text = TextConfig(**Header.read(work.output).text)
-    pipeline = TextPipeline(text, read_codes(work.output / "codes"), Vocab.read(work.output / "vocab"))
+    pipeline = BpePipeline(text, read_codes(work.output / "codes"), Vocab.read(work.output / "vocab"))
     assert [[*pipeline.ids(line, "de"), 1] for line in GERMAN] == work.sentences("train.de")
     assert [[*pipeline.ids(line, "en"), 1] for line in ENGLISH] == work.sentences("train.en")
 

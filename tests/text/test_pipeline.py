@@ -6,7 +6,7 @@ import pytest
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.pipeline import BpePipeline
 from xlmtrain.text.vocab import MASK, UNK, Vocab
 
 WORDS = ["K@@", "Kat@@", "en", "ä", "ö@@", "ß", ".", "sofa", "Sofa", "auf", "<", ">", "mask", "s"]
@@ -43,7 +43,7 @@ def expected(text: str) -> list[int]:
 
 
 def test_raw_sentence_to_ids(codes: list[Code], vocab: Vocab) -> None:
-    pipeline = TextPipeline(TextConfig(), codes, vocab)
+    pipeline = BpePipeline(TextConfig(), codes, vocab)
     assert pipeline.tokens("Katen  auf Sofa.", "de") == ["Kat@@", "en", "auf", "Sofa", "."]
     assert pipeline.ids("Katen  auf Sofa.", "de") == expected("Kat@@ en auf Sofa .")
     assert pipeline.ids("ä öß Ü", "de") == expected("ä ö@@ ß ?")
@@ -51,20 +51,20 @@ def test_raw_sentence_to_ids(codes: list[Code], vocab: Vocab) -> None:
 
 
 def test_lowercase_is_applied_as_in_preparation(codes: list[Code], vocab: Vocab) -> None:
-    pipeline = TextPipeline(TextConfig(lowercase=True), codes, vocab)
+    pipeline = BpePipeline(TextConfig(lowercase=True), codes, vocab)
     assert pipeline.ids("Sofa", "en") == expected("sofa")
     assert pipeline.ids("<mask> SOFA", "en") == expected("<special1> sofa")
 
 
 def test_mask_comes_through_and_its_neighbours_are_tokenized_as_beside_a_word(codes: list[Code], vocab: Vocab) -> None:
-    pipeline = TextPipeline(TextConfig(), codes, vocab)
+    pipeline = BpePipeline(TextConfig(), codes, vocab)
     assert pipeline.ids("Katen <mask> auf Sofa<mask>.", "de") == expected("Kat@@ en <special1> auf Sofa <special1> .")
     assert pipeline.tokens("<mask>", "de") == ["<special1>"]
     assert pipeline.ids("<MASK>", "de") == expected("< ? ? ? ? >")
 
 
 def test_no_text_makes_a_special_id_by_itself(codes: list[Code], vocab: Vocab) -> None:
-    pipeline = TextPipeline(TextConfig(lowercase=True, remove_accents=True), codes, vocab)
+    pipeline = BpePipeline(TextConfig(lowercase=True, remove_accents=True), codes, vocab)
     for line in ("<s>", "</s>", "<special1>", "maskhere", "Mäskhere", "maskherex <pad>", "MASKHERE <mask"):
         assert all(id == UNK or id >= 14 for id in pipeline.ids(line, "en")), line
         assert pipeline.ids(f"{line} <mask>", "en").count(MASK) == 1, line

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         print(__doc__.strip())
         return
     if argv != ["bash"]:
-        raise ConfigError(f"{' '.join(argv) or 'no shell is given'}: scripts are there for bash")
+        raise ConfigError(f"{' '.join(argv) or 'no shell is given'}: only bash is supported")
     cases = (f'            {name}) words="{" ".join(keys(name))}" ;;' for name in COMMANDS if name != "completion")
     print(_BASH.format(commands=" ".join(COMMANDS), cases="\n".join(cases)))
 

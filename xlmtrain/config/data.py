@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from xlmtrain.config.piecewise import parse_points, value_at
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    SHARE,
-    SHARE_ABOVE_ZERO,
-    SHARE_BELOW_ONE,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE, SHARE_ABOVE_ZERO, SHARE_BELOW_ONE, ranged
 
 
 @dataclass
@@ -55,7 +48,7 @@ class NoiseConfig:
     """Probability that a word is replaced by ``<mask>``, each of its subwords by one."""
 
     whole_words: bool = False
-    """Move, drop and blank whole words. Off: each subword for itself, as in the original XLM."""
+    """Move, drop and blank whole words. Off: single subwords, as in the original XLM."""
 
     def problems(self) -> Iterator[str]:
         if 0 < self.shuffle_distance <= 1:
@@ -84,6 +77,9 @@ OBJECTIVES = ("mlm", "tlm", "clm", "mt", "dae", "bt")
 
 SEQ2SEQ_OBJECTIVES = ("mt", "dae", "bt")
 """The objectives of the decoder, which reads a source."""
+
+LENGTHS = ("sequence_length", "sub_batch_tokens", "max_sentence_length")
+"""The keys of ``data`` that are lengths in tokens."""
 
 
 @dataclass

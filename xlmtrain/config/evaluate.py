@@ -6,11 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, ranged
 
 
 class Pooling(str, Enum):
@@ -78,8 +74,8 @@ class EvaluateConfig:
 
     round_trip: int = ranged(0, NOT_NEGATIVE)
     """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against
-    what they were, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so
-    ``valid/de-en_copied_share`` belongs beside it: the share of the translations' words that are in their source."""
+    the original, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so look at
+    ``valid/de-en_copied_share``, too: the share of the translations' words that are in their source."""
 
     bilingual_lexicon: str | None = None
     """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``xlmtrain evaluate``. They are

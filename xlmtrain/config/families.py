@@ -1,4 +1,4 @@
-"""The families of encoders, and the parts of which each is built."""
+"""The families of encoders, and the parts that each is built of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Family(str, Enum):
-    """Architecture of the encoder: XLM, or that of a class of transformers; xlm_roberta differs from roberta by it."""
+    """Architecture of the encoder: XLM, or a class of transformers; xlm_roberta is roberta under its own class."""
 
     xlm = "xlm"
     bert = "bert"
@@ -20,13 +20,13 @@ class Family(str, Enum):
 class Parts:
     """The parts in which families differ.
 
-    ``pre_norm``: a norm before attention and feed-forward instead of after them, and one after the last block; the
-    first attention has none, as it follows that of the embeddings. ``rotary``: positions rotate queries and keys,
+    ``pre_norm``: norms before attention and feed-forward instead of after them, and one after the last block. The first
+    attention has none, because the norm of the embeddings precedes it. ``rotary``: positions rotate queries and keys,
     instead of a table of position embeddings, and most blocks attend to nearby positions only. ``gated``: GeGLU.
     ``biases``: of linear maps and norms; the output layer always has one. ``token_types``: an embedding of the token
-    type, of which type 0 is used. ``after_pad``: the first position has the row after that of the padding's id.
+    type; all tokens have type 0. ``after_pad``: the rows of positions start after the id of the padding.
     ``head_transform``: a linear map, a non-linearity and a norm before the output layer. ``added_languages``: language
-    embeddings start at zero.
+    embeddings are our addition and start at zero.
     """
 
     pre_norm: bool = False

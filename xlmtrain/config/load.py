@@ -72,7 +72,7 @@ def _config_errors(what: str = "the settings") -> Iterator[None]:
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
     _register()
-    words = _checked_words(name, overrides)
+    words = _checked_overrides(name, overrides)
     with _no_hydra_around(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
             return hydra.compose(name, overrides=words)
@@ -93,7 +93,7 @@ def _no_hydra_around() -> Iterator[None]:
         GlobalHydra.instance().hydra = around
 
 
-def _checked_words(name: str, overrides: Sequence[str]) -> list[str]:
+def _checked_overrides(name: str, overrides: Sequence[str]) -> list[str]:
     """Return ``overrides`` as Hydra reads them: text in quotes where needed, ``--config-dir DIR`` as a search path.
 
     Raises ConfigError for a word that is not ``key=value``, and for a mistake in a YAML file that is chosen.
@@ -183,7 +183,7 @@ def hydra_main(name: str, body: Callable[[Any], None], argv: Sequence[str]) -> N
     _register()
     overrides = [w for w in argv if ("=" in w and not w.startswith("-")) or _is_settings_file(name, w)]
     with user_errors():
-        sys.argv[1:] = [word for word in argv if word not in overrides] + _checked_words(name, overrides)
+        sys.argv[1:] = [word for word in argv if word not in overrides] + _checked_overrides(name, overrides)
 
     def task(config: DictConfig) -> None:
         with user_errors():

@@ -56,7 +56,7 @@ def field_docs(schema: type) -> dict[str, str]:
     docs = {field.name: "" for field in dataclasses.fields(schema)}
     try:
         source = inspect.getsource(schema)
-    except OSError:  # made of fields of another one, which explains them
+    except OSError:  # made by make_dataclass of another one, which explains the fields
         return docs
     body = ast.parse(textwrap.dedent(source)).body[0]
     assert isinstance(body, ast.ClassDef)

@@ -7,12 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from xlmtrain.config.families import PARTS, Family, Parts
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    SHARE,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE, ranged
 
 
 class Activation(str, Enum):
@@ -65,7 +60,7 @@ class ModelConfig:
     """Architecture: ``xlm``, or that of BERT, RoBERTa and XLM-R, or ModernBERT, which Hugging Face's classes load."""
 
     ffn_dim: int = ranged(0, NOT_NEGATIVE)
-    """Width inside the feed-forward layers; 0: four times ``dim``, the only one of XLM."""
+    """Width inside the feed-forward layers; 0: four times ``dim``, which XLM always has."""
 
     norm_eps: float = ranged(1e-12, ABOVE_ZERO)
     """Added to the variance in norms; RoBERTa and ModernBERT have 1e-5."""
@@ -74,16 +69,16 @@ class ModelConfig:
     """bert, roberta: rows of the table of token types. All tokens have type 0."""
 
     global_every: int = ranged(3, ABOVE_ZERO)
-    """modernbert: every so many blocks, from the first on, attends to all positions, the others to nearby ones."""
+    """modernbert: of this many blocks the first attends to all positions, the others to nearby ones."""
 
     local_attention: int = ranged(128, ABOVE_ZERO)
     """modernbert: the nearby positions, half of them on each side."""
 
     rope_theta: float = ranged(160000.0, ABOVE_ZERO)
-    """modernbert: base of the rotary positions where all positions are attended to."""
+    """modernbert: base of the rotary positions in blocks that attend to all positions."""
 
     local_rope_theta: float = ranged(10000.0, ABOVE_ZERO)
-    """modernbert: base of the rotary positions where only nearby ones are."""
+    """modernbert: base of the rotary positions in blocks that attend to nearby positions."""
 
     @property
     def parts(self) -> Parts:

@@ -6,12 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    SHARE_BELOW_ONE,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, ranged
 
 
 class Schedule(str, Enum):

@@ -11,17 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xlmtrain.config.data import LENGTHS, OBJECTIVES, DataConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.typed_json import typed
 
 if TYPE_CHECKING:
-    from xlmtrain.config.data import DataConfig
     from xlmtrain.config.schema import Config
 
-_COMBINED = (
-    *("mlm", "tlm", "clm", "mt", "dae", "bt"),
-    *("sequence_length", "sub_batch_tokens", "max_sentence_length"),
-)
 _NEW_SCHEDULE = {"schedule", "warmup_steps", "warmup_init_lr", "decay_steps"}
 
 
@@ -132,7 +128,9 @@ def total_tokens(phases: Sequence[Phase]) -> int:
 def combined_data(config: Config) -> DataConfig:
     """Return ``data`` with the largest lengths and weights of all phases: everything that the run trains on."""
     every = [phase.settings.data for phase in phases_of(config)]
-    return replace(every[0], **{name: _largest([getattr(data, name) for data in every]) for name in _COMBINED})
+    return replace(
+        every[0], **{name: _largest([getattr(data, name) for data in every]) for name in (*OBJECTIVES, *LENGTHS)}
+    )
 
 
 def _largest(values: Sequence[Any]) -> Any:

@@ -278,7 +278,7 @@ class PrepareConfig(CheckedSettings):
 
 
 def with_paths_from(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings in which relative paths lead on from ``directory``."""
+    """Return nested settings with relative paths made relative to ``directory``."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, dict):

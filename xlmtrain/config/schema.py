@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from xlmtrain.config.data import (
+    LENGTHS,
     OBJECTIVES,
     SEQ2SEQ_OBJECTIVES,
     BackTranslationConfig,
@@ -23,13 +24,7 @@ from xlmtrain.config.model import InitConfig, ModelConfig
 from xlmtrain.config.optim import AverageConfig, FusedAdam, OptimConfig, OptimizerName
 from xlmtrain.config.phases import given, phases_of
 from xlmtrain.config.train import Sharding, TrainConfig
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    CheckedSettings,
-    problems_of,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, problems_of, ranged
 
 
 def _changes(name: str, section: type, *settings: str) -> type:
@@ -40,9 +35,7 @@ def _changes(name: str, section: type, *settings: str) -> type:
     return made
 
 
-_LENGTHS = ("sequence_length", "sub_batch_tokens", "max_sentence_length")
-
-DataChanges = _changes("DataChanges", DataConfig, *OBJECTIVES, "loss_weight", "sampling_alpha", *_LENGTHS)
+DataChanges = _changes("DataChanges", DataConfig, *OBJECTIVES, "loss_weight", "sampling_alpha", *LENGTHS)
 
 MaskChanges = _changes("MaskChanges", MaskConfig, *get_type_hints(MaskConfig))
 

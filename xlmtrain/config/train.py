@@ -6,12 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from xlmtrain.config.validate import (
-    ABOVE_ZERO,
-    NOT_NEGATIVE,
-    SHARE_BELOW_ONE,
-    ranged,
-)
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, SHARE_BELOW_ONE, ranged
 
 
 class Precision(str, Enum):
@@ -72,7 +67,7 @@ class TrainConfig:
     """Length of the run, batch, precision, checkpoints, and what to do about faults."""
 
     steps: int = ranged(100000, ABOVE_ZERO)
-    """Optimizer steps of the run; with ``phases``, of each phase that does not say."""
+    """Optimizer steps of the run; with ``phases``, of each phase without a length."""
 
     batch_tokens: int = ranged(65536, ABOVE_ZERO)
     """Global batch in tokens, padding included, over all processes and accumulated micro-batches; a multiple of

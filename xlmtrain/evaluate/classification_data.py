@@ -19,7 +19,7 @@ import numpy as np
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.tables import MIN_DISTINCT, read_labelled_rows
 from xlmtrain.text.moses import normalize_unicode
-from xlmtrain.text.pipeline import TextEncoder
+from xlmtrain.text.pipeline import TextPipeline
 from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _spelling(label: str) -> str:
 def encode(
     setting: str,
     files: Mapping[str, Sequence[Example]],
-    text: TextEncoder,
+    text: TextPipeline,
     languages: Sequence[str],
     max_positions: int,
     target_of: Callable[[str], object],

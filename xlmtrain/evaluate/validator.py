@@ -25,7 +25,7 @@ from xlmtrain.evaluate.zero_shot import ZeroShotProbe
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
-from xlmtrain.text.pipeline import text_encoder
+from xlmtrain.text.pipeline import text_pipeline
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 
 MAX_TOKENS = 256
@@ -136,7 +136,7 @@ class Validator:
             settings_of_text = (
                 TextConfig() if isinstance(dataset.vocab, TokenizerVocab) else TextConfig(**dataset.header.text)
             )
-            text = text_encoder(settings_of_text, read_codes(codes) if codes.exists() else [], dataset.vocab)
+            text = text_pipeline(settings_of_text, read_codes(codes) if codes.exists() else [], dataset.vocab)
             self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, max_positions, causal)
         self._round_trip = RoundTrip(config, dataset)
         self.measures = bool(self.sets or self._round_trip.metrics)

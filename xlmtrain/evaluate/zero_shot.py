@@ -20,7 +20,7 @@ from xlmtrain.evaluate.sentence_embeddings import embed_distributed
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.text.pipeline import TextEncoder
+from xlmtrain.text.pipeline import TextPipeline
 
 PENALTY = 0.01
 """L2 penalty of the probe, for vectors standardized in every dimension."""
@@ -40,7 +40,7 @@ class ZeroShotProbe:
     def __init__(
         self,
         config: ZeroShotProbeConfig,
-        text: TextEncoder,
+        text: TextPipeline,
         languages: Sequence[str],
         max_positions: int,
         causal: bool,

@@ -118,7 +118,6 @@ class Classification(Task[Example]):
         return self._encode_texts(files, saved, self.labels.index)
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
-        """Return the scores of predictions for ``file``."""
         return f1_scores(file.labels, predicted, self.outputs, self.metrics)
 
 
@@ -129,7 +128,6 @@ class Regression(Task[Example]):
 
     @property
     def outputs(self) -> int:
-        """C, the outputs of the head."""
         return 1
 
     def _read(self, path: Path, language: str, setting: str) -> list[Example]:
@@ -151,15 +149,12 @@ class Regression(Task[Example]):
         return self._encode_texts(files, saved, np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
         return F.mse_loss(logits[:, 0], targets, reduction="sum")
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the predictions in the shape of the targets."""
         return logits[:, 0]
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
-        """Return the scores of predictions for ``file``."""
         return correlations(file.labels, predicted)
 
 
@@ -193,15 +188,12 @@ class Multilabel(Task[Example]):
         return np.array([label in given for label in self.labels], dtype=np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / self.outputs
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the predictions in the shape of the targets."""
         return (logits > 0).float()
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
-        """Return the scores of predictions for ``file``."""
         return f1_scores(file.labels, predicted, self.outputs, self.metrics)
 
 
@@ -253,17 +245,12 @@ class TokenClassification(Task[TaggedSentence]):
                 labels += [index[tag] for tag in sentence.tags[: len(fitting)]]
                 lost += len(words) - len(fitting)
             if lost:
-                log.warning(
-                    "%s: %d words are behind the first %d subwords of their sentences, and not used",
-                    language,
-                    lost,
-                    most,
-                )
+                place = f"behind the first {most} subwords of their sentences"
+                log.warning("%s: %d words are %s, and not used", language, lost, place)
             encoded[language] = Encoded(ids, np.array(labels), number, positions, special)
         return encoded
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
-        """Return the scores of predictions for ``file``."""
         scores = f1_scores(file.labels, predicted, self.outputs, self.metrics)
         if SelectionMetric.entity_f1 in self.metrics:
             tags = [

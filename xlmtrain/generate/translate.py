@@ -21,7 +21,7 @@ from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.text.pipeline import TextEncoder
+from xlmtrain.text.pipeline import TextPipeline
 
 
 class Translation(NamedTuple):
@@ -41,7 +41,7 @@ class Translator:
     def __init__(
         self,
         model: TranslationModel,
-        text: TextEncoder,
+        text: TextPipeline,
         languages: Sequence[str],
         source: str,
         target: str,

@@ -22,7 +22,7 @@ from xlmtrain.errors import CheckpointError
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.pipeline import TextEncoder, text_encoder
+from xlmtrain.text.pipeline import TextPipeline, text_pipeline
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import Vocab
 
@@ -146,9 +146,9 @@ class PretrainedBundle:
         """Return whether raw text can be split into subwords."""
         return bool(self.codes) or isinstance(self.vocab, TokenizerVocab)
 
-    def pipeline(self) -> TextEncoder:
+    def pipeline(self) -> TextPipeline:
         """Return the conversion from raw text to ids, the same as in training."""
-        return text_encoder(self.text, self.codes, self.vocab)
+        return text_pipeline(self.text, self.codes, self.vocab)
 
     def _meta_module(self) -> LanguageModel:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""

@@ -1,6 +1,6 @@
 """Read records of text from Parquet and Arrow files, and find those of a data set saved by ``datasets``.
 
-pyarrow, which does that, is an optional package.
+They need pyarrow, an optional package.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_arrow(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
 
 
 def saved_dataset_files(directory: Path) -> list[Path]:
-    """Return the Arrow files of a directory written by ``Dataset.save_to_disk``; none if it is another one.
+    """Return the Arrow files of a directory written by ``Dataset.save_to_disk``; empty for other directories.
 
     Raises DataError if its list of files is damaged, or if it holds several splits.
     """
@@ -68,7 +68,7 @@ def saved_dataset_files(directory: Path) -> list[Path]:
     with damage_as(DataError, f"{directory / _STATE}: not written by datasets"):
         names = [entry["filename"] for entry in json.loads((directory / _STATE).read_bytes())["_data_files"]]
         if odd := [name for name in names if Path(name).name != name]:
-            raise ValueError(f"{odd[0]} is no file in there")
+            raise ValueError(f"{odd[0]} is not a file in the directory")
     if missing := [name for name in names if not (directory / name).is_file()]:
         raise DataError(f"{directory}: {missing[0]}, which {_STATE} lists, is not there")
     return [directory / name for name in names]
@@ -85,20 +85,20 @@ def _damage_of(path: Path) -> Iterator[None]:
 
 
 def _chosen(path: Path, schema: Any, columns: Sequence[Column]) -> list[tuple[str, ...]]:
-    """Return for each column the names that lead to it. Raises DataError if it is not there."""
+    """Return for each column the names of the fields that lead to it. Raises DataError if it is missing."""
     found = []
     for column in columns:
-        ways = [way for name in column.names for way in ((name,), tuple(name.split("."))) if _type_at(schema, way)]
-        if not ways:
+        routes = (route for name in column.names for route in ((name,), tuple(name.split("."))))
+        if (route := next((route for route in routes if _type_at(schema, route)), None)) is None:
             raise column.missing(str(path), [*_names(schema)])
-        found.append(ways[0])
+        found.append(route)
     return found
 
 
-def _type_at(schema: Any, way: Sequence[str]) -> Any:
-    """Return the type of a column, nested ones included; None if it is not there."""
+def _type_at(schema: Any, route: Sequence[str]) -> Any:
+    """Return the type of a column, nested ones included; None if it is missing."""
     kind = schema
-    for name in way:
+    for name in route:
         is_nested = kind is schema or pa.types.is_struct(kind)
         index = kind.get_field_index(name) if is_nested else -1
         if index < 0:
@@ -116,21 +116,22 @@ def _names(fields: Iterable[Any], prefix: str = "") -> Iterator[str]:
 
 
 def _records(path: Path, schema: Any, batches: Iterable[Any], columns: Sequence[Column]) -> Iterator[Record]:
-    ways, number, there = _chosen(path, schema, columns), 0, [*_names(schema)]
+    routes, number, there = _chosen(path, schema, columns), 0, [*_names(schema)]
+    names = [".".join(route) for route in routes]
     for whole in batches:
         whole.validate()
         for begin in range(0, whole.num_rows, _ROWS):
             batch = whole.slice(begin, _ROWS)
-            for values in zip(*(_cells(batch, way) for way in ways)):
+            for values in zip(*(_cells(batch, route) for route in routes)):
                 number += 1
-                place = f"{path}:{number}"
-                yield number, tuple(text_of(value, place, ".".join(way), there) for value, way in zip(values, ways))
+                place, named = f"{path}:{number}", zip(values, names)
+                yield number, tuple(text_of(value, place, name, there) for value, name in named)
 
 
-def _cells(batch: Any, way: Sequence[str]) -> list[Any]:
+def _cells(batch: Any, route: Sequence[str]) -> list[Any]:
     """Return the values of a column, text as bytes: it need not be UTF-8."""
-    array = batch.column(batch.schema.get_field_index(way[0]))
-    for name in way[1:]:
+    array = batch.column(batch.schema.get_field_index(route[0]))
+    for name in route[1:]:
         array = array.flatten()[array.type.get_field_index(name)]
     if pa.types.is_dictionary(array.type):
         array.validate(full=True)

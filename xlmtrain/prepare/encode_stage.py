@@ -136,17 +136,15 @@ def assemble(
 
 
 class IdEncoder:
-    """Ids, written as words, -> ids."""
+    """Ids, written as words, -> ids: each word is one, and the line end is the end of a sentence."""
 
     def __init__(self, vocab: TokenizerVocab) -> None:
         self.size, self._eos = len(vocab), vocab.special.eos
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
-        """Return the ids that the words are; the line end is the end of a sentence."""
         return np.array([self._eos, *map(int, words[1:])], np.int64)
 
     def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids themselves; each row has one."""
         return rows.astype(id_dtype(self.size)), np.arange(1, len(rows) + 1)
 
 
@@ -165,7 +163,6 @@ class BpeEncoder:
         self._ends = np.array([0, 1])
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
-        """Return the rows of distinct words, the line end first: int64, (len(words),), valid until the next call."""
         if len(self._rows) > CACHED_WORDS:
             self._retain(words)
         rows = np.fromiter(map(self._rows.__getitem__, words), np.int64, len(words))
@@ -177,7 +174,6 @@ class BpeEncoder:
         return rows
 
     def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the concatenated ids of ``rows`` (n,), and where each row ends in them, (n,)."""
         return gather(self._ids, self._ends, rows)
 
     def _set_rows(self, words: Sequence[str]) -> None:

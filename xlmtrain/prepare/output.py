@@ -22,19 +22,8 @@ from xlmtrain.text.vocab import Vocab
 FINISHED = "finished"
 # In a work directory: one for each stage, the data set that is put together, the logs of Slurm's jobs.
 _DIRECTORIES = (
-    *(
-        "shard",
-        "tokenizer",
-        "held_out",
-        "duplicates",
-        "tokenize",
-        "select",
-        "codes",
-        "subwords",
-        "encode",
-        "vocab",
-        "assemble",
-    ),
+    *("shard", "tokenizer", "tokenize", "held_out", "duplicates", "select"),
+    *("codes", "subwords", "encode", "vocab", "assemble"),
     *("output", "logs"),
 )
 

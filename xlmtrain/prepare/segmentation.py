@@ -16,7 +16,7 @@ from xlmtrain.prepare import global_stages
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import Shard
-from xlmtrain.prepare.tokenize_stage import LineEncoder
+from xlmtrain.prepare.tokenize_stage import IdTokenizer
 from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
@@ -35,7 +35,7 @@ def check_given_files(config: PrepareConfig) -> None:
     if config.has_tokenizer:
         require_tokenizers()
     if config.tokenizer is not None:
-        LineEncoder(read_tokenizer(Path(config.tokenizer)))
+        IdTokenizer(read_tokenizer(Path(config.tokenizer)))
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:

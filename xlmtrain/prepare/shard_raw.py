@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 18
 
 
 class Shard(NamedTuple):
-    """A shard of raw text: ``raw`` is the key of its artifact, ``number`` its index in there."""
+    """A shard of raw text: ``raw`` is the key of its artifact, ``number`` its index in the artifact."""
 
     text: RawText
     raw: str

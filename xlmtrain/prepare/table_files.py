@@ -57,7 +57,7 @@ def _names(record: dict[str, Any]) -> list[str]:
 
 
 def read_tsv(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
-    """Yield the records of a table of which each line has cells between tabs.
+    """Yield the records of a table with cells between tabs, one row a line.
 
     Quotes are text, but for what spreadsheets write: a cell in quotes in which the inner ones are doubled, and tables
     whose header is in quotes, which are read like CSV.

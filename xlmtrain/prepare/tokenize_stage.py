@@ -49,7 +49,7 @@ class LineTokenizer(Protocol):
         """Return the token numbers of lines that each end with a newline, int32, ``LINE_END`` after every line."""
 
 
-class LineEncoder:
+class IdTokenizer:
     """Raw lines -> ids of a tokenizer: token number n is the id n - 1, and its word is the id as text.
 
     A sentencepiece model encodes itself: it is faster, and a few divisions of equal probability are its own choice.
@@ -116,7 +116,7 @@ def tokenize(
     if tokenizer is None:
         tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
     else:
-        tokenizers = [LineEncoder(stored_vocab(store, tokenizer))] * len(languages)
+        tokenizers = [IdTokenizer(stored_vocab(store, tokenizer))] * len(languages)
     for one in tokenizers:
         one.evict()  # here only: token numbers stay valid for the whole shard
     checks = list(line_checks(CleanConfig(**clean), languages))

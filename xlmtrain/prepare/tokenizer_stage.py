@@ -69,7 +69,7 @@ def _read(directory: Path, result: str) -> TokenizerVocab:
 
 
 def _stored(vocab: TokenizerVocab, out: Path) -> dict[str, Any]:
-    """Write the tokenizer; return what else :class:`TokenizerVocab` needs."""
+    """Write the tokenizer; return its symbols and size, which :class:`TokenizerVocab` needs, too."""
     (out / TOKENIZER_FILE).write_bytes(vocab.content)
     (out / _SOURCE).write_bytes(vocab.source)
     return {SPECIAL_TOKENS: vocab.names, "size": len(vocab)}

@@ -1,4 +1,4 @@
-"""The frame of every program: output that goes on without a reader, and errors of a user without a traceback."""
+"""Start and end of every program: output may lose its reader, and errors of a user have no traceback."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Bpe:
     """Word -> subwords, by applying codes."""
 
     def __init__(self, codes: str | Path) -> None:
-        """``codes``: a file. Raises DataError if it is malformed. Without fastBPE it is slower and gives the same."""
+        """``codes``: a file. Raises DataError if it is malformed. fastBPE only makes it faster."""
         listed = read_codes(codes)  # fastBPE kills the process on a malformed file
         self._apply: Callable[[list[str]], Iterable[str]]
         if fastBPE is None:

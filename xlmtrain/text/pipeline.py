@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 from sacremoses import MosesDetokenizer
 
@@ -22,7 +22,7 @@ from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 MASK_IN_TEXT = "<mask>"
 
 
-class TextEncoder(Protocol):
+class TextPipeline(Protocol):
     """Conversion of raw text to ids and back; ``vocab`` says which ids are special."""
 
     vocab: Vocab
@@ -40,9 +40,9 @@ class TextEncoder(Protocol):
         """Return raw text."""
 
 
-def text_encoder(settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> TextEncoder:
-    """Return the tokenizer that ``vocab`` belongs to, or Moses' rules and the BPE ``codes``."""
-    return TokenizerPipeline(vocab) if isinstance(vocab, TokenizerVocab) else TextPipeline(settings, codes, vocab)
+def text_pipeline(settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> TextPipeline:
+    """Return the pipeline of the tokenizer that ``vocab`` belongs to, or that of Moses' rules and the BPE ``codes``."""
+    return TokenizerPipeline(vocab) if isinstance(vocab, TokenizerVocab) else BpePipeline(settings, codes, vocab)
 
 
 class TokenizerPipeline:
@@ -53,25 +53,24 @@ class TokenizerPipeline:
         self._tokenizer, self._mask = vocab.tokenizer, vocab.names["mask"]
 
     def tokens(self, line: str, language: str) -> list[str]:
-        """Return the pieces of a raw line, as the tokenizer writes them."""
-        tokens = self._tokenizer.encode(line.replace(MASK_IN_TEXT, self._mask), add_special_tokens=False).tokens
-        return list(tokens)
+        return list(self._encoded(line).tokens)
 
     def ids(self, line: str, language: str) -> list[int]:
-        """Return the ids of a raw line, without delimiters."""
-        return list(self._tokenizer.encode(line.replace(MASK_IN_TEXT, self._mask), add_special_tokens=False).ids)
+        return list(self._encoded(line).ids)
+
+    def _encoded(self, line: str) -> Any:
+        return self._tokenizer.encode(line.replace(MASK_IN_TEXT, self._mask), add_special_tokens=False)
 
     def words(self, line: str, language: str) -> list[str]:
         """Return the words of a raw line, as blanks divide it."""
         return line.split()
 
     def text(self, ids: Iterable[int], language: str) -> str:
-        """Return raw text, without special symbols."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
-class TextPipeline:
-    """The steps of preparation for one line at a time. A language's tokenizer is built on its first use.
+class BpePipeline:
+    """Moses' rules and BPE codes, for one line at a time. A language's tokenizer is built on its first use.
 
     Any number of threads and forked processes may use it, and it can be pickled. A tokenizer changes its caches, so
     each call has one to itself; there are as many as there were calls at the same time.
@@ -113,12 +112,10 @@ class TextPipeline:
         return [subword for subwords in segmented for subword in subwords]
 
     def words(self, line: str, language: str) -> list[str]:
-        """Return the tokens of a raw line before BPE."""
         with self._tokenizer(language) as tokenize:
             return tokenize(line)
 
     def ids(self, line: str, language: str) -> list[int]:
-        """Return the ids of a raw line, without delimiters; ``<mask>`` as in :meth:`tokens`."""
         return [self.vocab.id(token) for token in self.tokens(line, language)]
 
     def text(self, ids: Iterable[int], language: str) -> str:
@@ -137,5 +134,5 @@ class TextPipeline:
         yield tokenizer
         idle.append(tokenizer)
 
-    def __reduce__(self) -> tuple[type[TextPipeline], tuple[TextConfig, Sequence[Code], Vocab]]:
-        return TextPipeline, (self._settings, self._codes, self.vocab)
+    def __reduce__(self) -> tuple[type[BpePipeline], tuple[TextConfig, Sequence[Code], Vocab]]:
+        return BpePipeline, (self._settings, self._codes, self.vocab)

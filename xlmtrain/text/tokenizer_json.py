@@ -42,7 +42,7 @@ _LARGEST_GAP = 1 << 20
 
 
 class TokenizerVocab(Vocab):
-    """The entries of a tokenizer, of which masking neither selects nor draws the special ones.
+    """The entries of a tokenizer. Masking neither selects nor draws special ones.
 
     ``tokenizer``: without truncation and padding. ``content``: of its file. ``names``: role -> special symbol.
     ``counts`` are 0 unless they were read. ``source``: the sentencepiece model that it was converted from, empty if

@@ -20,7 +20,7 @@ from xlmtrain.interop.hf import tokenizer as tokenizer_module
 from xlmtrain.interop.hf.tokenizer import out_of_vocab_merges, tokenizer_config, tokenizer_json
 from xlmtrain.text.bpe import Code, read_codes
 from xlmtrain.text.bpe_trainer import learn_bpe
-from xlmtrain.text.pipeline import TextPipeline
+from xlmtrain.text.pipeline import BpePipeline
 from xlmtrain.text.tokenizer import Tokenizer
 from xlmtrain.text.vocab import EOS, MASK, PAD, SPECIALS, UNK, Vocab
 
@@ -62,7 +62,7 @@ class Small:
         }
         words = Counter(word for name, lines in self.lines.items() for line in lines for word in words_of(line, name))
         self.codes: Sequence[Code] = learn_bpe(words.items(), 500)
-        pipeline = TextPipeline(CASED, self.codes, Vocab([("a", 1)]))
+        pipeline = BpePipeline(CASED, self.codes, Vocab([("a", 1)]))
         counts = Counter(word for name, lines in self.lines.items() for word in pipeline.tokens(" ".join(lines), name))
         # Every character has an id: that it is the right one shows only by this.
         characters = set(HARD + HARD.lower() + unicodedata.normalize("NFD", HARD))
@@ -87,7 +87,7 @@ def small() -> Small:
     return Small()
 
 
-def differences(tokenizer: Any, pipeline: TextPipeline, language: str, lines: list[str]) -> list[tuple[str, Any, Any]]:
+def differences(tokenizer: Any, pipeline: BpePipeline, language: str, lines: list[str]) -> list[tuple[str, Any, Any]]:
     """The lines whose ids are not the pipeline's between two EOS, with both."""
     known = len(pipeline.vocab)
     found = [[i if i < known else UNK for i in encoding.ids] for encoding in tokenizer.encode_batch(lines)]
@@ -97,7 +97,7 @@ def differences(tokenizer: Any, pipeline: TextPipeline, language: str, lines: li
 
 @pytest.mark.parametrize(("language", "text"), [("de", CASED), ("de", BARE), ("en", CASED), ("fr", CASED)])
 def test_ids_are_the_pipelines(small: Small, language: str, text: TextConfig) -> None:
-    pipeline = TextPipeline(text, small.codes, small.vocab)
+    pipeline = BpePipeline(text, small.codes, small.vocab)
     lines = [*hard_lines(800), *small.lines.get(language, [])]
     assert differences(small.tokenizer(language, text), pipeline, language, lines) == []
 
@@ -106,7 +106,7 @@ def test_unicode_is_normalized_as_in_the_pipeline(small: Small) -> None:
     lines = [*hard_lines(300), *small.lines["de"]]
     lines += [unicodedata.normalize("NFD", line) for line in lines] + ["\u00ad".join(line) for line in lines[:50]]
     lines += ["a" * 2500 + " b", "x" * 1000 + " y", "\u00fc" * 1001, "<mask>\u0308 <ma\u00adsk> \u200d<mask>\ufeff"]
-    pipeline = TextPipeline(COMPOSED, small.codes, small.vocab)
+    pipeline = BpePipeline(COMPOSED, small.codes, small.vocab)
     assert differences(small.tokenizer("de", COMPOSED), pipeline, "de", lines) == []
 
 
@@ -174,7 +174,7 @@ def test_transformers_loads_and_saves_it(small: Small, tmp_path: Path) -> None:
     config = tokenizer_config(["de", "en"], 512, CASED)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "config.json").write_text('{"model_type": "xlm"}', encoding="utf-8")
-    pipeline = TextPipeline(CASED, small.codes, small.vocab)
+    pipeline = BpePipeline(CASED, small.codes, small.vocab)
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
     loaded.save_pretrained(tmp_path / "again")
     (tmp_path / "again" / "config.json").write_text('{"model_type": "xlm"}', encoding="utf-8")
@@ -209,4 +209,4 @@ def test_every_line_of_the_reference(shared: Path, tmp_path: Path, language: str
     content = lzma.decompress((shared / "reference" / "text-chain" / f"sample.{language}.xz").read_bytes())
     lines = content.decode().removesuffix("\n").split("\n")
     tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json(vocab, codes, language, CASED))
-    assert differences(tokenizer, TextPipeline(CASED, codes, vocab), language, lines) == []
+    assert differences(tokenizer, BpePipeline(CASED, codes, vocab), language, lines) == []

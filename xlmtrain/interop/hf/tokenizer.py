@@ -89,7 +89,7 @@ def out_of_vocab_merges(vocab: Vocab, codes: Sequence[Code]) -> list[str]:
 def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: TextConfig) -> str:
     """Return the content of ``tokenizer.json``: raw text in ``language`` -> ``</s> ids </s>``.
 
-    The ids are those of :meth:`xlmtrain.text.pipeline.TextPipeline.ids`, with :func:`out_of_vocab_merges` for UNK.
+    The ids are those of :meth:`xlmtrain.text.pipeline.BpePipeline.ids`, with :func:`out_of_vocab_merges` for UNK.
     Three kinds of lines differ: a special symbol's name as the whole line becomes that symbol; Moses' own placeholder
     for dots (``DOTMULTI``) is kept; the library may lower-case and decompose letters of a newer version of Unicode.
     Raises ConfigError if the tokenizers package is missing.
