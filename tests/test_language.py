@@ -49,6 +49,11 @@ PHRASES = (
     "languages have met",
     "languages have not met",
     "written alike",
+    "weigh alike",
+    "lead on from",
+    "belongs beside",
+    "stands for itself",
+    "scripts are there",
 )
 # Riddles begin so: "What the start before may not have come to."
 HEADLESS = re.compile(r"(What|Whether|How|That|Those|Where|It)\b")

@@ -27,6 +27,7 @@ from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.manual import key_paths, settings_manual, text_keys
 from xlmtrain.config.prepare import PrepareConfig, with_paths_from
 from xlmtrain.config.schema import Config, PhaseConfig
+from xlmtrain.config.validate import check_texts
 from xlmtrain.config.yaml_files import check_settings_file, check_yaml
 from xlmtrain.errors import ConfigError, damage_as, did_you_mean
 from xlmtrain.resources import resource
@@ -40,9 +41,7 @@ T = TypeVar("T")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _HYDRAS_FLAGS = {"--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m", "--info", "-i"}
 _SYNTAX = "settings are key=value without blanks around the =; text inside {} and [] is in quotes unless it is plain"
-_RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
 _STRUCTURE = re.compile(r"^['\"]|[\[\]]|(?<!\$)\{")
-_HOME = re.compile(r"~\w*(/|$)")
 # What Hydra adds to its messages and a user cannot use; its advice to write +key would be refused.
 _NOISE = ("To append to your ", "Config search path", "provider=", "See https:", "reference_type", "object_type")
 
@@ -301,26 +300,10 @@ def _typed_phases(config: DictConfig) -> None:
 def _to_dataclass(config: Any) -> Any:
     if OmegaConf.get_type(config) is Config:
         _typed_phases(config)
-    for key, text in _texts(OmegaConf.to_container(config, resolve=False)):
-        # ${oc.env:TOKEN} would write a secret into the run: settings may refer to each other, to nothing else.
-        if _RESOLVER.search(text):
-            raise ConfigError(f"{key}: {text} asks for something outside the settings; give the value itself")
-        if not text.strip():
-            raise ConfigError(f"{key}=: empty, as an unset shell variable is; give a value, or leave it out")
-        if _HOME.match(text):
-            raise ConfigError(f"{key}: {text}: the shell has not expanded the ~; give the whole path")
+    check_texts(OmegaConf.to_container(config, resolve=False))
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError("these settings have no value yet: " + ", ".join(f"{key}=..." for key in missing))
     return OmegaConf.to_object(config)
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (key path, value) of all text in nested mappings and lists."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, (dict, list)):
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(inner, f"{key}.{name}" if key else str(name))
 
 
 def _suggestion(error: BaseException, name: str) -> str:

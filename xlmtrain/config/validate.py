@@ -1,8 +1,12 @@
-"""Validation of settings beyond types: ranges are declared with the fields, other problems by the classes."""
+"""Validation of settings beyond types: ranges are declared with the fields, other problems by the classes.
+
+Text is checked before it gets its type, and for all settings alike.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -10,6 +14,8 @@ from typing import Any, TypeVar, get_type_hints
 from xlmtrain.errors import ConfigError
 
 T = TypeVar("T")
+_RESOLVER = re.compile(r"(?<!\\)\$\{\s*[\w.]+\s*:")
+_HOME = re.compile(r"~\w*(/|$)")
 
 
 @dataclass(frozen=True)
@@ -62,3 +68,19 @@ def problems_of(settings: Any, prefix: str) -> Iterator[str]:
             yield from (f"{key}.{name}: {one} is not text; give a single path or value" for name, one in wrong.items())
     if hasattr(settings, "problems"):
         yield from (prefix + problem for problem in settings.problems())
+
+
+def check_texts(value: Any, key: str = "") -> None:
+    """Raise ConfigError, with the key path, for text in nested mappings and lists that cannot be meant as it stands."""
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            check_texts(inner, f"{key}.{name}" if key else str(name))
+    if not isinstance(value, str):
+        return
+    # ${oc.env:TOKEN} would write a secret into the run: settings may refer to each other, to nothing else.
+    if _RESOLVER.search(value):
+        raise ConfigError(f"{key}: {value} asks for something outside the settings; give the value itself")
+    if not value.strip():
+        raise ConfigError(f"{key}=: empty, as an unset shell variable is; give a value, or leave it out")
+    if _HOME.match(value):
+        raise ConfigError(f"{key}: {value}: the shell has not expanded the ~; give the whole path")

@@ -1,6 +1,6 @@
-"""Round-trip BLEU: sentences are translated and translated back, and compared with what they were. No pairs needed.
+"""Round-trip BLEU: sentences are translated and translated back, and compared with the originals. No pairs needed.
 
-A model that copies its source would have 100, so the share of copied words belongs beside it.
+A model that copies its source would have 100, so the share of copied words is measured, too.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ def _are_names(cells: Sequence[str], columns: Columns) -> bool:
     return cells[columns.label].casefold() in (*_LABELS, *_SCORES) and all(text in _TEXTS for text in texts)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a finite number."""
     try:
         return math.isfinite(float(cell))
     except ValueError:
@@ -115,7 +116,7 @@ def _given(columns: Sequence[str], head: Sequence[Row], path: Path, setting: str
     label, texts = columns.index("label"), tuple(i for i, name in enumerate(columns) if name == "text")
     has_header = first[label].casefold() in _LABELS or any(first[i].casefold() in _TEXTS for i in texts)
     if numeric:
-        has_header = not _is_number(first[label])
+        has_header = not is_number(first[label])
     elif not has_header and _is_odd(head, label):
         log.warning("%s:%d: taken as a header, as no other line has the label %r", path, number, first[label])
         has_header = True
@@ -144,7 +145,7 @@ def _found(head: Sequence[Row], path: Path, setting: str, numeric: bool) -> Colu
     if len(first) > 3:
         raise DataError(f"{where}: {len(first)} columns without known names; {advice}")
     if numeric:
-        if not _is_number(first[0]):
+        if not is_number(first[0]):
             raise DataError(f"{where}: {first[0]!r} is not a number; {advice}")
         return Columns(len(first), 0, tuple(range(1, len(first))), None, False)
     if _is_odd(head, 0):

@@ -27,6 +27,7 @@ from xlmtrain.evaluate.classification_data import (
     language_id,
     read_examples,
 )
+from xlmtrain.evaluate.tables import is_number
 from xlmtrain.finetune.scores import Scores, correlations, entity_f1, f1_scores
 from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -133,11 +134,7 @@ class Regression(Task[Example]):
     def _read(self, path: Path, language: str, setting: str) -> list[Example]:
         examples = read_examples(path, language, setting, self.config.columns, numeric=True)
         for example in examples:
-            try:
-                finite = np.isfinite(float(example.label))
-            except ValueError:
-                finite = False
-            if not finite:
+            if not is_number(example.label):
                 raise DataError(f"{path}:{example.line}: {example.label[:60]!r} is not a number")
         return examples
 

@@ -22,7 +22,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Add the weights after ``step`` steps. The first ones of an EMA weigh alike, as in a uniform mean."""
+        """Add the weights after ``step`` steps. The first steps of an EMA have equal weights, as in a mean."""
         number = step - self._config.start
         if self._config.kind is AverageKind.none or number < 1:
             return

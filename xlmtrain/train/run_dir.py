@@ -179,7 +179,7 @@ class RunDirectory:
         """Write ``reason`` to ``status.json``; other processes than the main one leave it in a file for that.
 
         The main process often fails only because another one has ended, whose reason is the true one. It puts the
-        others' reasons first, unless ``alone``: its own reason stands for itself.
+        others' reasons first, unless ``alone``: its own reason is the cause.
         """
         if not self.is_main:
             with suppress(OSError):
