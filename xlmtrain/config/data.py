@@ -146,9 +146,14 @@ class DataConfig:
         return sum(shares.get(name, 0.0) for name in SEQ2SEQ_OBJECTIVES) / sum(shares.values())
 
     @property
+    def needs_decoder(self) -> bool:
+        """True if an objective trains a decoder."""
+        return any(name in self.weights for name in SEQ2SEQ_OBJECTIVES)
+
+    @property
     def reads_sentences(self) -> bool:
         """True if an objective reads sentences, not running text alone."""
-        return any(name in self.weights for name in ("tlm", *SEQ2SEQ_OBJECTIVES))
+        return "tlm" in self.weights or self.needs_decoder
 
     @property
     def longest_row(self) -> int:

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 from xlmtrain.config.data import (
     LENGTHS,
     OBJECTIVES,
-    SEQ2SEQ_OBJECTIVES,
     BackTranslationConfig,
     DataConfig,
     MaskConfig,
@@ -123,6 +122,11 @@ class Config(CheckedSettings):
     """Phases of the run, one after the other, e.g. ``[{name: clm, steps: 1000, data: {clm: {en: 1}, mlm: {}}}, ...]``.
     Each changes settings of the phase before, the first those above. Nothing else of a run changes over time."""
 
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.train.micro_batch_tokens or self.data.sub_batch_tokens
+
     def __post_init__(self) -> None:
         super().__post_init__()
         phases_of(self)  # raises ConfigError, too
@@ -146,9 +150,9 @@ class Config(CheckedSettings):
         if data.sub_batch_tokens > 0 and train.batch_tokens % data.sub_batch_tokens:
             multiple = f"data.sub_batch_tokens={data.sub_batch_tokens}"
             yield f"train.batch_tokens: {train.batch_tokens} is no multiple of {multiple}"
-        if self.model.family is not Family.xlm and data.weights.keys() & set(SEQ2SEQ_OBJECTIVES):
+        if self.model.family is not Family.xlm and data.needs_decoder:
             yield f"model.family: {self.model.family.value} has no decoder, which data.mt, data.dae and data.bt need"
-        if train.overlap_tied_embedding and data.weights.keys() & set(SEQ2SEQ_OBJECTIVES):
+        if train.overlap_tied_embedding and data.needs_decoder:
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
         if train.sharding is not Sharding.none and "bt" in data.weights:
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"

@@ -140,7 +140,7 @@ class PhaseBatches:
         self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor)
         self.steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
-        self._micro_batch_tokens = config.train.micro_batch_tokens or self._sub_batch_tokens
+        self._micro_batch_tokens = config.micro_batch_tokens
         self._vocab_size = len(dataset.vocab)
         self._mask = Masker(config.mask, dataset.vocab)
         self._noise = Noise(config.noise, dataset.vocab)

@@ -111,15 +111,10 @@ def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def micro_batch_of(config: Config) -> int:
-    """Return the tokens of a micro-batch, that of all batches if they are large enough."""
-    return config.train.micro_batch_tokens or config.data.sub_batch_tokens
-
-
 def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, tokens: int | None = None) -> Memory:
     """Estimate the memory of one phase with the settings ``config``; ``tokens``: of a smaller batch on each GPU."""
-    micro_batch = min(micro_batch_of(config), tokens or sys.maxsize)
-    targets, translates = micro_batch * target_share(config), config.data.seq2seq_share > 0
+    micro_batch = min(config.micro_batch_tokens, tokens or sys.maxsize)
+    targets, translates = micro_batch * target_share(config), config.data.needs_decoder
     memory = estimate_memory(config.model, parameters, vocab_size, micro_batch, targets, shards, translates)
     average = 0 if config.average.kind is AverageKind.none else 4 * parameters / shards
     return replace(memory, optimizer_state=memory.optimizer_state + average)
@@ -290,7 +285,7 @@ def _plan_phase(
     does before it trains, is not in the times.
     """
     model, train = config.model, config.train
-    micro_batch = min(micro_batch_of(config), tokens)
+    micro_batch = min(config.micro_batch_tokens, tokens)
     length, scored, sharding = config.data.sequence_length, target_share(config), train.sharding
     translated = config.data.seq2seq_share
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32

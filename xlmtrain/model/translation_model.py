@@ -131,7 +131,7 @@ def build_model(
     ``special``: ids of the vocabulary's special symbols. The output layer of the language model is left out of
     training if no objective uses it.
     """
-    if not data.seq2seq_share:
+    if not data.needs_decoder:
         return LanguageModel(config, vocab_size, languages, special)
     model = TranslationModel(
         config,

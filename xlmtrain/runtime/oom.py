@@ -28,9 +28,9 @@ def step_advice(config: Config) -> tuple[str, str]:
 
     A micro-batch has at least the longest row; below that the model itself is too large.
     """
-    data, tokens = config.data, config.train.micro_batch_tokens or config.data.sub_batch_tokens
+    tokens = config.micro_batch_tokens
     text = "train.micro_batch_tokens={} computes the same batches in smaller parts"
-    advice = _half(text, tokens, data.longest_row)
+    advice = _half(text, tokens, config.data.longest_row)
     return f"a micro-batch of {tokens:,} tokens", advice
 
 

@@ -18,7 +18,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Device, Precision, Sharding
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan import micro_batch_of, parameter_count, phase_memory
+from xlmtrain.diagnostics.plan import parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.text import bpe
 
@@ -170,10 +170,9 @@ def check_memory(
             yield error(what, "a smaller model.dim or vocabulary, or fewer processes")
         return
     shards = 1 if train.sharding is Sharding.none else processes
-    memory, micro_batch = max(
-        ((phase_memory(phase.settings, count, vocab_size, shards), micro_batch_of(phase.settings)) for phase in phases),
-        key=lambda one: one[0].total,
-    )
+    every = [phase.settings for phase in phases]
+    memories = [(phase_memory(one, count, vocab_size, shards), one.micro_batch_tokens) for one in every]
+    memory, micro_batch = max(memories, key=lambda one: one[0].total)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
     if memory.total <= there:
