@@ -19,7 +19,7 @@ import numpy as np
 from xlmtrain.data.format import CorpusWriter, id_dtype
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_numbers, read_words
-from xlmtrain.prepare.tokenizer_stage import stored_vocab
+from xlmtrain.prepare.tokenizer_artifact import stored_vocab
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import LINE_END, gather
 from xlmtrain.text.tokenizer_json import TokenizerVocab

@@ -11,7 +11,7 @@ import numpy as np
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.token_shards import read_word_counts
-from xlmtrain.prepare.tokenizer_stage import stored_vocab
+from xlmtrain.prepare.tokenizer_artifact import stored_vocab
 from xlmtrain.prepare.word_counts import balance_factors, merge_counts, read_counts, scaled, sum_sorted, truncate_counts
 from xlmtrain.runtime.progress import ProgressBar
 from xlmtrain.text.bpe import reachable_subwords, read_codes, write_codes

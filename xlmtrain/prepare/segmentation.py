@@ -17,7 +17,7 @@ from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import Shard
 from xlmtrain.prepare.tokenize_stage import IdTokenizer
-from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
+from xlmtrain.prepare.tokenizer_artifact import copy_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes

@@ -22,7 +22,7 @@ from xlmtrain.prepare.artifacts import ArtifactStore
 from xlmtrain.prepare.raw_files import Chunk, RawText, read_chunks
 from xlmtrain.prepare.shard_raw import CHUNK_BYTES, bad_lines, digest, shard_file
 from xlmtrain.prepare.token_shards import write_tokenized
-from xlmtrain.prepare.tokenizer_stage import stored_vocab
+from xlmtrain.prepare.tokenizer_artifact import stored_vocab
 from xlmtrain.text.filters import line_checks
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer

@@ -1,4 +1,4 @@
-"""Stage ``tokenizer``: the tokenizer that the text is split with, given or trained on the training text."""
+"""The artifact of stage ``tokenizer``: what the text is split with, a tokenizer that is given or trained on it."""
 
 from __future__ import annotations
 
