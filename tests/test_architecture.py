@@ -21,7 +21,7 @@ PROGRAMS = sorted(
 
 SETTINGS = tuple(f"xlmtrain.config.{name}" for name in ("data", "evaluate", "model", "optim", "schema", "train"))
 
-# Room -> what of the package it may import, besides itself and xlmtrain.errors.
+# Package -> the parts of xlmtrain that it may import, besides itself and xlmtrain.errors.
 ALLOWED = {
     "xlmtrain": (),
     "xlmtrain.errors": (),

@@ -54,6 +54,8 @@ PHRASES = (
     "belongs beside",
     "stands for itself",
     "scripts are there",
+    "begun anew",
+    "tokenizer of others",
 )
 # Riddles begin so: "What the start before may not have come to."
 HEADLESS = re.compile(r"(What|Whether|How|That|Those|Where|It)\b")
