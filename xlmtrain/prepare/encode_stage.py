@@ -135,7 +135,7 @@ def assemble(
     return found | ({"words": words} if is_tokenized else {})
 
 
-class IdEncoder:
+class IdEncoder(Encoder):
     """Ids, written as words, -> ids: each word is one, and the line end is the end of a sentence."""
 
     def __init__(self, vocab: TokenizerVocab) -> None:
@@ -148,7 +148,7 @@ class IdEncoder:
         return rows.astype(id_dtype(self.size)), np.arange(1, len(rows) + 1)
 
 
-class BpeEncoder:
+class BpeEncoder(Encoder):
     """Words -> subword ids, with a cache of words: the ids of row n are ``_ids[_ends[n] : _ends[n + 1]]``.
 
     Row 0 is the line end, encoded as EOS.

@@ -45,7 +45,7 @@ def text_pipeline(settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> 
     return TokenizerPipeline(vocab) if isinstance(vocab, TokenizerVocab) else BpePipeline(settings, codes, vocab)
 
 
-class TokenizerPipeline:
+class TokenizerPipeline(TextPipeline):
     """A tokenizer of Hugging Face's library, the same for all languages, for one line at a time."""
 
     def __init__(self, vocab: TokenizerVocab) -> None:
@@ -69,7 +69,7 @@ class TokenizerPipeline:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
-class BpePipeline:
+class BpePipeline(TextPipeline):
     """Moses' rules and BPE codes, for one line at a time. A language's tokenizer is built on its first use.
 
     Any number of threads and forked processes may use it, and it can be pickled. A tokenizer changes its caches, so
