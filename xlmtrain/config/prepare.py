@@ -205,6 +205,10 @@ class PrepareConfig(CheckedSettings):
     lead into nested columns; a number, from 1, is a column of a TSV or CSV without a header; in TMX a column is a
     language code. E.g. ``{de: translation.de, en: translation.en}``."""
 
+    documents: bool = False
+    """Keep the borders of the documents in monolingual text: a blank line ends one, as do the end of a file and that of
+    a row of a table. Training then reads pieces of one document, unless ``data.across_documents`` is set."""
+
     text: TextConfig = field(default_factory=lambda: TextConfig(normalize_unicode=True))
     """Normalization and tokenization."""
 
