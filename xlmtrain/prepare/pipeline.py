@@ -44,7 +44,7 @@ from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
 from xlmtrain.prepare.tokenize_stage import LineEncoder
-from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, train_tokenizer
+from xlmtrain.prepare.tokenizer_stage import copy_tokenizer, extend_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes
@@ -52,6 +52,7 @@ from xlmtrain.text.filters import LINE_SETTINGS, line_checks
 from xlmtrain.text.langid import detected_language
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import has_rules
+from xlmtrain.text.tokenizer_extension import check_extensible
 from xlmtrain.text.tokenizer_json import read_tokenizer, require_tokenizers
 from xlmtrain.text.vocab import Vocab
 
@@ -82,7 +83,10 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
     if is_tokenized:
         require_tokenizers()
     if config.tokenizer is not None:
-        LineEncoder(read_tokenizer(Path(config.tokenizer)))
+        given = read_tokenizer(Path(config.tokenizer))
+        LineEncoder(given)
+        if config.extend_tokenizer:
+            check_extensible(given)
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:
@@ -154,19 +158,20 @@ class PreparePipeline:
         return shards
 
     def make_tokenizer(self, shards: list[_Shard]) -> str:
-        """Copy the given tokenizer, or train one on a sample of the training text."""
-        if self._config.tokenizer is not None:
-            path = self._config.tokenizer
-            given = {"path": path, "fingerprint": read_tokenizer(Path(path)).fingerprint}
-            return self._scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
-        train = [shard for shard in shards if shard in self._train]
-        arguments = {
-            "shards": [[shard.raw, shard.number, shard.text.languages] for shard in train],
+        """Copy the given tokenizer, extend it, or train one, on a sample of the training text."""
+        config = self._config
+        sample: dict[str, Any] = {
+            "shards": [[shard.raw, shard.number, shard.text.languages] for shard in shards if shard in self._train],
             "rates": self._sample_rates(),
             "clean": self._line_settings(),
-            "model": self._config.new_tokenizer.model,
-            "size": self._config.new_tokenizer.size,
         }
+        if config.tokenizer is not None:
+            given = {"path": config.tokenizer, "fingerprint": read_tokenizer(Path(config.tokenizer)).fingerprint}
+            if not config.extend_tokenizer:
+                return self._scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
+            task = BuildTask("tokenizer", {**sample, **given, "entries": config.extend_tokenizer})
+            return self._scheduler.run_here(extend_tokenizer, task)
+        arguments = {**sample, "model": config.new_tokenizer.model, "size": config.new_tokenizer.size}
         key = self._scheduler.run_here(train_tokenizer, BuildTask("tokenizer", arguments))
         size = self._store.result("tokenizer", key)["size"]
         if size < self._config.new_tokenizer.size:
