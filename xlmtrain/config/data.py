@@ -121,7 +121,11 @@ class DataConfig:
     the weights count."""
 
     sequence_length: int = ranged(256, ABOVE_ZERO)
-    """Tokens in a sequence of MLM or CLM, which is a window of the running text of one language."""
+    """Most tokens in a sequence of MLM or CLM: a window of the running text of one language, or, where the data keeps
+    the borders of documents, a document or a piece of it."""
+
+    across_documents: bool = False
+    """Cut windows of the running text, across the borders of documents, even where the data keeps them."""
 
     sub_batch_tokens: int = ranged(8192, ABOVE_ZERO)
     """Tokens in a sub-batch, padding included, of both sides in translation and denoising; back-translation counts its

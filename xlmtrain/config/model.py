@@ -114,7 +114,8 @@ class InitConfig:
 
     pretrained: str | None = None
     """Model to start from: a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the
-    original XLM. The data must have the model's vocabulary, and only languages that the model knows."""
+    original XLM. The data must have the model's vocabulary, or its tokenizer extended by ``extend_tokenizer``, and only
+    languages that the model knows."""
 
     encoder: str | None = None
     """Model to start the encoder of a translation model from, in the formats of ``pretrained``. If that model has a

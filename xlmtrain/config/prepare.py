@@ -204,12 +204,21 @@ class PrepareConfig(CheckedSettings):
     lead into nested columns; a number, from 1, is a column of a TSV or CSV without a header; in TMX a column is a
     language code. E.g. ``{de: translation.de, en: translation.en}``."""
 
+    documents: bool = False
+    """Keep the borders of the documents in monolingual text: a blank line ends one, as do the end of a file and that of
+    a row of a table. Training then reads pieces of one document, unless ``data.across_documents`` is set."""
+
     text: TextConfig = field(default_factory=lambda: TextConfig(normalize_unicode=True))
     """Normalization and tokenization."""
 
     tokenizer: str | None = None
     """A ``tokenizer.json`` of Hugging Face's ``tokenizers`` library, a sentencepiece ``.model``, or a folder with one
     of them, to use as it is in place of Moses' rules, BPE codes and vocabulary."""
+
+    extend_tokenizer: int = ranged(0, NOT_NEGATIVE)
+    """Add up to this many entries to ``tokenizer``: pieces that are most often neighbours in the training text, merged.
+    Its own entries keep their ids, and ``init.pretrained`` begins a new one at the mean of its pieces.
+    ``bpe.train_sample``, ``train_sample_unit`` and ``sampling_alpha`` choose the text."""
 
     new_tokenizer: NewTokenizerConfig = field(default_factory=NewTokenizerConfig)
     """A tokenizer to train."""
@@ -258,6 +267,8 @@ class PrepareConfig(CheckedSettings):
             yield "vocab.file: a given vocabulary needs the codes it was counted with; give bpe.codes too"
         if self.tokenizer is not None and self.new_tokenizer != NewTokenizerConfig():
             yield "new_tokenizer: trains a tokenizer, but tokenizer=... is given; leave one of them out"
+        if self.extend_tokenizer and self.tokenizer is None:
+            yield "extend_tokenizer: give the tokenizer to extend, tokenizer=..."
         if self.has_tokenizer:
             yield from self._without_effect()
         elif self.new_tokenizer.size != NewTokenizerConfig().size:
@@ -266,7 +277,8 @@ class PrepareConfig(CheckedSettings):
     def _without_effect(self) -> Iterator[str]:
         """Yield settings of Moses' rules, BPE codes and vocabulary that a tokenizer makes idle."""
         chosen = "tokenizer" if self.tokenizer is not None else "new_tokenizer"
-        sample = () if self.tokenizer is not None else ("train_sample", "train_sample_unit", "sampling_alpha")
+        is_fixed = self.tokenizer is not None and not self.extend_tokenizer
+        sample = () if is_fixed else ("train_sample", "train_sample_unit", "sampling_alpha")
         defaults = {"text": TextConfig(normalize_unicode=True), "bpe": BpeConfig(), "vocab": VocabConfig()}
         for section, default in defaults.items():
             for key, value in vars(getattr(self, section)).items():

@@ -25,12 +25,13 @@ class Corpus:
     """The sentences of one language, or of one side of a pair.
 
     ``ids``: (tokens,) uint16 or int32, all sentences concatenated, each ending with EOS. ``offsets``: (sentences + 1,)
-    int64, the start of each sentence.
+    int64, the start of each sentence. ``documents``: their number, 0 if their borders are not known.
     """
 
     name: str
     ids: DiskArray
     offsets: DiskArray
+    documents: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,13 +44,34 @@ class Corpus:
         """Return the ids of several sentences, EOS included."""
         starts = list(indices)
         bounds = self.offsets.gather_spans(starts, [index + 2 for index in starts]).reshape(-1, 2)
-        text = self.ids.gather_spans(bounds[:, 0].tolist(), bounds[:, 1].tolist())
-        places = [0, *np.cumsum(bounds[:, 1] - bounds[:, 0]).tolist()]
-        return [text[begin:end] for begin, end in pairwise(places)]
+        return self.spans(bounds[:, 0], bounds[:, 1])
 
     def lengths(self) -> np.ndarray:
         """Return the tokens of each sentence without EOS, (sentences,) int64."""
         return np.diff(self.offsets[:]) - 1
+
+    def document_pieces(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where pieces of documents begin and end in ``ids``, each (pieces,) int64, in order.
+
+        A document of more than ``length`` tokens is cut into as few pieces of about the same size as it takes. The
+        sentence of EOS alone at its end is in none of them.
+        """
+        ends = [np.zeros(0, np.int64)]
+        for start in range(0, len(self), _CHUNK):
+            offsets = self.offsets[start : start + _CHUNK + 1]
+            ends.append(offsets[:-1][np.diff(offsets) == 1])
+        end = np.concatenate([*ends, [len(self.ids)]])
+        begin = np.concatenate([[0], end[:-1] + 1])
+        size = end - begin
+        counts = -(-size // length)
+        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        begin, size, counts = (np.repeat(one, counts) for one in (begin, size, counts))
+        return begin + place * size // counts, begin + (place + 1) * size // counts
+
+    def spans(self, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+        """Return the ids from each of ``begins`` to before the one of ``ends``."""
+        text, bounds = self.ids.gather_spans(begins.tolist(), ends.tolist()), [0, *np.cumsum(ends - begins).tolist()]
+        return [text[begin:end] for begin, end in pairwise(bounds)]
 
 
 class Dataset:
@@ -90,7 +112,7 @@ class Dataset:
             raise DataError(f"{self.path / header.offsets.file}: does not describe {header.ids.file}")
         if len(ids) and ids[-1] != self.vocab.special.eos:
             raise DataError(f"{self.path / header.ids.file}: does not end with the end-of-sentence id")
-        return Corpus(name, ids, offsets)
+        return Corpus(name, ids, offsets, header.documents)
 
     def pair(self, split: str, pair: str) -> tuple[Corpus, Corpus]:
         """Open both sides of ``{split}.{pair}``, which are aligned sentence by sentence.

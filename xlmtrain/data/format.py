@@ -65,7 +65,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class CorpusHeader:
-    """One corpus. ``tokens`` includes EOS; ``sources``: names of the raw files; ``shards``: in order, or empty."""
+    """One corpus. ``tokens`` includes EOS; ``sources``: names of the raw files; ``shards``: in order, or empty.
+
+    ``documents``: their number, 0 if their borders are not known; each ends with a sentence of EOS alone.
+    """
 
     sentences: int
     tokens: int
@@ -73,6 +76,7 @@ class CorpusHeader:
     offsets: StoredFile
     sources: list[str]
     shards: list[Shard] = field(default_factory=list)
+    documents: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,12 @@ class Header:
         return cls(languages, dtype, len(vocab), vocab.fingerprint, text, mark, corpora)
 
     def write(self, directory: Path) -> None:
-        """Write ``dataset.json``."""
-        write_json(directory / HEADER, {"format": FORMAT, **asdict(self)})
+        """Write ``dataset.json``; without ``documents`` where there are none, as versions before wrote it."""
+        content = asdict(self)
+        for corpus in content["corpora"].values():
+            if not corpus["documents"]:
+                del corpus["documents"]
+        write_json(directory / HEADER, {"format": FORMAT, **content})
 
     @classmethod
     def read(cls, directory: str | Path) -> Header:
@@ -212,8 +220,9 @@ def fingerprint(
 class CorpusWriter:
     """Context manager that writes one corpus chunk by chunk; :meth:`finish` returns its header."""
 
-    def __init__(self, directory: Path, name: str, dtype: np.dtype) -> None:
-        self._dtype = dtype
+    def __init__(self, directory: Path, name: str, dtype: np.dtype, documents: bool = False) -> None:
+        """``documents``: count the sentences of EOS alone as ends of documents."""
+        self._dtype, self._ends_documents, self._documents, self._in_document = dtype, documents, 0, False
         self._ids = _HashingFile(directory / f"{name}.ids")
         self._offsets = _HashingFile(directory / f"{name}.offsets")
         self._offsets.write(np.zeros(1, OFFSET_DTYPE).tobytes())
@@ -237,6 +246,10 @@ class CorpusWriter:
         self._offsets.write((self._tokens + np.cumsum(lengths)).astype(OFFSET_DTYPE).tobytes())
         self._sentences += len(lengths)
         self._tokens += len(ids)
+        if self._ends_documents and len(lengths):
+            has_words = lengths > 1
+            self._documents += int(np.count_nonzero(np.diff(has_words, prepend=self._in_document) & ~has_words))
+            self._in_document = bool(has_words[-1])
 
     def end_shard(self) -> None:
         """Record what was appended since the last call as a shard."""
@@ -246,7 +259,7 @@ class CorpusWriter:
     def finish(self, sources: Sequence[str]) -> CorpusHeader:
         """Close the files and return the header; ``sources``: names of the raw files."""
         files = self._ids.close(), self._offsets.close()
-        return CorpusHeader(self._sentences, self._tokens, *files, list(sources), self._shards)
+        return CorpusHeader(self._sentences, self._tokens, *files, list(sources), self._shards, self._documents)
 
 
 class _HashingFile:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xlmtrain.config.data import OBJECTIVES, SEQ2SEQ_OBJECTIVES, DataConfig
 from xlmtrain.data.dataset import Dataset, corpus_names
-from xlmtrain.data.sources import PairSource, Seq2SeqSource, Source, WindowSource
+from xlmtrain.data.sources import DocumentSource, PairSource, Seq2SeqSource, Source, WindowSource
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.rng import generator
 
@@ -90,8 +90,10 @@ def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str,
         return kind(
             sides, [ids[0], ids[-1]], config.sub_batch_tokens, config.max_sentence_length, seed, dataset.vocab.special
         )
-    count = config.sub_batch_tokens // config.sequence_length
-    return WindowSource(dataset.corpus(names[0]), ids[0], config.sequence_length, count, seed)
+    corpus, length = dataset.corpus(names[0]), config.sequence_length
+    if corpus.documents and not config.across_documents:
+        return DocumentSource(corpus, ids[0], length, config.sub_batch_tokens, seed, dataset.vocab.special)
+    return WindowSource(corpus, ids[0], length, config.sub_batch_tokens // length, seed)
 
 
 def probabilities(components: list[MixtureComponent], alpha: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sources of training sequences: windows of running text, sentence pairs, or sources with their targets.
+"""Sources of training sequences: running text in windows or by documents, sentence pairs, or sources with targets.
 
 A source is an endless series of epochs of sub-batches. ``sequences(epoch, index)`` depends on the seed and its
 arguments only, so any process can read any sub-batch, in any order, at the same cost.
@@ -68,7 +68,76 @@ class WindowSource:
         return self._shared._replace(tokens=tokens)
 
 
-class PairSource:
+class SortedSource:
+    """Items of similar length, as many as fit into ``sub_batch_tokens`` with padding, in another order each epoch.
+
+    ``name``: of the corpus. ``lengths``: (sides, items), tokens of each item, delimiters included.
+    """
+
+    def __init__(self, name: str, lengths: np.ndarray, sub_batch_tokens: int, seed: int) -> None:
+        # Together with an epoch's order, these and what a subclass keeps of an item take 12 bytes per item.
+        self._name, self._lengths = name, lengths
+        self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
+        self._epoch = -1
+
+    def sub_batch_count(self, epoch: int) -> int:
+        """Return the number of sub-batches, which varies a little with the epoch's shuffle."""
+        self._start_epoch(epoch)
+        return len(self._bounds) - 1
+
+    def _items(self, epoch: int, index: int) -> np.ndarray:
+        """Return the numbers of the items of one sub-batch, (B,)."""
+        self._start_epoch(epoch)
+        place = self._shuffle.run(index, 1)[0]
+        chosen: np.ndarray = self._order[self._bounds[place] : self._bounds[place + 1]]
+        return chosen
+
+    def _start_epoch(self, epoch: int) -> None:
+        """Shuffle the items, sort them by length (equal lengths stay shuffled), and cut them into sub-batches."""
+        if epoch == self._epoch:
+            return
+        count = self._lengths.shape[1]
+        everything = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+        # The purposes "pairs" and "draws" key the random numbers, so they stay: other words would change the batches.
+        shuffled = generator(self._seed, "pairs", self._name, epoch).permutation(everything)
+        by_length, bounds = self._cut(self._lengths[:, shuffled])
+        order = shuffled[by_length]
+        # The sub-batches are shuffled too; otherwise an epoch would go from short to long items.
+        self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", self._name, epoch))
+        self._epoch, self._order, self._bounds = epoch, order, bounds
+
+    def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sort items of ``lengths`` (sides, n); return their order, (n,), and the bounds of the sub-batches in it."""
+        rows = lengths.sum(axis=0, dtype=np.uint16)
+        order = np.argsort(rows, kind="stable")
+        return order, cut_by_tokens(rows[order], self._sub_batch_tokens)
+
+
+class DocumentSource(SortedSource):
+    """Documents of one language, those of more than ``length`` tokens in pieces, each a sequence by itself.
+
+    Raises DataError if the corpus has none.
+    """
+
+    def __init__(
+        self, corpus: Corpus, language: int, length: int, sub_batch_tokens: int, seed: int, special: SpecialIds
+    ) -> None:
+        self.sentences = len(corpus)
+        self._corpus, self._language, self._special = corpus, language, special
+        self._begins, ends = corpus.document_pieces(length - 1)
+        if not len(ends):
+            raise DataError(f"{corpus.name}: it has no document with text")
+        super().__init__(corpus.name, (ends - self._begins + 1).astype(np.uint16)[None], sub_batch_tokens, seed)
+
+    def sequences(self, epoch: int, index: int) -> SequenceBatch:
+        """Return (B, T) tokens, ``</s> .. <pad> ..``, with B * T <= sub_batch_tokens."""
+        items = self._items(epoch, index)
+        begins = self._begins[items]
+        pieces = self._corpus.spans(begins, begins + self._lengths[0, items] - 1)
+        return sentence_sequences(pieces, self._language, self._special)
+
+
+class PairSource(SortedSource):
     """Sentence pairs of similar length, as many as fit into ``sub_batch_tokens`` with their padding.
 
     Leaves out pairs with a side longer than ``max_length``. Raises DataError if none is left.
@@ -84,20 +153,13 @@ class PairSource:
         special: SpecialIds = XLM_IDS,
     ) -> None:
         self._sides, self._languages, self._special = sides, languages, special
-        self._sub_batch_tokens, self._seed = sub_batch_tokens, seed
-        # Together with an epoch's order, these two take 12 bytes per pair of the corpus.
-        self._pairs, self._lengths = _usable_pairs(sides, max_length)
+        self._pairs, lengths = _usable_pairs(sides, max_length)
+        super().__init__(sides[0].name, lengths, sub_batch_tokens, seed)
         self.sentences = len(self._pairs)
         if self.sentences == 0:
             raise DataError(
                 f"{sides[0].name}: none of {len(sides[0])} pairs is within data.max_sentence_length={max_length} tokens"
             )
-        self._epoch = -1
-
-    def sub_batch_count(self, epoch: int) -> int:
-        """Return the number of sub-batches, which varies a little with the epoch's shuffle."""
-        self._start_epoch(epoch)
-        return len(self._bounds) - 1
 
     def sequences(self, epoch: int, index: int) -> SequenceBatch:
         """Return (B, T) tokens with B * T <= sub_batch_tokens."""
@@ -106,29 +168,8 @@ class PairSource:
 
     def _sentences(self, epoch: int, index: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return both sides of one sub-batch."""
-        self._start_epoch(epoch)
-        place = self._shuffle.run(index, 1)[0]
-        chosen = self._pairs[self._order[self._bounds[place] : self._bounds[place + 1]]].tolist()
+        chosen = self._pairs[self._items(epoch, index)].tolist()
         return self._sides[0].sentences(chosen), self._sides[1].sentences(chosen)
-
-    def _start_epoch(self, epoch: int) -> None:
-        """Shuffle the pairs, sort them by length (equal lengths stay shuffled), and cut them into sub-batches."""
-        if epoch == self._epoch:
-            return
-        name, everything = self._sides[0].name, np.arange(self.sentences, dtype=self._pairs.dtype)
-        shuffled = generator(self._seed, "pairs", name, epoch).permutation(everything)
-        by_length, bounds = self._cut(self._lengths[:, shuffled])
-        order = shuffled[by_length]
-        # The sub-batches are shuffled too; otherwise an epoch would go from short to long pairs. The purpose "draws"
-        # keys the random numbers, so it stays: another word would change the order of the batches.
-        self._shuffle = Permutation(len(bounds) - 1, generator(self._seed, "draws", name, epoch))
-        self._epoch, self._order, self._bounds = epoch, order, bounds
-
-    def _cut(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sort pairs of ``lengths`` (2, n); return their order, (n,), and the bounds of the sub-batches in it."""
-        rows = lengths.sum(axis=0, dtype=np.uint16)
-        order = np.argsort(rows, kind="stable")
-        return order, cut_by_tokens(rows[order], self._sub_batch_tokens)
 
 
 class Seq2SeqSource(PairSource):

@@ -7,6 +7,7 @@ share.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from xlmtrain.data.batch import Batch, make_batch, make_causal_batch, make_seq2s
 from xlmtrain.data.dataset import Dataset, check_ids, corpus_names
 from xlmtrain.data.noise import Noise
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences, window_sequences
+from xlmtrain.data.sources import cut_by_tokens
 from xlmtrain.errors import DataError
 from xlmtrain.runtime.rng import generator
 
@@ -27,8 +29,8 @@ _Masked = tuple[SequenceBatch, np.ndarray | None]
 class ValidationSet:
     """Batches of one objective on one language, pair or direction (``key``) of a split.
 
-    MLM and CLM read the whole text in windows; TLM, translation and denoising read the sentences that fit into the
-    position table. Raises DataError for an empty set, whose perplexity would be perfect.
+    MLM and CLM read the whole text, in windows or by documents, as in training; TLM, translation and denoising read the
+    sentences that fit into the position table. Raises DataError for an empty set, whose perplexity would be perfect.
     """
 
     def __init__(self, config: Config, dataset: Dataset, split: str, objective: str, key: str) -> None:
@@ -78,7 +80,8 @@ class ValidationSet:
                 sequences = pair_sequences(*sides, self._languages, self._special)
                 yield sequences, self._select(sequences, masks, len(sequences.tokens))
         else:
-            for sequences in self._windows():
+            by_documents = self._corpora[0].documents and not self._config.data.across_documents
+            for sequences in self._documents() if by_documents else self._windows():
                 yield sequences, None if self.objective == "clm" else self._select(sequences, masks, 1)
 
     def _select(self, sequences: SequenceBatch, masks: np.random.RandomState, rows: int) -> np.ndarray:
@@ -111,6 +114,16 @@ class ValidationSet:
             place = np.arange(start * length, min(start + size, count) * length) - fill
             tokens = np.where(place < 0, self._special.bos, ids[np.maximum(place, 0)]).astype(np.int64)
             yield window_sequences(tokens.reshape(-1, length), self._languages[0])
+
+    def _documents(self) -> Iterator[SequenceBatch]:
+        """Yield documents, or their pieces, of similar length, ``evaluate.batch_tokens`` at a time with the padding."""
+        begins, ends = self._corpora[0].document_pieces(self._config.data.sequence_length - 1)
+        read = np.cumsum(ends - begins) <= (self._config.evaluate.max_tokens or np.inf)
+        order = np.flatnonzero(read)[np.argsort((ends - begins)[read], kind="stable")]
+        for begin, end in pairwise(cut_by_tokens((ends - begins)[order] + 1, self._config.evaluate.batch_tokens)):
+            chosen = order[begin:end]
+            pieces = self._corpora[0].spans(begins[chosen], ends[chosen])
+            yield sentence_sequences(pieces, self._languages[0], self._special)
 
     def _pair_batches(self) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Yield both sides of pairs of similar length, ``evaluate.pairs_per_batch`` or one fewer at a time."""

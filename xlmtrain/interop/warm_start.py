@@ -19,11 +19,14 @@ from xlmtrain.interop.hf.families import NumberedVocab
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
+from xlmtrain.text.tokenizer_extension import pieces_of_new_entries
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 
 log = logging.getLogger(__name__)
 LANGUAGES = "encoder.language_embeddings.weight"
 POSITIONS = "encoder.position_embeddings.weight"
+_BY_ENTRY = "encoder.token_embeddings.weight", "head.weight", "head.bias"
+"""Weights with a row for each entry of the vocabulary."""
 
 
 @torch.no_grad()
@@ -103,6 +106,7 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
         # getattr: an enum's member is given by its value
         advice = " ".join(f"model.{key}={getattr(value, 'value', value)}" for key, value in other.items())
         raise ConfigError(f"{source}: this model has another shape; train it with {advice}")
+    weights = encoder_part(bundle.weights)
     if isinstance(bundle.vocab, NumberedVocab):  # a folder without a tokenizer
         size, pad = len(bundle.vocab), bundle.vocab.special.pad
         if (size, pad) != (len(dataset.vocab), dataset.vocab.special.pad):
@@ -111,13 +115,16 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
                 f"{len(dataset.vocab):,}, padding {dataset.vocab.special.pad}; prepare it with the model's tokenizer"
             )
         log.warning("%s: has no tokenizer; its ids are taken to be those of the data in %s", source, dataset.path)
+    elif (pieces := _new_entries(bundle, dataset)) is not None:
+        extended = {name: _with_means(weights[name], pieces) for name in _BY_ENTRY if name in weights}
+        log.info("%s: %s new entries begin at the mean of their pieces", source, f"{len(pieces):,}")
+        weights |= extended
     elif bundle.vocab.fingerprint != dataset.vocab.fingerprint:
         own = "tokenizer, tokenizer=..." if isinstance(bundle.vocab, TokenizerVocab) else ""
         raise ConfigError(
             f"{source}: its vocabulary is not that of the data in {dataset.path}; prepare the data with "
             f"its {own or 'codes and vocabulary, bpe.codes=... vocab.file=...'}"
         )
-    weights = encoder_part(bundle.weights)
     if config.parts.added_languages and LANGUAGES not in weights:
         if config.language_embeddings and len(dataset.languages) > 1:
             weights[LANGUAGES] = torch.zeros(len(dataset.languages), config.dim)
@@ -136,3 +143,16 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
         del weights[LANGUAGES]
         weights[POSITIONS] = weights[POSITIONS] + vectors
     return weights
+
+
+def _new_entries(bundle: PretrainedBundle, dataset: Dataset) -> list[list[int]] | None:
+    """Return the pieces of the entries that the data's tokenizer has beyond the model's; None if it is no such one."""
+    both = bundle.vocab, dataset.vocab
+    if isinstance(both[0], TokenizerVocab) and isinstance(both[1], TokenizerVocab):
+        return pieces_of_new_entries(both[0], both[1])
+    return None
+
+
+def _with_means(weight: torch.Tensor, pieces: list[list[int]]) -> torch.Tensor:
+    """Return ``weight`` with a row for each new entry, the mean of its pieces' rows."""
+    return torch.cat([weight, *(weight[ids].mean(dim=0, keepdim=True) for ids in pieces)])

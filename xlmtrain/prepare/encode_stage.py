@@ -88,6 +88,7 @@ def assemble(
     units: dict[str, str],
     vocab: str,
     sources: list[str],
+    documents: bool,
 ) -> dict[str, Any]:
     """Concatenate the ``shards`` (encode key, select key, language) of a corpus, with ids of the final vocabulary.
 
@@ -105,7 +106,7 @@ def assemble(
         final_ids = np.array([final.id(word) for word in provisional.tokens], id_dtype(len(final)))
     dtype, unk = final_ids.dtype, final.special.unk
     counted, unknown, unknown_words, words = [], [], Counter[str](), []
-    with CorpusWriter(out, name, dtype) as writer:
+    with CorpusWriter(out, name, dtype, documents) as writer:
         for encoded, tokens, language in shards:
             path = store.path("encode", encoded) / f"{language}.ids"
             lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)

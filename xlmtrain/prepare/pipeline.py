@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.data.format import corpus_name
@@ -129,6 +130,7 @@ class PreparePipeline:
                 "clean": line_settings(self._config.clean),
                 "sample": [rates[language] for language in shard.text.languages] if shard.is_train else [],
                 "tokenizer": self.segmentation.units.get("tokenizer"),
+                "documents": shard.text.documents,
             }
             tasks[shard] = BuildTask("tokenize", arguments, shard.bytes)
         cut = 0
@@ -214,12 +216,13 @@ class PreparePipeline:
                 corpora.setdefault(corpus_name(text.split, file.language, text.pair), []).append((file, own))
         tasks = {}
         for name, files in corpora.items():
-            arguments = {
+            arguments: dict[str, Any] = {
                 "name": name,
                 "shards": [[task.key, task.arguments["tokens"], file.language] for file, own in files for task in own],
                 "units": self.segmentation.units,
                 "vocab": vocab,
                 "sources": [Path(file.file).name for file, _ in files],
+                "documents": self._config.documents and "-" not in name,
             }
             paths = [self._store.path("encode", key) / f"{language}.ids" for key, _, language in arguments["shards"]]
             tasks[name] = BuildTask("assemble", arguments, sum(path.stat().st_size for path in paths))
@@ -230,6 +233,8 @@ class PreparePipeline:
                 file.unknown += unknown
             for file, words in zip(owners, result.get("words", ())):
                 file.words += words
+            if documents := result["header"]["documents"]:
+                self._notes.append(f"{name}: {documents:,} documents")
             self._unknown_words[name] = [(word, count) for word, count in result["unknown_words"]]
         return tasks
 

@@ -35,13 +35,14 @@ _LINE_END = re.compile(rb"\r?\n")
 class RawText:
     """One file of a language, or the two aligned files of a pair, in the order of ``languages``, or a table with both.
 
-    ``columns``: of each language, if the files are tables.
+    ``columns``: of each language, if the files are tables. ``documents``: blank lines are borders of documents.
     """
 
     split: str
     languages: tuple[str, ...]
     paths: tuple[Path, ...]
     columns: tuple[Column, ...] = ()
+    documents: bool = False
 
     @property
     def pair(self) -> str | None:
@@ -112,7 +113,7 @@ def _texts_of(config: PrepareConfig, split: str, kind: str, key: str, pattern: s
             )
         is_alone = len(paths) == len(languages)
         columns = tuple(_column(config, language, is_alone) for language in languages if is_table)
-        texts.append(RawText(split, languages, paths, columns))
+        texts.append(RawText(split, languages, paths, columns, config.documents and kind == "mono"))
     return texts
 
 
@@ -225,15 +226,23 @@ def _empty(text: RawText) -> Chunk:
 
 
 def _read_records(text: RawText, file: int, max_line_bytes: int, is_own: bool) -> Iterator[Record]:
-    """Yield the records of one of the files. A text of a pair is one line; else each line of a text is a record."""
-    path = text.paths[file]
+    """Yield the records of one of the files. A text of a pair is one line; else each line of a text is a record.
+
+    A document, which is a row of a table, ends with a blank line.
+    """
+    path, number = text.paths[file], 0
     if not text.columns or (reader := _table_reader(path)) is None:
         for number, line in enumerate(read_byte_lines(path, max_line_bytes, is_own=is_own), start=1):
             yield number, (line,)
+        if text.documents:
+            yield number, (b"",)
         return
     for number, texts in reader(path, text.columns if len(text.paths) == 1 else text.columns[file : file + 1]):
         if text.pair:
             yield number, tuple(_LINE_END.sub(b" ", line) if b"\n" in line else line for line in texts)
         else:
             for line in texts[0].removesuffix(b"\n").split(b"\n"):
-                yield number, (line.removesuffix(b"\r"),)
+                if not text.documents or line.strip():
+                    yield number, (line.removesuffix(b"\r"),)
+            if text.documents:
+                yield number, (b"",)

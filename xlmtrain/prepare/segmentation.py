@@ -17,12 +17,13 @@ from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.shard_raw import Shard
 from xlmtrain.prepare.tokenize_stage import IdTokenizer
-from xlmtrain.prepare.tokenizer_artifact import copy_tokenizer, train_tokenizer
+from xlmtrain.prepare.tokenizer_artifact import copy_tokenizer, extend_tokenizer, train_tokenizer
 from xlmtrain.prepare.word_counts import sample_rates
 from xlmtrain.runtime.atomic_io import sha256_of
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.filters import LINE_SETTINGS
 from xlmtrain.text.tokenizer import has_rules
+from xlmtrain.text.tokenizer_extension import check_extensible
 from xlmtrain.text.tokenizer_json import read_tokenizer, require_tokenizers
 from xlmtrain.text.vocab import Vocab
 
@@ -35,7 +36,10 @@ def check_given_files(config: PrepareConfig) -> None:
     if config.has_tokenizer:
         require_tokenizers()
     if config.tokenizer is not None:
-        IdTokenizer(read_tokenizer(Path(config.tokenizer)))
+        given = read_tokenizer(Path(config.tokenizer))
+        IdTokenizer(given)
+        if config.extend_tokenizer:
+            check_extensible(given)
     if config.bpe.codes is not None:
         read_codes(config.bpe.codes)
     if config.vocab.file is not None:
@@ -144,25 +148,27 @@ class BpeSegmentation(Segmentation):
 
 
 class TokenizerSegmentation(Segmentation):
-    """A tokenizer, given or trained: its ids are the tokens from the start, and it brings its vocabulary."""
+    """A tokenizer, given, extended or trained: its ids are the tokens from the start, and it brings its vocabulary."""
 
     def before_tokenization(self, shards: Sequence[Shard], languages: Sequence[str]) -> dict[str, float]:
         self.units["tokenizer"] = self._make_tokenizer(shards, languages)
         return dict.fromkeys(languages, 0.0)
 
     def _make_tokenizer(self, shards: Sequence[Shard], languages: Sequence[str]) -> str:
-        """Copy the given tokenizer, or train one on a sample of the training text."""
+        """Copy the given tokenizer, extend it, or train one, on a sample of the training text."""
         path, new = self.config.tokenizer, self.config.new_tokenizer
-        if path is not None:
-            given = {"path": path, "fingerprint": read_tokenizer(Path(path)).fingerprint}
-            return self.scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
-        arguments = {
+        sample: dict[str, Any] = {
             "shards": [[shard.raw, shard.number, shard.text.languages] for shard in shards if shard.is_train],
             "rates": self._sample_rates(shards, languages),
             "clean": line_settings(self.config.clean),
-            "model": new.model,
-            "size": new.size,
         }
+        if path is not None:
+            given = {"path": path, "fingerprint": read_tokenizer(Path(path)).fingerprint}
+            if not self.config.extend_tokenizer:
+                return self.scheduler.run_here(copy_tokenizer, BuildTask("tokenizer", given))
+            task = BuildTask("tokenizer", {**sample, **given, "entries": self.config.extend_tokenizer})
+            return self.scheduler.run_here(extend_tokenizer, task)
+        arguments = {**sample, "model": new.model, "size": new.size}
         key = self.scheduler.run_here(train_tokenizer, BuildTask("tokenizer", arguments))
         size = self.store.result("tokenizer", key)["size"]
         if size < new.size:

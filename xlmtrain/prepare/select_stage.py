@@ -37,19 +37,23 @@ def select(
 ) -> dict[str, Any]:
     """Leave out the sentences of a tokenized shard that are known from elsewhere, and count the words of training text.
 
+    Sentences without words, which end documents, stay, but of several in a row only the first.
     ``tokens``, ``held_out``, ``duplicates``: keys of artifacts. ``drop_identical``: drop pairs of equal sides.
     """
     source = store.path("tokenize", tokens)
     digests = [read_digests(source, language) for language in languages]
-    known = np.zeros(len(digests[0]), bool)
+    text = [np.concatenate([np.empty(0, np.int32), *read_numbers(source, one, 1 << 20)]) for one in languages]
+    borders = np.diff(np.flatnonzero(text[0] == LINE_END), prepend=-1) == 1
+    known = np.zeros(len(borders), bool)
     dropped = {}
     for reason, found in _known_sentences(store, tokens, languages, digests, held_out, duplicates, drop_identical):
-        dropped[reason] = int(np.count_nonzero(found & ~known))
-        known |= found
+        dropped[reason] = int(np.count_nonzero(found & ~known & ~borders))
+        known |= found & ~borders
+    left = np.flatnonzero(~known)
+    known[left[1:][borders[left[1:]] & borders[left[:-1]]]] = True
     words, counted, characters = [], [], set[str]()
-    for language in languages:
+    for language, numbers in zip(languages, text):
         distinct = read_words(source, language)
-        numbers = np.concatenate([np.empty(0, np.int32), *read_numbers(source, language, 1 << 20)])
         lengths = np.diff(np.flatnonzero(numbers == LINE_END), prepend=-1)
         if known.any():
             numbers = numbers[np.repeat(~known, lengths)]
@@ -66,7 +70,7 @@ def select(
             counted.append(int(counts.sum()))
             characters.update(*(distinct[number] for number in written))
     return {
-        "sentences": int(np.count_nonzero(~known)),
+        "sentences": int(np.count_nonzero(~known & ~borders)),
         "words": words,
         "dropped": dropped,
         "counted": counted,

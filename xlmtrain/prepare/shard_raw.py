@@ -52,6 +52,7 @@ def shard_task(text: RawText, config: PrepareConfig) -> BuildTask:
         "languages": list(text.languages),
         "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(text.paths, stats)],
         "columns": [asdict(column) for column in text.columns],
+        "documents": text.documents,
         "shard_bytes": config.shard_mb * 10**6,
         "clean": {name: asdict(config.clean)[name] for name in ("invalid_utf8", "max_chars", "misaligned")},
     }
@@ -65,6 +66,7 @@ def shard_raw(
     languages: list[str],
     files: list[list[Any]],
     columns: list[dict[str, Any]],
+    documents: bool,
     shard_bytes: int,
     clean: dict[str, Any],
 ) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def shard_raw(
     :data:`~xlmtrain.text.suspects.SUSPECTS`, for each side.
     """
     its_columns = tuple(Column(tuple(column["names"]), column["setting"]) for column in columns)
-    text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files), its_columns)
+    text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files), its_columns, documents)
     checks = _Checks(text, CleanConfig(**clean))
     shards: list[dict[str, int]] = []
     with ExitStack() as files_of_shard:

@@ -104,13 +104,14 @@ def tokenize(
     clean: dict[str, Any],
     sample: list[float],
     tokenizer: str | None = None,
+    documents: bool = False,
 ) -> dict[str, Any]:
     """Clean and tokenize a shard; the files are described in :mod:`xlmtrain.prepare.token_shards`.
 
     ``raw``: key of an artifact. ``sample``: for each language the fraction of the text whose words are counted for BPE
     training, empty if this is not training text; ``{language}.sampled`` has one byte a sentence, 1 if it is counted.
-    ``tokenizer``: key of the artifact with a tokenizer to use in place of Moses' rules. In the result, ``cut`` are the
-    pieces of full length of words that were too long.
+    ``tokenizer``: key of the artifact with a tokenizer to use in place of Moses' rules. ``documents``: keep blank
+    lines, as sentences without words. In the result, ``cut`` are the pieces of full length of words that were too long.
     """
     tokenizers: list[LineTokenizer]
     if tokenizer is None:
@@ -126,17 +127,21 @@ def tokenize(
     sampled: list[list[np.ndarray]] = [[np.empty(0, bool)] for _ in languages]
     for chunk in read_chunks(RawText(split, tuple(languages), paths), CHUNK_BYTES, is_own=True):
         bad = bad_lines(chunk, checks)
+        if documents:
+            bad = {index: reason for index, reason in bad.items() if chunk.lines[0][index].strip()}
         chunk = chunk.without(bad)
         if not chunk.lines[0]:
             dropped.update(bad.values())
             continue
-        numbers, empty, too_long = _tokenize_chunk(tokenizers, chunk, text["max_tokens"])
-        dropped.update([*bad.values(), *["empty"] * empty, *["max_tokens"] * too_long])
+        borders = np.array([documents and not line.strip() for line in chunk.lines[0]])
+        numbers, empty, too_long = _tokenize_chunk(tokenizers, chunk, text["max_tokens"], borders)
+        dropped.update([*bad.values(), *["empty"] * (empty + int(borders.sum())), *["max_tokens"] * too_long])
         left = len(chunk.lines[0]) - empty - too_long
+        text_line = int(borders.argmin())
         for side, some in enumerate(numbers):
             kept[side].append(some)
             # Sampled by content, so independent of the file's path and of the text before it.
-            is_sampled = bool(sample) and digest(chunk.lines[side][0]) < sample[side] * 2**64
+            is_sampled = bool(sample) and digest(chunk.lines[side][text_line]) < sample[side] * 2**64
             sampled[side].append(np.full(left, is_sampled))
     for side, (language, one) in enumerate(zip(languages, tokenizers)):
         text_numbers, words = np.concatenate(kept[side]), one.words
@@ -154,14 +159,17 @@ def _tokenizer(text: str, language: str) -> Tokenizer:
 
 
 def _tokenize_chunk(
-    tokenizers: Sequence[LineTokenizer], chunk: Chunk, max_tokens: int
+    tokenizers: Sequence[LineTokenizer], chunk: Chunk, max_tokens: int, borders: np.ndarray
 ) -> tuple[list[np.ndarray], int, int]:
-    """Return the token numbers of each language, and how many lines were empty and too long, which are left out."""
+    """Return the token numbers of each language, and how many lines were empty and too long, which are left out.
+
+    ``borders``: (lines,) bool, empty lines to keep.
+    """
     numbers = [
         tokenizer.numbers(b"\n".join([*lines, b""]).decode()) for tokenizer, lines in zip(tokenizers, chunk.lines)
     ]
     lengths = np.array([np.diff(np.flatnonzero(side == LINE_END), prepend=-1) for side in numbers])  # with LINE_END
-    empty = lengths.min(axis=0) == 1
+    empty = (lengths.min(axis=0) == 1) & ~borders
     too_long = ~empty & (lengths.max(axis=0) - 1 > (max_tokens or np.inf))
     if (bad := empty | too_long).any():
         numbers = [side[np.repeat(~bad, some)] for side, some in zip(numbers, lengths)]

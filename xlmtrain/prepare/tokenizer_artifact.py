@@ -14,6 +14,7 @@ from xlmtrain.prepare.raw_files import RawText, read_chunks
 from xlmtrain.prepare.shard_raw import CHUNK_BYTES, bad_lines, digest, shard_file
 from xlmtrain.text.filters import line_checks
 from xlmtrain.text.new_tokenizer import new_tokenizer
+from xlmtrain.text.tokenizer_extension import extended_tokenizer
 from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TOKENIZER_FILE, TokenizerVocab, read_tokenizer
 
 _SOURCE = "sentencepiece.model"  # empty for other tokenizers
@@ -37,9 +38,29 @@ def train_tokenizer(
 
     ``rates``: fraction of each language's text to learn from. ``clean``: lines that it drops are left out.
     """
-    raw = ((store.path("shard", key), number, languages) for key, number, languages in shards)
-    texts = (lines for shard in raw for lines in _sampled(*shard, rates, CleanConfig(**clean)))
-    return _stored(new_tokenizer(texts, model, size), out)
+    return _stored(new_tokenizer(_sampled_texts(store, shards, rates, clean), model, size), out)
+
+
+def extend_tokenizer(
+    store: ArtifactStore,
+    out: Path,
+    shards: list[list[Any]],
+    rates: dict[str, float],
+    clean: dict[str, Any],
+    path: str,
+    fingerprint: str,
+    entries: int,
+) -> dict[str, Any]:
+    """Copy the given tokenizer with up to ``entries`` further entries; the other arguments are those of both others."""
+    texts = _sampled_texts(store, shards, rates, clean)
+    return _stored(extended_tokenizer(read_tokenizer(Path(path)), texts, entries), out)
+
+
+def _sampled_texts(
+    store: ArtifactStore, shards: list[list[Any]], rates: dict[str, float], clean: dict[str, Any]
+) -> Iterator[list[str]]:
+    for key, number, languages in shards:
+        yield from _sampled(store.path("shard", key), number, languages, rates, CleanConfig(**clean))
 
 
 def _sampled(
