@@ -1,11 +1,13 @@
 """Convert a model from one format to another.
 
-xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
-xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
-xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
-xlmtrain export model=exports/quickstart format=run output=runs/again
-xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
-xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
+    xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+    xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
+    xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
+    xlmtrain export model=exports/quickstart format=run output=runs/again
+    xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
+    xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
+
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The columns of a table that hold the text, and the errors for records without text."""
+"""The columns of a table that hold the text, and the errors of records without text in them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from xlmtrain.errors import DataError
 
 Record = tuple[int, tuple[bytes, ...]]
-"""Number of a record (its first line, or its row from 1), and a text for each column."""
+"""Number of a record, which is its first line or its row from 1, and a text for each column."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Column of the text in one language. ``names``: the first that a file has is read; dots lead into nested columns.
-    ``setting``: key path of the setting that names the column."""
+    """Column of the text in one language. ``names``: of which the first that a file has is read, dots in them leading
+    into nested columns; ``setting``: the key path that names another one."""
 
     names: tuple[str, ...]
     setting: str
