@@ -292,7 +292,7 @@ def test_a_saved_data_set_must_be_whole(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data-00007-of-00012\.arrow, which state\.json lists, is not there"):
         find_texts(PrepareConfig("out", SplitConfig({"de": [str(tmp_path)]})))
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../x"}]}')
-    with pytest.raises(DataError, match=r"state\.json: not written by datasets \(\.\./x is no file in there\)"):
+    with pytest.raises(DataError, match=r"state\.json: not written by datasets \(\.\./x is not a file in"):
         find_texts(PrepareConfig("out", SplitConfig({"de": [str(tmp_path)]})))
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
     with pytest.raises(DataError, match=r"holds the splits of a data set; give one of them, like .*/train"):
