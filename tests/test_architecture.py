@@ -101,6 +101,7 @@ ALLOWED = {
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.evaluate",
         "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.prepare.raw_files",

@@ -221,7 +221,11 @@ def test_a_damaged_model_leaves_nothing_behind(file: Path, tmp_path: Path) -> No
 
 
 REFUSED = [
-    (["format=onnx"], ConfigError, r"Invalid value 'onnx', expected one of \[run, hf, xlm, vectors, projector\]"),
+    (
+        ["format=tflite"],
+        ConfigError,
+        r"'tflite', expected one of \[run, hf, sentence_transformers, onnx, xlm, vectors, projector\]",
+    ),
     (["checkpoint=first"], ConfigError, r"Invalid value 'first', expected one of \[best, last, average\]"),
     (["outptu=x"], ConfigError, "no such settings: outptu=x; there are checkpoint, codes, data, format, "),
     (["more"], ConfigError, "not understood: more"),

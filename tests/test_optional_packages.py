@@ -9,6 +9,7 @@ from tests.support.repository import REPOSITORY
 OPTIONAL = (
     *("apex", "fastBPE", "matplotlib", "mwparserfromhell", "py3langid", "ray", "sentencex", "sklearn", "tokenizers"),
     *("transformers", "accelerate", "pyarrow", "pytest", "sacrebleu", "sentencepiece"),
+    *("onnx", "onnxruntime", "onnxscript", "sentence_transformers"),
 )
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")

@@ -1,6 +1,8 @@
 """Convert a model from one format to another.
 
     xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+    xlmtrain export model=runs/quickstart format=sentence-transformers lang=de output=exports/vectors-de
+    xlmtrain export model=runs/quickstart format=onnx output=exports/quickstart-onnx
     xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
     xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
     xlmtrain export model=exports/quickstart format=run output=runs/again
@@ -21,10 +23,17 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import ExportFormat, ModelOptions, read_model
 from xlmtrain.interop.hf.export import export_hf_folder
+from xlmtrain.interop.onnx import export_onnx
 from xlmtrain.interop.run import write_run
+from xlmtrain.interop.sentence_transformers import export_sentence_transformer
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.runtime.output_paths import new_directory, new_file
+
+_VECTOR_EXPORTS = {
+    ExportFormat.sentence_transformers: export_sentence_transformer,
+    ExportFormat.onnx: export_onnx,
+}
 
 
 @dataclass
@@ -43,11 +52,16 @@ class ExportOptions(ModelOptions):
     remove_accents: bool = False
     """For a .pth file: accents were stripped from its text."""
 
+    lang: str | None = None
+    """sentence-transformers, onnx: the language to build in; null: a folder for each, if the languages differ."""
+
     sentences: str | None = None
-    """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text."""
+    """hf, sentence-transformers, onnx: raw text to compare results on, {lang} for the language; null: the run's
+    validation text."""
 
     data: str | None = None
-    """projector: prepared data from which words get their languages; null: the run's."""
+    """sentence-transformers, onnx: prepared data whose validation pairs choose layer and pooling; projector: from which
+    words get their languages; null: the run's."""
 
 
 def main(argv: list[str]) -> None:
@@ -75,6 +89,13 @@ def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory
         if data is None:
             raise ConfigError("data: needed, the prepared data from which words get their languages")
         write_projector(bundle, Dataset(data), directory)
+    elif options.format in _VECTOR_EXPORTS:
+        name = Path(options.output).name
+        export = _VECTOR_EXPORTS[options.format]
+        choice, differences = export(bundle, directory, name, options.lang, options.data, options.sentences)
+        print(choice.describe(bundle.config.layers))
+        for folder, difference in differences.items():
+            print(f"{folder}: numbers differ from the model's by at most {difference:.1e}")
     else:
         report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
         for language, count in report.sentences.items():

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -228,6 +228,8 @@ def parse_args(schema: type[T], argv: Sequence[str], more: bool = False) -> tupl
                 config[key].append(value)
             elif OmegaConf.is_dict(config._get_node(key)):
                 OmegaConf.update(config, key, OverridesParser.create().parse_override(pair).value())
+            elif isinstance(config._get_node(key), EnumNode):
+                config[key] = value.replace("-", "_")  # names of choices are identifiers: sentence-transformers
             else:
                 config[key] = value
     with _config_errors():

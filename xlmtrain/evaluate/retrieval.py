@@ -9,11 +9,14 @@ from itertools import permutations
 import numpy as np
 import torch
 
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.metrics.table import format_table
 
 MARGIN_NEIGHBOURS = 4
 """Neighbours k of the margin."""
+MAX_TOKENS = 256
+"""Sentences with more tokens, or more than the model has positions, are left out: they would dominate the cost."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,20 @@ class Retrieval:
     scoring: str
     top1: float
     mrr: float
+
+
+def validation_pairs(dataset: Dataset, pair: str, positions: int, count: int) -> dict[str, list[np.ndarray]]:
+    """Return language -> ids of the first ``count`` validation sentences of ``pair``, each with its EOS.
+
+    Equal indices are translations of each other. Empty if no pair fits into ``positions``.
+    """
+    sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
+    lengths = np.stack([side.lengths() for side in sides.values()])
+    fits = lengths.max(axis=0) + 2 <= min(positions, MAX_TOKENS)
+    usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[:count]
+    if not len(usable):
+        return {}
+    return {language: [side.sentence(i).astype(np.int64) for i in usable] for language, side in sides.items()}
 
 
 def retrieve(

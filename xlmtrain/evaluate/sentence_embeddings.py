@@ -46,9 +46,10 @@ def embed(
 
     ``ids``: each sentence with its EOS. ``batches``: indices of the sentences in each forward pass; None for one that
     is computed for other processes only. The vectors of all other sentences are zero. By default all are computed.
-    Computed in evaluation mode; the model's mode is restored.
+    Computed in evaluation mode; the model's mode is restored. A layer's states are those of an encoder that ends with
+    it: a norm after the last block follows every layer.
     """
-    weight = model.encoder.token_embeddings.weight
+    weight, norm, last = model.encoder.token_embeddings.weight, model.encoder.final_norm, len(model.encoder.blocks)
     vectors = np.zeros((len(poolings), len(layers), len(ids), weight.shape[1]), dtype=np.float32)
     for chosen in by_length([len(sentence) + 1 for sentence in ids]) if batches is None else batches:
         sentences = [ids[i] for i in chosen] if chosen else [np.array([model.special.eos])]
@@ -58,6 +59,8 @@ def embed(
         with eval_mode(model):
             states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages, batch.lengths, causal)
             for number, x in enumerate(islice(states, layers.start, layers.stop)):  # (B, T, D), zero at padding
+                if norm is not None and layers[number] < last:
+                    x = norm(x)
                 for pooling, place in zip(poolings, vectors):
                     place[number, chosen or []] = pooled(x.float(), batch.lengths, pooling).cpu().numpy()
     return vectors

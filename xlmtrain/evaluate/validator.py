@@ -17,7 +17,7 @@ from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.cloze import sample_predictions
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
-from xlmtrain.evaluate.retrieval import retrieve
+from xlmtrain.evaluate.retrieval import retrieve, validation_pairs
 from xlmtrain.evaluate.round_trip import RoundTrip
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words
@@ -27,9 +27,6 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.pipeline import text_pipeline
 from xlmtrain.text.tokenizer_json import TokenizerVocab
-
-MAX_TOKENS = 256
-"""Sentences with more tokens, or more than the model has positions, are left out: they would dominate the cost."""
 
 
 class CrossLingualEvaluation:
@@ -47,15 +44,8 @@ class CrossLingualEvaluation:
             self._entries, self._languages = read_lexicon(path), lexicon_languages(path, dataset.languages)
         self._texts: dict[str, dict[str, tuple[int, list[np.ndarray]]]] = {}  # pair -> language -> (id, sentences)
         for pair in dataset.pairs("valid") if config.max_pairs else []:
-            sides = dict(zip(pair.split("-"), dataset.pair("valid", pair)))
-            lengths = np.stack([side.lengths() for side in sides.values()])
-            fits = lengths.max(axis=0) + 2 <= min(max_positions, MAX_TOKENS)
-            usable = np.flatnonzero(fits & (lengths.min(axis=0) > 0))[: config.max_pairs]
-            if len(usable):
-                self._texts[pair] = {
-                    language: (dataset.language_id(language), [side.sentence(i).astype(np.int64) for i in usable])
-                    for language, side in sides.items()
-                }
+            if sides := validation_pairs(dataset, pair, max_positions, config.max_pairs):
+                self._texts[pair] = {language: (dataset.language_id(language), ids) for language, ids in sides.items()}
 
     @property
     def metrics(self) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,12 @@ class Provenance:
             stored.get("corpora", {}),
             {current_metric(name): value for name, value in metrics.items()},
         )
+
+    @property
+    def prepared_data(self) -> Path | None:
+        """The prepared data of the training run, if it is still there."""
+        path = Path(self.settings.get("data", {}).get("path", ""))
+        return path if (path / "dataset.json").is_file() else None
 
     def public(self) -> dict[str, Any]:
         """Return the fields as JSON to give away, without paths and other text of the user's machine."""

@@ -18,10 +18,13 @@ from xlmtrain.text.bpe import read_codes
 
 
 class ExportFormat(str, Enum):
-    """Run directory; Hugging Face folder; file of the original XLM; word2vec text; TensorBoard's projector."""
+    """Run directory; Hugging Face folder; folder of sentence-transformers; ONNX graphs; file of the original XLM;
+    word2vec text; TensorBoard's projector."""
 
     run = "run"
     hf = "hf"
+    sentence_transformers = "sentence-transformers"
+    onnx = "onnx"
     xlm = "xlm"
     vectors = "vectors"
     projector = "projector"

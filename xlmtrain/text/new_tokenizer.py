@@ -12,7 +12,7 @@ from typing import Any
 
 from xlmtrain.config.prepare import TokenizerModel
 from xlmtrain.errors import DataError
-from xlmtrain.text.tokenizer_json import TokenizerVocab, tokenizer_errors
+from xlmtrain.text.tokenizer_json import TokenizerVocab, delimit_sentences, tokenizer_errors
 
 try:
     import tokenizers
@@ -55,8 +55,5 @@ def new_tokenizer(texts: Iterable[list[str]], model: str, size: int) -> Tokenize
         )
     with tokenizer_errors("new_tokenizer: cannot be trained", "; is there enough text, or is size too small?"):
         tokenizer.train_from_iterator(texts, trainer)
-        bos, eos = ((_SPECIAL[role], tokenizer.token_to_id(_SPECIAL[role])) for role in ("bos", "eos"))
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-            single="<s> $A </s>", pair="<s> $A </s> <s> $B </s>", special_tokens=[bos, eos]
-        )
+        delimit_sentences(tokenizer, _SPECIAL)
     return TokenizerVocab(tokenizer.to_str().encode(), _SPECIAL)

@@ -167,9 +167,20 @@ def _from_sentencepiece(content: bytes, where: str) -> TokenizerVocab:
     new = [added[role] for role in added if tokenizer.token_to_id(names[role]) is None]
     tokens = [tokenizers.AddedToken(name, lstrip=name == names["mask"], rstrip=name == names["mask"]) for name in new]
     tokenizer.add_special_tokens(tokens)
+    delimit_sentences(tokenizer, names)
     vocab = TokenizerVocab(tokenizer.to_str().encode(), names, where=where)
     vocab.source = content
     return vocab
+
+
+def delimit_sentences(tokenizer: Any, names: Mapping[str, str]) -> None:
+    """Let ``tokenizer`` add ``<s>`` and ``</s>``, by their ``names``, around a sentence, and around both of a pair."""
+    bos, eos = ((names[role], tokenizer.token_to_id(names[role])) for role in ("bos", "eos"))
+    template = tokenizers.processors.TemplateProcessing(
+        single=f"{bos[0]} $A {eos[0]}", pair=f"{bos[0]} $A {eos[0]} {bos[0]} $B {eos[0]}", special_tokens=[bos, eos]
+    )
+    before = tokenizer.post_processor
+    tokenizer.post_processor = tokenizers.processors.Sequence([before, template]) if before else template
 
 
 def require_tokenizers() -> None:

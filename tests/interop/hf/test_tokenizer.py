@@ -168,6 +168,20 @@ def test_offsets_lie_in_the_text_and_in_order(small: Small) -> None:
         assert offsets == sorted(offsets), line
 
 
+def test_offsets_of_decomposed_text_begin_at_the_letter(small: Small) -> None:
+    """They may end before its marks: the library has a single place for what it composes."""
+    tokenizer = small.tokenizer("de", COMPOSED)
+    for line in small.lines["de"][:100]:
+        decomposed = unicodedata.normalize("NFD", line)
+        found = tokenizer.encode(decomposed, add_special_tokens=False)
+        assert found.tokens == tokenizer.encode(line, add_special_tokens=False).tokens
+        for token, (start, end) in zip(found.tokens, found.offsets):
+            while end < len(decomposed) and unicodedata.combining(decomposed[end]):
+                end += 1
+            shown = unicodedata.normalize("NFC", decomposed[start:end])
+            assert shown == token.removesuffix("</w>") or token in (",</w>", '"</w>', "<unk>"), line
+
+
 def test_transformers_loads_and_saves_it(small: Small, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     (tmp_path / "tokenizer.json").write_text(tokenizer_json(small.vocab, small.codes, "de", CASED), encoding="utf-8")
@@ -189,6 +203,13 @@ def test_transformers_loads_and_saves_it(small: Small, tmp_path: Path) -> None:
             known = [i if i < len(small.vocab) else UNK for i, shown in zip(ids, mask) if shown]
             assert known == [EOS, *pipeline.ids(line, "de"), EOS]
             assert set(ids[len(known) :]) <= {PAD}
+        whole = tokenizer(lines[0])["input_ids"]
+        parts = tokenizer(lines[0], truncation=True, max_length=6, stride=2, return_overflowing_tokens=True)[
+            "input_ids"
+        ]
+        assert all((len(part) <= 6, part[0], part[-1]) == (True, EOS, EOS) for part in parts)
+        assert [*parts[0][1:-1], *(i for part in parts[1:] for i in part[3:-1])] == whole[1:-1]
+        assert tokenizer("so", padding="max_length", max_length=9)["attention_mask"].count(0) > 0
         first, second = pipeline.ids("so", "de"), pipeline.ids("und", "de")
         assert tokenizer("so", "und")["input_ids"] == [EOS, *first, EOS, EOS, *second, EOS]
 

@@ -44,7 +44,7 @@ logits = model(**inputs).logits  # those at position t predict the token at t + 
 _PIPELINE = """`fill_mask.py` has a pipeline that passes the language and takes words as `targets`:
 `XLMFillMask.from_pretrained("{name}", "{lang}")("{example}", targets=[...])`. For transformers' own, `targets` are
 entries of the vocabulary: `Haus</w>` is the word, `Haus` the beginning of longer words, shown as `Haus@@`."""
-_EXAMPLES = {"de": "Die Katze <mask> auf dem Sofa.", "en": "The cat is <mask> on the sofa."}
+EXAMPLES = {"de": "Die Katze <mask> auf dem Sofa.", "en": "The cat is <mask> on the sofa."}
 _RECIPE = {
     "data": ("mlm", "tlm", "clm", "sampling_alpha", "sequence_length"),
     "mask": ("prob", "mask_token_prob", "random_token_prob", "inverse_frequency_exponent"),
@@ -61,12 +61,17 @@ def model_card(bundle: PretrainedBundle, name: str, sentences: Mapping[str, int]
     sections = {
         "Use": _use(bundle, name),
         "Text": _text(bundle, sentences, difference),
-        "Data": _data(bundle.provenance),
-        "Recipe": _recipe(bundle.provenance),
-        "Evaluation": _evaluation(bundle.provenance),
     }
-    bodies = [f"## {title}\n\n{body}" for title, body in sections.items()]
-    return "\n\n".join([_introduction(bundle, name), *bodies]) + "\n"
+    return "\n\n".join([_introduction(bundle, name), *_bodies(sections), training_sections(bundle.provenance)]) + "\n"
+
+
+def training_sections(origin: Provenance) -> str:
+    """Return the sections on the data, the recipe and the evaluation of the training."""
+    return "\n\n".join(_bodies({"Data": _data(origin), "Recipe": _recipe(origin), "Evaluation": _evaluation(origin)}))
+
+
+def _bodies(sections: Mapping[str, str]) -> list[str]:
+    return [f"## {title}\n\n{body}" for title, body in sections.items()]
 
 
 def _introduction(bundle: PretrainedBundle, name: str) -> str:
@@ -84,9 +89,9 @@ def _introduction(bundle: PretrainedBundle, name: str) -> str:
 
 
 def _use(bundle: PretrainedBundle, name: str) -> str:
-    lang = next((language for language in bundle.languages if language in _EXAMPLES), bundle.languages[0])
+    lang = next((language for language in bundle.languages if language in EXAMPLES), bundle.languages[0])
     subfolders = ", ".join(f"{name}/{language}" for language in bundle.languages)
-    example = _EXAMPLES.get(lang, "<mask> .")
+    example = EXAMPLES.get(lang, "<mask> .")
     several = len(bundle.languages) > 1
     if bundle.config.family is not Family.xlm:
         divided = several and (bundle.codes or bundle.config.language_embeddings)

@@ -63,7 +63,7 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
     texts: dict[str, list[str]] = {}
     if bundle.reads_text:
-        texts = {language: _sentences(bundle, language, sentences) for language in bundle.languages}
+        texts = {language: comparison_sentences(bundle, language, sentences) for language in bundle.languages}
     else:
         log.warning("the model has no BPE codes, so the folder has no tokenizer; give codes=FILE to have one")
     write_hf_folder(bundle, directory)
@@ -73,13 +73,14 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     return report
 
 
-def _sentences(bundle: PretrainedBundle, language: str, template: str | None) -> list[str]:
+def comparison_sentences(bundle: PretrainedBundle, language: str, template: str | None) -> list[str]:
+    """Return raw sentences of the run's own data, or of the file ``template``; raises ConfigError without either."""
     if template is not None:
         path = template.replace("{lang}", language)
         return [line for _, line in islice(read_lines(path, "sentences"), MAX_SENTENCES)]
-    prepared = Path(bundle.provenance.settings.get("data", {}).get("path", ""))
-    if not (prepared / "dataset.json").is_file():
-        where = f"{prepared} (looked in {Path.cwd()})"
+    prepared = bundle.provenance.prepared_data
+    if prepared is None:
+        where = f"{bundle.provenance.settings.get('data', {}).get('path', '.')} (looked in {Path.cwd()})"
         raise ConfigError(
             f"sentences=...{{lang}}: needed, raw text to compare on; the run's own data is not at {where}"
         )
@@ -102,7 +103,8 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
     xlm = bundle.config.family is Family.xlm
     # The folder itself serves all languages, a subfolder one; a model of one language has no subfolder.
     homes = {language: home if (home := folder / language).is_dir() else folder for language in bundle.languages}
-    ids = {language: _ids(home, bundle, language, sentences) for language, home in homes.items()}
+    special = bool(bundle.codes)
+    ids = {language: matching_ids(home, bundle, language, sentences, special) for language, home in homes.items()}
     places = {home: [language] for language, home in homes.items()}
     if (folder / "config.json").is_file():
         places[folder] = bundle.languages
@@ -110,7 +112,7 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
     for place, languages in places.items():
         theirs = transformers.AutoModelForMaskedLM.from_pretrained(place).double().eval()
         for index, row in [(bundle.languages.index(name), row) for name in languages for row in ids[name]]:
-            tokens, expected = torch.tensor([row]), _logits(ours, row, index, bundle.causal and xlm)
+            tokens, expected = torch.tensor([row]), row_logits(ours, row, index, bundle.causal and xlm)
             langs = {"langs": torch.full_like(tokens, index)} if xlm and len(languages) > 1 else {}
             found = theirs(tokens, **langs).logits[0, : len(expected), : len(bundle.vocab)]
             difference = float((found - expected).abs().max())
@@ -122,7 +124,7 @@ def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[s
     return ParityReport({language: len(texts) for language, texts in sentences.items()}, largest)
 
 
-def _logits(model: LanguageModel, row: Sequence[int], language: int, causal: bool) -> torch.Tensor:
+def row_logits(model: LanguageModel, row: Sequence[int], language: int, causal: bool) -> torch.Tensor:
     """Return logits (T, V) for the ids ``row``; (T - 1, V) if causal."""
     sequence = window_sequences(np.array([row]), language)
     if causal:
@@ -130,10 +132,17 @@ def _logits(model: LanguageModel, row: Sequence[int], language: int, causal: boo
     return model.logits(make_batch("mlm", sequence, sequence.tokens, np.ones(sequence.tokens.shape, dtype=bool)))
 
 
-def _ids(
-    folder: Path, bundle: PretrainedBundle, language: str, sentences: Mapping[str, Sequence[str]]
+def matching_ids(
+    folder: Path,
+    bundle: PretrainedBundle,
+    language: str,
+    sentences: Mapping[str, Sequence[str]],
+    add_special_tokens: bool,
 ) -> list[list[int]]:
-    """Compare the ids of all sentences; return those that fit the model's positions, to compare logits on."""
+    """Compare the ids of all sentences; return those that fit the model's positions, to compare numbers on.
+
+    ``add_special_tokens``: of the tokenizer, which may not be able to. Raises DataError for other ids.
+    """
     if not bundle.reads_text:
         size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
         generator = torch.Generator().manual_seed(0)
@@ -145,11 +154,11 @@ def _ids(
     differing, fitting = [], []
     for sentence in sentences[language]:
         expected = [special.bos, *pipeline.ids(sentence, language), special.eos]
-        found = tokenizer(sentence, add_special_tokens=bool(bundle.codes))["input_ids"]
-        # Ids behind the vocabulary are unlisted symbols, which are read as UNK. A tokenizer may add no special ones.
-        found = (
-            [i if i < len(bundle.vocab) else UNK for i in found] if bundle.codes else [special.bos, *found, special.eos]
-        )
+        found = tokenizer(sentence, add_special_tokens=add_special_tokens)["input_ids"]
+        if bundle.codes:  # ids behind the vocabulary are unlisted symbols, which are read as UNK
+            found = [i if i < len(bundle.vocab) else UNK for i in found]
+        if not add_special_tokens:
+            found = [special.bos, *found, special.eos]
         if found != expected:
             ours, theirs = (" ".join(map(bundle.vocab.token, ids)) for ids in (expected, found))
             differing.append(f"  {sentence!r}\n    ours   {ours}\n    theirs {theirs}")

@@ -65,8 +65,8 @@ ANY_LANGUAGE = "mul"
 """Language of a model that does not tell languages apart; ISO 639's code for several."""
 TABLE, POSITIONS = "encoder.token_embeddings.weight", "encoder.position_embeddings.weight"
 LANGUAGES, OUTPUT, BIAS = "encoder.language_embeddings.weight", "head.weight", "head.bias"
-NEVER = -1e4
-"""A logit whose softmax is 0, and which fp16 can represent."""
+NEVER = -40.0
+"""A logit whose softmax is below the rounding of fp32. The loss of such a target does not hide all others."""
 
 
 def write_hf_folder(bundle: PretrainedBundle, directory: Path) -> None:

@@ -25,7 +25,7 @@ from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
 from xlmtrain.text.moses import INVISIBLE, MAX_TOKEN_CHARS, Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
-from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, TokenizerVocab, read_tokenizer
+from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, TokenizerVocab, delimit_sentences, read_tokenizer
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, SPECIALS, UNK, Vocab
 
 try:
@@ -163,6 +163,15 @@ def write_own_tokenizer(vocab: TokenizerVocab, folder: Path, languages: Sequence
     roles = {"bos": ("bos", "cls"), "eos": ("eos", "sep"), "pad": ("pad",), "unk": ("unk",), "mask": ("mask",)}
     names = {f"{name}_token": vocab.names.get(role) for role, names in roles.items() for name in names}
     write_json(folder / "tokenizer_config.json", {**settings, **names})
+
+
+def add_delimiters(vocab: Vocab, folder: Path) -> None:
+    """Let the ``tokenizer.json`` in ``folder`` add a sentence's delimiters, if it adds no special tokens at all."""
+    path = str(folder / TOKENIZER_FILE)
+    tokenizer = tokenizers.Tokenizer.from_file(path)
+    if isinstance(vocab, TokenizerVocab) and not tokenizer.encode("").ids:
+        delimit_sentences(tokenizer, vocab.names)
+        tokenizer.save(path)
 
 
 def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextConfig) -> dict[str, Any]:
