@@ -4,10 +4,12 @@
     xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
     xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
     xlmtrain export model=exports/quickstart format=run output=runs/again
+    xlmtrain export model=runs/intents format=hf output=exports/intents
     xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
     xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
 
-``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, a ``.pth`` file of the original XLM, or the
+directory of a fine-tuning, which becomes a folder for transformers' pipelines (format=hf only).
 """
 
 import logging
@@ -18,8 +20,8 @@ from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
-from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.formats import ExportFormat, read_model
+from xlmtrain.interop.bundle import FinetunedBundle, PretrainedBundle
+from xlmtrain.interop.formats import ExportFormat, read_any_model
 from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.run import CheckpointChoice, write_run
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
@@ -53,7 +55,8 @@ class ExportOptions:
     """For a .pth file: accents were stripped from its text."""
 
     sentences: str | None = None
-    """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text."""
+    """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text, or the
+    test files of a fine-tuning."""
 
     data: str | None = None
     """projector: prepared data from which words get their languages; null: the run's."""
@@ -66,8 +69,13 @@ def main(argv: list[str]) -> None:
     text = None
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
-    bundle = read_model(options.model, options.checkpoint, options.codes, text)
-    if options.format in (ExportFormat.xlm, ExportFormat.vectors):
+    bundle = read_any_model(options.model, options.checkpoint, options.codes, text)
+    if isinstance(bundle, FinetunedBundle):
+        if options.format is not ExportFormat.hf:
+            raise ConfigError(f"format={options.format.value}: a fine-tuned model is exported with format=hf")
+        with new_directory(options.output) as path:
+            _write_hf(options, bundle, path)
+    elif options.format in (ExportFormat.xlm, ExportFormat.vectors):
         with new_file(options.output) as path:
             (write_xlm_checkpoint if options.format is ExportFormat.xlm else write_vectors)(bundle, path)
     else:
@@ -85,7 +93,11 @@ def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory
             raise ConfigError("data: needed, the prepared data from which words get their languages")
         write_projector(bundle, Dataset(data), directory)
     else:
-        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
-        for language, count in report.sentences.items():
-            print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
-        print(f"largest difference between two logits: {report.difference:.1e}")
+        _write_hf(options, bundle, directory)
+
+
+def _write_hf(options: ExportOptions, bundle: PretrainedBundle | FinetunedBundle, directory: Path) -> None:
+    report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+    for language, count in report.sentences.items():
+        print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
+    print(f"largest difference between two logits: {report.difference:.1e}")

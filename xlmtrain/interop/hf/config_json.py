@@ -9,8 +9,9 @@ import torch
 
 from xlmtrain.config.families import Family
 from xlmtrain.config.model import Activation, ModelConfig
-from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.hf.class_names import CLASSES
+from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle
+from xlmtrain.interop.hf.class_names import class_name
+from xlmtrain.interop.hf.classifier_config import classifier_settings, head_of
 from xlmtrain.interop.hf.families import family_settings
 from xlmtrain.interop.xlm.conversion import model_config
 from xlmtrain.text.tokenizer_json import TokenizerVocab
@@ -26,27 +27,27 @@ _DEFAULTS = {
 }
 
 
-def config_json(bundle: PretrainedBundle, vocab_size: int) -> dict[str, Any]:
+def config_json(bundle: ModelBundle[Any], vocab_size: int) -> dict[str, Any]:
     """Return the content of ``config.json``; ``vocab_size``: rows of the token embeddings."""
     config, special = bundle.config, bundle.vocab.special
-    languages = {
+    common = {
+        "architectures": [class_name(config.family, head_of(bundle))],
         "vocab_size": vocab_size,
         "causal": bundle.causal,
         "lang2id": {name: i for i, name in enumerate(bundle.languages)},
         "id2lang": dict(enumerate(bundle.languages)),
         "torch_dtype": "float32",
+        **(classifier_settings(bundle) if isinstance(bundle, FinetunedBundle) else {}),
     }
     if config.family is not Family.xlm:
         roles = {"bos": special.bos, "cls": special.bos, "eos": special.eos, "sep": special.eos, "pad": special.pad}
         ids = {f"{role}_token_id": i for role, i in roles.items() if i >= 0}
-        architecture = [CLASSES[config.family].architecture]
-        return {**family_settings(config, special.pad), "architectures": architecture, **languages, **ids}
+        return {**family_settings(config, special.pad), **common, **ids}
     roles = {"bos": special.bos if isinstance(bundle.vocab, TokenizerVocab) else 0}
     roles |= {"eos": special.eos, "pad": special.pad}
     return {
-        **languages,
+        **common,
         "model_type": "xlm",
-        "architectures": ["XLMWithLMHeadModel"],
         "emb_dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,

@@ -13,7 +13,7 @@ import torch
 
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.format import fingerprint
-from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle
 from xlmtrain.interop.hf.tokenizer import (
     hf_words,
     read_own_tokenizer,
@@ -44,12 +44,13 @@ class NumberedVocab(Vocab):
         self.is_special = np.isin(np.arange(size), special[:-1])
 
 
-def write_text(folder: Path, bundle: PretrainedBundle, tokenizer: str) -> None:
+def write_text(folder: Path, bundle: ModelBundle[Any], tokenizer: str) -> None:
     """Write vocabulary and tokenizer; ``tokenizer``: content of ``tokenizer.json``, empty without BPE codes."""
     if isinstance(bundle.vocab, NumberedVocab):
         return
+    types = isinstance(bundle, FinetunedBundle) and bundle.pair.token_types
     if isinstance(bundle.vocab, TokenizerVocab):
-        write_own_tokenizer(bundle.vocab, folder, bundle.languages, bundle.config.max_positions)
+        write_own_tokenizer(bundle.vocab, folder, bundle.languages, bundle.config.max_positions, types)
         write_json(folder / EXTRA, _extra(bundle, {SPECIAL_TOKENS: bundle.vocab.names}))
         return
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(hf_words(bundle.vocab))})
@@ -59,7 +60,7 @@ def write_text(folder: Path, bundle: PretrainedBundle, tokenizer: str) -> None:
     merges = "".join(f"{code.left} {code.right}\n" for code in bundle.codes)
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    settings = tokenizer_config(bundle.languages, bundle.config.max_positions, bundle.text)
+    settings = tokenizer_config(bundle.languages, bundle.config.max_positions, bundle.text, types)
     write_json(folder / "tokenizer_config.json", settings)
 
 
@@ -91,11 +92,12 @@ def read_text(
     return _vocab(words[: _listed(weights, len(words))], counts), codes, text
 
 
-def _extra(bundle: PretrainedBundle, text: dict[str, Any]) -> dict[str, Any]:
+def _extra(bundle: ModelBundle[Any], text: dict[str, Any]) -> dict[str, Any]:
     """Return what transformers does not keep, and the fingerprint."""
     counts, provenance = bundle.vocab.counts.tolist(), bundle.provenance.public()
     mark = _fingerprint(bundle.vocab, bundle.codes, text, bundle.languages)
-    return {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark}
+    more = {"max_tokens": bundle.max_tokens} if isinstance(bundle, FinetunedBundle) else {}
+    return {"text": text, "counts": counts, "provenance": provenance, "fingerprint": mark, **more}
 
 
 def _check_fingerprint(
@@ -136,10 +138,10 @@ def _listed(weights: Mapping[str, torch.Tensor], words: int) -> int:
 
     Those come last. Training with transformers may have given them embeddings of their own: then they are words, too.
     """
-    never = (weights[BIAS][:words] < NEVER / 2).long()
+    unknown = (weights[TABLE][:words] == weights[TABLE][UNK]).all(dim=1)
+    never = (weights[BIAS][:words] < NEVER / 2 if BIAS in weights else unknown).long()
     listed = words - int(never.flip(0).cumprod(0).sum())
-    rows = weights[TABLE][listed:words]
-    return listed if torch.equal(rows, weights[TABLE][UNK].expand_as(rows)) else words
+    return listed if unknown[listed:].all() else words
 
 
 def _vocab(words: list[str], counts: list[int]) -> Vocab:
