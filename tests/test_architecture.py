@@ -60,6 +60,7 @@ ALLOWED = {
     ),
     "xlmtrain.metrics": ("xlmtrain.config.old_names", *SETTINGS, "xlmtrain.runtime"),
     "xlmtrain.evaluate": (
+        "xlmtrain.config.families",
         "xlmtrain.config.phases",
         "xlmtrain.config.prepare",
         *SETTINGS,

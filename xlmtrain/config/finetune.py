@@ -72,9 +72,6 @@ class TaskConfig:
     kind: TaskKind = TaskKind.classification
     """What is predicted."""
 
-    folder: str | None = None
-    """Directory of a published data set, for the presets ``task=glue_cola`` and so on, which name its files."""
-
     train: dict[str, str] = field(default_factory=dict)
     """Training files by language, e.g. ``{en: train.en.tsv}``. Examples of several languages are mixed."""
 
@@ -93,6 +90,9 @@ class TaskConfig:
     max_tokens: int = ranged(256, ABOVE_ZERO)
     """Longest text in subwords, longer ones are cut; a pair's two together have at most twice as many, and never more
     than the model has positions."""
+
+    folder: str | None = None
+    """Directory of a published data set, for the presets ``task=glue_cola`` and so on, which name its files."""
 
     def problems(self) -> Iterator[str]:
         """Yield values that exclude each other."""

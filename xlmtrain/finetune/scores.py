@@ -50,7 +50,7 @@ def f1_scores(gold: np.ndarray, predicted: np.ndarray, labels: int, metrics: Seq
     """Return those of ``metrics`` that need no order of the targets.
 
     ``gold``, ``predicted``: (M,) indices of C = ``labels`` labels, or (M, C) of 0 and 1. ``f1`` is the mean over the
-    labels that occur, as truth or as prediction.
+    labels that occur, as truth or as prediction; ``binary_f1`` is left out unless there are two labels.
     """
     gold, predicted, f1_score = gold.astype(int), predicted.astype(int), sklearn_metrics.f1_score
     found: dict[SelectionMetric, Any] = {
@@ -60,6 +60,8 @@ def f1_scores(gold: np.ndarray, predicted: np.ndarray, labels: int, metrics: Seq
         SelectionMetric.binary_f1: lambda y, x: f1_score(y, x, average="binary", zero_division=0.0),
         SelectionMetric.matthews: sklearn_metrics.matthews_corrcoef,
     }
+    if labels != 2 or gold.ndim > 1:
+        del found[SelectionMetric.binary_f1]
     values = {one.value: 100.0 * float(found[one](gold, predicted)) for one in metrics if one in found}
     if gold.ndim > 1:
         return Scores(len(gold), values)

@@ -124,6 +124,7 @@ class Classification(Task[Example]):
         return labels_of("task", files)
 
     def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, self.labels.index)
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
@@ -157,6 +158,7 @@ class Regression(Task[Example]):
         return []
 
     def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -195,6 +197,7 @@ class Multilabel(Task[Example]):
         return labels_of("task", labelled)
 
     def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, self._target)
 
     def _target(self, label: str) -> np.ndarray:
@@ -246,6 +249,7 @@ class TokenClassification(Task[TaggedSentence]):
         return labels_of("task", words)
 
     def encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         text, most = saved.pipeline(), min(self.config.max_tokens, saved.config.max_positions - 2)
         special = text.vocab.special
         index, encoded = {tag: i for i, tag in enumerate(self.labels)}, {}
