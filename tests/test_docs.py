@@ -18,6 +18,7 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.cli import COMMANDS, load_command
 from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.schema import Config
+from xlmtrain.finetuned import FinetunedModel
 from xlmtrain.pretrained import PretrainedModel
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -139,6 +140,9 @@ def test_python_names_what_there_is(page: str, content: str) -> None:
             and isinstance(node.func, ast.Attribute)
             and isinstance(node.func.value, ast.Name)
         ):
-            owner = {"xlmtrain": xlmtrain, "model": PretrainedModel}[node.func.value.id]
+            finetuned = "load_finetuned" in content
+            owner = {"xlmtrain": xlmtrain, "model": FinetunedModel if finetuned else PretrainedModel}[
+                node.func.value.id
+            ]
             names = inspect.signature(getattr(owner, node.func.attr)).parameters
             assert {keyword.arg for keyword in node.keywords} <= names.keys(), ast.unparse(node)

@@ -115,8 +115,8 @@ def test_what_cannot_be_asked(model: PretrainedModel, tmp_path: Path, tiny_datas
         load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="checkpoint=frist: there are best, last"):
         load(tmp_path, checkpoint="frist")
-    (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="a fine-tuned classifier, whose results are in"):
+    (tmp_path / "config.json").write_text('{"seeds": [0]}')
+    with pytest.raises(CheckpointError, match="no seed has ended its training"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="has its own codes"):
         load(tiny_dataset, codes=tiny_dataset / "codes")

@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "measure perplexity, cloze, retrieval, lexicon induction, zero-shot transfer"),
     "fill-mask": Command("fill_mask", "predict the subwords at <mask>"),
     "finetune": Command("finetune", "fine-tune a model on labelled text"),
+    "predict": Command("predict", "predict labels of texts or words with a fine-tuned model"),
     "translate": Command("translate", "translate raw text"),
     "export": Command("export", "convert a model to another format"),
     "import": Command("import_data", "convert binarized data of the original XLM"),

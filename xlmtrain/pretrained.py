@@ -80,7 +80,7 @@ class PretrainedModel:
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
         self._language(lang)
-        _check_sentences([sentence])
+        check_sentences([sentence])
         return self.text.tokens(sentence, lang)
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class PretrainedModel:
         return dict(zip(Pooling, vectors))
 
     def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
-        _check_sentences(sentences)
+        check_sentences(sentences)
         return [self._ids(sentence, lang) for sentence in sentences]
 
     @torch.no_grad()
@@ -186,7 +186,7 @@ class PretrainedModel:
         without a decoder.
         """
         config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed)
-        _check_sentences(sentences)
+        check_sentences(sentences)
         return [best[0].text for best in self.translator(source, target, config)(sentences, "sentences")]
 
     def translator(self, source: str, target: str, config: TranslationConfig) -> Translator:
@@ -213,7 +213,7 @@ class PretrainedModel:
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """Return the sentence's ids, ending with EOS."""
         self._language(lang)
-        _check_sentences([sentence])
+        check_sentences([sentence])
         ids = np.array([*self.text.ids(sentence, lang), self.text.vocab.special.eos])
         if len(ids) >= self._max_positions:  # plus the EOS that starts a sentence
             raise DataError(
@@ -242,16 +242,22 @@ def load(
     """
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path={path!r}: give the path of a model")
+    device = check_device(device)
+    bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
+    return PretrainedModel(bundle, device)
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """Return the device; for None the GPU if there is one. Raises ConfigError if this machine does not have it."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        is_gpu = torch.device(device).type == "cuda"
+        found = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"device={device}: not a device of torch; take cpu or cuda") from None
-    if is_gpu and not torch.cuda.is_available():
+    if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
-    bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
-    return PretrainedModel(bundle, device)
+    return found
 
 
 _CACHED_KERNELS = "64"
@@ -269,7 +275,7 @@ def _prepare_process() -> None:
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-def _check_sentences(sentences: Sequence[str]) -> None:
+def check_sentences(sentences: Sequence[str]) -> None:
     """Raise ConfigError unless this is a list of strings, DataError for one that is not Unicode."""
     if isinstance(sentences, str):
         raise ConfigError("sentences: a list of sentences is needed, not one string")

@@ -17,7 +17,7 @@ from xlmtrain.config.train import Precision
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode
 from xlmtrain.finetune.batches import evaluation_batches, training_batch
-from xlmtrain.finetune.classifier import Classifier
+from xlmtrain.finetune.classifier import TaskModel
 from xlmtrain.finetune.evaluation import evaluate_classifier
 from xlmtrain.finetune.tasks import Classification
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -115,7 +115,7 @@ def test_evaluation_shares_every_example_out_once() -> None:
 
 def test_each_batch_of_an_evaluation_is_progress(tiny_dataset: Path) -> None:
     """A long test set is no hang."""
-    model = Classifier(toy_model(tiny_dataset), two_labels(), dropout=0.0, pooling=Pooling.first)
+    model = TaskModel(toy_model(tiny_dataset), two_labels(), dropout=0.0, pooling=Pooling.first)
     file = Encoded([np.array([20, EOS])] * 5000, np.arange(5000) % 2, 0)
     alive: list[bool] = []
     found = evaluate_classifier(model, {"de": file}, Precision.fp32, ALONE, lambda: alive.append(True))
@@ -130,7 +130,7 @@ def test_the_head_reads_a_text_as_if_it_were_alone(tiny_dataset: Path, pooling: 
     examples = [Example("n", ("a b c d",)), Example("y", ("e",)), Example("n", ("f g",))]
     file = encoded({"en": examples}, saved, ["n", "y"], 256)["en"]
     torch.manual_seed(0)
-    model = Classifier(saved, two_labels(), dropout=0.0, pooling=pooling).eval()
+    model = TaskModel(saved, two_labels(), dropout=0.0, pooling=pooling).eval()
     ((batch, _),) = evaluation_batches(file, 0, 1)
     found = model.logits(batch)
     shortest_first = sorted(file.ids, key=len)

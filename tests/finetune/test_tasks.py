@@ -141,7 +141,7 @@ def test_the_benchmarks_numbers_are_found_by_their_header(saved: PretrainedBundl
 
 def test_entities_need_their_tags(saved: PretrainedBundle, tmp_path: Path) -> None:
     config = task_config(tmp_path, TaskKind.tokens, lambda numbers, words: tagged(numbers, words).replace("-", ""))
-    with pytest.raises(ConfigError, match=r"evaluate\.metric=entity_f1: the labels are no tags"):
+    with pytest.raises(ConfigError, match=r"evaluate\.metric=entity_f1: not for these labels, which have accuracy, f1"):
         run_toy(ALONE, toy_config(tmp_path, task=config.task, metric=SelectionMetric.entity_f1), saved)
 
 

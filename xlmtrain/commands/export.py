@@ -6,10 +6,12 @@
     xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
     xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
     xlmtrain export model=exports/quickstart format=run output=runs/again
+    xlmtrain export model=runs/intents format=hf output=exports/intents
     xlmtrain export model=runs/quickstart format=vectors output=exports/quickstart.vec
     xlmtrain export model=runs/quickstart format=projector output=runs/quickstart/tensorboard/projector
 
-``model`` is a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
+``model`` is a run directory, one of its checkpoints, a Hugging Face folder, a ``.pth`` file of the original XLM, or the
+directory of a fine-tuning, which becomes a folder for transformers' pipelines (format=hf only).
 """
 
 import logging
@@ -20,8 +22,8 @@ from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
-from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.formats import ExportFormat, ModelOptions, read_model
+from xlmtrain.interop.bundle import FinetunedBundle, PretrainedBundle
+from xlmtrain.interop.formats import ExportFormat, ModelOptions, read_any_model
 from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.onnx import export_onnx
 from xlmtrain.interop.run import write_run
@@ -57,7 +59,7 @@ class ExportOptions(ModelOptions):
 
     sentences: str | None = None
     """hf, sentence-transformers, onnx: raw text to compare results on, {lang} for the language; null: the run's
-    validation text."""
+    validation text, or the test files of a fine-tuning."""
 
     data: str | None = None
     """sentence-transformers, onnx: prepared data whose validation pairs choose layer and pooling; projector: from which
@@ -71,8 +73,13 @@ def main(argv: list[str]) -> None:
     text = None
     if options.lowercase or options.remove_accents:
         text = TextConfig(lowercase=options.lowercase, remove_accents=options.remove_accents)
-    bundle = read_model(options.model, options.checkpoint, options.codes, text)
-    if options.format in (ExportFormat.xlm, ExportFormat.vectors):
+    bundle = read_any_model(options.model, options.checkpoint, options.codes, text)
+    if isinstance(bundle, FinetunedBundle):
+        if options.format is not ExportFormat.hf:
+            raise ConfigError(f"format={options.format.value}: a fine-tuned model is exported with format=hf")
+        with new_directory(options.output) as path:
+            _write_hf(options, bundle, path)
+    elif options.format in (ExportFormat.xlm, ExportFormat.vectors):
         with new_file(options.output) as path:
             (write_xlm_checkpoint if options.format is ExportFormat.xlm else write_vectors)(bundle, path)
     else:
@@ -97,7 +104,11 @@ def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory
         for folder, difference in differences.items():
             print(f"{folder}: numbers differ from the model's by at most {difference:.1e}")
     else:
-        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
-        for language, count in report.sentences.items():
-            print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
-        print(f"largest difference between two logits: {report.difference:.1e}")
+        _write_hf(options, bundle, directory)
+
+
+def _write_hf(options: ExportOptions, bundle: PretrainedBundle | FinetunedBundle, directory: Path) -> None:
+    report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+    for language, count in report.sentences.items():
+        print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
+    print(f"largest difference between two logits: {report.difference:.1e}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Family(str, Enum):
@@ -16,6 +17,32 @@ class Family(str, Enum):
     modernbert = "modernbert"
 
 
+class PairLayout(NamedTuple):
+    """Pairs of texts: how many ``separators`` are between them, and whether the second has token type 1."""
+
+    separators: int = 1
+    token_types: bool = False
+
+
+ONE_SEPARATOR = PairLayout()
+
+
+@dataclass(frozen=True)
+class ClassifierParts:
+    """The layers of a classification head before its last linear map, as in transformers' class of the family.
+
+    ``dense``: a linear map, then tanh, or with ``norm`` the family's non-linearity and a norm. ``dropout_first``:
+    dropout before that, too. ``of_words``: heads that classify words have these layers, too. ``pair``: the input of a
+    pair of texts.
+    """
+
+    dense: bool = False
+    norm: bool = False
+    dropout_first: bool = False
+    of_words: bool = False
+    pair: PairLayout = ONE_SEPARATOR
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts in which families differ.
@@ -26,7 +53,7 @@ class Parts:
     ``biases``: of linear maps and norms; the output layer always has one. ``token_types``: an embedding of the token
     type; all tokens have type 0. ``after_pad``: the rows of positions start after the id of the padding.
     ``head_transform``: a linear map, a non-linearity and a norm before the output layer. ``added_languages``: language
-    embeddings are our addition and start at zero.
+    embeddings are our addition and start at zero. ``classifier``: the head of a fine-tuned model.
     """
 
     pre_norm: bool = False
@@ -37,12 +64,27 @@ class Parts:
     after_pad: bool = False
     head_transform: bool = True
     added_languages: bool = True
+    classifier: ClassifierParts = ClassifierParts()
 
 
+_ROBERTA = Parts(
+    token_types=True,
+    after_pad=True,
+    classifier=ClassifierParts(dense=True, dropout_first=True, pair=PairLayout(separators=2)),
+)
 PARTS = {
     Family.xlm: Parts(head_transform=False, added_languages=False),
-    Family.bert: Parts(token_types=True),
-    Family.roberta: Parts(token_types=True, after_pad=True),
-    Family.xlm_roberta: Parts(token_types=True, after_pad=True),
-    Family.modernbert: Parts(pre_norm=True, rotary=True, gated=True, biases=False),
+    Family.bert: Parts(
+        token_types=True,
+        classifier=ClassifierParts(dense=True, pair=PairLayout(token_types=True)),
+    ),
+    Family.roberta: _ROBERTA,
+    Family.xlm_roberta: _ROBERTA,
+    Family.modernbert: Parts(
+        pre_norm=True,
+        rotary=True,
+        gated=True,
+        biases=False,
+        classifier=ClassifierParts(dense=True, norm=True, of_words=True),
+    ),
 }

@@ -24,12 +24,13 @@ class TaskKind(str, Enum):
 
 class SelectionMetric(str, Enum):
     """Metrics in %. ``accuracy``: correct labels, of several labels all; ``f1``: mean F1 over the labels; ``micro_f1``:
-    F1 over all decisions; ``matthews``, ``pearson``, ``spearman``: correlations; ``entity_f1``: F1 over entities in
-    the tags B-, I- and O."""
+    F1 over all decisions; ``binary_f1``: of two labels, F1 of the second in alphabetical order, as GLUE counts it;
+    ``matthews``, ``pearson``, ``spearman``: correlations; ``entity_f1``: F1 over entities in the tags B-, I- and O."""
 
     accuracy = "accuracy"
     f1 = "f1"
     micro_f1 = "micro_f1"
+    binary_f1 = "binary_f1"
     matthews = "matthews"
     pearson = "pearson"
     spearman = "spearman"
@@ -37,7 +38,12 @@ class SelectionMetric(str, Enum):
 
 
 KIND_METRICS = {
-    TaskKind.classification: (SelectionMetric.accuracy, SelectionMetric.f1, SelectionMetric.matthews),
+    TaskKind.classification: (
+        SelectionMetric.accuracy,
+        SelectionMetric.f1,
+        SelectionMetric.matthews,
+        SelectionMetric.binary_f1,
+    ),
     TaskKind.regression: (SelectionMetric.pearson, SelectionMetric.spearman),
     TaskKind.multilabel: (SelectionMetric.f1, SelectionMetric.micro_f1, SelectionMetric.accuracy),
     TaskKind.tokens: (SelectionMetric.accuracy, SelectionMetric.f1, SelectionMetric.entity_f1),
@@ -74,7 +80,8 @@ class TaskConfig:
     any, the last weights are tested. For a zero-shot result, leave the tested language out."""
 
     test: dict[str, str] = field(default_factory=dict)
-    """Test files by language, e.g. ``{en: test.en.tsv, de: test.de.tsv}``."""
+    """Test files by language, e.g. ``{en: test.en.tsv, de: test.de.tsv}``; a second file of a language has a name
+    behind it, ``en/mismatched``."""
 
     columns: list[str] = field(default_factory=list)
     """Content of each column of all files, if it is another: ``label``, ``text`` (twice for pairs), ``language``, and
@@ -83,6 +90,9 @@ class TaskConfig:
     max_tokens: int = ranged(256, ABOVE_ZERO)
     """Longest text in subwords, longer ones are cut; a pair's two together have at most twice as many, and never more
     than the model has positions."""
+
+    folder: str | None = None
+    """Directory of a published data set, for the presets ``task=glue_cola`` and so on, which name its files."""
 
     def problems(self) -> Iterator[str]:
         yield from column_problems(self.columns)

@@ -46,6 +46,7 @@ class Batch:
     ``targets``: (N,) int64, the tokens to predict there. ``name``: component and sub-batch, for messages.
     ``rng_key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
     ``source``: for translation, the source sentences; the other fields then hold the target.
+    ``token_types``: (B, T) int64, of pairs of texts, or None for type 0.
     """
 
     objective: str
@@ -58,6 +59,7 @@ class Batch:
     name: str = ""
     rng_key: tuple[int, int] = (0, 0)
     source: EncoderInput | None = None
+    token_types: torch.Tensor | None = None
 
     @property
     def causal(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xlmtrain.config.families import ONE_SEPARATOR, PairLayout
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.tables import MIN_DISTINCT, read_labelled_rows
 from xlmtrain.text.moses import normalize_unicode
@@ -42,13 +43,15 @@ class Example:
 class Encoded:
     """Encoded examples of a file: ``ids`` of each, ending with EOS; ``labels`` (M, ...) of all targets; the language's
     id. ``positions``: of each example's targets in its row, which begins with BOS; None for one target at 0.
-    ``special``: ids of the vocabulary's special symbols."""
+    ``special``: ids of the vocabulary's special symbols. ``second``: where the token types of each row become 1, None
+    for rows of type 0."""
 
     ids: list[np.ndarray]
     labels: np.ndarray
     language: int
     positions: list[np.ndarray] | None = None
     special: SpecialIds = XLM_IDS
+    second: list[int] | None = None
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -68,25 +71,31 @@ def read_examples(
     columns: Sequence[str] = (),
     numeric: bool = False,
     may_lack_label: bool = False,
+    is_label: Callable[[str], bool] | None = None,
 ) -> list[Example]:
     """Return the examples of a language in a file; ``setting``: the option that named it, for messages.
 
-    ``columns``, ``numeric``: as in :func:`~xlmtrain.evaluate.tables.read_labelled_rows`. Lines without text or (unless
-    they ``may_lack_label``) label, which published files contain, are left out with a warning. Raises DataError for a
-    file that is missing or without examples, whose columns are not known, or a line with another number of columns
-    than the first.
+    ``columns``, ``numeric``, ``is_label``: as in :func:`~xlmtrain.evaluate.tables.read_labelled_rows`; given
+    ``is_label``, every line is an example, with an empty label in a file without labels. Else lines without text or
+    (unless they ``may_lack_label``) label, which published files contain, are left out with a warning. Raises DataError
+    for a file that is missing or without examples, whose columns are not known, or a line with another number of
+    columns than the first.
     """
     found: list[Example] = []
     left_out, first_left_out = 0, 0
-    layout, rows = read_labelled_rows(path, setting, columns, numeric)
+    layout, rows = read_labelled_rows(path, setting, columns, numeric, is_label)
     for number, cells in rows:
+        if is_label is None and layout.has_header and len(cells) <= max(layout.label or 0, *layout.texts):
+            left_out, first_left_out = left_out + 1, first_left_out or number  # as in QQP, a broken line
+            continue
         if len(cells) != layout.count:
             raise DataError(f"{path}:{number}: {len(cells)} fields between tabs, not {layout.count} as in line 1")
-        if layout.language is not None and cells[layout.language] != language:
+        if layout.language is not None and cells[layout.language] != language_of(language):
             continue
-        label, texts = cells[layout.label], tuple(cells[place] for place in layout.texts)
+        label = "" if layout.label is None else cells[layout.label]
+        texts = tuple(cells[place] for place in layout.texts)
         unlabelled = label in ("", layout.no_label) and not may_lack_label
-        if unlabelled or any(text in _NO_TEXT for text in texts):
+        if is_label is None and (unlabelled or any(text in _NO_TEXT for text in texts)):
             left_out, first_left_out = left_out + 1, first_left_out or number
         else:
             found.append(Example(_SAME_LABEL.get(label, label), texts, number))
@@ -154,26 +163,33 @@ def encode(
     max_positions: int,
     target_of: Callable[[str], object],
     max_tokens: int,
+    pair: PairLayout = ONE_SEPARATOR,
 ) -> dict[str, Encoded]:
     """Return language -> its examples as ids of a model with these ``languages``.
 
     Each text is truncated to ``max_tokens`` subwords, and so that an example fits into ``max_positions``.
-    ``setting``: the option that named the files, for messages. ``target_of``: gives the target of a label. Raises
-    ConfigError for a language unknown to the model.
+    ``setting``: the option that named the files, for messages. ``target_of``: gives the target of a label.
+    ``pair``: separators and token types of pairs. Raises ConfigError for a language unknown to the model.
     """
     special = text.vocab.special
     encoded = {}
-    for language, examples in files.items():
+    for key, examples in files.items():
+        language = language_of(key)
         number = language_id(setting, language, languages)
         parts = len(examples[0].texts)
-        longest = min(max_tokens, (max_positions - 1) // parts - 1)
-        ids = [
-            np.array([id for part in example.texts for id in [*text.ids(part, language)[:longest], special.eos]])
-            for example in examples
-        ]
+        more = [special.eos] * (pair.separators - 1)  # before the second text
+        longest = min(max_tokens, (max_positions - 1 - len(more) * (parts - 1)) // parts - 1)
+        sides = [[[*text.ids(part, language)[:longest], special.eos] for part in e.texts] for e in examples]
+        ids = [np.array([*first, *(id for side in rest for id in [*more, *side])]) for first, *rest in sides]
+        second = [1 + len(row[0]) + len(more) for row in sides] if pair.token_types and parts > 1 else None
         targets = np.array([target_of(example.label) for example in examples])
-        encoded[language] = Encoded(ids, targets, number, special=special)
+        encoded[key] = Encoded(ids, targets, number, special=special, second=second)
     return encoded
+
+
+def language_of(key: str) -> str:
+    """Return the language of the key of a file, ``LANGUAGE`` or ``LANGUAGE/NAME``."""
+    return key.partition("/")[0]
 
 
 def language_id(setting: str, language: str, languages: Sequence[str]) -> int:

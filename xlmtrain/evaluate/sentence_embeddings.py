@@ -10,11 +10,11 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
-import torch
 
 from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.batch import make_batch
 from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.model.classifier import pooled
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import eval_mode
@@ -22,15 +22,6 @@ from xlmtrain.runtime.process import Interrupted
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
-
-
-def pooled(states: torch.Tensor, lengths: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
-    """Pool states (B, T, D), which are zero at padding, to (B, D); ``lengths`` (B,), None without padding."""
-    if pooling is Pooling.first:
-        return states[:, 0]
-    if lengths is None:
-        return states.mean(dim=1)
-    return states.sum(dim=1) / lengths.to(states)[:, None]
 
 
 def embed(

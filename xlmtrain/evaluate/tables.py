@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -34,10 +34,13 @@ _LANGUAGES = ("language", "lang")
 
 @dataclass(frozen=True)
 class Columns:
-    """Number of columns, and the indices of those that are used. ``no_label``: the cell of an example without one."""
+    """Number of columns, and the indices of those that are used; ``label`` is None in a table without labels.
+
+    ``no_label``: the cell of an example without one.
+    """
 
     count: int
-    label: int
+    label: int | None
     texts: tuple[int, ...]
     language: int | None
     has_header: bool
@@ -71,21 +74,43 @@ def _unquoted(cell: str, quoted: bool) -> str:
 
 
 def read_labelled_rows(
-    path: Path, setting: str, columns: Sequence[str], numeric: bool = False
+    path: Path,
+    setting: str,
+    columns: Sequence[str],
+    numeric: bool = False,
+    is_label: Callable[[str], bool] | None = None,
 ) -> tuple[Columns, Iterator[Row]]:
     """Return the columns of labelled text and its rows without the header.
 
     ``columns``: what each column holds, ``label``, ``text``, ``language`` or ``_``; empty: found by the names in the
-    first line, or label and text in this order. ``numeric``: labels are numbers, which need not recur. Raises
-    DataError, with file, line and a proposal, if that fails, and for a header further down.
+    first line, or label and text in this order. ``numeric``: labels are numbers, which need not recur.
+    ``is_label``: given where labels may be missing; without a header, a first column of such cells is the label, else
+    every column is text. Raises DataError, with file, line and a proposal, if that fails, and for a header further
+    down.
     """
     rows = read_rows(path, setting)
     head = list(islice(rows, _HEAD_ROWS))
     if not head:
         raise DataError(f"{setting}: {path} is empty")
     where = head, path, setting, numeric
-    found = _given(columns, *where) if columns else _found(*where)
+    found = _found_without_labels(head, is_label) if is_label and not columns else None
+    found = found or (_given(columns, *where) if columns else _found(*where))
     return found, _below_header(found, chain(head, rows), path)
+
+
+def _found_without_labels(head: Sequence[Row], is_label: Callable[[str], bool]) -> Columns | None:
+    """Return the columns of text without labels, or of lines of a known label and text; None for other tables."""
+    first = head[0][1]
+    names = [cell.casefold() for cell in first]
+    texts = tuple(i for i, name in enumerate(names) if name in _TEXTS and len(head) > 1)
+    if set(names) & {*_LABELS, *_SCORES} and texts:
+        return None
+    if texts:
+        language = next((i for i, name in enumerate(names) if name in _LANGUAGES), None)
+        return Columns(len(first), None, texts, language, True) if len(texts) <= 2 else None
+    if len(first) > 1 and all(is_label(cells[0]) for _, cells in head):
+        return Columns(len(first), 0, tuple(range(1, len(first))), None, False) if len(first) <= 3 else None
+    return Columns(len(first), None, tuple(range(len(first))), None, False) if len(first) <= 2 else None
 
 
 def _below_header(columns: Columns, rows: Iterator[Row], path: Path) -> Iterator[Row]:
@@ -98,6 +123,8 @@ def _below_header(columns: Columns, rows: Iterator[Row], path: Path) -> Iterator
 
 def _are_names(cells: Sequence[str], columns: Columns) -> bool:
     texts = [cells[place].casefold() for place in columns.texts]
+    if columns.label is None:
+        return columns.has_header and all(text in _TEXTS for text in texts)
     return cells[columns.label].casefold() in (*_LABELS, *_SCORES) and all(text in _TEXTS for text in texts)
 
 
@@ -113,14 +140,18 @@ def _given(columns: Sequence[str], head: Sequence[Row], path: Path, setting: str
     number, first = head[0]
     if len(first) != len(columns):
         raise DataError(f"{path}:{number}: {len(first)} columns, {_columns_setting(setting)} names {len(columns)}")
-    label, texts = columns.index("label"), tuple(i for i, name in enumerate(columns) if name == "text")
-    has_header = first[label].casefold() in _LABELS or any(first[i].casefold() in _TEXTS for i in texts)
+    texts = tuple(i for i, name in enumerate(columns) if name == "text")
+    language = columns.index("language") if "language" in columns else None
+    has_header = any(first[i].casefold() in _TEXTS for i in texts)
+    if "label" not in columns:
+        return Columns(len(columns), None, texts, language, has_header)
+    label = columns.index("label")
+    has_header = has_header or first[label].casefold() in _LABELS
     if numeric:
         has_header = not is_number(first[label])
     elif not has_header and _is_odd(head, label):
         log.warning("%s:%d: taken as a header, as no other line has the label %r", path, number, first[label])
         has_header = True
-    language = columns.index("language") if "language" in columns else None
     return Columns(len(columns), label, texts, language, has_header, _no_label(first[label]))
 
 

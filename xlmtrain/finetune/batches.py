@@ -52,4 +52,9 @@ def _batch(chosen: Sequence[tuple[Encoded, int]], rng_key: tuple[int, int]) -> B
     for row, (file, index) in enumerate(chosen):
         predicted[row, 0 if file.positions is None else file.positions[index]] = True
     labels = torch.from_numpy(np.concatenate([file.labels[file.targets(index)] for file, index in chosen]))
-    return replace(make_batch("classification", rows, rows.tokens, predicted, rng_key=rng_key), targets=labels)
+    batch = make_batch("classification", rows, rows.tokens, predicted, rng_key=rng_key)
+    types = None
+    if chosen[0][0].second is not None:
+        starts = np.array([(file.second or [])[index] for file, index in chosen])
+        types = torch.from_numpy((np.arange(rows.tokens.shape[1]) >= starts[:, None]).astype(np.int64))
+    return replace(batch, targets=labels, token_types=types)

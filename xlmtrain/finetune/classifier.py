@@ -1,10 +1,4 @@
-"""A pretrained encoder with a head for a task: dropout and a linear map of the first hidden state, as in the paper, of
-the mean of all, or of the first subword of each word.
-
-Attention is bidirectional, also for a model pretrained with CLM, as in the original XLM.
-
-Letters: B rows, T positions, D width, M targets, C outputs.
-"""
+"""A pretrained encoder with a head that learns a task."""
 
 from __future__ import annotations
 
@@ -13,37 +7,31 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.batch import Batch
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.sentence_embeddings import pooled
 from xlmtrain.finetune.tasks import Task
 from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.model.classifier import Classifier
 
 
-class Classifier(nn.Module):
-    """A copy of the encoder of ``saved`` with a new head for ``task``, initialized by torch's generator."""
+class TaskModel(Classifier):
+    """A copy of the encoder of ``saved`` with a new head for ``task``, initialized by torch's generator.
+
+    Head layers that the prediction head of the pretrained model has, too, those of ModernBERT, start as there.
+    """
 
     def __init__(self, saved: PretrainedBundle, task: Task[Any], dropout: float, pooling: Pooling) -> None:
-        super().__init__()
         config = replace(saved.config, dropout=dropout, attention_dropout=dropout)
         # module() shares the memory of the weights
-        self.encoder = copy.deepcopy(replace(saved, config=config).module().encoder)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(saved.config.dim, task.outputs)
-        self.task, self.pooling = task, pooling
-
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Return logits (M, C) in fp32."""
-        hidden = self.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths)  # (B, T, D)
-        if self.task.per_token:
-            states = hidden.flatten(0, 1)[batch.target_index]
-        else:
-            states = pooled(hidden, batch.lengths, self.pooling)
-        logits: torch.Tensor = self.head(self.dropout(states))
-        return logits.float()
+        encoder = copy.deepcopy(replace(saved, config=config).module().encoder)
+        super().__init__(encoder, task.outputs, task.per_token, pooling)
+        if config.parts.classifier.norm:
+            weights = {name.removeprefix("head.transform."): weight for name, weight in saved.weights.items()}
+            own = [name for name in self.head.state_dict() if not name.startswith("out.")]
+            self.head.load_state_dict({name: weights[name].clone() for name in own}, strict=False)
+        self.task = task
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the task's loss () summed over the batch's targets (M, ...)."""

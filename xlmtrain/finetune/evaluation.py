@@ -10,14 +10,14 @@ import numpy as np
 from xlmtrain.config.train import Precision
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import evaluation_batches
-from xlmtrain.finetune.classifier import Classifier
+from xlmtrain.finetune.classifier import TaskModel
 from xlmtrain.finetune.scores import Scores
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, eval_mode
 
 
 def evaluate_classifier(
-    model: Classifier,
+    model: TaskModel,
     files: Mapping[str, Encoded],
     precision: Precision,
     distributed: Distributed,

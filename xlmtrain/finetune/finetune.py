@@ -2,6 +2,7 @@
 
 config.json  the settings, and checksums of model and data     status.json  environment.json  log.txt  as of any run
 results.json the labels, and for each seed and language the scores
+dataset.json codes vocab   the model's text processing; or tokenizer.json token_counts
 seed-0/      metrics.jsonl  tensorboard/  result.json  checkpoints/  (see train/checkpoint.py)
 """
 
@@ -10,19 +11,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 
 from xlmtrain import __version__
 from xlmtrain.config.finetune import FinetuneConfig
 from xlmtrain.config.schema import config_as_json, flatten
-from xlmtrain.data.format import SPLITS
+from xlmtrain.data.format import HEADER, SPLITS, TEXT_FILES
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.scores import Scores, require_libraries
 from xlmtrain.finetune.tasks import Splits, make_task, selection_metric
 from xlmtrain.finetune.training import SeedTraining
 from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.run import write_text
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.output_paths import DirectoryKind
@@ -32,13 +35,14 @@ from xlmtrain.train.resume_policy import ResumePolicy
 from xlmtrain.train.run_dir import RUN, RunDirectory
 
 log = logging.getLogger(__name__)
+_WRITTEN = ("config.json", "environment.json", "status.json", "results.json", HEADER)
 FINETUNING = DirectoryKind(
     name="a fine-tuning",
     header="config.json",
     keys=frozenset({"run", "init", "task", "seeds", "train"}),
     files=(
-        *("config.json", "environment.json", "status.json", "log.txt", "results.json", ".failed-rank-*"),
-        *(f".{name}.tmp" for name in ("config.json", "environment.json", "status.json", "results.json")),
+        *("log.txt", ".failed-rank-*", *TEXT_FILES),
+        *(name for file in _WRITTEN for name in (file, f".{file}.tmp")),
         *("seed-*/", "seed-*/result.json", "seed-*/.result.json.tmp"),
         *(f"seed-*/{file}" for file in RUN.files),
     ),
@@ -69,11 +73,14 @@ def finetune(
     metric = selection_metric(config.evaluate.metric, task)
     log.info("%s; selected by %s", f"{len(task.labels)} labels" if task.labels else "a number", metric.value)
     log.info("examples: %s", "; ".join(_sizes(split, files) for split, files in splits.items() if files))
-    settings = {**config_as_json(config), **_checksums(saved, splits)}
+    found = {"model": asdict(saved.config), "labels": task.labels}  # needed to use the model
+    settings = {**config_as_json(config), **found, **_checksums(saved, splits)}
     distributed.assert_same(flatten(settings), "settings, model or data")
     files = [path for split in SPLITS for path in getattr(config.task, split).values()]
     inputs = [config.init.pretrained, *files]
     with RunDirectory(FINETUNING, FINETUNE_RESUME_POLICY, settings, distributed, inputs) as run, gc_at_steps():
+        if distributed.is_main:
+            write_text(saved, run.path)
         results = []
         for seed in config.seeds:
             place = run.path / f"seed-{seed}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from xlmtrain.config.finetune import SelectionMetric
 from xlmtrain.errors import ConfigError
+from xlmtrain.evaluate.classification_data import language_of
 
 try:
     import scipy.stats as scipy_stats
@@ -49,15 +50,18 @@ def f1_scores(gold: np.ndarray, predicted: np.ndarray, labels: int, metrics: Seq
     """Return those of ``metrics`` that need no order of the targets.
 
     ``gold``, ``predicted``: (M,) indices of C = ``labels`` labels, or (M, C) of 0 and 1. ``f1`` is the mean over the
-    labels that occur, as truth or as prediction.
+    labels that occur, as truth or as prediction; ``binary_f1`` is left out unless there are two labels.
     """
     gold, predicted, f1_score = gold.astype(int), predicted.astype(int), sklearn_metrics.f1_score
     found: dict[SelectionMetric, Any] = {
         SelectionMetric.accuracy: sklearn_metrics.accuracy_score,
         SelectionMetric.f1: lambda y, x: f1_score(*_occurring(y, x), average="macro", zero_division=0.0),
         SelectionMetric.micro_f1: lambda y, x: f1_score(y, x, average="micro", zero_division=0.0),
+        SelectionMetric.binary_f1: lambda y, x: f1_score(y, x, average="binary", zero_division=0.0),
         SelectionMetric.matthews: sklearn_metrics.matthews_corrcoef,
     }
+    if labels != 2 or gold.ndim > 1:
+        del found[SelectionMetric.binary_f1]
     values = {one.value: 100.0 * float(found[one](gold, predicted)) for one in metrics if one in found}
     if gold.ndim > 1:
         return Scores(len(gold), values)
@@ -88,21 +92,23 @@ def entity_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
     Arguments: the tags of each sentence. ``I-`` begins an entity where it continues none, as in IOB1.
     """
     wanted, found = (
-        {(n, *entity) for n, tags in enumerate(side) for entity in _entities(tags)} for side in (gold, predicted)
+        {(n, *entity) for n, tags in enumerate(side) for entity in entity_spans(tags)} for side in (gold, predicted)
     )
     total = len(wanted) + len(found)
     return 200.0 * len(wanted & found) / total if total else 0.0
 
 
-def _entities(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield (kind, first word, word behind the last)."""
-    kind, start = "", 0
+def entity_spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield (kind, first, place behind the last) of neighbouring tags of one kind, but not of ``O``.
+
+    ``B-`` begins an entity; a tag without ``B-`` and ``I-`` is its own kind.
+    """
+    kind, start = "O", 0
     for place, tag in enumerate([*tags, "O"]):
-        mark, _, this = tag.partition("-")
-        if kind and (mark != "I" or this != kind):
-            yield kind, start, place
-            kind = ""
-        if mark != "O" and not kind:
+        mark, this = (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") else ("I", tag)
+        if mark == "B" or this != kind:
+            if kind != "O":
+                yield kind, start, place
             kind, start = this, place
 
 
@@ -115,6 +121,7 @@ _TITLES = {
     "accuracy": "accuracy %",
     "f1": "macro F1 %",
     "micro_f1": "micro F1 %",
+    "binary_f1": "binary F1 %",
     "matthews": "Matthews %",
     "pearson": "Pearson %",
     "spearman": "Spearman %",
@@ -132,7 +139,7 @@ def result_table(results: Mapping[str, Sequence[Scores]], train_languages: Seque
     if any(scores[0].majority is not None for scores in results.values()):
         lines[0] += f"{'most frequent %':>18}"
     for language, scores in results.items():
-        name = language if language in train_languages else f"{language} (zero-shot)"
+        name = language if language_of(language) in train_languages else f"{language} (zero-shot)"
         line = f"{name:20}{scores[0].targets:10,}"
         for metric in names:
             mean, deviation = mean_and_deviation([one.metrics[metric] for one in scores])

@@ -24,19 +24,22 @@ class TaggedSentence:
     tags: list[str]
 
 
-def read_tagged(path: Path, setting: str, columns: Sequence[str] = ()) -> list[TaggedSentence]:
+def read_tagged(
+    path: Path, setting: str, columns: Sequence[str] = (), may_lack_label: bool = False
+) -> list[TaggedSentence]:
     """Return the sentences of a file with a word in each line, and an empty line after each sentence.
 
     Columns are separated by tabs, or by blanks in a file without tabs. ``columns``: what each one holds, ``text``,
     ``label`` or ``_``; empty: FORM and UPOS in CoNLL-U, in other files the first and the last. ``setting``: the option
-    that named the file, for messages. Comments of CoNLL-U and lines of ``-DOCSTART-`` are left out. Raises DataError
-    for a file that is missing or without words, and for a line with other columns than the first.
+    that named the file, for messages. ``may_lack_label``: a single column has words, whose labels are then empty.
+    Comments and lines of ``-DOCSTART-`` are left out. Raises DataError for a file that is missing or without words, and
+    for a line with other columns than the first.
     """
     if problem := file_problem(path):
         raise DataError(f"{setting}: {problem}")
     sentences: list[TaggedSentence] = []
     current = TaggedSentence([], [])
-    for word, tag in _words(path, columns):
+    for word, tag in _words(path, columns, may_lack_label):
         if word:
             current.words.append(word)
             current.tags.append(tag)
@@ -48,22 +51,29 @@ def read_tagged(path: Path, setting: str, columns: Sequence[str] = ()) -> list[T
     return sentences
 
 
-def _words(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _words(path: Path, columns: Sequence[str], may_lack_label: bool) -> Iterator[tuple[str, str]]:
     """Yield (word, label), and a pair of empty strings at the end of each sentence."""
-    width, word, tag, first, tabs = 0, 0, -1, 1, False
+    width, word, tag, first, tabs, begins = 0, 0, -1, 1, False, True
     for number, line in read_lines(path, "words with labels"):
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
         if not any(cells) or cells[0] == _DOCUMENT:
             yield "", ""
+            begins = True
             continue
-        if line.startswith("#") and (not width or (tabs and "\t" not in line)):
-            continue  # a comment
-        if not width:
+        if begins and line.startswith("#") and (len(cells) != width or (tabs and "\t" not in line)):
+            continue  # a comment, which has a tab in GermEval 2014
+        begins = False
+        if not width and len(cells) == 1 and may_lack_label:
+            width, first, word, tag = 1, number, 0, -1
+        elif not width:
             width, first, tabs = len(cells), number, "\t" in line
             word, tag = _places(path, number, cells, columns)
         if len(cells) != width:
             raise DataError(f"{path}:{number}: {len(cells)} columns, not {width} as in line {first}")
         if width == _UD_COLUMNS and _UD_NO_WORD.fullmatch(cells[0]):
+            continue
+        if width == 1:
+            yield cells[0], ""
             continue
         if not cells[word] or not cells[tag]:
             raise DataError(f"{path}:{number}: no {'label' if cells[word] else 'word'} in this line")

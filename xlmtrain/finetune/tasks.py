@@ -25,17 +25,20 @@ from xlmtrain.evaluate.classification_data import (
     encode,
     labels_of,
     language_id,
+    language_of,
     read_examples,
 )
 from xlmtrain.evaluate.tables import is_number
 from xlmtrain.finetune.scores import Scores, correlations, entity_f1, f1_scores
 from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
-from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.bundle import FinetunedBundle, PretrainedBundle
+from xlmtrain.text.pipeline import TextPipeline
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", Example, TaggedSentence)
 Files = Mapping[str, Mapping[str, Sequence[E]]]
 """Split -> language -> examples."""
+Saved = PretrainedBundle | FinetunedBundle
 Splits = dict[str, dict[str, Encoded]]
 _IOB = re.compile(r"O|[BI]-.+")
 
@@ -63,7 +66,7 @@ class Task(ABC, Generic[E]):
         """Metrics of the task, the default one first."""
         return KIND_METRICS[self.kind]
 
-    def encode_files(self, paths: Mapping[str, Mapping[str, str]], saved: PretrainedBundle) -> Splits:
+    def encode_files(self, paths: Mapping[str, Mapping[str, str]], saved: Saved) -> Splits:
         """Return split -> language -> :class:`Encoded`; ``paths``: split -> language -> file. Raises DataError for
         invalid files, ConfigError for a language that the model does not know."""
         files = {
@@ -71,7 +74,7 @@ class Task(ABC, Generic[E]):
             for split, of in paths.items()
         }
         self.labels = self._find_labels(files)
-        return {split: self._encode(of, saved) for split, of in files.items()}
+        return {split: self.encode(of, saved) for split, of in files.items()}
 
     @abstractmethod
     def _read(self, path: Path, language: str, setting: str) -> list[E]:
@@ -82,7 +85,7 @@ class Task(ABC, Generic[E]):
         """Return the labels of all files, sorted. Raises DataError if they cannot be learned."""
 
     @abstractmethod
-    def _encode(self, files: Mapping[str, Sequence[E]], saved: PretrainedBundle) -> dict[str, Encoded]:
+    def encode(self, files: Mapping[str, Sequence[E]], saved: Saved) -> dict[str, Encoded]:
         """Return language -> the examples as ids, with their targets."""
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -98,9 +101,10 @@ class Task(ABC, Generic[E]):
         """Return the scores of predictions for ``file``."""
 
     def _encode_texts(
-        self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle, target_of: Callable[[str], object]
+        self, files: Mapping[str, Sequence[Example]], saved: Saved, target_of: Callable[[str], object]
     ) -> dict[str, Encoded]:
-        limits = saved.config.max_positions, target_of, self.config.max_tokens
+        pair = saved.pair if isinstance(saved, FinetunedBundle) else saved.config.parts.classifier.pair
+        limits = saved.config.max_positions, target_of, self.config.max_tokens, pair
         return encode("task", files, saved.pipeline(), saved.languages, *limits)
 
 
@@ -109,13 +113,19 @@ class Classification(Task[Example]):
 
     kind = TaskKind.classification
 
+    @property
+    def metrics(self) -> tuple[SelectionMetric, ...]:
+        """Metrics of the task, the default one first; ``binary_f1`` only for two labels."""
+        return super().metrics if len(self.labels) == 2 else super().metrics[:-1]
+
     def _read(self, path: Path, language: str, setting: str) -> list[Example]:
         return read_examples(path, language, setting, self.config.columns)
 
     def _find_labels(self, files: Files[Example]) -> list[str]:
         return labels_of("task", files)
 
-    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, self.labels.index)
 
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
@@ -142,7 +152,8 @@ class Regression(Task[Example]):
         check_texts("task", files)
         return []
 
-    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -167,7 +178,7 @@ class Multilabel(Task[Example]):
         check_texts("task", files)
         single = {
             split: {
-                language: [Example(label, e.texts) for e in examples for label in _labels(e.label)]
+                language: [Example(label, e.texts) for e in examples for label in split_labels(e.label)]
                 for language, examples in of.items()
             }
             for split, of in files.items()
@@ -177,11 +188,12 @@ class Multilabel(Task[Example]):
             raise DataError("task: no label in any file")
         return labels_of("task", labelled)
 
-    def _encode(self, files: Mapping[str, Sequence[Example]], saved: PretrainedBundle) -> dict[str, Encoded]:
+    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         return self._encode_texts(files, saved, self._target)
 
     def _target(self, label: str) -> np.ndarray:
-        given = _labels(label)
+        given = split_labels(label)
         return np.array([label in given for label in self.labels], dtype=np.float32)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -194,7 +206,8 @@ class Multilabel(Task[Example]):
         return f1_scores(file.labels, predicted, self.outputs, self.metrics)
 
 
-def _labels(cell: str) -> list[str]:
+def split_labels(cell: str) -> list[str]:
+    """Return the labels in a cell, which commas separate."""
     return [label for part in cell.split(",") if (label := part.strip())]
 
 
@@ -224,17 +237,16 @@ class TokenClassification(Task[TaggedSentence]):
         }
         return labels_of("task", words)
 
-    def _encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: PretrainedBundle) -> dict[str, Encoded]:
+    def encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: Saved) -> dict[str, Encoded]:
+        """Return language -> the examples as ids, with their targets."""
         text, most = saved.pipeline(), min(self.config.max_tokens, saved.config.max_positions - 2)
         special = text.vocab.special
-        unknown = special.unk if special.unk >= 0 else special.mask  # of a word without text, of blanks alone
         index, encoded = {tag: i for i, tag in enumerate(self.labels)}, {}
         for language, sentences in files.items():
-            number = language_id("task", language, saved.languages)
+            number = language_id("task", language_of(language), saved.languages)
             ids, positions, labels, lost = [], [], [], 0
             for sentence in sentences:
-                # A blank begins a word inside a sentence, in the tokenizers that keep blanks.
-                words = [text.ids(" " * (i > 0) + word, language) or [unknown] for i, word in enumerate(sentence.words)]
+                words = ids_of_words(text, sentence.words, language_of(language))
                 starts = np.cumsum([1, *map(len, words)])[:-1]  # after the BOS that begins a row
                 fitting = starts[starts <= most]
                 ids.append(np.array([*[id for word in words for id in word][:most], special.eos]))
@@ -258,6 +270,14 @@ class TokenClassification(Task[TaggedSentence]):
         return scores
 
 
+def ids_of_words(text: TextPipeline, words: Sequence[str], language: str) -> list[list[int]]:
+    """Return the ids of each word of a sentence; a word of blanks alone is unknown text."""
+    special = text.vocab.special
+    unknown = special.unk if special.unk >= 0 else special.mask
+    # A blank begins a word inside a sentence, in the tokenizers that keep blanks.
+    return [text.ids(" " * (i > 0) + word, language) or [unknown] for i, word in enumerate(words)]
+
+
 def make_task(config: TaskConfig) -> Task[Any]:
     """Return the task that the settings describe."""
     kinds: list[type[Task[Any]]] = [Classification, Regression, Multilabel, TokenClassification]
@@ -267,5 +287,6 @@ def make_task(config: TaskConfig) -> Task[Any]:
 def selection_metric(chosen: SelectionMetric | None, task: Task[Any]) -> SelectionMetric:
     """Return the metric that selects the best weights. Raises ConfigError if the task's labels do not have it."""
     if chosen is not None and chosen not in task.metrics:
-        raise ConfigError(f"evaluate.metric={chosen.value}: the labels are no tags B-, I- and O, as entities need")
+        names = ", ".join(one.value for one in task.metrics)
+        raise ConfigError(f"evaluate.metric={chosen.value}: not for these labels, which have {names}")
     return chosen or task.metrics[0]

@@ -20,7 +20,7 @@ from xlmtrain.diagnostics.rules import warmup_too_long
 from xlmtrain.errors import NumericalError
 from xlmtrain.evaluate.classification_data import Encoded
 from xlmtrain.finetune.batches import training_batch
-from xlmtrain.finetune.classifier import Classifier
+from xlmtrain.finetune.classifier import TaskModel
 from xlmtrain.finetune.evaluation import evaluate_classifier
 from xlmtrain.finetune.scores import Scores, mean_and_deviation
 from xlmtrain.finetune.tasks import Task, selection_metric
@@ -69,7 +69,7 @@ class SeedTraining:
         self.steps = max(1, math.ceil(train.epochs * examples / train.batch_size))
         self.every = config.evaluate.every or max(1, round(examples / train.batch_size))
         torch.manual_seed(torch_seed(self.seed, "init"))
-        self.model = Classifier(self.saved, self.task, train.dropout, train.pooling)
+        self.model = TaskModel(self.saved, self.task, train.dropout, train.pooling)
         self.model.freeze_except(train.layers)
         self.model.to(device)
         parallel = ParallelModel(self.model) if self.distributed.world_size == 1 else DdpModel(self.model, device)
@@ -202,5 +202,5 @@ class SeedTraining:
             {language: asdict(scores) for language, scores in self._scores(split).items()}
             for split in ("valid", "test")
         )
-        progress = {name: getattr(self.state, name) for name in ("best_step", "seconds")}
+        progress = {name: getattr(self.state, name) for name in ("best", "best_step", "seconds")}
         return {"seed": self.seed, "steps": self.state.step, **progress, "valid": valid, "test": test}

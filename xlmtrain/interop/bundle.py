@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from xlmtrain.config.data import OBJECTIVES
+from xlmtrain.config.evaluate import Pooling
+from xlmtrain.config.families import ONE_SEPARATOR, PairLayout
+from xlmtrain.config.finetune import TaskKind
 from xlmtrain.config.manual import key_paths
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.old_names import current_metric, current_settings
@@ -20,6 +25,8 @@ from xlmtrain.config.phases import expand, given
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import CheckpointError
+from xlmtrain.model.classifier import Classifier
+from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
 from xlmtrain.text.bpe import Code
@@ -27,6 +34,7 @@ from xlmtrain.text.pipeline import TextPipeline, text_pipeline
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import Vocab
 
+M = TypeVar("M", bound=nn.Module)
 _LANGUAGE = re.compile("[A-Za-z0-9_-]+")  # becomes part of a path
 
 
@@ -105,14 +113,12 @@ class _WithoutInitialization(TorchFunctionMode):
 
 
 @dataclass
-class PretrainedBundle:
+class ModelBundle(ABC, Generic[M]):
     """Weights, configuration, vocabulary and text processing of a model.
 
-    ``languages``: in the order of their ids. ``weights``: the state dict of a
-    :class:`~xlmtrain.model.language_model.LanguageModel`, or of a
-    :class:`~xlmtrain.model.translation_model.TranslationModel`. ``text`` and ``codes`` turn raw text into subwords of
-    the vocabulary; ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a position attends
-    only to those up to it.
+    ``languages``: in the order of their ids. ``weights``: its state dict. ``text`` and ``codes`` turn raw text into
+    subwords of the vocabulary; ``codes`` is empty if they are not known. ``causal``: trained by CLM alone, so a
+    position attends only to those up to it.
     """
 
     config: ModelConfig
@@ -142,7 +148,7 @@ class PretrainedBundle:
             raise CheckpointError(f"{where}: there is no model with its settings ({error})") from None
         check_state_dict(model, self.weights, where)
 
-    def module(self, device: torch.device | str = "cpu") -> LanguageModel:
+    def module(self, device: torch.device | str = "cpu") -> M:
         """Return the network with these weights, in evaluation mode. On the CPU it shares their memory."""
         model = self._meta_module()
         model.load_state_dict(self.weights, assign=True)
@@ -157,10 +163,47 @@ class PretrainedBundle:
         """Return the conversion from raw text to ids, the same as in training."""
         return text_pipeline(self.text, self.codes, self.vocab)
 
-    def _meta_module(self) -> LanguageModel:
+    def _meta_module(self) -> M:
         """Return the network on the meta device: no memory is allocated, no weight initialized."""
-        shape = (self.config, len(self.vocab), len(self.languages), self.vocab.special)
         with torch.device("meta"), _WithoutInitialization():
-            if decoder_part(self.weights):
-                return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
-            return LanguageModel(*shape)
+            return self._new_module()
+
+    @abstractmethod
+    def _new_module(self) -> M:
+        """Return the network with new weights."""
+
+
+@dataclass
+class PretrainedBundle(ModelBundle[LanguageModel]):
+    """A :class:`~xlmtrain.model.language_model.LanguageModel` or, with a decoder, a
+    :class:`~xlmtrain.model.translation_model.TranslationModel`."""
+
+    def _new_module(self) -> LanguageModel:
+        shape = (self.config, len(self.vocab), len(self.languages), self.vocab.special)
+        if decoder_part(self.weights):
+            return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
+        return LanguageModel(*shape)
+
+
+@dataclass
+class FinetunedBundle(ModelBundle[Classifier]):
+    """A fine-tuned :class:`~xlmtrain.model.classifier.Classifier`.
+
+    ``labels``: in the order of the outputs; empty for a regression. ``max_tokens``: longer texts were cut in training.
+    ``pair``: separators and token types of pairs.
+    """
+
+    kind: TaskKind = TaskKind.classification
+    labels: list[str] = field(default_factory=list)
+    pooling: Pooling = Pooling.first
+    max_tokens: int = 256
+    pair: PairLayout = ONE_SEPARATOR
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the head."""
+        return len(self.labels) or 1
+
+    def _new_module(self) -> Classifier:
+        encoder = Encoder(self.config, len(self.vocab), len(self.languages), self.vocab.special.pad)
+        return Classifier(encoder, self.outputs, self.kind is TaskKind.tokens, self.pooling)

@@ -23,10 +23,9 @@ from torch import nn
 
 from xlmtrain.config.evaluate import Pooling
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.sentence_embeddings import pooled
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import EXAMPLES
-from xlmtrain.interop.hf.export import row_logits
+from xlmtrain.interop.hf.parity import row_logits
 from xlmtrain.interop.hf.tokenizer import add_delimiters, tokenizer_config, tokenizer_json, write_own_tokenizer
 from xlmtrain.interop.sentence_encoder import (
     LanguageFolder,
@@ -38,6 +37,7 @@ from xlmtrain.interop.sentence_encoder import (
     language_folders,
     padded_batches,
 )
+from xlmtrain.model.classifier import pooled
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 
@@ -192,7 +192,7 @@ def _write_graph(path: Path, bundle: PretrainedBundle, pooling: Pooling | None) 
 def _write_tokenizer(bundle: PretrainedBundle, folder: Path) -> None:
     positions, languages = bundle.config.max_positions, bundle.languages
     if isinstance(bundle.vocab, TokenizerVocab):
-        write_own_tokenizer(bundle.vocab, folder, languages, positions)
+        write_own_tokenizer(bundle.vocab, folder, languages, positions, token_types=False)
         add_delimiters(bundle.vocab, folder)
         return
     content = tokenizer_json(bundle.vocab, bundle.codes, languages[0], bundle.text)

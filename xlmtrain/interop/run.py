@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,14 +50,21 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
         step = typed(int, found.state["progress"]["step"], "progress.step")
         return PretrainedBundle(
             config=from_json(ModelConfig, settings["model"]),
-            languages=header.languages,
-            vocab=vocab,
             weights=found.model,
-            text=TextConfig() if isinstance(vocab, TokenizerVocab) else typed(TextConfig, header.text, "text"),
-            codes=read_codes(run / "codes") if (run / "codes").exists() else [],
+            **text_fields(run, header, vocab),
             provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
             causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
         )
+
+
+def text_fields(directory: Path, header: Header, vocab: Vocab) -> dict[str, Any]:
+    """Return the fields of a bundle that :func:`write_text` wrote."""
+    return {
+        "languages": header.languages,
+        "vocab": vocab,
+        "text": TextConfig() if isinstance(vocab, TokenizerVocab) else typed(TextConfig, header.text, "text"),
+        "codes": read_codes(directory / "codes") if (directory / "codes").exists() else [],
+    }
 
 
 def _open_checkpoint(path: Path, checkpoint: CheckpointChoice) -> tuple[Path, Checkpoint]:
@@ -110,16 +118,21 @@ def write_run(bundle: PretrainedBundle, directory: Path) -> None:
 
     Raises DataError as :func:`write_vocab`.
     """
-    source, step = bundle.provenance.source, bundle.provenance.step
+    step = bundle.provenance.step
     settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": True}
     write_json(directory / "config.json", settings)
-    write_vocab(bundle.vocab, directory, source)
+    write_text(bundle, directory)
+    state = {"progress": {"step": step}}
+    CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)
+
+
+def write_text(bundle: PretrainedBundle, directory: Path) -> None:
+    """Write vocabulary, codes and text settings, or the tokenizer. Raises DataError as :func:`write_vocab`."""
+    write_vocab(bundle.vocab, directory, bundle.provenance.source)
     if bundle.codes:
         write_codes(bundle.codes, directory / "codes")
     text = {SPECIAL_TOKENS: bundle.vocab.names} if isinstance(bundle.vocab, TokenizerVocab) else asdict(bundle.text)
     Header.of(directory, bundle.vocab, bundle.languages, text, {}).write(directory)
-    state = {"progress": {"step": step}}
-    CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)
 
 
 def write_vocab(vocab: Vocab, directory: Path, source: str) -> None:

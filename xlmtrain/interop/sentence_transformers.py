@@ -20,11 +20,10 @@ from xlmtrain.config.evaluate import Pooling
 from xlmtrain.config.families import Family
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.sentence_embeddings import pooled
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import EXAMPLES
-from xlmtrain.interop.hf.export import TOLERANCE
 from xlmtrain.interop.hf.model import write_hf_folder
+from xlmtrain.interop.hf.parity import TOLERANCE
 from xlmtrain.interop.hf.tokenizer import add_delimiters
 from xlmtrain.interop.sentence_encoder import (
     VectorChoice,
@@ -34,6 +33,7 @@ from xlmtrain.interop.sentence_encoder import (
     cut_after,
     language_folders,
 )
+from xlmtrain.model.classifier import pooled
 from xlmtrain.runtime.atomic_io import read_json, write_json
 
 try:

@@ -15,7 +15,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf.families import NumberedVocab
+from xlmtrain.interop.hf.folder_text import NumberedVocab
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from

@@ -65,13 +65,23 @@ class TransformerStack(nn.Module):
         with torch.no_grad():
             self.token_embeddings.weight[pad].zero_()
 
-    def embed(self, input_embeds: torch.Tensor, positions: torch.Tensor, languages: torch.Tensor) -> torch.Tensor:
-        """Return the input of the first block (B, T, D), for token embeddings (B, T, D) and ids (B, T)."""
+    def embed(
+        self,
+        input_embeds: torch.Tensor,
+        positions: torch.Tensor,
+        languages: torch.Tensor,
+        token_types: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the input of the first block (B, T, D), for token embeddings (B, T, D) and ids (B, T).
+
+        ``token_types`` (B, T): None for type 0; ignored where the family has none.
+        """
         x = input_embeds
         if self.position_embeddings is not None:
             x = x + self.position_embeddings(positions + self.first_position)
         if self.token_type_embeddings is not None:
-            x = x + self.token_type_embeddings.weight[0]
+            table = self.token_type_embeddings
+            x = x + (table.weight[0] if token_types is None else table(token_types))
         if self.language_embeddings is not None:
             x = x + self.language_embeddings(languages)
         return self.dropout(self.embedding_norm(x))
@@ -91,14 +101,16 @@ class Encoder(TransformerStack):
         lengths: torch.Tensor | None = None,
         causal: bool = False,
         input_embeds: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the hidden states (B, T, D) after the last block, for ``tokens``, ``positions``, ``languages`` (B, T).
 
         ``lengths`` (B,): tokens of each row before its padding, None if no row is padded; hidden states of padding
         are zero. ``causal``: a position attends to itself and the positions before it; padding must then be on the
-        right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None.
+        right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None. ``token_types``: as in
+        :meth:`embed`.
         """
-        states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds)
+        states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds, token_types)
         return deque(states, maxlen=1).pop()
 
     def hidden_states(
@@ -109,11 +121,12 @@ class Encoder(TransformerStack):
         lengths: torch.Tensor | None = None,
         causal: bool = False,
         input_embeds: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s."""
         if input_embeds is None:
             input_embeds = self.token_embeddings(tokens)
-        x = self.embed(input_embeds, positions, languages)
+        x = self.embed(input_embeds, positions, languages, token_types)
         key_mask = token_mask = None
         if lengths is not None:
             valid = length_mask(lengths, tokens.shape[1])

@@ -183,6 +183,45 @@ def delimit_sentences(tokenizer: Any, names: Mapping[str, str]) -> None:
     tokenizer.post_processor = tokenizers.processors.Sequence([before, template]) if before else template
 
 
+def pair_layout(content: bytes, where: str) -> tuple[int, bool]:
+    """Return how many symbols a tokenizer puts between two texts, and whether the second one has token type 1."""
+    encoded = _parse(content, where).encode("a", "a")
+    sides = list(encoded.sequence_ids)
+    if 0 not in sides or 1 not in sides:
+        return 1, False
+    second = sides.index(1)
+    return max(1, second - 1 - (len(sides) - 1 - sides[::-1].index(0))), encoded.type_ids[second] == 1
+
+
+def with_pair_layout(vocab: TokenizerVocab, separators: int, token_types: bool) -> TokenizerVocab:
+    """Return the tokenizer with delimiters around a text and a pair of texts as sequences have them.
+
+    ``separators``: between the texts of a pair; ``token_types``: the second has type 1. The same tokenizer if it has
+    these already.
+    """
+    tokenizer, special = _parse(vocab.content, TOKENIZER_FILE), vocab.special
+    one, (left, right) = tokenizer.encode("a", add_special_tokens=False).ids, (special.bos, special.eos)
+    pair = tokenizer.encode("a", "a")
+    same = (tokenizer.encode("a").ids, pair.ids, pair.type_ids[-1]) == (
+        [left, *one, right],
+        [left, *one, *[right] * separators, *one, right],
+        int(token_types),
+    )
+    if same:
+        return vocab
+    bos, eos, kind = vocab.names["bos"], vocab.names["eos"], int(token_types)
+    template = tokenizers.processors.TemplateProcessing(
+        single=[bos, "$A", eos],
+        pair=[bos, "$A", *[eos] * separators, f"$B:{kind}", f"{eos}:{kind}"],
+        special_tokens=[(bos, left), (eos, right)],
+    )
+    # The offsets of words begin after their blanks.
+    trim = [tokenizers.processors.ByteLevel(trim_offsets=True)] * (b'"ByteLevel"' in vocab.content)
+    tokenizer.post_processor = tokenizers.processors.Sequence([*trim, template]) if trim else template
+    changed = TokenizerVocab(tokenizer.to_str().encode(), vocab.names, len(vocab))
+    return changed.with_counts(vocab.counts)
+
+
 def require_tokenizers() -> None:
     """Raise DataError, saying how to install it, if the tokenizers package is missing."""
     if tokenizers is None:

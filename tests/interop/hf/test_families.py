@@ -27,8 +27,8 @@ from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf.export import check_hf_parity
 from xlmtrain.interop.hf.model import write_hf_folder
+from xlmtrain.interop.hf.parity import check_hf_parity
 from xlmtrain.interop.warm_start import LANGUAGES, initialize_weights
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.prepare.pipeline import prepare

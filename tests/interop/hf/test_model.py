@@ -29,6 +29,7 @@ from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf import export
 from xlmtrain.interop.hf.model import write_hf_folder
+from xlmtrain.interop.hf.parity import check_hf_parity
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.bpe import Code
@@ -162,7 +163,7 @@ def test_a_causal_folder_is_causal_for_transformers(
     config = json.loads((folder / "de" / "config.json").read_text())
     (folder / "de" / "config.json").write_text(json.dumps({**config, "causal": False}))
     with pytest.raises(DataError, match="transformers' logits differ"):
-        export.check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
+        check_hf_parity(folder, read_model(causal_run), {"de": ["a b c d"], "en": ["u v"]})
 
 
 VARIANTS: list[tuple[list[str], dict[str, Any]]] = [
@@ -182,7 +183,7 @@ def test_there_and_back_and_the_same_for_transformers(
     model = model_of(languages, **changes)
     write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    report = export.check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
+    report = check_hf_parity(tmp_path, model, {name: SENTENCES.get(name, ["so"]) for name in languages})
     assert report.difference < 1e-6
     assert report.sentences["de"] == 3
     transformers.AutoModel.from_pretrained(tmp_path)
@@ -192,7 +193,7 @@ def test_text_settings_come_along(tmp_path: Path) -> None:
     model = model_of(["de", "en"], TextConfig(lowercase=True, remove_accents=True))
     write_hf_folder(model, tmp_path)
     assert same(read_model(tmp_path), model)
-    export.check_hf_parity(tmp_path, model, SENTENCES)
+    check_hf_parity(tmp_path, model, SENTENCES)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["do_lowercase_and_remove_accent"] is True
     cased = model_of(["de", "en"])
     write_hf_folder(cased, tmp_path / "cased")

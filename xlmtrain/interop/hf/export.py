@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Any
 
 from xlmtrain.config.families import Family
-from xlmtrain.data.batch import make_batch, make_causal_batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.sequences import window_sequences
-from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.errors import ConfigError
+from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle, PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
+from xlmtrain.interop.hf.classifier_card import classifier_card
 from xlmtrain.interop.hf.model import write_hf_folder
-from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.interop.hf.parity import ParityReport, check_classifier_parity, check_hf_parity
 from xlmtrain.model.translation_model import decoder_part
 from xlmtrain.text.text_files import read_lines
-from xlmtrain.text.vocab import UNK
 
 try:
     import transformers
@@ -32,29 +26,18 @@ except ImportError:
 log = logging.getLogger(__name__)
 MAX_SENTENCES = 1000
 """Sentences per language whose ids are compared."""
-LOGIT_SENTENCES = 32
-"""Sentences per language whose logits are compared, too."""
-TOLERANCE = 1e-5
-"""Of a logit, relative to the largest one if that is above 1."""
-SHOWN = 5
 
 
-@dataclass(frozen=True)
-class ParityReport:
-    """``sentences``: language -> how many were compared, with equal ids. ``difference``: the largest of two logits."""
-
-    sentences: dict[str, int]
-    difference: float
-
-
-def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sentences: str | None) -> ParityReport:
+def export_hf_folder(
+    bundle: PretrainedBundle | FinetunedBundle, directory: Path, name: str, sentences: str | None
+) -> ParityReport:
     """Write ``directory``, which the model card calls ``name``, and check that transformers gives the same results.
 
     ``sentences``: a file of raw text, with ``{lang}`` in place of the language; None takes the run's validation text,
-    if that still exists. Raises ConfigError for a model with a decoder, or if there is no text or no transformers,
-    DataError if results differ.
+    or the test files of a fine-tuning, if they still exist. Raises ConfigError for a model with a decoder, or if there
+    is no text or no transformers, DataError if results differ.
     """
-    if decoder_part(bundle.weights):
+    if isinstance(bundle, PretrainedBundle) and decoder_part(bundle.weights):
         raise ConfigError("format=hf: XLM in transformers has no decoder; export this model with format=xlm or run")
     config = bundle.config
     if bundle.causal and config.family is not Family.xlm:
@@ -67,17 +50,27 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
     else:
         log.warning("the model has no BPE codes, so the folder has no tokenizer; give codes=FILE to have one")
     write_hf_folder(bundle, directory)
-    report = check_hf_parity(directory, bundle, texts)
-    card = model_card(bundle, name, report.sentences, report.difference)
+    if isinstance(bundle, FinetunedBundle):
+        report = check_classifier_parity(directory, bundle, texts)
+        card = classifier_card(bundle, name, report.sentences, report.difference)
+    else:
+        report = check_hf_parity(directory, bundle, texts)
+        card = model_card(bundle, name, report.sentences, report.difference)
     (directory / "README.md").write_text(card, encoding="utf-8")
     return report
 
 
-def comparison_sentences(bundle: PretrainedBundle, language: str, template: str | None) -> list[str]:
+def comparison_sentences(bundle: ModelBundle[Any], language: str, template: str | None) -> list[str]:
     """Return raw sentences of the run's own data, or of the file ``template``; raises ConfigError without either."""
     if template is not None:
         path = template.replace("{lang}", language)
         return [line for _, line in islice(read_lines(path, "sentences"), MAX_SENTENCES)]
+    if isinstance(bundle, FinetunedBundle):
+        files = bundle.provenance.settings.get("task", {}).get("test", {})
+        path = files.get(language, next(iter(files.values()), ""))
+        if not Path(path).is_file():
+            raise ConfigError(f"sentences=...{{lang}}: needed, raw text to compare on; {path or 'a test file'} is gone")
+        return [line.replace("\t", " ") for _, line in islice(read_lines(path, "sentences"), MAX_SENTENCES)]
     prepared = bundle.provenance.prepared_data
     if prepared is None:
         where = f"{bundle.provenance.settings.get('data', {}).get('path', '.')} (looked in {Path.cwd()})"
@@ -89,84 +82,3 @@ def comparison_sentences(bundle: PretrainedBundle, language: str, template: str 
     corpora = [dataset.corpus(name) for name in names if name.endswith(f".{language}")]
     places = ((corpus, i) for corpus in corpora for i in range(len(corpus)))
     return [dataset.vocab.decode(corpus.sentence(i)[:-1]) for corpus, i in islice(places, MAX_SENTENCES)]
-
-
-@torch.no_grad()
-def check_hf_parity(folder: Path, bundle: PretrainedBundle, sentences: Mapping[str, Sequence[str]]) -> ParityReport:
-    """Compare transformers with ``bundle``: ids of raw ``sentences`` (by language), and logits of some of them.
-
-    A model without BPE codes has no tokenizer; its logits are compared on random ids. Both compute in fp64, as far as
-    transformers allows, so that rounding does not hide a difference. Raises DataError, with the first sentences that
-    differ, if an id differs, or a logit by more than ``TOLERANCE``.
-    """
-    transformers.logging.disable_progress_bar()
-    xlm = bundle.config.family is Family.xlm
-    # The folder itself serves all languages, a subfolder one; a model of one language has no subfolder.
-    homes = {language: home if (home := folder / language).is_dir() else folder for language in bundle.languages}
-    special = bool(bundle.codes)
-    ids = {language: matching_ids(home, bundle, language, sentences, special) for language, home in homes.items()}
-    places = {home: [language] for language, home in homes.items()}
-    if (folder / "config.json").is_file():
-        places[folder] = bundle.languages
-    ours, largest = bundle.module().double(), 0.0
-    for place, languages in places.items():
-        theirs = transformers.AutoModelForMaskedLM.from_pretrained(place).double().eval()
-        for index, row in [(bundle.languages.index(name), row) for name in languages for row in ids[name]]:
-            tokens, expected = torch.tensor([row]), row_logits(ours, row, index, bundle.causal and xlm)
-            langs = {"langs": torch.full_like(tokens, index)} if xlm and len(languages) > 1 else {}
-            found = theirs(tokens, **langs).logits[0, : len(expected), : len(bundle.vocab)]
-            difference = float((found - expected).abs().max())
-            largest = max(largest, difference)
-            if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-                raise DataError(
-                    f"{place}: transformers' logits differ by {difference:.2g} on {row}; nothing was exported"
-                )
-    return ParityReport({language: len(texts) for language, texts in sentences.items()}, largest)
-
-
-def row_logits(model: LanguageModel, row: Sequence[int], language: int, causal: bool) -> torch.Tensor:
-    """Return logits (T, V) for the ids ``row``; (T - 1, V) if causal."""
-    sequence = window_sequences(np.array([row]), language)
-    if causal:
-        return model.logits(make_causal_batch(sequence))
-    return model.logits(make_batch("mlm", sequence, sequence.tokens, np.ones(sequence.tokens.shape, dtype=bool)))
-
-
-def matching_ids(
-    folder: Path,
-    bundle: PretrainedBundle,
-    language: str,
-    sentences: Mapping[str, Sequence[str]],
-    add_special_tokens: bool,
-) -> list[list[int]]:
-    """Compare the ids of all sentences; return those that fit the model's positions, to compare numbers on.
-
-    ``add_special_tokens``: of the tokenizer, which may not be able to. Raises DataError for other ids.
-    """
-    if not bundle.reads_text:
-        size = (LOGIT_SENTENCES, min(bundle.config.max_positions, 64) - 2)
-        generator = torch.Generator().manual_seed(0)
-        ordinary = torch.from_numpy(np.flatnonzero(~bundle.vocab.is_special))
-        chosen: list[list[int]] = ordinary[torch.randint(len(ordinary), size, generator=generator)].tolist()
-        return chosen
-    tokenizer, pipeline = transformers.AutoTokenizer.from_pretrained(folder), bundle.pipeline()
-    special = bundle.vocab.special
-    differing, fitting = [], []
-    for sentence in sentences[language]:
-        expected = [special.bos, *pipeline.ids(sentence, language), special.eos]
-        found = tokenizer(sentence, add_special_tokens=add_special_tokens)["input_ids"]
-        if bundle.codes:  # ids behind the vocabulary are unlisted symbols, which are read as UNK
-            found = [i if i < len(bundle.vocab) else UNK for i in found]
-        if not add_special_tokens:
-            found = [special.bos, *found, special.eos]
-        if found != expected:
-            ours, theirs = (" ".join(map(bundle.vocab.token, ids)) for ids in (expected, found))
-            differing.append(f"  {sentence!r}\n    ours   {ours}\n    theirs {theirs}")
-        elif len(expected) <= bundle.config.max_positions:
-            fitting.append(expected)
-    if differing:
-        raise DataError(
-            f"transformers' tokenizer gives other ids for {len(differing)} of {len(sentences[language])} sentences of "
-            f"{language}; nothing was exported. The first ones:\n" + "\n".join(differing[:SHOWN])
-        )
-    return fitting[:LOGIT_SENTENCES]

@@ -19,6 +19,7 @@ from typing import Any
 import regex
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from xlmtrain.config.families import PairLayout
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.atomic_io import read_json, write_json
@@ -38,6 +39,7 @@ _NAMED_SPECIALS = (*SPECIALS[: UNK + 1], MASK_IN_TEXT)
 _PLACEHOLDERS = {special: chr(0xE000 + i) for i, special in enumerate(_NAMED_SPECIALS)}
 """Placeholders that no rule splits; replaced by the symbols at the end."""
 _MASK_PLACEHOLDER = _PLACEHOLDERS[MASK_IN_TEXT]
+TLM_PAIR = PairLayout(separators=2)
 _REST = "\ue00f"
 """Follows a placeholder, which stands for the symbol's first character: so the offsets cover the whole symbol."""
 _MARKER = "\ue010"
@@ -86,10 +88,13 @@ def out_of_vocab_merges(vocab: Vocab, codes: Sequence[Code]) -> list[str]:
     return [symbol for symbol in dict.fromkeys(needed) if symbol not in listed]
 
 
-def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: TextConfig) -> str:
+def tokenizer_json(
+    vocab: Vocab, codes: Sequence[Code], language: str, text: TextConfig, pair: PairLayout = TLM_PAIR
+) -> str:
     """Return the content of ``tokenizer.json``: raw text in ``language`` -> ``</s> ids </s>``.
 
-    The ids are those of :meth:`xlmtrain.text.pipeline.BpePipeline.ids`, with :func:`out_of_vocab_merges` for UNK.
+    ``pair``: the layout of two texts. The ids are those of :meth:`xlmtrain.text.pipeline.BpePipeline.ids`, with
+    :func:`out_of_vocab_merges` for UNK.
     Three kinds of lines differ: a special symbol's name as the whole line becomes that symbol; Moses' own placeholder
     for dots (``DOTMULTI``) is kept; the library may lower-case and decompose letters of a newer version of Unicode.
     Raises ConfigError if the tokenizers package is missing.
@@ -103,8 +108,11 @@ def tokenizer_json(vocab: Vocab, codes: Sequence[Code], language: str, text: Tex
     tokenizer = tokenizers.Tokenizer(bpe)
     tokenizer.normalizer = tokenizers.normalizers.Sequence(list(_normalizers(language, text)))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    kind = int(pair.token_types)
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="</s> $A </s>", pair="</s> $A </s> </s> $B </s>", special_tokens=[("</s>", EOS)]
+        single="</s> $A </s>",
+        pair=["</s>", "$A", *["</s>"] * pair.separators, f"$B:{kind}", f"</s>:{kind}"],
+        special_tokens=[("</s>", EOS)],
     )
     tokenizer.decoder = tokenizers.decoders.Sequence(list(_decoders()))
     # normalized=True: searched after the rules, which leave a name in one piece only where the symbol is meant.
@@ -156,10 +164,12 @@ def read_own_tokenizer(folder: Path, size: int) -> TokenizerVocab | None:
     return vocab if len(vocab) == size else TokenizerVocab(vocab.content, vocab.names, size, str(path))
 
 
-def write_own_tokenizer(vocab: TokenizerVocab, folder: Path, languages: Sequence[str], max_positions: int) -> None:
+def write_own_tokenizer(
+    vocab: TokenizerVocab, folder: Path, languages: Sequence[str], max_positions: int, token_types: bool
+) -> None:
     """Write ``tokenizer.json`` as it was given, and the roles of its special tokens."""
     (folder / TOKENIZER_FILE).write_bytes(vocab.content)
-    settings = tokenizer_config(languages, max_positions, TextConfig())
+    settings = tokenizer_config(languages, max_positions, TextConfig(), token_types)
     roles = {"bos": ("bos", "cls"), "eos": ("eos", "sep"), "pad": ("pad",), "unk": ("unk",), "mask": ("mask",)}
     names = {f"{name}_token": vocab.names.get(role) for role, names in roles.items() for name in names}
     write_json(folder / "tokenizer_config.json", {**settings, **names})
@@ -174,15 +184,20 @@ def add_delimiters(vocab: Vocab, folder: Path) -> None:
         tokenizer.save(path)
 
 
-def tokenizer_config(languages: Sequence[str], max_positions: int, text: TextConfig) -> dict[str, Any]:
-    """Return the content of ``tokenizer_config.json``. ``languages``: in the order of their ids."""
+def tokenizer_config(
+    languages: Sequence[str], max_positions: int, text: TextConfig, token_types: bool = False
+) -> dict[str, Any]:
+    """Return the content of ``tokenizer_config.json``. ``languages``: in the order of their ids.
+
+    ``token_types``: the model is given them.
+    """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 5 accepts this name too
         "model_max_length": max_positions,
         **{"bos_token": "<s>", "eos_token": "</s>", "cls_token": "</s>", "sep_token": "</s>"},
         **{"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK_IN_TEXT},
         # transformers 4 would add token types, which XLM embeds as words.
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *["token_type_ids"] * token_types, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "do_lowercase_and_remove_accent": text.lowercase and text.remove_accents,
         "lang2id": {language: i for i, language in enumerate(languages)},
