@@ -36,6 +36,7 @@ ALLOWED = {
     "xlmtrain.prepare": (
         "xlmtrain.config.prepare",
         "xlmtrain.data.format",
+        "xlmtrain.download.catalogue",  # licences, for the data card
         "xlmtrain.metrics.table",
         "xlmtrain.runtime",
         "xlmtrain.text",
@@ -101,6 +102,7 @@ ALLOWED = {
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.download.catalogue",  # licences, for the model card
         "xlmtrain.metrics",
         "xlmtrain.model",
         "xlmtrain.prepare.raw_files",

@@ -1,6 +1,7 @@
 """Convert a model from one format to another.
 
     xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+    xlmtrain export model=runs/quickstart format=hf output=exports/quickstart provider=own region=DEU
     xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
     xlmtrain export model=mlm_ende_1024.pth codes=codes_ende format=run output=runs/released
     xlmtrain export model=exports/quickstart format=run output=runs/again
@@ -11,24 +12,26 @@
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.validate import NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import ExportFormat, read_model
+from xlmtrain.interop.hf.card_records import CardFacts
 from xlmtrain.interop.hf.export import export_hf_folder
-from xlmtrain.interop.run import CheckpointChoice, write_run
+from xlmtrain.interop.run import CheckpointChoice, seed_metrics, write_run
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.runtime.output_paths import new_directory, new_file
 
 
 @dataclass
-class ExportOptions:
+class ExportOptions(CheckedSettings):
     """The settings of this command."""
 
     model: str = "???"
@@ -54,6 +57,23 @@ class ExportOptions:
 
     sentences: str | None = None
     """hf: raw text to compare with transformers on, {lang} for the language; null: the run's validation text."""
+
+    region: str | None = None
+    """hf: where the model was trained, for the model card: a country by its code in ISO 3166, such as DEU, which gives
+    the grams of CO2 per kWh, or another name."""
+
+    provider: str | None = None
+    """hf: who ran the machines, for the model card."""
+
+    grams_per_kwh: float | None = ranged(None, NOT_NEGATIVE)
+    """hf: grams of CO2 equivalents per kWh where the model was trained; null: those of the country ``region``."""
+
+    licences: dict[str, str] = field(default_factory=dict)
+    """hf: licences of the text for the model card, by the names of the raw files, e.g. ``{news.*: CC0}``; those of
+    xlmtrain download are known."""
+
+    seeds: list[str] = field(default_factory=list)
+    """hf: runs that differ from the model's in the seed alone; the model card gives means and standard deviations."""
 
     data: str | None = None
     """projector: prepared data from which words get their languages; null: the run's."""
@@ -85,7 +105,9 @@ def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory
             raise ConfigError("data: needed, the prepared data from which words get their languages")
         write_projector(bundle, Dataset(data), directory)
     else:
-        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+        seeds = seed_metrics(options.seeds, bundle.provenance)
+        facts = CardFacts(options.provider, options.region, options.grams_per_kwh, options.licences, seeds)
+        report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences, facts)
         for language, count in report.sentences.items():
             print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
         print(f"largest difference between two logits: {report.difference:.1e}")

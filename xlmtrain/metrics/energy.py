@@ -74,6 +74,11 @@ def energy_metrics(energy: Iterable[DeviceEnergy]) -> dict[str, float]:
     return {name: value for name, value in sums.items() if value}
 
 
+def energy_text(kwh: float) -> str:
+    """Return an amount of energy with its unit, kWh or Wh."""
+    return f"{kwh:.3g} kWh" if kwh >= 1e-3 else f"{1000 * kwh:.3g} Wh"
+
+
 class EnergyMeter:
     """Measures the devices of all processes of a run, from its creation on.
 

@@ -18,6 +18,7 @@ from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
 from xlmtrain.evaluate.cloze import ClozeExample
+from xlmtrain.metrics.energy import energy_text
 from xlmtrain.metrics.table import two_decimals
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (
@@ -65,14 +66,14 @@ def totals(run: RunData) -> list[tuple[str, str]]:
         return []
     seconds, tokens = run.last["progress/seconds"], run.last["progress/tokens"]
     memory = max(record.get("speed/peak_memory_gb", 0) for record in run.records)
-    energy = next((record for record in reversed(run.records) if record.keys() & _ENERGY.keys()), {})
+    energy: dict[str, Any] = next((record for record in reversed(run.records) if record.keys() & _ENERGY.keys()), {})
     return [
         ("steps", f"{run.last['step']:,}"),
         ("tokens", number(tokens)),
         ("of training", duration(seconds)),
         ("tokens/s", number(tokens / max(seconds, 1e-9))),
         ("peak memory per process", f"{memory:.2f} GB"),
-        *((label, f"{energy[name]:.3g} kWh") for name, label in _ENERGY.items() if name in energy),
+        *((label, energy_text(energy[name])) for name, label in _ENERGY.items() if name in energy),
     ]
 
 

@@ -18,6 +18,7 @@ from xlmtrain.data.sequences import window_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
+from xlmtrain.interop.hf.card_records import CardFacts
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import decoder_part
@@ -37,6 +38,7 @@ LOGIT_SENTENCES = 32
 TOLERANCE = 1e-5
 """Of a logit, relative to the largest one if that is above 1."""
 SHOWN = 5
+NO_FACTS = CardFacts()
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class ParityReport:
     difference: float
 
 
-def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sentences: str | None) -> ParityReport:
+def export_hf_folder(
+    bundle: PretrainedBundle, directory: Path, name: str, sentences: str | None, facts: CardFacts = NO_FACTS
+) -> ParityReport:
     """Write ``directory``, which the model card calls ``name``, and check that transformers gives the same results.
 
     ``sentences``: a file of raw text, with ``{lang}`` in place of the language; None takes the run's validation text,
-    if that still exists. Raises ConfigError for a model with a decoder, or if there is no text or no transformers,
-    DataError if results differ.
+    if that still exists. ``facts``: for the model card. Raises ConfigError for a model with a decoder, or if there is
+    no text or no transformers, DataError if results differ.
     """
     if decoder_part(bundle.weights):
         raise ConfigError("format=hf: XLM in transformers has no decoder; export this model with format=xlm or run")
@@ -68,7 +72,7 @@ def export_hf_folder(bundle: PretrainedBundle, directory: Path, name: str, sente
         log.warning("the model has no BPE codes, so the folder has no tokenizer; give codes=FILE to have one")
     write_hf_folder(bundle, directory)
     report = check_hf_parity(directory, bundle, texts)
-    card = model_card(bundle, name, report.sentences, report.difference)
+    card = model_card(bundle, name, report.sentences, report.difference, facts)
     (directory / "README.md").write_text(card, encoding="utf-8")
     return report
 
