@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from xlmtrain import __version__
 from xlmtrain.config.families import Family
 from xlmtrain.download.catalogue import NOT_KNOWN
 from xlmtrain.interop.bundle import PretrainedBundle
@@ -69,17 +68,16 @@ xlmtrain cleans text by rules for lines (length, language, repetition) alone: it
 insults or bias, neither in the text nor in the predictions. Examine both for your purpose before you use the model,
 also for the groups of people that it will concern. The figures below hold for text like the validation text."""
 _CITATION = """```bibtex
-@inproceedings{{conneau2019cross,
-  title = {{Cross-lingual Language Model Pretraining}},
-  author = {{Conneau, Alexis and Lample, Guillaume}},
-  booktitle = {{Advances in Neural Information Processing Systems 32}},
-  year = {{2019}}
-}}
-@software{{xlmtrain,
-  title = {{xlmtrain}},
-  author = {{{{The xlmtrain authors}}}},
-  version = {{{version}}}
-}}
+@inproceedings{conneau2019cross,
+  title = {Cross-lingual Language Model Pretraining},
+  author = {Conneau, Alexis and Lample, Guillaume},
+  booktitle = {Advances in Neural Information Processing Systems 32},
+  year = {2019}
+}
+@software{xlmtrain,
+  title = {xlmtrain},
+  author = {{The xlmtrain authors}}
+}
 ```"""
 
 
@@ -104,7 +102,7 @@ def model_card(
         "Training Details": "\n\n".join(f"### {title}\n\n{body}" for title, body in training.items()),
         "Evaluation": evaluation_section(origin, facts.seeds),
         "Environmental Impact": environment_section(origin, facts),
-        "Citation": _CITATION.format(version=__version__),
+        "Citation": _CITATION,
         "Model Card Authors": "This card was written by `xlmtrain export` from the records of the training run.",
     }
     bodies = [f"## {title}\n\n{body}" for title, body in sections.items()]
