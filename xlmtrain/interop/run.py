@@ -106,7 +106,7 @@ def _provenance(run: Path, found: Checkpoint, settings: dict[str, Any], header: 
 def seed_metrics(paths: Sequence[str], own: Provenance) -> list[dict[str, float]]:
     """Return the metrics of the best checkpoints of other runs, each of which differs from ``own`` in its seed alone.
 
-    Raises ConfigError for a run that differs in other settings, or has the seed of another one.
+    Raises ConfigError for a run that differs in other settings, has the seed of another one, or was not evaluated.
     """
     seeds, found = {own.settings.get("seed")}, []
     for path in paths:
@@ -120,7 +120,10 @@ def seed_metrics(paths: Sequence[str], own: Provenance) -> list[dict[str, float]
         seeds.add(settings.get("seed"))
         manager = CheckpointManager(Path(path) / "checkpoints", keep_last=1)
         step = manager.best_step()
-        found.append(_metrics(Path(path) / "metrics.jsonl", max(manager.steps(), default=0) if step is None else step))
+        metrics = _metrics(Path(path) / "metrics.jsonl", max(manager.steps(), default=0) if step is None else step)
+        if own.metrics.keys() - metrics.keys():
+            raise ConfigError(f"seeds={path}: lacks metrics that the model has; let the run end, or leave it out")
+        found.append(metrics)
     return found
 
 

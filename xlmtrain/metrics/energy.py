@@ -12,6 +12,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,19 +137,15 @@ def cpu_name() -> str:
 
 def _cpu_counter(first: bool) -> tuple[str, str, Counter]:
     """Return the CPU's name, method and counter; one that stays at 0 where another process reads RAPL."""
-    zones = [_RaplZone(path) for path in sorted(POWERCAP.glob("intel-rapl:*")) if _is_readable(path)]
+    zones = []
+    for path in sorted(POWERCAP.glob("intel-rapl:*")):
+        with suppress(OSError, ValueError):  # often only root may read the counters
+            name = (path / "name").read_text().strip()
+            if name.startswith("package") or name == "dram":
+                zones.append(_RaplZone(path))
     if not zones:
         return cpu_name(), f"{CORE_WATTS:g} W per busy core", lambda: CORE_WATTS * time.process_time()
     return cpu_name(), RAPL, lambda: sum(zone.joules() for zone in zones) if first else 0.0
-
-
-def _is_readable(zone: Path) -> bool:
-    """Return whether a zone of RAPL is one to add, and its counter may be read, which often only root may."""
-    try:
-        name = (zone / "name").read_text().strip()
-        return (name.startswith("package") or name == "dram") and int((zone / "energy_uj").read_text()) >= 0
-    except (OSError, ValueError):
-        return False
 
 
 class _RaplZone:

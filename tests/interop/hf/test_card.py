@@ -92,7 +92,13 @@ def test_the_spread_is_that_of_the_seeds(card: str, runs: list[Path], tmp_path: 
     ]
     assert f"{mean(values):.2f} ± {stdev(values):.2f}" in card
     assert "3 runs that differ in the seed alone" in card
-    for other, message in ((runs[0], "has the seed 0, as another run"), (changed(runs[1], tmp_path), "optim.lr$")):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_bytes((runs[1] / "config.json").read_bytes())
+    for other, message in (
+        (runs[0], "has the seed 0, as another run"),
+        (changed(runs[1], tmp_path), "optim.lr$"),
+        (tmp_path / "begun", "lacks metrics"),
+    ):
         with pytest.raises(ConfigError, match=message):
             tool.main([f"model={runs[0]}", "format=hf", f"output={tmp_path / 'out'}", f"seeds={other}"])
 
