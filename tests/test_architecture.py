@@ -36,6 +36,7 @@ ALLOWED = {
     "xlmtrain.prepare": (
         "xlmtrain.config.prepare",
         "xlmtrain.data.format",
+        "xlmtrain.download.catalogue",  # licences, for the data card
         "xlmtrain.metrics.table",
         "xlmtrain.runtime",
         "xlmtrain.text",
@@ -102,6 +103,7 @@ ALLOWED = {
     "xlmtrain.interop": (
         "xlmtrain.config",
         "xlmtrain.data",
+        "xlmtrain.download.catalogue",  # licences, for the model card
         "xlmtrain.evaluate",
         "xlmtrain.metrics",
         "xlmtrain.model",

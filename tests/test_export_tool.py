@@ -22,7 +22,7 @@ from tests.support.programs import Call, script
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import tiny_config
 from tests.support.training import assert_same_weights, train_alone
-from xlmtrain.commands import checkpoint, export, report
+from xlmtrain.commands import checkpoint, export, report, show_data
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
@@ -293,6 +293,7 @@ def test_nothing_that_is_given_away_names_the_user_or_the_machine(
     forms = {"run": "run", "xlm": "model.pth", "vectors": "words.vec", "projector": "projector"}
     if importlib.util.find_spec("transformers"):
         forms["hf"] = "hf"
+        show_data.main([f"data={data}", f"card={given / 'card.md'}"])
     for form, name in forms.items():
         export.main([f"model={run}", f"format={form}", f"output={given / name}"])
     report.main([f"run={run}", f"output={given / 'report.html'}"])

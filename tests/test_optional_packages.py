@@ -7,8 +7,8 @@ from tests.support.repository import REPOSITORY
 
 # What setup.cfg offers as extras, and what the extras bring along.
 OPTIONAL = (
-    *("apex", "fastBPE", "matplotlib", "mwparserfromhell", "py3langid", "ray", "sentencex", "sklearn", "tokenizers"),
-    *("transformers", "accelerate", "pyarrow", "pytest", "sacrebleu", "sentencepiece"),
+    *("apex", "fastBPE", "matplotlib", "mwparserfromhell", "py3langid", "pynvml", "ray", "sentencex", "sklearn"),
+    *("tokenizers", "transformers", "accelerate", "pyarrow", "pytest", "sacrebleu", "sentencepiece"),
     *("onnx", "onnxruntime", "onnxscript", "sentence_transformers"),
 )
 MODULES = sorted(

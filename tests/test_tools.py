@@ -368,7 +368,7 @@ def test_prepare_without_text(call: Call, tmp_path: Path) -> None:
             ],
         ),
         ("report", ["run=[]", "output=null", "images=null", "reference=null", "cloze_lang=de", "words=200"]),
-        ("show_data", ["step=1", "rows=2", "words=30", "data=null"]),
+        ("show_data", ["step=1", "rows=2", "words=30", "data=null", "card=null", "licences={}"]),
         (
             "prepare",
             ["output=???", "train.mono={}", "test.pairs={}", "bpe.merges=60000", "vocab.file=null", "workers=0"],

@@ -92,7 +92,7 @@ def test_cross_lingual_curves(run: Path) -> None:
 
     kinds = ("sentence alone", "with translation")
     assert entries("Masked-word accuracy (%)") == [f"{pair}, {kind}" for kind in kinds for pair in ("de-en", "en-de")]
-    last = record.records[-1]
+    last = record.evaluations[-1]
     means = [mean(last[f"retrieval/{d}_layer{layer}_cosine_top1"] for d in ("de-en", "en-de")) for layer in (0, 1)]
     assert legend(drawn["Bitext retrieval P@1, mean of both directions (%)"]) == [
         f"layer {layer} {number(value)}" for layer, value in enumerate(means)

@@ -223,7 +223,7 @@ def digest(run: Path | str, step: int, ranks: int = 1) -> str:
     for name in ("model.safetensors", "optimizer.safetensors"):
         total.update((path / name).read_bytes())
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    state["progress"].pop("seconds")
+    del state["progress"]["seconds"], state["progress"]["energy"]
     found = [state, records(run), *(sorted(ids(run, rank).items()) for rank in range(ranks))]
     total.update(json.dumps(found, sort_keys=True).encode())
     return total.hexdigest()

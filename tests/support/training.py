@@ -20,6 +20,8 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.process import StopRequest
 from xlmtrain.train.loop import Outcome, TrainingLoop
 
+SECONDS = "progress/seconds"
+
 
 class NoSignals(StopRequest):
     """A stop request that leaves the test process's signal handlers alone."""
@@ -68,10 +70,11 @@ def assert_same_weights(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Ten
 def records(run: Path | str, *, timed: bool = False) -> list[dict[str, Any]]:
     """``metrics.jsonl``; without what depends on the clock and the machine unless ``timed``."""
     lines = (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if timed or not (k.startswith("speed/") or k == "progress/seconds")}
+    found = [
+        {k: v for k, v in json.loads(line).items() if timed or not k.startswith(("speed/", "energy/", SECONDS))}
         for line in lines
     ]
+    return [record for record in found if record.keys() != {"step"}]  # those of energy alone
 
 
 def checkpoint(run: Path | str, step: int) -> Path:
@@ -82,7 +85,7 @@ def checkpoint(run: Path | str, step: int) -> Path:
 def state(run: Path | str, step: int) -> dict[str, Any]:
     """``state.json`` of a checkpoint, without the clock."""
     value = json.loads((checkpoint(run, step) / "state.json").read_text(encoding="utf-8"))
-    del value["progress"]["seconds"]
+    del value["progress"]["seconds"], value["progress"]["energy"]
     return value
 
 

@@ -11,7 +11,7 @@ import tensorboard.summary.writer.event_file_writer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.tiny import tiny_config
-from tests.support.training import assert_same_run, checkpoint, state, status, train_alone
+from tests.support.training import SECONDS, assert_same_run, checkpoint, state, status, train_alone
 from xlmtrain.config.schema import Config
 from xlmtrain.pretrained import CheckpointChoice, load
 from xlmtrain.train.checkpoint import CheckpointManager
@@ -101,7 +101,7 @@ def curves(run: Path | str) -> dict[str, list[tuple[int, float]]]:
     """TensorBoard's points (step, value), without what depends on the clock and the machine."""
     board = EventAccumulator(str(Path(run) / "tensorboard"))
     board.Reload()
-    names = [name for name in board.Tags()["scalars"] if not name.startswith("speed/") and name != "progress/seconds"]
+    names = [name for name in board.Tags()["scalars"] if not name.startswith(("speed/", "energy/", SECONDS))]
     assert "valid/mlm_ppl" in names
     assert "train/loss" in names
     return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names}

@@ -1,6 +1,7 @@
 """Convert a model from one format to another.
 
     xlmtrain export model=runs/quickstart format=hf output=exports/quickstart
+    xlmtrain export model=runs/quickstart format=hf output=exports/quickstart provider=own region=DEU
     xlmtrain export model=runs/quickstart format=sentence-transformers lang=de output=exports/vectors-de
     xlmtrain export model=runs/quickstart format=onnx output=exports/quickstart-onnx
     xlmtrain export model=runs/quickstart format=xlm output=exports/quickstart.pth
@@ -15,18 +16,20 @@ directory of a fine-tuning, which becomes a folder for transformers' pipelines (
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.validate import NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import FinetunedBundle, PretrainedBundle
 from xlmtrain.interop.formats import ExportFormat, ModelOptions, read_any_model
+from xlmtrain.interop.hf.card_records import CardFacts
 from xlmtrain.interop.hf.export import export_hf_folder
 from xlmtrain.interop.onnx import export_onnx
-from xlmtrain.interop.run import write_run
+from xlmtrain.interop.run import seed_metrics, write_run
 from xlmtrain.interop.sentence_transformers import export_sentence_transformer
 from xlmtrain.interop.word_vectors import write_projector, write_vectors
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
@@ -39,7 +42,7 @@ _VECTOR_EXPORTS = {
 
 
 @dataclass
-class ExportOptions(ModelOptions):
+class ExportOptions(ModelOptions, CheckedSettings):
     """The settings of this command."""
 
     format: ExportFormat = ExportFormat.hf
@@ -60,6 +63,23 @@ class ExportOptions(ModelOptions):
     sentences: str | None = None
     """hf, sentence-transformers, onnx: raw text to compare results on, {lang} for the language; null: the run's
     validation text, or the test files of a fine-tuning."""
+
+    region: str | None = None
+    """hf: where the model was trained, for the model card: a country by its code in ISO 3166, such as DEU, which gives
+    the grams of CO2 per kWh, or another name."""
+
+    provider: str | None = None
+    """hf: who ran the machines, for the model card."""
+
+    grams_per_kwh: float | None = ranged(None, NOT_NEGATIVE)
+    """hf: grams of CO2 equivalents per kWh where the model was trained; null: those of the country ``region``."""
+
+    licences: dict[str, str] = field(default_factory=dict)
+    """hf: licences of the text for the model card, by the names of the raw files, e.g. ``{news.*: CC0}``; those of
+    xlmtrain download are known."""
+
+    seeds: list[str] = field(default_factory=list)
+    """hf: runs that differ from the model's in the seed alone; the model card gives means and standard deviations."""
 
     data: str | None = None
     """sentence-transformers, onnx: prepared data whose validation pairs choose layer and pooling; projector: from which
@@ -108,7 +128,9 @@ def _write_directory(options: ExportOptions, bundle: PretrainedBundle, directory
 
 
 def _write_hf(options: ExportOptions, bundle: PretrainedBundle | FinetunedBundle, directory: Path) -> None:
-    report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences)
+    seeds = seed_metrics(options.seeds, bundle.provenance)
+    facts = CardFacts(options.provider, options.region, options.grams_per_kwh, options.licences, seeds)
+    report = export_hf_folder(bundle, directory, Path(options.output).name, options.sentences, facts)
     for language, count in report.sentences.items():
         print(f"{language}: transformers gives the same ids for {count:,} of {count:,} sentences")
     print(f"largest difference between two logits: {report.difference:.1e}")

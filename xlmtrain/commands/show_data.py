@@ -1,6 +1,7 @@
 """Show a prepared data set, or the training batches of a step.
 
     xlmtrain show-data data=prepared/ende                      sizes, sentences, lengths, words, what was dropped
+    xlmtrain show-data data=prepared/ende card=README.md       write its data card, for the Hugging Face Hub
     xlmtrain show-data experiment=quickstart                   the first global batch, two rows of each sub-batch
     xlmtrain show-data experiment=quickstart step=7 rows=4     another step, more rows
 
@@ -10,7 +11,7 @@ xlmtrain train can be given with them; data=... then selects a group of those se
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
@@ -20,7 +21,9 @@ from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import quality_warnings
 from xlmtrain.diagnostics.finding import print_warnings
 from xlmtrain.metrics.table import format_table
+from xlmtrain.prepare.data_card import data_card
 from xlmtrain.prepare.statistics import STATISTICS, Statistics
+from xlmtrain.runtime.output_paths import new_file
 
 
 @dataclass
@@ -39,6 +42,18 @@ class ShowDataOptions(CheckedSettings):
     step: int = ranged(1, ABOVE_ZERO)
     """Step of training, from 1 as in the log."""
 
+    card: str | None = None
+    """File to write the data card to; it must not exist yet."""
+
+    licences: dict[str, str] = field(default_factory=dict)
+    """Licences for the data card, by the names of the raw files, e.g. ``{news.*: CC0}``; those of xlmtrain download are
+    known."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield values that exclude each other."""
+        if self.card is not None and self.data is None:
+            yield "card: describes prepared data; give data=... too"
+
 
 def main(argv: list[str]) -> None:
     """Print a data set, or one global batch."""
@@ -46,6 +61,14 @@ def main(argv: list[str]) -> None:
     if options.data is not None and not overrides:
         width = shutil.get_terminal_size().columns
         dataset = Dataset(options.data)
+        if options.card is not None:
+            statistics = Statistics.read(dataset.path / STATISTICS)
+            found = map(str, quality_warnings(dataset))
+            text = data_card(dataset.path.name, dataset.header, statistics, found, options.licences)
+            with new_file(options.card) as path:
+                path.write_text(text, encoding="utf-8")
+            print(f"card: {options.card}")
+            return
         print("\n".join(describe_dataset(dataset, options.rows, options.words, width)))
         if not print_warnings(quality_warnings(dataset)):
             print("no warnings")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 # Formats that are used as they are downloaded; the text of the others is read by formats.py.
 AS_IS = ("text", "file")
 FORMATS = (*AS_IS, "tsv", "moses", "sgm", "tmx", "wiki")
+NOT_KNOWN = "not known"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
@@ -89,6 +90,18 @@ def select(entries: dict[str, DatasetEntry], patterns: Sequence[str]) -> list[Da
         if not fnmatch.filter(entries, pattern):
             raise ConfigError(f"{pattern}: nothing of that name in the catalogue; xlmtrain download alone lists it")
     return [e for e in entries.values() if any(fnmatch.fnmatchcase(e.name, pattern) for pattern in patterns)]
+
+
+def licences_of(files: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the licence of each file by its name: that of the first pattern of ``given``, else the catalogue's.
+
+    A file that neither knows is "not known".
+    """
+    known = {text: entry.licence for entry in read_catalogue().values() for text in entry.texts()}
+    own = {
+        file: [licence for pattern, licence in given.items() if fnmatch.fnmatchcase(file, pattern)] for file in files
+    }
+    return {file: (found or [known.get(file, NOT_KNOWN)])[0] for file, found in own.items()}
 
 
 def _entry(values: dict[str, Any], licences: dict[str, str]) -> DatasetEntry:

@@ -25,10 +25,12 @@ from xlmtrain.config.phases import expand, given
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.errors import CheckpointError
+from xlmtrain.metrics.energy import DeviceEnergy
 from xlmtrain.model.classifier import Classifier
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import DECODER_TABLE, TranslationModel, decoder_part
+from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import Code
 from xlmtrain.text.pipeline import TextPipeline, text_pipeline
 from xlmtrain.text.tokenizer_json import TokenizerVocab
@@ -43,7 +45,8 @@ class Provenance:
     """Origin of a model, as far as its format records it.
 
     ``source``: the file or directory that was read. ``settings``: of the training run, as in its ``config.json``.
-    ``corpora``: name -> number of sentences and tokens. ``metrics``: of the last evaluation up to ``step``.
+    ``corpora``: name -> number of sentences and tokens; ``files``: name -> names of its raw files. ``metrics``: of the
+    last evaluation up to ``step``. ``seconds``, in steps, and ``energy``: of the whole run. ``software``: versions.
     """
 
     source: str
@@ -51,6 +54,10 @@ class Provenance:
     settings: dict[str, Any] = field(default_factory=dict)
     corpora: dict[str, dict[str, int]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+    energy: list[DeviceEnergy] = field(default_factory=list)
+    software: str = ""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], source: str) -> Provenance:
@@ -62,6 +69,10 @@ class Provenance:
             current_settings(stored.get("settings", {})),
             stored.get("corpora", {}),
             {current_metric(name): value for name, value in metrics.items()},
+            typed(dict[str, list[str]], stored.get("files", {})),
+            typed(float, stored.get("seconds", 0.0)),
+            typed(list[DeviceEnergy], stored.get("energy", [])),
+            typed(str, stored.get("software", "")),
         )
 
     @property

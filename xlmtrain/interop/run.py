@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
@@ -14,17 +15,19 @@ from xlmtrain.config.load import from_json
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.old_names import current_settings
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.schema import flatten
 from xlmtrain.data.format import Header, open_verified
-from xlmtrain.errors import CheckpointError, DataError, damage_as
+from xlmtrain.errors import CheckpointError, ConfigError, DataError, damage_as
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance, trained_causally
+from xlmtrain.metrics.energy import DeviceEnergy
 from xlmtrain.metrics.loggers import read_records
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.runtime.typed_json import typed
 from xlmtrain.text.bpe import read_codes, write_codes
 from xlmtrain.text.tokenizer_json import SPECIAL_TOKENS, TokenizerVocab
 from xlmtrain.text.vocab import Vocab
-from xlmtrain.train.checkpoint import CheckpointManager
-from xlmtrain.train.checkpoint_io import Checkpoint, averaged_weights, read_checkpoint
+from xlmtrain.train.checkpoint import CheckpointManager, checkpoint_path
+from xlmtrain.train.checkpoint_io import STATE, Checkpoint, averaged_weights, read_checkpoint
 
 
 class CheckpointChoice(str, Enum):
@@ -45,14 +48,13 @@ def read_run(path: Path, checkpoint: CheckpointChoice = CheckpointChoice.best) -
     header, vocab = open_verified(run)
     if "model" not in settings:
         raise CheckpointError(f"{run / 'config.json'}: does not say what kind of model it is")
-    sizes = {name: {"sentences": c.sentences, "tokens": c.tokens} for name, c in header.corpora.items()}
     with damage_as(CheckpointError, f"{run}: incomplete or damaged"):
-        step = typed(int, found.state["progress"]["step"], "progress.step")
+        provenance = _provenance(run, found, settings, header)
         return PretrainedBundle(
             config=from_json(ModelConfig, settings["model"]),
             weights=found.model,
             **text_fields(run, header, vocab),
-            provenance=Provenance(str(found.path), step, settings, sizes, _metrics(run / "metrics.jsonl", step)),
+            provenance=provenance,
             causal=bool(settings.get("causal", trained_causally(settings))),  # stored by write_run only
         )
 
@@ -84,6 +86,52 @@ def _open_checkpoint(path: Path, checkpoint: CheckpointChoice) -> tuple[Path, Ch
     if not (weights := averaged_weights(found)):
         raise CheckpointError(f"{found.path}: has no averaged weights; training with average.kind=ema keeps them")
     return run, replace(found, model=found.model | weights)
+
+
+def _provenance(run: Path, found: Checkpoint, settings: dict[str, Any], header: Header) -> Provenance:
+    step = typed(int, found.state["progress"]["step"], "progress.step")
+    spent, environment = found.state["progress"], {}
+    with suppress(CheckpointError, LookupError, TypeError, ValueError):  # the run may have gone on
+        newest = max(CheckpointManager(run / "checkpoints", keep_last=1).steps())
+        later = read_json(checkpoint_path(run / "checkpoints", newest) / STATE)["progress"]
+        spent = {"seconds": typed(float, later["seconds"]), "energy": later["energy"]}
+    with suppress(CheckpointError):
+        environment = read_json(run / "environment.json")
+    return Provenance(
+        source=str(found.path),
+        step=step,
+        settings=settings,
+        corpora={name: {"sentences": c.sentences, "tokens": c.tokens} for name, c in header.corpora.items()},
+        metrics=_metrics(run / "metrics.jsonl", step),
+        files={name: corpus.sources for name, corpus in header.corpora.items()},
+        seconds=typed(float, spent.get("seconds", 0.0), "progress.seconds"),
+        energy=typed(list[DeviceEnergy], spent.get("energy", []), "progress.energy"),
+        software=", ".join(f"{name} {environment[name]}" for name in ("xlmtrain", "torch") if name in environment),
+    )
+
+
+def seed_metrics(paths: Sequence[str], own: Provenance) -> list[dict[str, float]]:
+    """Return the metrics of the best checkpoints of other runs, each of which differs from ``own`` in its seed alone.
+
+    Raises ConfigError for a run that differs in other settings, has the seed of another one, or was not evaluated.
+    """
+    seeds, found = {own.settings.get("seed")}, []
+    for path in paths:
+        settings = current_settings(read_json(Path(path) / "config.json"))
+        theirs, ours = flatten(settings), flatten(own.settings)
+        keys = (theirs.keys() | ours.keys()) - {"run", "seed", "train.overwrite"}
+        if odd := sorted(key for key in keys if theirs.get(key) != ours.get(key)):
+            raise ConfigError(f"seeds={path}: differs from the model in more than its seed: {', '.join(odd)}")
+        if settings.get("seed") in seeds:
+            raise ConfigError(f"seeds={path}: has the seed {settings.get('seed')}, as another run")
+        seeds.add(settings.get("seed"))
+        manager = CheckpointManager(Path(path) / "checkpoints", keep_last=1)
+        step = manager.best_step()
+        metrics = _metrics(Path(path) / "metrics.jsonl", max(manager.steps(), default=0) if step is None else step)
+        if own.metrics.keys() - metrics.keys():
+            raise ConfigError(f"seeds={path}: lacks metrics that the model has; let the run end, or leave it out")
+        found.append(metrics)
+    return found
 
 
 def _metrics(file: Path, step: int) -> dict[str, float]:

@@ -16,7 +16,8 @@ class GpuSpec:
     """``flops``: dense half-precision peak, FLOP/s. ``bandwidth``: of its memory, bytes/s. ``memory``: bytes.
 
     ``peer_bandwidth``: bytes/s of a reduction between the GPUs of a host, as measured, not as on the data sheet; an
-    estimate for the PCIe parts, without bridges. ``network``: Gb/s of a usual host with eight of them.
+    estimate for the PCIe parts, without bridges. ``network``: Gb/s of a usual host with eight of them. ``watts``: the
+    largest power.
     """
 
     name: str
@@ -25,19 +26,20 @@ class GpuSpec:
     memory: float
     peer_bandwidth: float
     network: float
+    watts: float
 
 
 # SXM parts, unless the name says otherwise.
 GPUS = (
-    GpuSpec("H200", 989e12, 4.8e12, 141e9, 350e9, 3200),
-    GpuSpec("H100", 989e12, 3.35e12, 80e9, 350e9, 3200),
-    GpuSpec("A100", 312e12, 2.0e12, 80e9, 200e9, 1600),
-    GpuSpec("V100", 125e12, 0.9e12, 32e9, 60e9, 100),
-    GpuSpec("GH200", 989e12, 4.0e12, 96e9, 350e9, 3200),
-    GpuSpec("H200 NVL", 835e12, 4.8e12, 141e9, 40e9, 1600),
-    GpuSpec("H100 NVL", 835e12, 3.9e12, 94e9, 40e9, 1600),
-    GpuSpec("H100 PCIe", 756e12, 2.0e12, 80e9, 40e9, 1600),
-    GpuSpec("V100 PCIe", 112e12, 0.9e12, 32e9, 10e9, 100),
+    GpuSpec("H200", 989e12, 4.8e12, 141e9, 350e9, 3200, 700),
+    GpuSpec("H100", 989e12, 3.35e12, 80e9, 350e9, 3200, 700),
+    GpuSpec("A100", 312e12, 2.0e12, 80e9, 200e9, 1600, 400),
+    GpuSpec("V100", 125e12, 0.9e12, 32e9, 60e9, 100, 300),
+    GpuSpec("GH200", 989e12, 4.0e12, 96e9, 350e9, 3200, 1000),
+    GpuSpec("H200 NVL", 835e12, 4.8e12, 141e9, 40e9, 1600, 600),
+    GpuSpec("H100 NVL", 835e12, 3.9e12, 94e9, 40e9, 1600, 400),
+    GpuSpec("H100 PCIe", 756e12, 2.0e12, 80e9, 40e9, 1600, 350),
+    GpuSpec("V100 PCIe", 112e12, 0.9e12, 32e9, 10e9, 100, 250),
 )
 
 

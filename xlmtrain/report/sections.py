@@ -18,6 +18,7 @@ from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
 from xlmtrain.evaluate.cloze import ClozeExample
+from xlmtrain.metrics.energy import energy_text
 from xlmtrain.metrics.table import two_decimals
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (
@@ -39,6 +40,7 @@ from xlmtrain.text.vocab import MASK, SPECIALS
 
 _SENTENCES, _STEPS_SHOWN = 2, 5
 _SMALL_MAPS = 16
+_ENERGY = {"energy/measured_kwh": "of energy, measured", "energy/estimated_kwh": "of energy, estimated"}
 _PLACES = ("run", "data.path")  # settings that differ between all runs
 # Metric -> label, of those shown beside the run's status.
 _LABELS = {
@@ -64,12 +66,14 @@ def totals(run: RunData) -> list[tuple[str, str]]:
         return []
     seconds, tokens = run.last["progress/seconds"], run.last["progress/tokens"]
     memory = max(record.get("speed/peak_memory_gb", 0) for record in run.records)
+    energy: dict[str, Any] = next((record for record in reversed(run.records) if record.keys() & _ENERGY.keys()), {})
     return [
         ("steps", f"{run.last['step']:,}"),
         ("tokens", number(tokens)),
         ("of training", duration(seconds)),
         ("tokens/s", number(tokens / max(seconds, 1e-9))),
         ("peak memory per process", f"{memory:.2f} GB"),
+        *((label, energy_text(energy[name])) for name, label in _ENERGY.items() if name in energy),
     ]
 
 

@@ -104,6 +104,7 @@ class TrainingLoop:
             if at_end:
                 self._announce_phase()
             collect_garbage(state.step)
+            self.metrics.energy.read_if_due()
             self.watchdog.report_progress()
             self.metrics.timer.resume()
         return None
@@ -172,6 +173,7 @@ class TrainingLoop:
 
     def _between_batches(self) -> bool:
         self.watchdog.report_progress()
+        self.metrics.energy.read_if_due()
         return self.stop.signal is not None
 
     def _save(self) -> None:
@@ -181,6 +183,7 @@ class TrainingLoop:
             return
         if self.config.train.replica_check_every:
             self.monitor.check_replicas()
+        self.metrics.write_energy()
         self.metrics.flush()
         self.saver.save()
 

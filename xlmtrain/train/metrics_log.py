@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.phases import phase_at
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import StepBatches
+from xlmtrain.metrics.energy import EnergyMeter, energy_metrics, merge
 from xlmtrain.metrics.flops import flops_per_token, peak_flops
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
 from xlmtrain.train.monitor import StepMetrics, StepMonitor
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import StepOutput, TrainStep
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,6 +35,9 @@ class MetricsLog:
 
     def __post_init__(self) -> None:
         self.timer = StepTimer()
+        self.energy = EnergyMeter(self.train_step.distributed)
+        if self.writer is not None:
+            log.info("energy: %s", "; ".join(self.energy.methods))
         # Steps whose outputs are still on the device, and steps that are in no record yet.
         self._on_device: list[tuple[StepOutput, StepBatches]] = []
         self._unwritten: list[StepMetrics] = []
@@ -65,6 +72,12 @@ class MetricsLog:
             self.writer.scalars(self.state.step, metrics, phase.name)
             self.writer.console.progress(progress_line(metrics, self.state, phases[-1].span.end, phase.name))
         self.timer.reset()
+
+    def write_energy(self) -> None:
+        """Add the energy since the last call to the state, and write a record of the sums. Collective."""
+        self.state.energy = merge([*self.state.energy, *self.energy.collect()])
+        if self.writer is not None:
+            self.writer.scalars(self.state.step, energy_metrics(self.state.energy))
 
     def flush(self) -> None:
         """Hand all metrics to the system, before a checkpoint refers to them."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from xlmtrain.config.old_names import current_progress
 from xlmtrain.data.sampling import SamplerState
 from xlmtrain.errors import CheckpointError, damage_as
+from xlmtrain.metrics.energy import DeviceEnergy
 from xlmtrain.runtime.typed_json import typed
 
 T = TypeVar("T", bound="SelectionState")
@@ -55,7 +56,7 @@ class TrainState(SelectionState):
 
     ``sampler_state``: position in the data. ``tokens``: positions trained on, without padding. ``skipped``: steps that
     left the weights unchanged. ``losses``: of the last steps, as :class:`~xlmtrain.metrics.spikes.SpikeDetector` keeps
-    them; ``spikes``: number of loss spikes.
+    them; ``spikes``: number of loss spikes. ``energy``: used up to the last checkpoint, by device.
     """
 
     sampler_state: SamplerState
@@ -63,3 +64,4 @@ class TrainState(SelectionState):
     skipped: int = 0
     losses: list[float] = field(default_factory=list)
     spikes: int = 0
+    energy: list[DeviceEnergy] = field(default_factory=list)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 
 from xlmtrain.config.families import Family
-from xlmtrain.config.phases import given
+from xlmtrain.download.catalogue import NOT_KNOWN
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
-from xlmtrain.metrics.table import format_table, two_decimals
+from xlmtrain.interop.hf.card_records import (
+    CardFacts,
+    data_section,
+    environment_section,
+    evaluation_section,
+    grams,
+    recipe_section,
+    sets_of,
+)
+
+try:
+    import huggingface_hub
+except ImportError:
+    huggingface_hub = None  # type: ignore[assignment]
 
 _USE = """```python
 import torch
@@ -45,47 +58,124 @@ _PIPELINE = """`fill_mask.py` has a pipeline that passes the language and takes 
 `XLMFillMask.from_pretrained("{name}", "{lang}")("{example}", targets=[...])`. For transformers' own, `targets` are
 entries of the vocabulary: `Haus</w>` is the word, `Haus` the beginning of longer words, shown as `Haus@@`."""
 EXAMPLES = {"de": "Die Katze <mask> auf dem Sofa.", "en": "The cat is <mask> on the sofa."}
-_RECIPE = {
-    "data": ("mlm", "tlm", "clm", "sampling_alpha", "sequence_length"),
-    "mask": ("prob", "mask_token_prob", "random_token_prob", "inverse_frequency_exponent"),
-    "optim": ("lr", "schedule", "warmup_steps", "beta1", "beta2", "weight_decay"),
-    "train": ("steps", "batch_tokens", "precision"),
+_LANGUAGE_MODELS = """The model predicts words of a text from its other words, and gives vectors of sentences and words;
+mostly it is the beginning of a training for a task, such as classification of texts or of their words."""
+_OUT_OF_SCOPE = """It does not write texts or answer questions, and what it predicts is frequent in its training text,
+which does not make it true. Decisions about people must not rest on it, and it must not be used to deceive or to harm
+them. Text of other languages, of other domains, or normalized in another way was not tried."""
+_LIMITS = """A language model repeats the views and the prejudices of its text, and can repeat what it holds of people.
+xlmtrain cleans text by rules for lines (length, language, repetition) alone: it does not search for personal data,
+insults or bias, neither in the text nor in the predictions. Examine both for your purpose before you use the model,
+also for the groups of people that it will concern. The figures below hold for text like the validation text."""
+_CITATION = """```bibtex
+@inproceedings{conneau2019cross,
+  title = {Cross-lingual Language Model Pretraining},
+  author = {Conneau, Alexis and Lample, Guillaume},
+  booktitle = {Advances in Neural Information Processing Systems 32},
+  year = {2019}
 }
+@software{xlmtrain,
+  title = {xlmtrain},
+  author = {{The xlmtrain authors}}
+}
+```"""
 
 
-def model_card(bundle: PretrainedBundle, name: str, sentences: Mapping[str, int], difference: float) -> str:
-    """Return the model card in Markdown: model, usage, text processing, training data, recipe and evaluation.
+def model_card(
+    bundle: PretrainedBundle, name: str, sentences: Mapping[str, int], difference: float, facts: CardFacts
+) -> str:
+    """Return the model card in Markdown, with the metadata that the Hugging Face Hub reads.
 
     ``sentences``: language -> how many were compared with transformers' ids; ``difference``: the largest of two logits.
     """
-    sections = {
-        "Use": _use(bundle, name),
-        "Text": _text(bundle, sentences, difference),
+    origin = bundle.provenance
+    training = {
+        "Training Data": data_section(origin, facts),
+        "Preprocessing": _text(bundle, sentences, difference),
+        "Training Hyperparameters": recipe_section(origin),
     }
-    return "\n\n".join([_introduction(bundle, name), *_bodies(sections), training_sections(bundle.provenance)]) + "\n"
+    sections = {
+        "Model Details": _details(bundle),
+        "Uses": f"{_LANGUAGE_MODELS}\n\n### Out-of-Scope Use\n\n{_OUT_OF_SCOPE}",
+        "Bias, Risks, and Limitations": _LIMITS,
+        "How to Get Started with the Model": _use(bundle, name),
+        "Training Details": "\n\n".join(f"### {title}\n\n{body}" for title, body in training.items()),
+        "Evaluation": evaluation_section(origin, facts.seeds),
+        "Environmental Impact": environment_section(origin, facts),
+        "Citation": _CITATION,
+        "Model Card Authors": "This card was written by `xlmtrain export` from the records of the training run.",
+    }
+    front = f"---\n{_metadata(bundle, name, facts)}\n---\n# {name}"
+    return "\n\n".join([front, *_bodies(sections)]) + "\n"
 
 
 def training_sections(origin: Provenance) -> str:
     """Return the sections on the data, the recipe and the evaluation of the training."""
-    return "\n\n".join(_bodies({"Data": _data(origin), "Recipe": _recipe(origin), "Evaluation": _evaluation(origin)}))
+    facts = CardFacts()
+    sections = {
+        "Data": data_section(origin, facts),
+        "Recipe": recipe_section(origin),
+        "Evaluation": evaluation_section(origin, facts.seeds),
+    }
+    return "\n\n".join(_bodies(sections))
 
 
 def _bodies(sections: Mapping[str, str]) -> list[str]:
     return [f"## {title}\n\n{body}" for title, body in sections.items()]
 
 
-def _introduction(bundle: PretrainedBundle, name: str) -> str:
+def _metadata(bundle: PretrainedBundle, name: str, facts: CardFacts) -> str:
+    """Return the metadata of the card as YAML."""
+    origin, emitted = bundle.provenance, grams(bundle.provenance, facts)
+    carbon = {
+        "emissions": emitted,
+        "source": "xlmtrain, from the energy of the run",
+        "training_type": "pre-training",
+        "geographical_location": facts.region,
+        "hardware_used": ", ".join(dict.fromkeys(used.device for used in origin.energy)),
+    }
+    results = [
+        huggingface_hub.EvalResult(
+            task_type="text-generation" if bundle.causal else "fill-mask",
+            dataset_type="validation-text",
+            dataset_name=f"validation text, {metric}",
+            dataset_config=metric,
+            dataset_split="validation",
+            metric_type=kind,
+            metric_value=round(value, 4),
+        )
+        for metric, values in sets_of(origin.metrics).items()
+        for kind, value in zip(("perplexity", "accuracy"), values)
+        if math.isfinite(value)
+    ]
+    data = huggingface_hub.ModelCardData(
+        language=bundle.languages,
+        library_name="transformers",
+        pipeline_tag=None if bundle.causal else "fill-mask",
+        tags=["xlmtrain", bundle.config.family.value],
+        model_name=name,
+        eval_results=results or None,
+        co2_eq_emissions=None if emitted is None else {key: value for key, value in carbon.items() if value},
+    )
+    return data.to_yaml()
+
+
+def _details(bundle: PretrainedBundle) -> str:
     config = bundle.config
     parameters = sum(weight.numel() for weight in bundle.weights.values())
-    origin = "XLM, Lample & Conneau 2019" if config.family is Family.xlm else config.family.value
-    tag = "" if bundle.causal else "pipeline_tag: fill-mask\n"
-    return (
-        f"---\nlanguage: [{', '.join(bundle.languages)}]\nlibrary_name: transformers\n{tag}---\n# {name}\n\n"
-        f"A {'causal' if bundle.causal else 'masked'} language model of {' and '.join(bundle.languages)} ({origin}): "
-        f"{config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} parameters, "
-        f"vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens. Pretrained for "
-        f"{bundle.provenance.step:,} steps with xlmtrain."
-    )
+    languages = " and ".join(bundle.languages)
+    items = {
+        "Developed by": NOT_KNOWN,
+        "Model type": f"A {'causal' if bundle.causal else 'masked'} language model of {languages}, family "
+        f"{config.family.value}: {config.layers} layers of {config.dim} units, {config.heads} heads, {parameters:,} "
+        f"parameters, vocabulary {len(bundle.vocab):,}, up to {config.max_positions} tokens",
+        "Language(s)": ", ".join(bundle.languages),
+        "License": f"{NOT_KNOWN}; those of the training data are below",
+        "Training": f"{bundle.provenance.step:,} steps with xlmtrain",
+        "Software": bundle.provenance.software or NOT_KNOWN,
+        "Paper": "[Cross-lingual Language Model Pretraining](https://arxiv.org/abs/1901.07291)",
+    }
+    return "\n".join(f"- **{title}:** {text}" for title, text in items.items())
 
 
 def _use(bundle: PretrainedBundle, name: str) -> str:
@@ -135,29 +225,3 @@ def _text(bundle: PretrainedBundle, sentences: Mapping[str, int], difference: fl
         '`" ".join(words)`, and find them again by `return_offsets_mapping=True`; `is_split_into_words=True` takes a '
         "word for a whole line and splits `3.` and `Dr.`."
     )
-
-
-def _data(origin: Provenance) -> str:
-    rows = [
-        (name.removeprefix("train."), f"{size['sentences']:,}", f"{size['tokens']:,}")
-        for name, size in origin.corpora.items()
-        if name.startswith("train.")
-    ]
-    return format_table(rows, ("corpus", "sentences", "tokens"), "markdown") if rows else "Not recorded."
-
-
-def _recipe(origin: Provenance) -> str:
-    settings = origin.settings
-    found = [f"{s}.{k}={settings[s][k]}" for s, keys in _RECIPE.items() for k in keys if k in settings.get(s, {})]
-    found += [f"phases[{i}]={json.dumps(given(phase))}" for i, phase in enumerate(settings.get("phases", []))]
-    return f"`{' '.join(found)}`" if found else "Not recorded."
-
-
-def _evaluation(origin: Provenance) -> str:
-    metrics = origin.metrics
-    names = [name.removesuffix("_ppl") for name in metrics if name.endswith("_ppl")]
-    rows = [
-        (name.removeprefix("valid/"), two_decimals(metrics[f"{name}_ppl"]), f"{metrics[f'{name}_acc']:.1f} %")
-        for name in names
-    ]
-    return format_table(rows, ("validation set", "perplexity", "accuracy"), "markdown") if rows else "Not recorded."

@@ -12,6 +12,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle, PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
+from xlmtrain.interop.hf.card_records import CardFacts
 from xlmtrain.interop.hf.classifier_card import classifier_card
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.hf.parity import ParityReport, check_classifier_parity, check_hf_parity
@@ -26,16 +27,21 @@ except ImportError:
 log = logging.getLogger(__name__)
 MAX_SENTENCES = 1000
 """Sentences per language whose ids are compared."""
+NO_FACTS = CardFacts()
 
 
 def export_hf_folder(
-    bundle: PretrainedBundle | FinetunedBundle, directory: Path, name: str, sentences: str | None
+    bundle: PretrainedBundle | FinetunedBundle,
+    directory: Path,
+    name: str,
+    sentences: str | None,
+    facts: CardFacts = NO_FACTS,
 ) -> ParityReport:
     """Write ``directory``, which the model card calls ``name``, and check that transformers gives the same results.
 
     ``sentences``: a file of raw text, with ``{lang}`` in place of the language; None takes the run's validation text,
-    or the test files of a fine-tuning, if they still exist. Raises ConfigError for a model with a decoder, or if there
-    is no text or no transformers, DataError if results differ.
+    or the test files of a fine-tuning, if they still exist. ``facts``: for the model card. Raises ConfigError for a
+    model with a decoder, or if there is no text or no transformers, DataError if results differ.
     """
     if isinstance(bundle, PretrainedBundle) and decoder_part(bundle.weights):
         raise ConfigError("format=hf: XLM in transformers has no decoder; export this model with format=xlm or run")
@@ -55,7 +61,7 @@ def export_hf_folder(
         card = classifier_card(bundle, name, report.sentences, report.difference)
     else:
         report = check_hf_parity(directory, bundle, texts)
-        card = model_card(bundle, name, report.sentences, report.difference)
+        card = model_card(bundle, name, report.sentences, report.difference, facts)
     (directory / "README.md").write_text(card, encoding="utf-8")
     return report
 
