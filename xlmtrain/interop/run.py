@@ -108,7 +108,8 @@ def average_checkpoints(paths: Sequence[Path]) -> PretrainedBundle:
 def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     """Write a run directory without training state: for use, evaluation and as ``init.pretrained`` of another run.
 
-    Settings that are numbers are kept: evaluation takes lengths and masks from them. Raises DataError as :func:`write_vocab`.
+    Settings that are numbers are kept: evaluation takes lengths and masks from them. Raises DataError as
+    :func:`write_vocab`.
     """
     source, step = bundle.provenance.source, bundle.provenance.step
     own = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": True}
