@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     facts = {**environment(torch.device("cpu")), "instructions": torch.backends.cpu.get_cpu_capability()}
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
     model, lines = xlmtrain.load(options.model, device="cpu"), [line for _, line in read_lines(options.text, "text")]
-    sentences = mixed_lengths(lines, options.sentences, model.model.config.max_positions // 2)
+    sentences = mixed_lengths(lines, options.sentences, model.model.encoder.config.max_positions // 2)
     for task, systems in tasks(options, model, sentences).items():
         seconds: dict[str, list[float]] = {name: [] for name in systems}
         for number in range(options.rounds + 1):  # the first one warms up
