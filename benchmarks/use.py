@@ -33,7 +33,7 @@ from xlmtrain.text.text_files import read_lines
 try:
     import sentence_transformers
 except ImportError:
-    sentence_transformers = None
+    sentence_transformers = None  # type: ignore[assignment,unused-ignore]
 
 BATCH = 32
 """Sentences that a peer computes together; its pipelines take one at a time by default."""
