@@ -185,10 +185,12 @@ class Check:
             print(output)
             return code == 0, f"{len(table.read_text().splitlines())} systems"
 
-        suites = ("gpu-8k", "gpu-precisions") if self.device is Device.cuda else ("tiny",)
-        for suite in suites:
+        suites: dict[str, tuple[str, ...]] = {"gpu-8k": (), "gpu-precisions": ()}
+        if self.device is Device.cpu:
+            suites = {"tiny": ("system=ours-bf16", "system=hf-loop-bf16", "system=hf-trainer-bf16")}
+        for suite, systems in suites.items():
             table = self.directory / f"speed-{suite}.jsonl"
-            words = (f"device={self.device.value}", f"suite={suite}", "rounds=3", f"output={table}")
+            words = (f"device={self.device.value}", f"suite={suite}", *systems, "rounds=3", f"output={table}")
             self.run(f"speed-{suite}", 200, "-m", "benchmarks.speed", *words, judge=judge)
 
     @staticmethod

@@ -26,13 +26,14 @@ import xlmtrain
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.text_files import read_lines
 
 try:
     import sentence_transformers
 except ImportError:
-    sentence_transformers = None  # type: ignore[assignment]
+    sentence_transformers = None  # type: ignore[assignment,unused-ignore]
 
 BATCH = 32
 """Sentences that a peer computes together; its pipelines take one at a time by default."""
@@ -71,8 +72,9 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     facts = {**environment(torch.device("cpu")), "instructions": torch.backends.cpu.get_cpu_capability()}
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
-    sentences = mixed_lengths([line for _, line in read_lines(options.text, "text") if line.strip()], options.sentences)
-    for task, systems in tasks(options, sentences).items():
+    model, lines = xlmtrain.load(options.model, device="cpu"), [line for _, line in read_lines(options.text, "text")]
+    sentences = mixed_lengths(lines, options.sentences, model.model.encoder.config.max_positions // 2)
+    for task, systems in tasks(options, model, sentences).items():
         seconds: dict[str, list[float]] = {name: [] for name in systems}
         for number in range(options.rounds + 1):  # the first one warms up
             for name in list(systems)[:: 1 if number % 2 else -1]:
@@ -88,16 +90,16 @@ def main(argv: list[str]) -> None:
             print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it", flush=True)
 
 
-def mixed_lengths(lines: list[str], count: int) -> list[str]:
-    """Return ``count`` runs of the text's words, from 1 to 256 of them, log-uniform."""
+def mixed_lengths(lines: list[str], count: int, longest: int) -> list[str]:
+    """Return ``count`` runs of the text's words, from 1 to ``longest`` of them, log-uniform."""
     draw, words = random.Random(0), " ".join(lines).replace("<", "").split()
-    starts = [draw.randrange(max(1, len(words) - 256)) for _ in range(count)]
-    return [" ".join(words[start : start + int(256 ** draw.random())]) for start in starts]
+    starts = [draw.randrange(max(1, len(words) - longest)) for _ in range(count)]
+    return [" ".join(words[start : start + int(longest ** draw.random())]) for start in starts]
 
 
-def tasks(options: UseOptions, sentences: list[str]) -> dict[str, Task]:
+def tasks(options: UseOptions, model: PretrainedModel, sentences: list[str]) -> dict[str, Task]:
     """Return the systems of each task."""
-    model, folder, lang = xlmtrain.load(options.model, device="cpu"), f"{options.exported}/{options.lang}", options.lang
+    folder, lang = f"{options.exported}/{options.lang}", options.lang
     tokenizer, theirs = AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
     features = pipeline("feature-extraction", model=theirs.transformer, tokenizer=tokenizer)
     filler, masked = pipeline("fill-mask", model=theirs, tokenizer=tokenizer), [f"{s} <mask>" for s in sentences]

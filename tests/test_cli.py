@@ -113,6 +113,26 @@ def test_the_demo_runs_commands_that_there_are(tmp_path: Path, monkeypatch: pyte
     assert (copied / "train.de").read_text(encoding="utf-8") == "changed\n"
 
 
+@pytest.mark.parametrize("directory", ["", ".", "/", "n" * 300])
+def test_the_demo_needs_a_directory_of_its_own(directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "_run", lambda directory, words: None)
+    with pytest.raises(ConfigError, match="directory="):
+        demo.main([directory])
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("words", [["output="], ["bpe.merges=-1"], ["output=."], ["output=there"]])
+def test_the_sample_is_not_copied_for_settings_that_are_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    with pytest.raises(SystemExit):
+        main(["prepare", "corpus=sample", *words])
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_the_demo_ends_with_a_command_that_fails(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         demo._run(tmp_path, ("frobnicate",))

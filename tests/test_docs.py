@@ -18,6 +18,7 @@ from tests.support.repository import REPOSITORY
 from xlmtrain.cli import COMMANDS, load_command
 from xlmtrain.config.load import compose, parse_args
 from xlmtrain.config.schema import Config
+from xlmtrain.finetuned import FinetunedModel
 from xlmtrain.pretrained import PretrainedModel
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

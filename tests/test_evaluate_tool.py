@@ -12,6 +12,7 @@ from tests.support.programs import Call
 from tests.support.tiny import ALONE, tiny_config, write_header
 from tests.support.training import checkpoint, records, train_alone
 from xlmtrain.commands import evaluate as tool
+from xlmtrain.commands import export
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
@@ -19,6 +20,7 @@ from xlmtrain.data.format import Header
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
+from xlmtrain.interop.bundle import Provenance
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.warm_start import LANGUAGES
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
@@ -109,12 +111,25 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
     assert len(found[0]) == 5 + len(CLOZE)
 
 
+@pytest.mark.parametrize("form", ["run", "xlm"])
+def test_an_exported_model_has_the_windows_and_masks_of_its_run(
+    run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    export.main([f"model={run}", f"format={form}", f"output={tmp_path / 'exported'}"])
+    tables = []
+    for model in (run, tmp_path / "exported"):
+        capsys.readouterr()
+        tool.main([f"model={model}", f"data={tiny_dataset}", "pairs_per_batch=4"])
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+
+
 def test_windows_and_pairs_can_be_given(
     run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And without a run they are the original's, as far as there are positions: windows of 32, 32 pairs, 15 %."""
     file, saved = tmp_path / "model.pth", read_model(run)
-    write_xlm_checkpoint(saved, file)
+    write_xlm_checkpoint(replace(saved, provenance=Provenance("")), file)
     usual = {"mask.prob": 0.15, "data.sequence_length": 32, "evaluate.pairs_per_batch": 32}
     others = {"data.sequence_length": 15, "evaluate.pairs_per_batch": 5}
     for model, settings, given in (

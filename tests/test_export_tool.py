@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import resource
+import shutil
 import signal
 import sys
 import zipfile
@@ -18,14 +19,19 @@ import pytest
 import torch
 
 from tests.support import programs
+from tests.support.foreign_tokenizers import LINES, write_tokenizer
 from tests.support.programs import Call, script
 from tests.support.repository import REPOSITORY
-from tests.support.tiny import tiny_config
+from tests.support.tiny import phase, tiny_config
 from tests.support.training import assert_same_weights, train_alone
 from xlmtrain.commands import checkpoint, export, report, show_data
+from xlmtrain.config.load import compose
+from xlmtrain.config.prepare import CleanConfig, PrepareConfig, SplitConfig
+from xlmtrain.config.train import Device, Precision
 from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
+from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.pretrained import load
 from xlmtrain.train.checkpoint import CheckpointManager
 
@@ -266,6 +272,27 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], monkeyp
         assert f"format={name.value} " in "\n".join(lines)
 
 
+def _family_with_a_tokenizer(home: Path) -> Path:
+    """Train a ModernBERT in two phases on text prepared with another's tokenizer, and return the prepared data."""
+    tokenizer, text = write_tokenizer("byte_bpe", home / "tokenizer"), home / "text.de"
+    text.write_text("\n".join(LINES[:200]), encoding="utf-8")
+    split = SplitConfig({"de": [str(text)]})
+    prepare(
+        PrepareConfig(
+            str(home / "ids"), split, split, tokenizer=str(tokenizer), workers=1, clean=CleanConfig(decontaminate=False)
+        )
+    )
+    config = compose(
+        "config", ["model=modernbert_tiny", f"data.path={home / 'ids'}", "data.mlm={de: 1}", f"run={home / 'family'}"]
+    )
+    config.model.dim, config.model.layers, config.model.heads, config.train.device = 32, 1, 2, Device.cpu
+    config.data.sub_batch_tokens = config.train.batch_tokens = 64
+    config.data.sequence_length, config.train.precision = 32, Precision.fp32
+    config.phases = [phase("first", 2), phase("second", 2, mask__prob=0.3)]
+    train_alone(config)
+    return home / "ids"
+
+
 @pytest.mark.parametrize("relative", [False, True])
 def test_nothing_that_is_given_away_names_the_user_or_the_machine(
     own_dataset: Path,
@@ -298,6 +325,13 @@ def test_nothing_that_is_given_away_names_the_user_or_the_machine(
         export.main([f"model={run}", f"format={form}", f"output={given / name}"])
     report.main([f"run={run}", f"output={given / 'report.html'}"])
     checkpoint.main(["average", f"run={run}", "last=1", f"output={given / 'mean'}"])
+    capsys.readouterr()
+    shutil.copytree(run / "checkpoints" / "step-00000005", given / "checkpoint")
+    shutil.copytree(_family_with_a_tokenizer(home), given / "data")
+    family = [*([f"hf={given / 'family'}"] if "hf" in forms else []), f"run={given / 'family-run'}"]
+    for form, _, output in (word.partition("=") for word in family):
+        export.main([f"model={home / 'family'}", f"format={form}", f"output={output}"])
+    report.main([f"run={home / 'family'}", f"output={given / 'family.html'}"])
     capsys.readouterr()
     files = [path for path in given.rglob("*") if path.is_file()]
     assert len(files) > 15

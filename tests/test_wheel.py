@@ -62,6 +62,8 @@ def test_the_wheel_holds_configs_and_sample(packages: Path) -> None:
     (wheel,), (sdist,) = packages.glob("*.whl"), packages.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        for planted in (str(REPOSITORY).encode(), sys.prefix.encode(), str(packages.parent).encode()):
+            assert not [name for name in names if planted in archive.read(name)]
     with tarfile.open(sdist) as archive:
         source = {name.partition("/")[2] for name in archive.getnames()}
     for path in [*(REPOSITORY / "configs").rglob("*.*"), *(REPOSITORY / "data" / "sample").iterdir()]:

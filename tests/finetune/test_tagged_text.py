@@ -41,6 +41,11 @@ def test_named_columns(tmp_path: Path) -> None:
         read_tagged(path, "x", ["text", "label"])
 
 
+def test_headers_and_byte_order_marks(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "Token\tNER_tags\nIm\tO\n\n\ufeffHaus\tB-LOC\n")
+    assert read_tagged(path, "x") == [TaggedSentence(["Im"], ["O"]), TaggedSentence(["Haus"], ["B-LOC"])]
+
+
 def test_universal_dependencies(tmp_path: Path) -> None:
     """Its words, not the forms that are written for several, nor the empty nodes."""
     path = write(tmp_path / "de.conllu", UD)
@@ -58,6 +63,8 @@ def test_universal_dependencies(tmp_path: Path) -> None:
         ("Im O\n\nHaus NN O\n", ":3: 3 columns, not 2 as in line 1"),
         ("Im\tO\n\tO\n", ":2: no word in this line"),
         ("Im\tO\nHaus\t\n", ":2: no label in this line"),
+        ("word label\nIm O\n\nword label\n", ":4: a header among the lines, as of files that were joined; remove it"),
+        ('"Im"\t"O"\n', ':1: the label "O" is in quotes; write the table without them'),
     ],
 )
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:

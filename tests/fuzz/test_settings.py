@@ -35,6 +35,10 @@ EXPERIMENT = (
     b"# @package _global_\ndefaults:\n  - override /model: small\nrun: x\nmodel:\n  dim: 64\ndata:\n  mlm: {de: 1}\n"
 )
 CORPUS = b"# @package _global_\noutput: x\ntrain:\n  mono:\n    de: [a, b]\n  pairs: {de-en: 'x.{lang}'}\n"
+PHASES = [
+    {"name": "a", "steps": 100, "data": {"clm": {"de": 1}, "mlm": {}}, "train": {"batch_tokens": 4096}},
+    {"name": "b", "tokens": 10**6, "mask": {"prob": 0.3}, "optim": {"lr": 1e-3, "schedule": "linear"}},
+]
 REFERENCE = {
     **{"preset": "p", "command": "c", "text": "t", "trained_on": "a", "judged_on": "b"},
     **{"settings": {"model.dim": 64}, "curves": {"train/loss": [[1.0, 5.0], [2.0, 4.0]]}},
@@ -134,6 +138,12 @@ def test_corpus_file(place: Path, content: bytes) -> None:
 def test_stored_settings(values: Any) -> None:
     if isinstance(values, dict):  # as read_json returns it
         attempt("stored settings", lambda: from_json(Config, current_settings(values)), 100)
+
+
+@given(values=mutated_value(PHASES))
+def test_phases(values: Any) -> None:
+    word = f"phases={json.dumps(values)}"
+    attempt("phases", lambda: compose("config", ["run=x", "data.path=y", "data.mlm={de: 1}", word]), len(word))
 
 
 @given(content=damaged_json(REFERENCE))

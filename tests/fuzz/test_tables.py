@@ -14,9 +14,14 @@ from hypothesis import strategies as st
 
 from tests.support.fuzzing import attempt
 from tests.support.mutations import compressed, damaged
+from tests.support.translation import bundle_of, small_model
+from xlmtrain.config.finetune import TaskConfig, TaskKind
 from xlmtrain.evaluate.classification_data import labels_of, read_examples
 from xlmtrain.evaluate.parallel_text import aligned_sentences
 from xlmtrain.evaluate.word_translation import read_lexicon
+from xlmtrain.finetune.tagged_text import read_tagged
+from xlmtrain.finetune.tasks import make_task
+from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.text.vocab import Vocab
 
@@ -26,8 +31,15 @@ NLI = (
     b'de\tneutral\tEin "Haus" .\t"Zwei ""H\xc3\xa4user"" ."\n'
     b"en\t-\ta\tb\nde\tcontradictory\tc\td\nde\tentailment\t\tf\n"
 )
+TAGGED = b"-DOCSTART- -X- O\n\nword label\nIm B-PP O\nHaus I-PP B-LOC\n\n. . O\n"
+TREEBANK = b"# text = Im\n1-2\tIm\t_\t_\t_\t_\t_\t_\t_\t_\n1\tIn\tin\tADP\t_\t_\t0\troot\t_\t_\n\n"
 VECTORS = b"3 2\na 0.5 1\nb@@ -1e-3 2\nab 3 4\n"
 VOCAB = Vocab([("a", 3), ("b@@", 2), ("ab", 1)])
+
+
+@pytest.fixture(scope="module")
+def saved() -> PretrainedBundle:
+    return bundle_of(small_model())
 
 
 @given(
@@ -41,6 +53,26 @@ def test_labelled_text(place: Path, content: bytes, columns: tuple[str, ...]) ->
     if examples is not None:
         assert all(example.label and all(example.texts) for example in examples)
         attempt("labels", lambda: labels_of("task", {"train": {"de": examples}}), len(content))
+
+
+@given(
+    content=compressed(st.one_of(damaged(TAGGED), damaged(TREEBANK))),
+    columns=st.sampled_from(((), ("text", "label"), ("_", "label", "text"))),
+)
+def test_tagged_text(place: Path, content: bytes, columns: tuple[str, ...]) -> None:
+    path = place / "tagged"
+    path.write_bytes(content)
+    for sentence in attempt("words with labels", lambda: read_tagged(path, "task.train", columns), len(content)) or ():
+        assert all(map(all, (sentence.words, sentence.tags)))
+        assert len(sentence.words) == len(sentence.tags) > 0
+
+
+@given(content=compressed(damaged(b"text\tscore\nA day .\t1.5\nGood .\t-2\n")), kind=st.sampled_from(TaskKind))
+def test_examples_of_every_task(place: Path, saved: PretrainedBundle, content: bytes, kind: TaskKind) -> None:
+    path = place / "table"
+    path.write_bytes(content)
+    task = make_task(TaskConfig(kind, {"de": str(path)}, {}, {"de": str(path)}))
+    attempt(f"text for {kind.value}", lambda: task.encode_files({"train": {"de": str(path)}}, saved), len(content))
 
 
 @given(content=compressed(damaged(b"source\ttarget\nhouse\tHaus\nday Tag\n\xc3\x9f\t\xc3\x9f\n")))

@@ -23,7 +23,7 @@ from xlmtrain.config.prepare import BpeConfig, CleanConfig, OnError, PrepareConf
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import arrow_files, table_files
 from xlmtrain.prepare.pipeline import prepare
-from xlmtrain.prepare.raw_files import find_texts, read_chunks
+from xlmtrain.prepare.raw_files import find_texts, read_chunks, without_repeats
 from xlmtrain.prepare.shard_raw import shard_task
 
 pa = pytest.importorskip("pyarrow", reason="what reads Parquet and Arrow is an extra")
@@ -214,6 +214,9 @@ def test_a_pair_of_tables_is_aligned_by_record(tmp_path: Path) -> None:
         ("x.tsv", b"de\ten\na\tb\na\tb\tc\n", ":3: 3 cells, not 2 as in the first row"),
         ("x.csv", b'de,en\na,b\n"a,b\nc,d\n', r":3: not a row of a table \(unexpected end of data\)"),
         ("x.csv", b'de,en\n"a"b,c\n', ":2: not a row of a table"),
+        ("x.csv", b"de,en,de\na,b,c\n", ":1: several columns de; there are: de, en, de"),
+        ("x.csv", b"de,en\na,b\nde,en\n", ":3: a header among the lines, as of files that were joined"),
+        ("x.jsonl", b'{"de": "a", "en": "b", "de": "c"}\n', r":1: not JSON \(a name is there twice\)"),
         ("x.tmx", tmx()[:-300], r"x\.tmx:\d+: not well-formed"),
         ("x.tmx", tmx().replace(b'"de"', b'"fr"'), r"x\.tmx: no column de; there are: en-us, fr; columns\.de=\.\.\."),
         ("x.tmx", LAUGHS, r"x\.tmx:2: declares an entity; refused"),
@@ -234,6 +237,43 @@ def test_a_pair_of_tables_is_aligned_by_record(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, name, content)
+
+
+def test_a_column_with_a_number_may_have_a_heading(tmp_path: Path) -> None:
+    for head in (b"DE\tEN", b"source\ttarget", b"de\ten"):
+        assert read(tmp_path, "x.tsv", head + b"\na\tb\n", de="1", en="2") == [("a", "b")]
+    assert read(tmp_path, "x.tsv", b"de\tbody\na\tb\n", pair=False, text="2") == [("b",)]
+    assert read(tmp_path, "x.csv", b"x,c\n1,b\n", pair=False, text="2") == [("c",), ("b",)]
+
+
+def test_all_records_are_read_from_one_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r":2: no column text or de; there are: de, en"):
+        read(tmp_path, "x.jsonl", b'{"text": "a", "de": "x"}\n{"de": "b", "en": "c"}\n', pair=False)
+    with pytest.raises(DataError, match=r":1: no column body; there are: de, en"):
+        read(tmp_path, "x.jsonl", b'{"de": "b", "en": "c"}\n', pair=False, text="body")
+
+
+def test_a_column_is_text_of_one_language(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"de,en\na,b\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "x.csv")
+    path, link = f"{tmp_path}/x.csv", f"{tmp_path}/link.csv"
+    mono, pair = SplitConfig({"de": [path], "en": [link]}), SplitConfig(pairs={"de-en": [path]})
+    for train in (mono, pair, SplitConfig({"de": [path]}, {"de-en": [link]})):
+        assert without_repeats(find_texts(PrepareConfig("out", train)))[1] == []
+    for train, columns in ((mono, {"text": "de"}), (mono, {"text": "1"}), (pair, {"de": "en"})):
+        with pytest.raises(DataError, match=r"the same column of .*\.csv is given for en, and as .*/x\.csv for de"):
+            without_repeats(find_texts(PrepareConfig("out", train, columns=columns)))
+
+
+def test_columns_that_nothing_has_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"a\n")
+    (tmp_path / "x.csv").write_bytes(b"de,en\na,b\n")
+    for train, name in (
+        (SplitConfig({"de": [f"{tmp_path}/x"]}), "de"),
+        (SplitConfig({}, {"de-en": [f"{tmp_path}/x.csv"]}), "text"),
+    ):
+        with pytest.raises(DataError, match=f"columns.{name}: there is no table with such a column; leave it out"):
+            find_texts(PrepareConfig("out", train, columns={name: "1"}))
 
 
 def test_nulls_of_tables_have_their_row(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from xlmtrain.config.load import parse_args
 from xlmtrain.errors import ConfigError
 from xlmtrain.resources import resource
-from xlmtrain.runtime.output_paths import new_file
+from xlmtrain.runtime.output_paths import check_output_path, new_file
 
 SAMPLE = "data/sample"
 """The directory in which the preset corpus=sample looks for its text."""
@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     if len(others) > 1 or any(word.startswith("-") for word in others):
         raise ConfigError(f"not understood: {' '.join(others)}; give one directory")
     directory = Path(others[0] if others else "xlmtrain-demo")
+    check_output_path("directory", others[0] if others else directory)
     copy_sample(directory / SAMPLE)
     if not (directory / "prepared/sample").exists():
         _run(directory, _PREPARE)

@@ -16,6 +16,7 @@ from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
+from xlmtrain.prepare.output import check_output
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
 from xlmtrain.runtime.program import exit_on_sigterm
@@ -23,9 +24,14 @@ from xlmtrain.runtime.program import exit_on_sigterm
 
 def main(argv: list[str]) -> None:
     """Prepare text with the settings of the command line. The sample corpus is copied to where its preset looks."""
-    if "corpus=sample" in argv and not any(word.startswith("-") for word in argv):
-        copy_sample(Path(SAMPLE))
-    hydra_main("prepare", run, argv)
+
+    def run_with_sample(config: PrepareConfig) -> None:
+        if "corpus=sample" in argv:
+            check_output(config, [])
+            copy_sample(Path(SAMPLE))
+        run(config)
+
+    hydra_main("prepare", run_with_sample, argv)
 
 
 def run(config: PrepareConfig) -> None:

@@ -22,6 +22,8 @@ from xlmtrain.runtime.process import Interrupted
 
 BATCH_TOKENS = 8192
 """Tokens in a forward pass, padding included."""
+FREE_PADDING = 64
+"""Tokens that take no longer than another forward pass."""
 
 
 def embed(
@@ -82,13 +84,19 @@ def embed_distributed(
 
 
 def by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of indices, shortest first, of at most BATCH_TOKENS with padding (at least one index each)."""
+    """Yield batches of indices, shortest first, of at most BATCH_TOKENS with padding (at least one index each).
+
+    An eighth of a batch may be padding, and FREE_PADDING tokens in any case.
+    """
     chosen: list[int] = []
+    tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if chosen and lengths[index] * (len(chosen) + 1) > BATCH_TOKENS:
+        padded = lengths[index] * len(chosen)
+        if chosen and (padded + lengths[index] > BATCH_TOKENS or padded - tokens > tokens // 8 + FREE_PADDING):
             yield chosen
-            chosen = []
+            chosen, tokens = [], 0
         chosen.append(index)
+        tokens += lengths[index]
     if chosen:
         yield chosen
 

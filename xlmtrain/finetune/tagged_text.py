@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.errors import DataError
-from xlmtrain.text.text_files import file_problem, read_lines
+from xlmtrain.text.text_files import BOM, file_problem, read_lines
 
 _UD_COLUMNS = 10
 _UD_WORD = re.compile(r"\d+")
 _UD_NO_WORD = re.compile(r"\d+[-.]\d+")  # several words written as one, and words that are not written
 _DOCUMENT = "-DOCSTART-"
+_WORD_HEADINGS = frozenset({"token", "tokens", "word", "words", "form", "text"})
+_TAG_HEADINGS = frozenset({"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tags", "upos"})
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ def read_tagged(
     Columns are separated by tabs, or by blanks in a file without tabs. ``columns``: what each one holds, ``text``,
     ``label`` or ``_``; empty: FORM and UPOS in CoNLL-U, in other files the first and the last. ``setting``: the option
     that named the file, for messages. ``may_lack_label``: a single column has words, whose labels are then empty.
-    Comments and lines of ``-DOCSTART-`` are left out. Raises DataError for a file that is missing or without words, and
-    for a line with other columns than the first.
+    A header, comments and lines of ``-DOCSTART-`` are left out. Raises DataError for a file that is missing or without
+    words, for a line with other columns than the first, for a header further down, and for labels in quotes.
     """
     if problem := file_problem(path):
         raise DataError(f"{setting}: {problem}")
@@ -55,6 +57,7 @@ def _words(path: Path, columns: Sequence[str], may_lack_label: bool) -> Iterator
     """Yield (word, label), and a pair of empty strings at the end of each sentence."""
     width, word, tag, first, tabs, begins = 0, 0, -1, 1, False, True
     for number, line in read_lines(path, "words with labels"):
+        line = line.lstrip(BOM)  # of files that were joined
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
         if not any(cells) or cells[0] == _DOCUMENT:
             yield "", ""
@@ -75,8 +78,14 @@ def _words(path: Path, columns: Sequence[str], may_lack_label: bool) -> Iterator
         if width == 1:
             yield cells[0], ""
             continue
+        if cells[word].casefold() in _WORD_HEADINGS and cells[tag].casefold() in _TAG_HEADINGS:
+            if number == first:
+                continue
+            raise DataError(f"{path}:{number}: a header among the lines, as of files that were joined; remove it")
         if not cells[word] or not cells[tag]:
             raise DataError(f"{path}:{number}: no {'label' if cells[word] else 'word'} in this line")
+        if cells[tag][0] == cells[tag][-1] == '"':
+            raise DataError(f"{path}:{number}: the label {cells[tag][:60]} is in quotes; write the table without them")
         yield cells[word], cells[tag]
     yield "", ""
 

@@ -164,11 +164,12 @@ def average_checkpoints(paths: Sequence[Path]) -> PretrainedBundle:
 def write_run(bundle: PretrainedBundle, directory: Path) -> None:
     """Write a run directory without training state: for use, evaluation and as ``init.pretrained`` of another run.
 
-    Raises DataError as :func:`write_vocab`.
+    Settings that are numbers are kept: evaluation takes lengths and masks from them. Raises DataError as
+    :func:`write_vocab`.
     """
     step = bundle.provenance.step
-    settings = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": True}
-    write_json(directory / "config.json", settings)
+    own = {"model": asdict(bundle.config), "causal": bundle.causal, "imported": True}
+    write_json(directory / "config.json", {**bundle.provenance.public()["settings"], **own})
     write_text(bundle, directory)
     state = {"progress": {"step": step}}
     CheckpointManager(directory / "checkpoints", keep_last=1).save(step, bundle.weights, {}, state)

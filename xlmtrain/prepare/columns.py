@@ -8,6 +8,7 @@ from typing import Any
 
 from xlmtrain.errors import DataError
 
+_HEADINGS = ("text", "sentence", "source", "target", "src", "tgt")
 Record = tuple[int, tuple[bytes, ...]]
 """Number of a record, which is its first line or its row from 1, and a text for each column."""
 
@@ -15,16 +16,23 @@ Record = tuple[int, tuple[bytes, ...]]
 @dataclass(frozen=True)
 class Column:
     """Column of the text in one language. ``names``: of which the first that a file has is read, dots in them leading
-    into nested columns; ``setting``: the key path that names another one."""
+    into nested columns; ``setting``: the key path that names another one; ``language``: of the text."""
 
     names: tuple[str, ...]
     setting: str
+    language: str
 
     def missing(self, place: str, there: Sequence[str], advice: str = "") -> DataError:
-        """Return the error for a file or record with other columns; ``place``: its path and number."""
+        """Return the error for a file or record that has not one such column; ``place``: its path and number."""
         shown = ", ".join(there[:30]) + (", ..." if len(there) > 30 else "") if there else "none"
-        names = " or ".join(self.names)
-        return DataError(f"{place}: no column {names}; there are: {shown[:1000]}; {self.setting}=... names it{advice}")
+        problem = f"no column {' or '.join(self.names)}"
+        if twice := [name for name in self.names if there.count(name) > 1]:
+            problem = f"several columns {twice[0]}"
+        return DataError(f"{place}: {problem}; there are: {shown[:1000]}; {self.setting}=... names it{advice}")
+
+    def is_heading(self, cell: str) -> bool:
+        """Return whether a cell of the first row is the name of a column, so that the row is a header."""
+        return cell in self.names or cell.casefold() in (*_HEADINGS, self.language.casefold())
 
 
 def text_of(value: Any, place: str, name: str, there: Sequence[str]) -> bytes:

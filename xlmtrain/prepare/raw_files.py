@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from xlmtrain.config.prepare import PrepareConfig
@@ -28,6 +28,8 @@ _TABLES: dict[str, Reader] = {
     **{".tsv": read_tsv, ".csv": read_csv, ".tmx": read_tmx, ".parquet": read_parquet, ".arrow": read_arrow},
 }
 
+_COMPARED = 100
+"""Records by which two columns are compared."""
 _LINE_END = re.compile(rb"\r?\n")
 
 
@@ -58,9 +60,10 @@ class RawText:
 def find_texts(config: PrepareConfig) -> list[RawText]:
     """Return the files of the settings: sorted within a pattern, patterns in the given order.
 
-    Raises DataError with the key path if a pattern matches no file, or different files for the two languages.
+    Raises DataError with the key path if a pattern matches no file, or different files for the two languages, and for
+    columns of which no table is there.
     """
-    return [
+    texts = [
         text
         for split in SPLITS
         for kind in ("mono", "pairs")
@@ -69,22 +72,29 @@ def find_texts(config: PrepareConfig) -> list[RawText]:
         for pattern in expand_braces(given)
         for text in _texts_of(config, split, kind, key, pattern)
     ]
+    used = {column.setting for text in texts for column in text.columns}
+    used |= {f"columns.{language}" for text in texts if text.columns for language in text.languages}
+    if idle := [name for name in config.columns if f"columns.{name}" not in used]:
+        raise DataError(f"columns.{idle[0]}: there is no table with such a column; leave it out")
+    return texts
 
 
 def without_repeats(texts: Sequence[RawText]) -> tuple[list[RawText], list[str]]:
     """Return each text once, whatever the names and links that lead to its files, and a note on each that is left out.
 
-    Raises DataError for a file that is given for two languages.
+    Raises DataError for a file, or a column of a table, that is given for two languages.
     """
     kept: dict[tuple[object, ...], RawText] = {}
-    languages: dict[tuple[int, int], tuple[str, Path]] = {}
+    readers: dict[tuple[int, int], list[tuple[RawText, int]]] = {}
     notes = []
     for text in texts:
         identities = [(stat.st_dev, stat.st_ino) for stat in (path.stat() for path in text.paths)]
-        for identity, language, path in zip(identities, text.languages, () if text.columns else text.paths):
-            other, its_path = languages.setdefault(identity, (language, path))
-            if other != language:
-                raise DataError(f"{text.split}: {path} is given for {language}, and as {its_path} for {other}")
+        for side, language in enumerate(text.languages):
+            for other, at in readers.setdefault(identities[side % len(identities)], []):
+                if other.languages[at] != language and _first_texts(other, at) == _first_texts(text, side):
+                    given = f"{'the same column of ' if text.columns else ''}{text.sides[side]} is given for {language}"
+                    raise DataError(f"{text.split}: {given}, and as {other.sides[at]} for {other.languages[at]}")
+            readers[identities[side % len(identities)]].append((text, side))
         first = kept.setdefault((text.split, text.languages, *identities), text)
         if first is not text:
             names, known = (" and ".join(map(str, one.paths)) for one in (text, first))
@@ -92,6 +102,16 @@ def without_repeats(texts: Sequence[RawText]) -> tuple[list[RawText], list[str]]
             key_path = f"{text.split}.{'pairs' if text.pair else 'mono'}.{text.pair or text.languages[0]}"
             notes.append(f"{key_path}: {names} is given twice{alias}; it is read once")
     return list(kept.values()), notes
+
+
+def _first_texts(text: RawText, side: int) -> tuple[str, ...] | list[bytes]:
+    """Return the column of a language, and its first texts, by which another name of it is known."""
+    if not text.columns:
+        return ()
+    file = min(side, len(text.paths) - 1)
+    if len(text.paths) < len(text.languages):
+        return text.columns[side].names
+    return [lines[0] for _, lines in islice(_read_records(text, file, 0, False), _COMPARED)]
 
 
 def _texts_of(config: PrepareConfig, split: str, kind: str, key: str, pattern: str) -> list[RawText]:
@@ -120,9 +140,11 @@ def _texts_of(config: PrepareConfig, split: str, kind: str, key: str, pattern: s
 def _column(config: PrepareConfig, language: str, is_alone: bool) -> Column:
     """Return the column of a language; ``is_alone``: in a file of no other language."""
     name = config.columns.get(language, language)
-    if is_alone:
-        return Column((config.columns.get("text", "text"), name), "columns.text")
-    return Column((name,), f"columns.{language}")
+    if not is_alone:
+        return Column((name,), f"columns.{language}", language)
+    names = (config.columns.get("text", "text"), name)
+    is_given = "text" in config.columns and language not in config.columns
+    return Column(names[:1] if is_given else names, "columns.text", language)
 
 
 def _matches(pattern: str, language: str, key_path: str) -> dict[tuple[object, ...], Path]:

@@ -77,7 +77,7 @@ def shard_raw(
     ``@@``, ``suspects`` are the number and the first of the lines of each kind of
     :data:`~xlmtrain.text.suspects.SUSPECTS`, for each side.
     """
-    its_columns = tuple(Column(tuple(column["names"]), column["setting"]) for column in columns)
+    its_columns = tuple(Column(**{**column, "names": tuple(column["names"])}) for column in columns)
     text = RawText(split, tuple(languages), tuple(Path(path) for path, *_ in files), its_columns, documents)
     checks = _Checks(text, CleanConfig(**clean))
     shards: list[dict[str, int]] = []

@@ -20,24 +20,39 @@ _SHOWN_CODES = 20
 
 
 def read_json_lines(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
-    """Yield the records of a file with one JSON object in each line; a blank line has empty text."""
+    """Yield the records of a file with one JSON object in each line; a blank line has empty text.
+
+    The first object says which of a column's names is read.
+    """
+    names: list[str] = []
     for number, line in read_bounded_lines(path, "JSON lines"):
         place = f"{path}:{number}"
         if not line.strip():
             yield number, (b"",) * len(columns)
             continue
         with damage_as(DataError, f"{place}: not JSON", "; every line must be one object, as jq -c '.[]' writes them"):
-            record = json.loads(line.decode("utf-8", "surrogateescape"))
+            record = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_distinct)
             if not isinstance(record, dict):
                 raise TypeError("an array or a value alone")
-        yield number, tuple(_json_text(record, column, place) for column in columns)
+        names = names or [_name_in(record, column) for column in columns]
+        yield number, tuple(_json_text(record, *each, place) for each in zip(names, columns))
 
 
-def _json_text(record: dict[str, Any], column: Column, place: str) -> bytes:
-    for name in column.names:
-        if (value := _at(record, name)) is not _MISSING:
-            return text_of(value, place, name, () if isinstance(value, str) else _names(record))
-    raise column.missing(place, _names(record))
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a name is there twice")
+    return record
+
+
+def _name_in(record: dict[str, Any], column: Column) -> str:
+    return next((name for name in column.names if _at(record, name) is not _MISSING), column.names[0])
+
+
+def _json_text(record: dict[str, Any], name: str, column: Column, place: str) -> bytes:
+    if (value := _at(record, name)) is _MISSING:
+        raise column.missing(place, _names(record))
+    return text_of(value, place, name, () if isinstance(value, str) else _names(record))
 
 
 def _at(record: dict[str, Any], name: str) -> Any:
@@ -114,28 +129,39 @@ def _quoted_rows(path: Path, lines: Iterable[tuple[int, bytes]], delimiter: str)
 
 
 def _records(path: Path, rows: Iterable[tuple[int, list[str]]], columns: Sequence[Column]) -> Iterator[Record]:
-    """Yield the records of a table, whose first row is a header if it has the name of a column."""
+    """Yield the records of a table, whose first row is a header if it has the name of a column.
+
+    Raises DataError for another header further down.
+    """
     rows = dropwhile(lambda row: not any(row[1]), rows)
     if (first := next(rows, None)) is None:
         return
     header = [cell.strip() for cell in first[1]]
-    named = [next((header.index(name) for name in column.names if name in header), None) for column in columns]
-    indices = [
-        next((int(name) - 1 for name in column.names if name.isdecimal()), -1) if index is None else index
-        for index, column in zip(named, columns)
-    ]
+    indices = [_index_in(header, column) for column in columns]
     for index, column in zip(indices, columns):
-        if not 0 <= index < len(header):
+        if not 0 <= index < len(header) or (header[index] in column.names and header.count(header[index]) > 1):
             there = [cell if len(cell) <= _SHOWN_CHARS else f"{cell[:_SHOWN_CHARS]}..." for cell in header]
             raise column.missing(f"{path}:{first[0]}", there, ", or gives its number, from 1, if there is no header")
-    has_header = any(index is not None for index in named)
+    has_header = any(column.is_heading(cell) for column in columns for cell in header)
     for number, cells in rows if has_header else chain([first], rows):
+        if has_header and cells == first[1]:
+            raise DataError(f"{path}:{number}: a header among the lines, as of files that were joined; remove it")
         if len(cells) == len(header):
             yield number, tuple(text_of(cells[index], f"{path}:{number}", header[index], header) for index in indices)
         elif not any(cells):
             yield number, (b"",) * len(columns)
         else:
             raise DataError(f"{path}:{number}: {len(cells)} cells, not {len(header)} as in the first row")
+
+
+def _index_in(header: Sequence[str], column: Column) -> int:
+    """Return the index of a column by the first of its names that is there, or is a number; -1 if none is."""
+    for name in column.names:
+        if name in header:
+            return header.index(name)
+        if name.isdecimal():
+            return int(name) - 1
+    return -1
 
 
 def read_tmx(path: Path, columns: Sequence[Column]) -> Iterator[Record]:

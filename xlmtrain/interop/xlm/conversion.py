@@ -57,6 +57,11 @@ _DECODER_BLOCK = {
     "encoder_attn.{}.out_lin": "cross_attention.out",
 }
 _OF_DECODER = re.compile("layer_norm15|encoder_attn")
+_OF_TRAINING: dict[tuple[str, str], tuple[str, type]] = {
+    ("data", "sequence_length"): ("bptt", int),
+    ("mask", "prob"): ("word_pred", float),
+}
+"""Settings of training -> their names and types in the original."""
 _UNSUPPORTED = re.compile(r"memories|pred_layer\.proj\.(head|tail)")
 
 
@@ -85,9 +90,19 @@ def read_xlm_checkpoint(path: Path, codes: list[Code], text: TextConfig | None) 
                 del weights[DECODER_TABLE]
         text = text or typed(TextConfig, params.get(_TEXT, {}))
         causal = bool(params.get("clm_steps")) and not params.get("mlm_steps")
+        settings = _training_settings(params)
     step = content.get("n_total_iter")
-    provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0)
+    provenance = Provenance(str(path), step if type(step) is int and step >= 0 else 0, settings)
     return PretrainedBundle(config, languages, vocab, weights, text, codes, provenance, causal)
+
+
+def _training_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what evaluation takes from the settings of training: the length of a window, and the share of masks."""
+    found: dict[str, Any] = {}
+    for (section, key), (name, kind) in _OF_TRAINING.items():
+        if isinstance(params.get(name), (int, float)):
+            found[section] = {key: kind(params[name])}
+    return found
 
 
 def _plain_weights(content: dict[str, Any], name: str, path: Path) -> dict[str, torch.Tensor]:
@@ -167,6 +182,10 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         "n_words": len(bundle.vocab),
         **{f"{name}_index": id for name, id in {"bos": 0, "eos": EOS, "pad": PAD, "unk": UNK, "mask": MASK}.items()},
     }
+    trained = bundle.provenance.settings
+    for (section, key), (name, _) in _OF_TRAINING.items():
+        if key in trained.get(section, {}):
+            params[name] = trained[section][key]
     if bundle.causal:  # the original has no such flag: objectives are options of its command line
         params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
     if bundle.text != TextConfig():  # the original has none either, and ignores them
