@@ -22,7 +22,7 @@ def device_name(device: torch.device) -> str:
 def seed_device(seed: int, device: torch.device) -> None:
     """Seed torch's generators of the CPU and of ``device``.
 
-    ``torch.manual_seed`` seeds every type of device, and takes a millisecond for those that are not in use.
+    ``torch.manual_seed`` seeds every type of device, and takes 0.3 ms for those that are not in use.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":

@@ -20,8 +20,8 @@ from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
 # What a person reads while a run trains; metrics.jsonl has all.
-_HEADLINE = {f"{objective}_ppl" for objective in OBJECTIVES}
-_HEADLINE |= {"cloze_parallel_acc", "retrieval_acc", "zero_shot_acc", "round_trip_bleu"}
+_TRANSFER = ("cloze_parallel_acc", "retrieval_acc", "zero_shot_acc", "round_trip_bleu")
+_HEADLINE = {*(f"{objective}_ppl" for objective in OBJECTIVES), *_TRANSFER}
 
 
 class Evaluator(Protocol):
