@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from tests.support import programs
 from tests.support.repository import REPOSITORY
@@ -161,6 +162,17 @@ def test_an_error_of_all_processes_is_printed_once(
         "error: train.stesp: no such setting",  # of the next start
         "error: rank 1 cannot read a file",
     ]
+    machines = TCPStore("127.0.0.1", 0, is_master=True)
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(machines.port))
+    for machine in ("first", "second"):
+        (tmp_path / machine / "attempt_0" / "0").mkdir(parents=True)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / machine / "attempt_0" / "0" / "error.json"))
+        end(ConfigError("the same on both"))
+    assert capsys.readouterr().err == "error: the same on both\n"
+    monkeypatch.setenv("MASTER_PORT", str(programs.free_port()))  # the first machine's torchrun has ended
     for value in ("", "/nowhere/0/error.json"):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", value)
         end(ConfigError("printed"))

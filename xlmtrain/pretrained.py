@@ -34,6 +34,7 @@ from xlmtrain.interop.bundle import PretrainedBundle, trained_objectives
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.device import ACCELERATORS, best_device
 
 E = TypeVar("E", bound=Enum)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -157,7 +158,7 @@ class PretrainedModel:
         language, ids, special = self._language(lang), self._all_ids(sentences, lang), self.text.vocab.special
         if self.causal:
             batches = (make_causal_batch(sentence_sequences([one], language, special)) for one in ids)
-            totals = [-float(self._losses(batch)[:-1].double().sum()) for batch in batches]  # without EOS
+            totals = [-float(self._losses(batch)[:-1].cpu().double().sum()) for batch in batches]  # without EOS
             return [SentenceScore(total, len(one) - 1) for total, one in zip(totals, ids)]
         self._check_masked_model()
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
@@ -236,7 +237,7 @@ def load(
 ) -> PretrainedModel:
     """Load a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
-    ``checkpoint``: of a run directory, its best or its last. ``device``: None takes the GPU if there is one. ``codes``
+    ``checkpoint``: of a run directory, its best or its last. ``device``: None takes a GPU if there is one. ``codes``
     (a file) and ``text``: for ``.pth`` files of the original XLM, which hold neither. Raises CheckpointError if nothing
     can be read.
     """
@@ -249,14 +250,14 @@ def load(
 
 def check_device(device: torch.device | str | None) -> torch.device:
     """Return the device; for None the GPU if there is one. Raises ConfigError if this machine does not have it."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
+        found = torch.device(best_device() if device is None else device)
     except RuntimeError:
-        raise ConfigError(f"device={device}: not a device of torch; take cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: there is no GPU, or this torch is built without CUDA; take cpu")
+        raise ConfigError(
+            f"device={device}: not a device of torch; take cpu or one of {', '.join(ACCELERATORS)}"
+        ) from None
+    if found.type in ACCELERATORS and not torch.get_device_module(found).is_available():
+        raise ConfigError(f"device={device}: there is none, or this torch is built without it; take cpu")
     return found
 
 

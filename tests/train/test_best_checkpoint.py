@@ -15,6 +15,7 @@ from tests.support.training import SECONDS, assert_same_run, checkpoint, state, 
 from xlmtrain.config.schema import Config
 from xlmtrain.pretrained import CheckpointChoice, load
 from xlmtrain.train.checkpoint import CheckpointManager
+from xlmtrain.train.evaluation import headline
 
 # Every evaluation is a new best, and only the newest checkpoint is kept besides the best.
 CHANGES: dict[str, Any] = {"train.keep_last": 1, "optim.lr": 1e-2, "model.dropout": 0.0}
@@ -105,3 +106,19 @@ def curves(run: Path | str) -> dict[str, list[tuple[int, float]]]:
     assert "valid/mlm_ppl" in names
     assert "train/loss" in names
     return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names}
+
+
+def test_the_line_of_an_evaluation_is_short() -> None:
+    metrics = {
+        **{f"valid/{key}_ppl": 1234.567 for key in ("de_mlm", "en_mlm", "de-en_tlm", "mlm", "tlm", "cloze_mono")},
+        **{
+            f"valid/{key}_acc": 50.0 for key in ("de_mlm", "mlm", "de-en_cloze_parallel", "cloze_parallel", "retrieval")
+        },
+        "valid/round_trip_bleu": 7.0,
+        "retrieval/de-en_layer0_cosine_top1": 1.0,
+        "average/mlm_ppl": 3.0,
+    }
+    assert headline(metrics, "valid/de_mlm_acc") == (
+        "mlm_ppl 1234.57  tlm_ppl 1234.57  de_mlm_acc 50.00  cloze_parallel_acc 50.00  retrieval_acc 50.00  "
+        "round_trip_bleu 7.00  average/mlm_ppl 3.00"
+    )

@@ -12,6 +12,7 @@ import torch
 from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from tests.support.tiny import run_processes, tiny_config
@@ -19,6 +20,8 @@ from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
+from xlmtrain.data.validation import validation_sets
+from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
@@ -41,7 +44,7 @@ class Backend(_DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return list(HALF.values())
 
-    def manual_seed_all(self, seed: int) -> None:
+    def manual_seed(self, seed: int) -> None:
         pass
 
 
@@ -63,6 +66,9 @@ class Watchdog(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        for one in tree_leaves(result):  # a number alone is the loss scale, for which torch makes an exception on MPS
+            if isinstance(one, torch.Tensor) and one.dtype is torch.float64 and one.dim():
+                assert one.device.type == "cpu", f"{func} in float64, which MPS does not have"
         if func in (ATEN._to_copy.default, ATEN.copy_.default):
             source = args[1] if func is ATEN.copy_.default else args[0]
             if source.device != result.device:
@@ -124,6 +130,9 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
             except DataDependentOutputException as error:  # cannot be sent to the test's process
                 raise AssertionError(f"the host waits for {error.func}") from None
         seen, copies = set(watch.seen), watch.copies
+        patch.setattr("xlmtrain.evaluate.perplexity.sum_dtype", lambda device: torch.float32)  # as on MPS
+        with pytest.raises(DataDependentOutputException):
+            evaluate_perplexity(model, validation_sets(config, dataset), precision, alone, lambda: False)
         # Waiting would be noticed: for the figures, and where a spike is not to move the weights.
         with pytest.raises(DataDependentOutputException):
             result.losses.tolist()

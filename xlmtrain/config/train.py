@@ -19,11 +19,13 @@ class Precision(str, Enum):
 
 
 class Device(str, Enum):
-    """Device to train on."""
+    """Device to compute on: ``auto`` takes the first of cuda, xpu, mps and cpu that torch can use."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    xpu = "xpu"
+    mps = "mps"
 
 
 class Sharding(str, Enum):

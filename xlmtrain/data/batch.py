@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from xlmtrain.data.sequences import SequenceBatch
+from xlmtrain.runtime.device import copies_asynchronously
 
 
 @dataclass
@@ -93,7 +94,8 @@ def dummy_batch(targets: int = 1) -> Batch:
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a host tensor on ``device``; the copy to a GPU is asynchronous."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    pinned = copies_asynchronously(device)
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
 
 
 class NumpyBatch(NamedTuple):

@@ -37,10 +37,11 @@ def duplicate_rate(corpus: Corpus) -> float:
     seen: set[bytes] = set()
     count = 0
     for sentences in sample_spans(corpus, _SAMPLE_TOKENS):
-        bounds = np.asarray(corpus.offsets[sentences.start : sentences.stop + 1]).tolist()
-        for begin, end in pairwise(bounds):
+        ids = span_ids(corpus, sentences)
+        bounds = np.asarray(corpus.offsets[sentences.start : sentences.stop + 1])
+        for begin, end in pairwise((bounds - bounds[:1]).tolist()):
             if end - begin > 1:
-                seen.add(corpus.ids[begin:end].tobytes())
+                seen.add(ids[begin:end].tobytes())
                 count += 1
     return 1 - len(seen) / max(count, 1)
 

@@ -13,6 +13,7 @@ from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import dummy_batch
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.runtime.device import sum_dtype
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.precision import autocast, eval_mode
@@ -55,7 +56,7 @@ def _count(
     stop: Callable[[], bool],
 ) -> tuple[float, float, float]:
     """Return the summed loss, right predictions and targets of this process's batches."""
-    loss, hits = torch.zeros(2, dtype=torch.float64, device=distributed.device)
+    loss, hits = torch.zeros(2, dtype=sum_dtype(distributed.device), device=distributed.device)
     targets = 0
     for mine in distributed.in_step(chosen.batches(distributed.rank, distributed.world_size), stop):
         failpoint("evaluate")

@@ -70,7 +70,7 @@ def retrieve(
             found["cosine"].append(ranks(cosines, right))
             found["margin"].append(ranks(cosines / mean.clamp(min=1e-9), right))  # zero vectors have a mean of 0
         for scoring, blocks in found.items():
-            rank = torch.cat(blocks).double()
+            rank = torch.cat(blocks).cpu().double()
             top1, mrr = 100 * (rank == 1).double().mean(), (1 / rank).mean()
             results.append(Retrieval(f"{source}-{target}", scoring, top1.item(), mrr.item()))
     return results

@@ -176,7 +176,7 @@ def _precision(
         found["cosine"].append(ranks(cosines, right))
         found["csls"].append(ranks(2 * cosines - hubness, right))
     for scoring, blocks in found.items():
-        rank = torch.cat(blocks)
+        rank = torch.cat(blocks).cpu()
         shares = (100 * (rank <= k).double().mean().item() for k in (1, 5, 10))
         yield PrecisionAtK(direction, among, scoring, len(queries), len(candidates), *shares)
 

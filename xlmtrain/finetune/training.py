@@ -28,6 +28,7 @@ from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.optim.schedule import learning_rate
+from xlmtrain.runtime.device import seed_device
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.precision import autocast, make_scaler
 from xlmtrain.runtime.process import StopRequest, collect_garbage
@@ -141,7 +142,7 @@ class SeedTraining:
         step, rank, world_size = self.state.step, self.distributed.rank, self.distributed.world_size
         size = self.config.train.batch_size
         batch, targets = training_batch(self.files, self.seed, step, size, rank, world_size)
-        torch.manual_seed(torch_seed(self.seed, "dropout", step, rank))
+        seed_device(torch_seed(self.seed, "dropout", step, rank), self.distributed.device)
         output = self.optimizer_step.run(step, [float(targets)], partial(self._backward, batch, targets))
         # fp16 lowers its loss scale instead.
         if not math.isfinite(float(output.grad_norm)) and not self.optimizer_step.scaler.is_enabled():
@@ -182,11 +183,11 @@ class SeedTraining:
             return
         scores = self._scores("valid")
         value, _ = mean_and_deviation([one.of(self.metric) for one in scores.values()])
-        best = "  (best so far)" if state.add_evaluation(value, rising=True) else ""
+        best = " | best" if state.add_evaluation(value, rising=True) else ""
         if self.writer is not None:
             metrics = {f"valid/{key}_{m}": value for key, one in scores.items() for m, value in one.metrics.items()}
             self.writer.scalars(state.step, metrics)
-            shown = "  ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in metrics.items())
+            shown = "  ".join(f"{key}_{self.metric.value} {one.of(self.metric):.1f}" for key, one in scores.items())
             self.writer.console.message(f"seed {self.seed} step {state.step} | {shown}{best}")
 
     def _scores(self, split: str) -> dict[str, Scores]:

@@ -11,6 +11,7 @@ from xlmtrain.data.batch import EncoderInput
 from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
 from xlmtrain.generate.greedy import greedy_search, sample
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.device import sum_dtype
 
 
 def search(
@@ -28,7 +29,7 @@ def search(
     draw each token, with the uniform numbers (B, W) that ``draw`` returns for W tokens.
     """
     if temperature is not None:
-        drawn = draw(int(max_lengths.max())).to(max_lengths.device)
+        drawn = draw(int(max_lengths.max())).to(max_lengths.device, sum_dtype(max_lengths.device))
         found = sample(model, source, language, max_lengths, drawn, temperature)
     elif settings.num_beams > 1:
         return beam_search(model, source, language, max_lengths, settings)

@@ -136,9 +136,10 @@ class Console:
     def progress(self, line: str) -> None:
         """Show the progress line. Its last parts, divided by ``|``, are left out where the terminal is too narrow."""
         if self._live:
-            while " | " in line and len(line) >= shutil.get_terminal_size().columns:
+            width = shutil.get_terminal_size().columns - 1
+            while " | " in line and len(line) > width:
                 line = line.rpartition(" | ")[0]
-            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2K{line[:width]}", end="", file=sys.stderr, flush=True)
         else:
             log.info(line)
 

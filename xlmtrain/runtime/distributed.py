@@ -23,9 +23,12 @@ from torch.distributed import distributed_c10d
 
 from xlmtrain.config.train import Device
 from xlmtrain.errors import ConfigError, DeviceOutOfMemory, PeerError, UserError
+from xlmtrain.runtime.device import best_device
 from xlmtrain.runtime.failpoints import failpoint
 
 T = TypeVar("T")
+
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 
 _GLOO_DRAIN_SECONDS = 0.2
 """Wait before a gloo group is destroyed. Its threads need the interpreter's lock to release the last tensors they sent;
@@ -159,7 +162,7 @@ class Distributed:
         return self.run_on_all(job.result)
 
     def close(self) -> None:
-        """Leave the process group. Collective under NCCL: call it only when no process has failed."""
+        """Leave the process group. Collective on GPUs: call it only when no process has failed."""
         if dist.is_initialized():
             time.sleep(_GLOO_DRAIN_SECONDS)
             dist.destroy_process_group()
@@ -167,10 +170,10 @@ class Distributed:
     def abort(self) -> None:
         """Leave the process group after an error, without waiting for the other processes.
 
-        NCCL's communicators are aborted, as destroying them would wait for peers that still wait for this process.
+        Communicators of GPUs are aborted, as destroying them would wait for peers that still wait for this process.
         A group of gloo alone is destroyed: that involves no other process, and its peers see the closed connection.
         """
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             self.close()
         elif dist.is_initialized():
             with suppress(Exception):  # the error that ends the process must stay the one that is reported
@@ -193,25 +196,28 @@ def initialize(wanted: Device, timeout: float = 600.0) -> Distributed:
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    cuda = wanted is Device.cuda or (wanted is Device.auto and torch.cuda.is_available())
-    if cuda:
-        found = torch.cuda.device_count()
+    kind = best_device() if wanted is Device.auto else wanted.value
+    device = torch.device("cpu") if kind == "cpu" else torch.device(kind, local_rank)
+    if kind != "cpu":
+        found = torch.get_device_module(kind).device_count()
         if local_rank >= found:
             raise ConfigError(
                 f"train.device={wanted.value}: process {local_rank} of this machine has no GPU, {found} found; "
                 f"start torchrun with --nproc-per-node={max(found, 1)}, or set train.device=cpu"
             )
-        torch.cuda.set_device(local_rank)
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+        if kind != "mps":
+            torch.get_device_module(kind).set_device(local_rank)
+        elif world_size > 1:
+            raise ConfigError(f"train.device={wanted.value}: MPS takes one process; set train.device=cpu for more")
     if world_size > 1:
         limit = timedelta(seconds=timeout)
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            _BACKENDS[kind],
             store=_rendezvous_store(limit),
             rank=rank,
             world_size=world_size,
             timeout=limit,
-            device_id=device if cuda else None,
+            device_id=None if kind == "cpu" else device,
         )
     failpoint("start")
     return Distributed(rank, world_size, device)

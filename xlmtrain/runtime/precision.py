@@ -11,6 +11,7 @@ from torch import nn
 
 from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.device import device_name
 
 log = logging.getLogger(__name__)
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -18,26 +19,30 @@ HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return True if the hardware multiplies in bf16: GPUs since Ampere, CPUs with AVX512-BF16 or AMX."""
+    """Return True if the hardware multiplies in bf16: most GPUs (NVIDIA: since Ampere), CPUs with AVX512-BF16, AMX."""
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type != "xpu" or bool(torch.xpu.is_bf16_supported(including_emulation=False))
 
 
 def choose_precision(wanted: Precision, device: torch.device, setting: str = "train.precision") -> Precision:
     """Return ``wanted``, with ``auto`` resolved: bf16 where the hardware has it; else fp16 on GPUs, fp32 on CPUs.
+    On MPS ``auto`` is fp32, as nobody has tried the others there.
 
     ``setting``: its key path. Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than
     fp32: that is a warning.
     """
     native, cpu = has_bf16(device), device.type == "cpu"
     if wanted is Precision.auto:
+        if device.type == "mps":
+            return Precision.fp32
         return Precision.bf16 if native else Precision.fp32 if cpu else Precision.fp16
     if wanted is Precision.bf16 and not native:
         if not cpu:
-            name = torch.cuda.get_device_name(device)
-            raise ConfigError(f"{setting}=bf16: {name} has no bf16; take fp16 or auto")
+            raise ConfigError(f"{setting}=bf16: {device_name(device)} has no bf16; take fp16 or auto")
         log.warning(
             "%s=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; take fp32 or auto", setting
         )

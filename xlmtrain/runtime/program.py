@@ -7,9 +7,11 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -77,16 +79,29 @@ def user_errors() -> Iterator[None]:
 
 
 def _report(message: str) -> None:
-    """Print an error; of the processes that torchrun started on this machine, only the first that has it prints it.
+    """Print an error; of the processes that torchrun started, only the first that has it prints it."""
+    if _is_first(hashlib.sha256(message.encode()).hexdigest()):
+        print(f"error: {message}", file=sys.stderr)
 
-    They leave a note for each other in the directory that torchrun makes for the files of each start.
+
+def _is_first(key: str) -> bool:
+    """Return True on the first process of a start of torchrun that asks with this ``key``, and where nobody can tell.
+
+    Processes of one machine leave a note in the directory that torchrun makes for the files of each start; the first
+    processes of several machines ask torchrun's store.
     """
-    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        note = Path(file).parents[1] / f"{hashlib.sha256(message.encode()).hexdigest()}.printed"
+    env = os.environ
+    with suppress(OSError, IndexError):
         try:
-            note.touch(exist_ok=False)
+            (Path(env.get("TORCHELASTIC_ERROR_FILE", "")).parents[1] / f"{key}.printed").touch(exist_ok=False)
         except FileExistsError:
-            return
-        except OSError:  # better twice than never
-            pass
-    print(f"error: {message}", file=sys.stderr)
+            return False
+    distributed = sys.modules.get("torch.distributed")  # not every program imports it
+    if distributed is None or int(env.get("GROUP_WORLD_SIZE", 1)) == 1 or not env.get("TORCHELASTIC_USE_AGENT_STORE"):
+        return True
+    with suppress(OSError, RuntimeError):
+        address = env["MASTER_ADDR"], int(env["MASTER_PORT"])
+        socket.create_connection(address, 1.0).close()  # where nobody listens any more, the store would print a stack
+        store = distributed.TCPStore(*address, timeout=timedelta(seconds=5))
+        return bool(store.add(f"{env.get('TORCHELASTIC_RESTART_COUNT')}-{key}.printed", 1) == 1)
+    return True

@@ -27,7 +27,9 @@ class ProgressBar(tqdm):  # type: ignore[misc]
     def __init__(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
         """``total`` and ``done``: in ``unit``, ``B`` for bytes."""
         options = (
-            {"leave": False} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": LOG_SECONDS, "ncols": 0}
+            {"leave": False, "dynamic_ncols": True}
+            if sys.stderr.isatty()
+            else {"file": _LogLines(), "mininterval": LOG_SECONDS, "ncols": 0}
         )
         super().__init__(desc=stage, total=total, initial=done, unit=unit, unit_scale=True, **options)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xlmtrain.errors import CheckpointError
+from xlmtrain.runtime.device import copies_asynchronously
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.train.checkpoint import CheckpointManager
@@ -118,12 +119,12 @@ class AsyncCheckpointer:
             tensor = full_tensor(shard)
             if not self._distributed.is_main:
                 continue
-            old = copies.get(name)
+            old, pinned = copies.get(name), copies_asynchronously(tensor.device)
             if old is None or (old.shape, old.dtype) != (tensor.shape, tensor.dtype):
-                copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            copies[name].copy_(tensor, non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()
+                copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+            copies[name].copy_(tensor, non_blocking=pinned)
+        if any(copies_asynchronously(tensor.device) for tensor in tensors.values()):
+            torch.accelerator.synchronize()
         return {name: copies[name] for name in tensors} if copies else {}
 
     def _save(self, step: int, write: Callable[[], Path], best: Best | None) -> None:

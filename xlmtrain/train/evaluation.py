@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
+from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.metrics.loggers import MetricsWriter
@@ -17,6 +18,10 @@ from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import evaluation_advice, explain_oom
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
+
+# What a person reads while a run trains; metrics.jsonl has all.
+_TRANSFER = ("cloze_parallel_acc", "retrieval_acc", "zero_shot_acc", "round_trip_bleu")
+_HEADLINE = {*(f"{objective}_ppl" for objective in OBJECTIVES), *_TRANSFER}
 
 
 class Evaluator(Protocol):
@@ -76,9 +81,7 @@ class PeriodicEvaluation:
             self.writer.scalars(step, metrics | averaged)
             for key, text in samples.items():
                 self.writer.text(step, f"samples/{key}", text)
-            valid = {key[6:]: value for key, value in metrics.items() if key.startswith("valid/")} | averaged
-            shown = "  ".join(f"{key} {two_decimals(value)}" for key, value in valid.items())
-            self.writer.console.message(f"step {step} | {shown}{'  (best so far)' if improved else ''}")
+            self.writer.console.message(f"step {step} | {headline(metrics | averaged, name)}{' | best' * improved}")
         return improved
 
     def _averaged_metrics(
@@ -90,3 +93,9 @@ class PeriodicEvaluation:
         with self.step.average.swapped(), self.step.parallel.evaluation():
             metrics = evaluator(self.step.model, self.step.precision, distributed, stop)
         return {f"average/{key[6:]}": value for key, value in metrics.items() if key.startswith("valid/")}
+
+
+def headline(metrics: Mapping[str, float], chosen: str) -> str:
+    """Return the metric ``chosen`` and the means over the languages of perplexity and transfer, for one short line."""
+    shown = {key: value for key, value in metrics.items() if key == chosen or key.partition("/")[2] in _HEADLINE}
+    return "  ".join(f"{key.removeprefix('valid/')} {two_decimals(value)}" for key, value in shown.items())

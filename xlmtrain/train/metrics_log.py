@@ -125,8 +125,8 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
     Without elapsed time the speed is 0. Memory: the peak that torch allocated on a GPU, or resident on a CPU.
     """
     device, world_size = train_step.distributed.device, train_step.distributed.world_size
-    if device.type == "cuda":
-        memory = float(torch.cuda.max_memory_allocated(device))
+    if device.type in ("cuda", "xpu"):
+        memory = float(torch.get_device_module(device).max_memory_allocated(device))
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
     per_second = timer.tokens / timer.seconds if timer.seconds > 0 else 0.0

@@ -19,6 +19,7 @@ from xlmtrain.config.train import OnNonFinite, OnSpike, Precision
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.metrics.spikes import SpikeDetector
+from xlmtrain.runtime.device import seed_device
 from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.rng import torch_seed
 from xlmtrain.train.parallel import ParallelModel, replica_groups
@@ -66,7 +67,7 @@ class StepMonitor:
         if not steps:
             return []
         outputs = [output for output, _ in steps]
-        local = torch.stack([output.losses for output in outputs]).double()  # (steps, objectives)
+        local = torch.stack([output.losses for output in outputs]).cpu().double()  # (steps, objectives)
         losses = torch.tensor(self._distributed.all_reduce_sum(local.flatten().tolist()), dtype=torch.float64)
         norms = torch.stack([output.grad_norm for output in outputs]).tolist()
         skipped = torch.stack([output.skipped for output in outputs]).tolist()
@@ -197,7 +198,7 @@ def first_non_finite(parallel: ParallelModel, data: StepBatches, precision: Prec
     try:
         for batch in parallel.pad(data.batches):
             before = len(found)
-            torch.manual_seed(torch_seed(seed, "dropout", data.step, *batch.rng_key))
+            seed_device(torch_seed(seed, "dropout", data.step, *batch.rng_key), device)
             with autocast(precision, device):
                 loss = model(batch.to(device))
             check("the output of head", loss)  # which returns only the loss

@@ -31,6 +31,7 @@ from xlmtrain.data.format import TEXT_FILES
 from xlmtrain.errors import ConfigError, UserError
 from xlmtrain.metrics.energy import cpu_name
 from xlmtrain.runtime.atomic_io import read_json, sync_file, write_json
+from xlmtrain.runtime.device import device_name
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
 from xlmtrain.runtime.lock import lock_directory
@@ -232,7 +233,7 @@ def _environment(distributed: Distributed) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device": cpu_name() if device.type == "cpu" else device_name(device),
         "processes": distributed.world_size,
         "threads": torch.get_num_threads(),
     }

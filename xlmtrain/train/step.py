@@ -21,6 +21,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.optim.average import WeightAverage
 from xlmtrain.optim.schedule import phase_learning_rate
+from xlmtrain.runtime.device import seed_device
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint, failpoint_value
 from xlmtrain.runtime.precision import autocast, make_scaler
@@ -137,8 +138,8 @@ class TrainStep(OptimizerStep):
         if not chosen:
             return 0.0
         assert isinstance(self.model, TranslationModel), "an objective of the decoder builds one"
-        if device.type == "cuda":  # what is left of the last step is not generating
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":  # what is left of the last step is not generating
+            torch.get_device_module(device).synchronize()
         started = time.monotonic()
         # A context of its own: autocast keeps casts made without gradients until the outermost one ends.
         with autocast(self.precision, device):
@@ -156,7 +157,7 @@ class TrainStep(OptimizerStep):
             objective = OBJECTIVES.index(batch.objective)
             weight = phase.loss_factor(batch.objective, data.step) * data.shares[batch.objective]
             weight /= max(targets[objective], 1.0)
-            torch.manual_seed(torch_seed(self._seed, "dropout", data.step, *batch.rng_key))
+            seed_device(torch_seed(self._seed, "dropout", data.step, *batch.rng_key), device)
             with self.parallel.micro_batch(batch, last=number == len(batches)):
                 with autocast(self.precision, device):
                     loss = failpoint_value("loss", self.parallel.wrapped_model(batch.to(device)))

@@ -9,6 +9,7 @@ import torch
 
 from xlmtrain.config.phases import phases_of, total_tokens
 from xlmtrain.config.schema import Config, config_as_json
+from xlmtrain.config.train import Device
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.spans import duplicate_rate
@@ -56,7 +57,7 @@ def run_checks(config: Config, machine: Machine, processes: int, steps: int) -> 
         reason = "the errors above come first" if has_error else "steps=0"
         yield "first steps", warning(f"None were tried: {reason}.")
         return
-    device = torch.device("cuda" if machine.runs_on_gpu(config.train.device) else "cpu")
+    device = torch.device("cpu" if config.train.device is Device.cpu else machine.device)
     yield from check("first steps", check_first_steps(config, dataset, steps, device))
 
 

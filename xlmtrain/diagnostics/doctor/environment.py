@@ -20,6 +20,7 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
 from xlmtrain.diagnostics.plan import parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
+from xlmtrain.runtime.device import best_device
 from xlmtrain.text import bpe
 
 _LEAST_SHARED_MEMORY = 1 << 30
@@ -40,7 +41,7 @@ class InstalledGpu:
 class Machine:
     """``cores``: available to this process; ``threads``: of torch. ``flags``: features of the processor. ``memory``,
     ``shared_memory``: bytes in all. ``load``: processes ready to run, mean of the last minute. ``kernels``: GPU
-    architectures that this torch was built for, like ``sm_80``."""
+    architectures that this torch was built for, like ``sm_80``. ``device``: the type that torch prefers."""
 
     cores: int
     threads: int
@@ -50,6 +51,7 @@ class Machine:
     load: float = 0.0
     gpus: list[InstalledGpu] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
+    device: str = "cpu"
 
     def runs_on_gpu(self, device: Device) -> bool:
         """Return whether a run with ``train.device`` would use the GPUs."""
@@ -76,6 +78,7 @@ def this_machine() -> Machine:
         load=os.getloadavg()[0],
         gpus=[InstalledGpu(gpu.name, (gpu.major, gpu.minor), gpu.total_memory) for gpu in gpus],
         kernels=torch.cuda.get_arch_list() if gpus else [],
+        device=best_device(),
     )
 
 
@@ -112,6 +115,10 @@ def check_device(config: Config, machine: Machine) -> Iterator[Finding]:
     elif machine.runs_on_gpu(device):
         for gpu in machine.gpus:
             yield from _check_gpu(gpu, machine.kernels, precision)
+    elif device not in (Device.auto, Device.cpu, machine.device):
+        yield error(f"train.device={device.value}: torch finds no such device.", "cpu, or a build of torch for it")
+    elif device is not Device.cpu and machine.device != "cpu":
+        yield info(f"device: {machine.device}, on which xlmtrain has not been tested")
     else:
         yield info(f"device: CPU, {machine.cores} cores")
         yield from _check_cpu_precision(precision, bool(machine.flags & {"avx512_bf16", "amx_bf16", "bf16"}))

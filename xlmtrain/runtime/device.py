@@ -1,0 +1,39 @@
+"""The device that a process computes on: an accelerator of torch's, or the CPU."""
+
+from __future__ import annotations
+
+import torch
+
+ACCELERATORS = ("cuda", "xpu", "mps")
+"""Types of devices beside the CPU, the preferred one first: NVIDIA or AMD (ROCm), Intel, Apple."""
+
+
+def best_device() -> str:
+    """Return the first of :data:`ACCELERATORS` that torch can use, otherwise ``cpu``."""
+    return next((kind for kind in ACCELERATORS if torch.get_device_module(kind).is_available()), "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU's model, otherwise the type of the device."""
+    module = torch.get_device_module(device)
+    return str(module.get_device_name(device)) if hasattr(module, "get_device_name") else device.type
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of ``device``.
+
+    ``torch.manual_seed`` seeds every type of device, and takes 0.3 ms for those that are not in use.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+def copies_asynchronously(device: torch.device) -> bool:
+    """Return True if a GPU copies from and to pinned memory by itself. MPS shares its memory with the CPU."""
+    return device.type not in ("cpu", "mps")
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the number format of long sums: float64, or float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
