@@ -115,8 +115,9 @@ class Forked:
         """Send a signal to all ranks, or to ``ranks``."""
         for rank in range(self.ranks) if ranks is None else ranks:
             process = self.processes[rank]
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, number)
+            with suppress(ProcessLookupError):  # it ended in this moment
+                if process.is_alive() and process.pid:
+                    os.kill(process.pid, number)
 
     def kill(self, ranks: Sequence[int] | None = None) -> None:
         """SIGKILL, and wait until they are gone."""
