@@ -115,6 +115,8 @@ class RunMonitor:
     @cached_property
     def _duplicates(self) -> float | None:
         """The highest share of repeated lines in a training corpus; None if the text is not there any more."""
+        if "data.path" not in self.settings:  # an imported model
+            return None
         try:
             dataset = Dataset(self.settings["data.path"])
         except UserError:

@@ -76,8 +76,8 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
     model = load(run.path)
     if cloze_lang not in model.languages:
         raise ConfigError(f"cloze_lang={cloze_lang}: the model knows {', '.join(model.languages)}")
-    views, path = Views(model.step), run.settings["data.path"]
-    if not any(name.startswith("valid.") and name.count(".") == 2 for name in run.header.corpora):
+    views, path = Views(model.step), run.settings.get("data.path")
+    if path is None or not any(name.startswith("valid.") and name.count(".") == 2 for name in run.header.corpora):
         return views  # the data need not exist any more
     dataset = Dataset(path)
     if dataset.fingerprint != run.header.fingerprint:
