@@ -72,7 +72,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["pre"], {"prepare", "prepare-shards"}),
+        (["pre"], {"predict", "prepare", "prepare-shards"}),
         (["train", "train.st"], {"train.steps="}),
         (["train", "exp"], {"experiment="}),
         (["report", ""], {"run=", "output=", "images=", "reference=", "cloze_lang=", "words="}),

@@ -28,7 +28,7 @@ FINETUNE = ["run=r", "init.pretrained=m", "task.train={en: a}", "task.test={en: 
 GROUPS = sorted(
     path.relative_to(CONFIGS).with_suffix("").as_posix()
     for path in CONFIGS.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "corpus")
+    if path.parent.name not in ("experiment", "corpus", "task")
 )
 SECTIONS = [data, evaluate, finetune, model, optim, prepare, schema, train, translate]
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -61,6 +61,12 @@ def test_every_group_composes(group: str) -> None:
     assert type(train_config(f"{name}={option}")) is Config
 
 
+@pytest.mark.parametrize("task", sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")))
+def test_every_published_task_composes(task: str) -> None:
+    files = ["task.train={de: a}", "task.test={de: b}"] if task == "ud" else ["task.folder=somewhere"]
+    assert compose("finetune", [f"task={task}", "run=r", "init.pretrained=m", *files]).task.test
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment: str) -> None:
     config = compose("config", [f"experiment={experiment}", "run=somewhere", "data.path=somewhere"])
@@ -84,7 +90,17 @@ def test_fine_tuning_composes() -> None:
 def test_every_yaml_file_is_covered() -> None:
     """A file that no test composes may be broken for long."""
     found = {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")}
-    assert found <= {"config.yaml", "prepare.yaml", "finetune.yaml", "model", "data", "optim", "experiment", "corpus"}
+    assert found <= {
+        "config.yaml",
+        "prepare.yaml",
+        "finetune.yaml",
+        "model",
+        "data",
+        "optim",
+        "experiment",
+        "corpus",
+        "task",
+    }
 
 
 def test_released_model_is_a_setting() -> None:

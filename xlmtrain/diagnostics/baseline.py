@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmtrain.config.data import DataConfig
 from xlmtrain.config.load import CONFIG_DIR, compose
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.schema import config_as_json, flatten
@@ -59,12 +60,14 @@ class ReferenceCurve:
 
     @classmethod
     def from_json(cls, text: str) -> ReferenceCurve:
-        """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings; settings of the model that are
-        newer than a file have their defaults."""
+        """Read a file's ``text``; raises ConfigError. Files of 0.1.0 have no settings; settings of model and data that
+        are newer than a file have their defaults."""
         with damage_as(ConfigError, "no reference as xlmtrain report makes them"):
             found = typed(cls, {"settings": {}, **json.loads(text)})
-        defaults = flatten(config_as_json(ModelConfig()), "model.") if found.settings else {}
-        return replace(found, settings={**defaults, **found.settings})
+        if not found.settings:
+            return found
+        defaults = flatten({"model": config_as_json(ModelConfig()), "data": config_as_json(DataConfig())})
+        return replace(found, settings={**settings_that_matter(defaults), **found.settings})
 
     def as_json(self) -> str:
         """Return the text of a file in ``configs/reference``, with one curve per line."""

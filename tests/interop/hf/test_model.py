@@ -27,7 +27,7 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.interop.bundle import PretrainedBundle, Provenance
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.hf import export
+from xlmtrain.interop.hf import export, parity
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.hf.parity import check_hf_parity
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
@@ -497,7 +497,7 @@ def test_a_folder_that_answers_otherwise_is_not_released(
         tool.main([f"model={run}", "format=hf", f"output={tmp_path / 'out'}"])
     if damage == "ids":
         shown = str(caught.value).splitlines()[1:]
-        assert len(shown) == 3 * export.SHOWN
+        assert len(shown) == 3 * parity.SHOWN
         assert shown[1].split("ours")[1] != shown[2].split("theirs")[1]
     assert not list(tmp_path.iterdir())
 
