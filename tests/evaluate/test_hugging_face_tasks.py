@@ -179,7 +179,7 @@ def test_labels_found(theirs: Any, folder: Path, tmp_path: Path) -> None:
     regression = linear_model.LogisticRegression(C=1e4, max_iter=5000).fit(learned, truth)
     for lang, path in config.task.test.items():
         states, truth = _states(theirs, folder, Path(path), lang)
-        said = states @ head["head.weight"].numpy().T + head["head.bias"].numpy()
+        said = states @ head["head.out.weight"].numpy().T + head["head.out.bias"].numpy()
         guesses = [labels[i] for i in said.argmax(axis=1)]
         (score,) = tests[lang]
         assert score.metrics["accuracy"] == pytest.approx(100 * metrics.accuracy_score(truth, guesses))
