@@ -83,4 +83,4 @@ def test_a_queue_of_mixed_requests(count: int) -> None:
     assert [answer(model, request) for request in requests(count)] == served.answers
     assert len(set(served.files)) == 1
     if count >= 1000:
-        assert served.resident[-1] < 1.02 * served.resident[0], served.resident
+        assert served.resident[-1] < 1.02 * served.resident[1], served.resident  # the caches are filled
