@@ -154,15 +154,39 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
     """
     if bundle.config.family is not Family.xlm:
         raise ConfigError(f"format=xlm: the model is a {bundle.config.family.value}; export it with format=hf or run")
-    config, languages = bundle.config, dict(enumerate(bundle.languages))
     decoder = decoder_part(bundle.weights)
     if bundle.vocab.special != XLM_IDS:
         raise ConfigError("format=xlm: the original XLM has other special tokens; export it with format=hf or run")
-    if config.max_positions != MAX_POSITIONS:
+    if bundle.config.max_positions != MAX_POSITIONS:
         message = "the model has %d positions; the original XLM reads models of %d only"
-        log.warning(message, config.max_positions, MAX_POSITIONS)
-    params = {
-        "encoder_only": not decoder,
+        log.warning(message, bundle.config.max_positions, MAX_POSITIONS)
+    words = dict(enumerate(bundle.vocab.tokens))
+    content = {
+        "epoch": 0,
+        "n_total_iter": bundle.provenance.step,
+        "best_metrics": {},
+        "best_stopping_criterion": None,
+        "encoder" if decoder else "model": to_xlm_state_dict(bundle.weights),
+        **({"decoder": to_xlm_state_dict(decoder)} if decoder else {}),
+        "dico_id2word": words,
+        "dico_word2id": {word: i for i, word in words.items()},
+        "dico_counts": dict(zip(bundle.vocab.tokens, bundle.vocab.counts.tolist())),
+        "params": _params(bundle, encoder_only=not decoder),
+    }
+    try:
+        with path.open("wb") as stream:
+            torch.save(content, stream)
+    except RuntimeError as error:  # torch's error for a full disk
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _params(bundle: PretrainedBundle, encoder_only: bool) -> dict[str, Any]:
+    """Return the settings as the original XLM stores them."""
+    config, languages = bundle.config, dict(enumerate(bundle.languages))
+    params: dict[str, Any] = {
+        "encoder_only": encoder_only,
         "emb_dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,
@@ -190,26 +214,7 @@ def write_xlm_checkpoint(bundle: PretrainedBundle, path: Path) -> None:
         params |= {"clm_steps": [(language, None) for language in bundle.languages], "mlm_steps": []}
     if bundle.text != TextConfig():  # the original has none either, and ignores them
         params[_TEXT] = asdict(bundle.text)
-    words = dict(enumerate(bundle.vocab.tokens))
-    content = {
-        "epoch": 0,
-        "n_total_iter": bundle.provenance.step,
-        "best_metrics": {},
-        "best_stopping_criterion": None,
-        "encoder" if decoder else "model": to_xlm_state_dict(bundle.weights),
-        **({"decoder": to_xlm_state_dict(decoder)} if decoder else {}),
-        "dico_id2word": words,
-        "dico_word2id": {word: i for i, word in words.items()},
-        "dico_counts": dict(zip(bundle.vocab.tokens, bundle.vocab.counts.tolist())),
-        "params": params,
-    }
-    try:
-        with path.open("wb") as stream:
-            torch.save(content, stream)
-    except RuntimeError as error:  # torch's error for a full disk
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+    return params
 
 
 def from_xlm_state_dict(tensors: dict[str, torch.Tensor], untied: bool = False) -> dict[str, torch.Tensor]:
