@@ -28,10 +28,7 @@ LOCK = $(BIN)/uv pip compile --quiet --python=$(BIN)/python --universal --python
 	--no-build-isolation --custom-compile-command='make lock' $(if $(UPGRADE),--upgrade)
 PYTEST := $(BIN)/python -m pytest
 
-# As many processes as there are GPUs (at most eight, and a number that quickstart's eight sub-batches can be shared by), one
-# on a CPU.
-NPROC ?= $(shell $(BIN)/python -c 'import torch; \
-	print(max(n for n in (1, 2, 4, 8) if n <= max(torch.cuda.device_count(), 1)))')
+NPROC ?= $(shell $(BIN)/python -c 'from xlmtrain.commands.demo import training_processes; print(training_processes())')
 
 .PHONY: train wheel test test-slow test-faults fuzz test-gpu bench lint docs advisories lock lock-torch-cpu clean
 

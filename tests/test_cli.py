@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support.repository import REPOSITORY
 from tests.test_docs import check_command
 from xlmtrain.cli import COMMANDS, main
 from xlmtrain.commands import completion, demo
+from xlmtrain.config.load import compose
+from xlmtrain.diagnostics.doctor.environment import InstalledGpu, this_machine
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.runtime.program import user_errors
 
@@ -132,6 +135,37 @@ def test_the_sample_is_not_copied_for_settings_that_are_refused(
     with pytest.raises(SystemExit):
         main(["prepare", "corpus=sample", *words])
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "gpus", "processes"),
+    [
+        ("cpu", 1, 0, 1),
+        ("cpu", 3, 0, 2),
+        ("cpu", 64, 0, 4),
+        ("cuda", 64, 1, 1),
+        ("cuda", 2, 8, 4),
+        ("mps", 8, 0, 1),
+    ],
+)
+def test_the_demo_trains_on_every_core_or_gpu(
+    device: str, cores: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(this_machine(), device=device, cores=cores, gpus=[InstalledGpu("a GPU", (9, 0), 1)] * gpus)
+    monkeypatch.setattr(demo, "this_machine", lambda: machine)
+    assert demo.training_processes() == processes
+    quickstart = compose("config", ["experiment=quickstart"])
+    assert quickstart.train.batch_tokens % (processes * quickstart.data.sub_batch_tokens) == 0
+
+
+def test_the_demo_starts_training_with_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "training_processes", lambda: 2)
+    with pytest.raises(SystemExit):
+        demo._run(tmp_path, ("train", "experiment=nothing"))
+    shown = capsys.readouterr().out
+    assert "$ torchrun --standalone --nproc-per-node=2 -m xlmtrain train experiment=nothing" in shown
 
 
 def test_the_demo_ends_with_a_command_that_fails(tmp_path: Path) -> None:

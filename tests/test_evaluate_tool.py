@@ -109,6 +109,9 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
     assert found[0] == found[2] != found[1] == found[3]
     assert found[0].keys() >= {f"valid/{name}" for name in CLOZE}
     assert len(found[0]) == 5 + len(CLOZE)
+    for share, same in (("0.3", True), ("0.15", False)):
+        tool.main([f"model={run}", f"data={tiny_dataset}", f"mask_prob={share}"])
+        assert (table(capsys.readouterr().out) == found[0]) is same
 
 
 @pytest.mark.parametrize("form", ["run", "xlm"])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.config.load import parse_args
+from xlmtrain.diagnostics.doctor.environment import this_machine
 from xlmtrain.errors import ConfigError
 from xlmtrain.resources import resource
 from xlmtrain.runtime.output_paths import check_output_path, new_file
@@ -22,7 +23,7 @@ SAMPLE = "data/sample"
 """The directory in which the preset corpus=sample looks for its text."""
 
 _PREPARE = ("prepare", "corpus=sample")
-_TRAIN = ("train", "experiment=quickstart", "train.steps=2000", "evaluate.every=500")
+_TRAIN = ("train", "experiment=quickstart")
 _REPORT = ("report", "run=runs/quickstart")
 _TRANSLATION = ("translation=My sister is buying fresh bread.", "translation_lang=en")
 _FILL_MASK = ("fill-mask", "model=runs/quickstart", "lang=de", "Meine <mask> kauft frisches Brot.", *_TRANSLATION)
@@ -48,6 +49,14 @@ def main(argv: list[str]) -> None:
     print(f"\nOpen {directory / 'runs/quickstart/report.html'}; every command above also works in {directory}.")
 
 
+def training_processes() -> int:
+    """Return the number of processes for the quickstart: one for each GPU or core, but 1, 2 or 4, as a batch has four
+    sub-batches."""
+    machine = this_machine()
+    available = machine.cores if machine.device == "cpu" else len(machine.gpus)
+    return max(processes for processes in (1, 2, 4) if processes <= max(available, 1))
+
+
 def copy_sample(directory: Path) -> None:
     """Copy the sample corpus to ``directory`` and say so, unless there is something of that name."""
     if not directory.exists():
@@ -57,8 +66,14 @@ def copy_sample(directory: Path) -> None:
 
 
 def _run(directory: Path, words: tuple[str, ...]) -> None:
-    """Show and run one command. Ends this process, too, if it fails."""
-    print(f"\n$ xlmtrain {shlex.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "xlmtrain", *words], cwd=directory, check=False)
+    """Show and run one command, training in several processes. Ends this process, too, if it fails."""
+    processes = training_processes() if words[0] == "train" else 1
+    if processes > 1:
+        launch = ("--standalone", f"--nproc-per-node={processes}", "-m", "xlmtrain")
+        shown, module = ("torchrun", *launch), ("torch.distributed.run", *launch)
+    else:
+        shown, module = ("xlmtrain",), ("xlmtrain",)
+    print(f"\n$ {shlex.join((*shown, *words))}", flush=True)
+    done = subprocess.run([sys.executable, "-m", *module, *words], cwd=directory, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

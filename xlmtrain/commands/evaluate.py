@@ -9,8 +9,8 @@
 ``data``: perplexity and accuracy per language and pair. ``de-en_cloze_mono`` masks German words of the pairs;
 ``de-en_cloze_parallel`` masks the same words, and the model also reads the English translation. Models trained by CLM
 are evaluated by CLM, without cloze. The masks are fixed, so a model gets the same numbers anywhere; the window length
-and the share of masked tokens default to those of the model's run. Compare models only on the same data and window
-length.
+and the share of masked tokens default to those of the model's run. Compare models only on the same data, window length
+and share.
 
 ``retrieval``: bitext retrieval, P@1 and MRR, by the sentence vectors of every layer.
 ``bilingual_lexicon``: word translation by the embedding table, P@k. Compare only models with the same vocabulary.
@@ -28,7 +28,7 @@ from xlmtrain.config.evaluate import EvaluateConfig, ZeroShotProbeConfig
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Device, Precision, TrainConfig
-from xlmtrain.config.validate import ABOVE_ZERO, ranged
+from xlmtrain.config.validate import ABOVE_ZERO, SHARE_ABOVE_ZERO, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
@@ -76,6 +76,9 @@ class EvaluateOptions(ModelOptions):
 
     pairs_per_batch: int | None = ranged(None, ABOVE_ZERO)
     """For data: pairs that are padded and masked as one batch; null: as in the model's run, else 32."""
+
+    mask_prob: float | None = ranged(None, SHARE_ABOVE_ZERO)
+    """For data: share of tokens that are masked; null: as in the model's run, else 0.15."""
 
     device: Device = Device.auto
     """Device to compute on."""
@@ -178,11 +181,13 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
 def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, keys: list[str]) -> Config:
     """Return the training settings that the validation sets are made from."""
     trained, positions = bundle.provenance.settings, bundle.config.max_positions
-    length, pairs = options.sequence_length, options.pairs_per_batch
+    length, pairs, masked = options.sequence_length, options.pairs_per_batch, options.mask_prob
     if length is None:
         length = trained.get("data", {}).get("sequence_length", min(256, positions))
     if pairs is None:
         pairs = trained.get("evaluate", {}).get("pairs_per_batch", EvaluateConfig.pairs_per_batch)
+    if masked is None:
+        masked = trained.get("mask", {}).get("prob", MaskConfig.prob)
     if not 3 <= length <= positions:
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
     running = {key: 1.0 for key in keys if "-" not in key}
@@ -200,7 +205,7 @@ def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, key
             sub_batch_tokens=2 * length,  # unused in evaluation, but must be valid
             max_sentence_length=1,
         ),
-        mask=MaskConfig(prob=trained.get("mask", {}).get("prob", MaskConfig.prob)),
+        mask=MaskConfig(prob=masked),
         train=TrainConfig(batch_tokens=2 * length),
         evaluate=EvaluateConfig(pairs_per_batch=pairs),
     )
