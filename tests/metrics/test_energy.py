@@ -129,7 +129,7 @@ def test_energy_adds_up_over_starts(
     monkeypatch.setattr(energy, "_cpu_counter", counted(3.6e6))
     config = tiny_config(tmp_path / "run", tiny_dataset, {"evaluate.every": 0})
     train_alone(config, stop_after=7)  # saved at 5 and 7
-    assert "energy: CPU by RAPL counters" in caplog.text
+    assert "energy: CPU, measured by RAPL counters" in caplog.text
     assert energy_of(Path(config.run), 7)[0]["joules"] == 2 * 3.6e6
     train_alone(config)  # saved at 10, 15 and 20
     (used,) = energy_of(Path(config.run), 20)

@@ -56,6 +56,13 @@ class DeviceEnergy:
         """True for the energy of counters."""
         return self.method in (RAPL, NVML)
 
+    @property
+    def source(self) -> str:
+        """Origin of the figure, for people to read."""
+        if self.method == UNKNOWN:
+            return "not known"
+        return f"measured by {self.method}" if self.is_measured else f"estimated at {self.method}"
+
 
 def merge(parts: Iterable[DeviceEnergy]) -> list[DeviceEnergy]:
     """Return the sums by device and method, in order of appearance."""
@@ -99,8 +106,8 @@ class EnergyMeter:
 
     @property
     def methods(self) -> list[str]:
-        """Each device of this process, and the way in which its energy is known."""
-        return [f"{used.device} by {used.method}" for used in self._used]
+        """Each device of this process, and the origin of its figures."""
+        return [f"{used.device}, {used.source}" for used in self._used]
 
     def read_if_due(self) -> None:
         """Read the counters, unless that was done within READ_SECONDS. To be called at least every minute."""

@@ -136,10 +136,8 @@ def _energy(origin: Provenance) -> str:
     parts = []
     for used in origin.energy:
         amount = energy_text(used.joules / JOULES_PER_KWH)
-        kind = f"measured by {used.method}" if used.is_measured else f"estimated at {used.method}"
-        if used.method == RAPL:
-            kind += " of packages and memory"
-        parts.append(f"{used.device} {NOT_KNOWN if used.method == UNKNOWN else f'{amount}, {kind}'}")
+        source = f"{used.source} of packages and memory" if used.method == RAPL else used.source
+        parts.append(f"{used.device} {source if used.method == UNKNOWN else f'{amount}, {source}'}")
     return f"{energy_text(kwh(origin))} ({'; '.join(parts)})"
 
 
