@@ -170,12 +170,12 @@ class FinetunedModel:
             check_sentences([sentence] if isinstance(sentence, str) else sentence)
         most = min(self.bundle.max_tokens, self.bundle.config.max_positions - 2)
         special, split = self.text.vocab.special, [split_sentence(self.text, sentence, lang) for sentence in sentences]
-        rows = [np.array([*sentence.ids[:most], special.eos]) for sentence in split]
+        rows = [np.array([*parts.ids[:most], special.eos]) for parts in split]
         places = [np.arange(1, len(row)) for row in rows]
         file = Encoded(rows, np.zeros(sum(map(len, places)), np.int64), language, places, special)
         values = torch.from_numpy(self.logits(file)).softmax(dim=1).numpy()
-        for n, sentence in enumerate(split):
-            yield sentence, values[file.targets(n)]
+        for n, parts in enumerate(split):
+            yield parts, values[file.targets(n)]
 
 
 def load_finetuned(path: str | Path, device: torch.device | str | None = None) -> FinetunedModel:
