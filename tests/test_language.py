@@ -11,10 +11,14 @@ import pytest
 
 from tests.support.repository import REPOSITORY
 
-SOURCES = [
-    REPOSITORY / "train.py",
-    *sorted(path for place in ("xlmtrain", "tools", "benchmarks") for path in (REPOSITORY / place).rglob("*.py")),
-]
+PLACES = ("xlmtrain", "tools", "benchmarks", "tests", "configs", "docs", "examples")
+FILES = sorted(
+    [path for path in REPOSITORY.glob("*.*") if path.is_file()]
+    + [path for place in PLACES for path in (REPOSITORY / place).rglob("*") if "__pycache__" not in path.parts]
+)
+SOURCES = [path for path in FILES if path.suffix == ".py" and "tests" not in path.parts]
+TESTS = [path for path in FILES if path.suffix == ".py" and "tests" in path.parts]
+SETTINGS = [path for path in FILES if path.suffix == ".yaml" and "tests" not in path.parts]
 PAGES = sorted(
     [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "benchmarks").glob("*.md")]
 )
@@ -88,8 +92,8 @@ def strings(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def retired_in(text: str) -> list[str]:
-    """Return the retired words and phrases in a text."""
-    lower = text.lower()
+    """Return the retired words and phrases in a text, in the parts of its names too: ``draw_data``, ``draw-data``."""
+    lower = f"{text} {re.sub('[_-]', ' ', text)}".lower()
     return [word for word in RETIRED if re.search(rf"\b{word}\b", lower)] + [
         phrase for phrase in PHRASES if phrase in lower
     ]
@@ -99,16 +103,25 @@ def named(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=named)
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=named)
 def test_retired_words_stay_away(path: Path) -> None:
-    if path.name == "old_names.py":
-        pytest.skip("the table of old names")
+    if path.name in ("old_names.py", "test_old_names.py", "test_language.py"):
+        pytest.skip("it lists old names")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [f"{path.name}:{line}: {name}" for name, line in identifiers(tree) if RETIRED.keys() & set(words_of(name))]
     found += [f"{path.name}:{line}: {retired_in(text)}" for text, line in strings(tree) if retired_in(text)]
     comments = [line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines() if "# " in line]
     found += [f"{path.name}: # {comment}" for comment in comments if retired_in(comment)]
     assert not found
+
+
+def test_files_have_no_retired_names() -> None:
+    assert not [named(path) for path in FILES if retired_in(path.stem)]
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=named)
+def test_presets_have_no_retired_words(path: Path) -> None:
+    assert not retired_in(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=named)

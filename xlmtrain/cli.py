@@ -37,7 +37,6 @@ COMMANDS = {
     "export": Command("export", "convert a model to another format"),
     "import": Command("import_data", "convert binarized data of the original XLM"),
     "checkpoint": Command("checkpoint", "list, verify, average or delete the checkpoints of a run"),
-    "ablations": Command("ablations", "run an ablation study over several seeds"),
     "prepare-shards": Command("prepare_shards", "run a share of a preparation, as an array task of Slurm"),
     "completion": Command("completion", "print a script with which bash completes commands and settings"),
 }

@@ -55,7 +55,7 @@ class PeerError(UserError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean ...?`` with the most similar of the ``known`` words; empty if none is similar."""
-    return "".join(f"; did you mean {one}?" for one in difflib.get_close_matches(word, list(known), n=1))
+    return "".join(f"; did you mean {match}?" for match in difflib.get_close_matches(word, list(known), n=1))
 
 
 @contextmanager

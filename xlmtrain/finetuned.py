@@ -6,7 +6,7 @@ model.classify(["Wie wird das Wetter?"], lang="de")[0]  # {"weather/find": 0.98,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,20 +14,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from xlmtrain.config.finetune import TaskConfig, TaskKind
+from xlmtrain.config.finetune import TaskKind
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.classification_data import Encoded, Example, encode, language_id
 from xlmtrain.finetune.batches import evaluation_batches
 from xlmtrain.finetune.scores import entity_spans
-from xlmtrain.finetune.tasks import Task, ids_of_words, make_task, split_labels
+from xlmtrain.finetune.tasks import task_of
+from xlmtrain.finetune.words import Sentence, SplitSentence, joined, split_sentence
 from xlmtrain.interop.bundle import FinetunedBundle
 from xlmtrain.interop.formats import read_finetuned_model
 from xlmtrain.pretrained import check_device, check_sentences
-from xlmtrain.text.tokenizer_json import TokenizerVocab
-from xlmtrain.text.vocab import CONTINUATION, join_subwords
 
 Text = str | tuple[str, str]
-Sentence = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,10 @@ class FinetunedModel:
         """
         self._check_kind("tag", TaskKind.tokens)
         result = []
-        for words, starts, _, probabilities in self._subwords(sentences, lang):
-            known = starts[: np.searchsorted(starts, len(probabilities))]
-            tags = self._best(probabilities[known]) + [(self._no_tag, 0.0)] * (len(words) - len(known))
-            result.append([TaggedWord(word, *tag) for word, tag in zip(words, tags)])
+        for split, probabilities in self._split(sentences, lang):
+            known = split.starts[: np.searchsorted(split.starts, len(probabilities))]
+            tags = self._best(probabilities[known]) + [(self._no_tag, 0.0)] * (len(split.words) - len(known))
+            result.append([TaggedWord(word, *tag) for word, tag in zip(split.words, tags)])
         return result
 
     def entities(
@@ -108,14 +106,14 @@ class FinetunedModel:
         if aggregation_strategy not in ("first", "simple"):
             raise ConfigError(f"aggregation_strategy={aggregation_strategy}: there are first, simple")
         result = []
-        for words, starts, pieces, probabilities in self._subwords(sentences, lang):
+        for (words, starts, _, pieces), probabilities in self._split(sentences, lang):
             simple = aggregation_strategy == "simple"
             units = np.arange(len(probabilities)) if simple else starts[: np.searchsorted(starts, len(probabilities))]
             best = self._best(probabilities[units])
             found = []
             for label, start, end in entity_spans([tag for tag, _ in best]):
                 first, last = (np.searchsorted(starts, units[[start, end - 1]], side="right") - 1).tolist()
-                text = self._joined(pieces[start:end]) if simple else " ".join(words[start:end])
+                text = joined(self.text.vocab, pieces[start:end]) if simple else " ".join(words[start:end])
                 score = float(np.mean([score for _, score in best[start:end]]))
                 found.append(Entity(label, text, first, last + 1, score))
             result.append(found)
@@ -140,15 +138,6 @@ class FinetunedModel:
                 found[places] = self.model.logits(batch.to(self.device)).cpu().numpy()
         return found
 
-    def is_label(self, cell: str) -> bool:
-        """Return whether a cell of a labelled file is a label of this model, or several, or a number."""
-        if self.kind is TaskKind.regression:
-            try:
-                return bool(np.isfinite(float(cell)))
-            except ValueError:
-                return False
-        return set(split_labels(cell) if self.kind is TaskKind.multilabel else [cell]) <= set(self.labels)
-
     @property
     def _no_tag(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
@@ -172,60 +161,21 @@ class FinetunedModel:
         given = {lang: [Example("", side) for side in sides]}, self.text, self.languages, config.max_positions
         return self.logits(encode("lang", *given, lambda _: 0, limit, pair)[lang])
 
-    def _subwords(
-        self, sentences: Sequence[Sentence], lang: str
-    ) -> list[tuple[list[str], np.ndarray, list[Any], np.ndarray]]:
-        """Return words, the index of their first subwords, subwords, and probabilities (N, C) of each sentence.
-
-        Probabilities are those of the N subwords of the longest text at most.
-        """
+    def _split(self, sentences: Sequence[Sentence], lang: str) -> Iterator[tuple[SplitSentence, np.ndarray]]:
+        """Yield each sentence with the probabilities (N, C) of its subwords, of those within the longest text."""
         language = language_id("lang", lang, self.languages)
         if isinstance(sentences, str):
             raise ConfigError("sentences: a list of sentences is needed, not one string")
+        for sentence in sentences:
+            check_sentences([sentence] if isinstance(sentence, str) else sentence)
         most = min(self.bundle.max_tokens, self.bundle.config.max_positions - 2)
-        special, split = self.text.vocab.special, [self._split(sentence, lang) for sentence in sentences]
-        rows = [np.array([*ids[:most], special.eos]) for _, _, ids, _ in split]
+        special, split = self.text.vocab.special, [split_sentence(self.text, sentence, lang) for sentence in sentences]
+        rows = [np.array([*parts.ids[:most], special.eos]) for parts in split]
         places = [np.arange(1, len(row)) for row in rows]
-        labels = np.zeros(sum(map(len, places)), np.int64)
-        file = Encoded(rows, labels, language, places, special)
+        file = Encoded(rows, np.zeros(sum(map(len, places)), np.int64), language, places, special)
         values = torch.from_numpy(self.logits(file)).softmax(dim=1).numpy()
-        result = []
-        for n, (words, starts, _, pieces) in enumerate(split):
-            result.append((words, starts, pieces, values[file.targets(n)]))
-        return result
-
-    def _split(self, sentence: Sentence, lang: str) -> tuple[list[str], np.ndarray, np.ndarray, list[Any]]:
-        """Return words, the index of their first subwords, ids, and the subwords: ids of a tokenizer, or text."""
-        check_sentences([sentence] if isinstance(sentence, str) else sentence)
-        own, vocab = isinstance(self.text.vocab, TokenizerVocab), self.text.vocab
-        if not isinstance(sentence, str):
-            parts = ids_of_words(self.text, sentence, lang)
-            starts = np.cumsum([0, *map(len, parts)])[:-1].astype(int)
-            ids = [id for part in parts for id in part]
-            pieces = ids if own else [piece for word in sentence for piece in self.text.tokens(word, lang) or [word]]
-            return list(sentence), starts, np.array(ids, int), pieces
-        ids, pieces = self.text.ids(sentence, lang), self.text.tokens(sentence, lang)
-        if own:
-            starts = np.flatnonzero(vocab.begins_word(np.array(ids))) if ids else np.zeros(0, int)
-            pieces = ids
-        else:
-            starts = np.flatnonzero([i == 0 or not pieces[i - 1].endswith(CONTINUATION) for i in range(len(pieces))])
-        ends = [*starts[1:], len(ids)]
-        words = [self._joined(pieces[start:end]) for start, end in zip(starts, ends)]
-        return words, starts, np.array(ids, int), pieces
-
-    def _joined(self, pieces: Sequence[Any]) -> str:
-        """Return the text of subwords."""
-        if isinstance(self.text.vocab, TokenizerVocab):
-            return self.text.vocab.decode(pieces).strip()
-        return join_subwords(" ".join(pieces))
-
-
-def task_of(bundle: FinetunedBundle) -> Task[Any]:
-    """Return the task of a fine-tuned model, with its labels."""
-    task = make_task(TaskConfig(bundle.kind, max_tokens=bundle.max_tokens))
-    task.labels = bundle.labels
-    return task
+        for n, parts in enumerate(split):
+            yield parts, values[file.targets(n)]
 
 
 def load_finetuned(path: str | Path, device: torch.device | str | None = None) -> FinetunedModel:

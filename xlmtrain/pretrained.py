@@ -157,9 +157,9 @@ class PretrainedModel:
         """
         language, ids, special = self._language(lang), self._all_ids(sentences, lang), self.text.vocab.special
         if self.causal:
-            batches = (make_causal_batch(sentence_sequences([one], language, special)) for one in ids)
+            batches = (make_causal_batch(sentence_sequences([sentence], language, special)) for sentence in ids)
             totals = [-float(self._losses(batch)[:-1].cpu().double().sum()) for batch in batches]  # without EOS
-            return [SentenceScore(total, len(one) - 1) for total, one in zip(totals, ids)]
+            return [SentenceScore(total, len(sentence) - 1) for total, sentence in zip(totals, ids)]
         self._check_masked_model()
         copies = [(i, place) for i, sentence in enumerate(ids) for place in range(len(sentence) - 1)]
         sums = np.zeros(len(ids))

@@ -37,7 +37,7 @@ def test_indices_and_slices_are_those_of_an_array(array: DiskArray) -> None:
     assert array.gather_spans([5, 0, 0, 99], [7, 0, 1, 100]).tolist() == [1005, 1006, 1000, 1099]
 
 
-def test_two_errors_are_got_over_and_the_third_is_told(array: DiskArray) -> None:
+def test_two_errors_are_survived_and_the_third_is_reported(array: DiskArray) -> None:
     failpoints.arm("read:1-2:0:eio", 0)
     assert array[5] == 1005
     failpoints.arm("read:1-3:0:estale", 0)

@@ -1,4 +1,4 @@
-"""A prepared data set as text: the figures are those of the data, pairs are side by side, what was dropped is told."""
+"""A prepared data set as text: its figures, pairs side by side, and what was dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENGLISH = [f"Dog number {i} sees {'the ' * (i % 40)}cat ." for i in range(300)]
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    directory = tmp_path_factory.mktemp("survey")
+    directory = tmp_path_factory.mktemp("inspect")
     (directory / "x.de").write_text("".join(f"{line}\n" for line in [*GERMAN, *GERMAN[:20], ""]), encoding="utf-8")
     (directory / "x.en").write_text("".join(f"{line}\n" for line in [*ENGLISH, *ENGLISH[:20], ""]), encoding="utf-8")
     (directory / "v.de").write_text("Der ☃ sieht die 漢字 , die ☃☃ .\nDer Hund .\nDer ☃ .\n", encoding="utf-8")

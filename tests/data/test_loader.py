@@ -1,4 +1,4 @@
-"""A global batch is the same however it is shared out and cut."""
+"""A global batch is the same however it is distributed and cut."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_micro_batches_are_the_same_rows_in_the_same_order(tiny_dataset: Path, s
 
 @pytest.mark.parametrize("size", [128, 150, 1000])
 def test_small_sub_batches_are_put_together(tiny_dataset: Path, size: int) -> None:
-    """The same rows with the same masks, in fewer batches; which sub-batch a row is from is then no longer told."""
+    """The same rows with the same masks, in fewer batches; the sub-batch of a row is then no longer known."""
     whole = steps(loader(tiny_dataset), 8)
     joined = steps(loader(tiny_dataset, {"train.micro_batch_tokens": size}), 8)
     for a, b in zip(whole, joined):
@@ -125,7 +125,7 @@ def test_prefetching_stops_when_nobody_reads_on(tiny_dataset: Path) -> None:
     data = loader(tiny_dataset)
     reading = data.steps(0, 1000, data.sampler.initial_state())
     next(reading)
-    reading.close()  # type: ignore[attr-defined]  # would hang, or go on to step 1000, if the thread were not told
+    reading.close()  # type: ignore[attr-defined]  # would hang, or go on to step 1000, if the thread did not learn of it
 
 
 def test_seed_changes_everything(tiny_dataset: Path) -> None:

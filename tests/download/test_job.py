@@ -153,7 +153,7 @@ def test_what_is_no_good_is_removed(
 
 
 def test_what_is_as_published_is_kept(publisher: Publisher, tmp_path: Path) -> None:
-    """Its checksum is right, so that another download would not mend it."""
+    """Its checksum is right, so that another download would not fix it."""
     content = zipped({"a.de": text(GERMAN)})
     url = offer(publisher, "odd", "moses", content).file.url
     remote = RemoteFile(url, LIMIT, checksum="sha256:" + hashlib.sha256(content).hexdigest())
@@ -183,8 +183,8 @@ def test_a_renewed_file_is_noticed(publisher: Publisher, tmp_path: Path) -> None
     assert texts(tmp_path) == {}
 
 
-def test_room_is_asked_for_first(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was downloaded already needs no room."""
+def test_space_is_checked_first(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was downloaded already needs no space."""
     content = gzip.compress(text(GERMAN))
     entry = offer(publisher, "crawl", "text", content, languages=("de",))
     usage = namedtuple("usage", "total used free")

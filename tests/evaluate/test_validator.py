@@ -76,7 +76,7 @@ def test_a_model_that_reads_the_translation_is_right_with_it_alone(tiny_dataset:
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_figures_are_those_of_one_sentence_after_the_other(tiny_dataset: Path, parallel: bool) -> None:
-    """The rows are made anew from the text, without batches and padding; only the choice of words is taken over."""
+    """The rows are built from the text again, without batches and padding; only the choice of words is taken over."""
     config, dataset = config_on(tiny_dataset), Dataset(tiny_dataset)
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2).eval()

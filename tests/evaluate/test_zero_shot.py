@@ -1,4 +1,4 @@
-"""Labels learned from one language's states and told of another's: by whom the languages are known to have met."""
+"""Labels are learned from the states of one language and predicted from those of another."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         result = yield
     except BaseException as error:
         if isinstance(counter, Tries):
-            counter.settle(error)
+            counter.finish(error)
         raise
     if isinstance(counter, Tries):
-        counter.settle(None)
+        counter.finish(None)
     return result
 
 

@@ -51,7 +51,7 @@ def fill(disk: Path, left: int) -> Path:
 
 @pytest.mark.row(16, slow=3, full=20)
 def test_disk_full_in_a_save(tries: Tries, tiny_dataset: Path, small_disk: Path, tmp_path: Path) -> None:
-    """At a growing number of bytes of the save of step 10, from none to almost all; room is made later, or never."""
+    """At a growing number of bytes of the save of step 10, from none to almost all; space is freed later, or never."""
     straight(tmp_path, tiny_dataset, STEPS, 1)
     size = sum(file.stat().st_size for file in checkpoint(tmp_path / "straight", STEPS).iterdir())
     for number in range(tries.count):
@@ -152,8 +152,8 @@ def test_data_that_cannot_be_read(tries: Tries, tiny_dataset: Path, tmp_path: Pa
                 assert codes == [3, 3], start.printed()[-2000:]
                 assert re.search(r"(train|valid)\.\S+: .*, three times", start.printed(rank))
                 # In a step, or in an evaluation.
-                told = f"another process cannot read its data|rank {rank} failed: DataError: .*, three times"
-                assert re.search(told, start.printed(1 - rank))
+                message = f"another process cannot read its data|rank {rank} failed: DataError: .*, three times"
+                assert re.search(message, start.printed(1 - rank))
                 assert status(config.run)["status"] == "failed"
                 newest = CheckpointManager(start.run / "checkpoints", 2).latest()
                 assert newest is not None

@@ -16,7 +16,8 @@ import pytest
 from tests.support import fake_slurm
 from tests.support.hosts import HEAD, Hosts, namespaces
 from tests.support.repository import REPOSITORY
-from tests.support.starts import PATIENCE, digest, last_step, overrides, settings, straight
+from tests.support.starts import PATIENCE, digest, last_step, settings, straight
+from tests.support.torchrun import overrides
 
 LAUNCH = REPOSITORY / "tools/launch"
 STEPS = 40

@@ -49,12 +49,12 @@ def test_curves_of_a_run_that_was_killed(tries: Tries, tiny_dataset: Path, tmp_p
             board = EventAccumulator(str(start.run / "tensorboard"), size_guidance={"tensors": 0})
             board.Reload()
             shown = {name: board.Tensors(name) for name in board.Tags()["tensors"]}
-            told = records(config.run, timed=True)
+            timed = records(config.run, timed=True)
             samples = {name for name in shown if name.endswith("text_summary")}
-            assert shown.keys() - samples == {name for record in told for name in record} - {"step"}
+            assert shown.keys() - samples == {name for record in timed for name in record} - {"step"}
             for name in shown.keys() - samples:
                 curve = [(event.step, float(make_ndarray(event.tensor_proto))) for event in shown[name]]
-                expected = [(r["step"], r[name]) for r in told if name in r]
+                expected = [(r["step"], r[name]) for r in timed if name in r]
                 assert [step for step, _ in curve] == [step for step, _ in expected], name
                 assert dict(curve) == pytest.approx(dict(expected)), name
                 points += len(curve)
@@ -186,14 +186,14 @@ def test_clocks(tries: Tries, tiny_dataset: Path, tmp_path: Path, xlmtrain_log: 
                     clock.jump += 86400.0
             figures = [record for record in records(config.run, timed=True) if "train/loss" in record]
             assert [record["step"] for record in figures] == list(range(1, LENGTH + 1))
-            spent, tokens, told = 0.0, 0.0, {}
+            spent, tokens, remaining = 0.0, 0.0, {}
             for record in figures:
                 took, grown = story.step(record["step"]), record["progress/tokens"] - tokens
                 spent, tokens = spent + took, tokens + grown
                 assert record["progress/seconds"] == pytest.approx(spent)
                 assert record["speed/tokens_per_second"] == pytest.approx(grown / took if took else 0.0)
                 assert all(math.isfinite(value) and value >= 0 for value in record.values())
-                told[record["step"]] = timer.duration(spent / record["step"] * (LENGTH - record["step"]))
+                remaining[record["step"]] = timer.duration(spent / record["step"] * (LENGTH - record["step"]))
             shown = re.findall(r"step (\d+)/\d+ \| ETA (\d+:\d\d:\d\d) \| ", xlmtrain_log.text, re.MULTILINE)
-            assert {int(at): left for at, left in shown} == told
-            assert told[LENGTH] == "0:00:00"
+            assert {int(at): left for at, left in shown} == remaining
+            assert remaining[LENGTH] == "0:00:00"

@@ -225,9 +225,9 @@ def gradient(distributed: Distributed, data: Path, size: int, step: int) -> list
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = GradientRecorder(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
-    stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
+    train_step = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     batch = loader.make(step, loader.sampler.initial_state())
-    stepper(batch, distributed.all_reduce_sum(batch.targets))
+    train_step(batch, distributed.all_reduce_sum(batch.targets))
     return optimizer.seen
 
 

@@ -26,7 +26,7 @@ def _config(run: Path, data: Path) -> Config:
 
 @pytest.mark.row(3, quick=15, slow=100, full=300)
 def test_power_loss(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
-    """At moments spread evenly over a run's file operations. What was safe stays safe; what is read is whole.
+    """At points spread evenly over a run's file operations. What was safe stays safe; what is read is whole.
 
     One crash state in fifteen is gone on with to the end of the run, too.
     """
@@ -35,12 +35,12 @@ def test_power_loss(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
     disk = Disk(Path(config.run))
     with disk.recording():
         train_alone(config)
-    assert disk.moments > 60
+    assert disk.operations > 60
     models = {16: (checkpoint(config.run, 16) / MODEL).read_bytes()}
     rng, safe = random.Random(SEED), 0
     for number in range(tries.count):
-        moment, kind = disk.moments * number // tries.count, number % 3
-        with tries.attempt(f"operation {moment} of {disk.moments}, {'chance' if kind else 'only what was safe'}"):
+        moment, kind = disk.operations * number // tries.count, number % 3
+        with tries.attempt(f"operation {moment} of {disk.operations}, {'chance' if kind else 'only what was safe'}"):
             state = tmp_path / f"state{number}"
             disk.crash(moment, state, rng if kind else None)
             found = CheckpointManager(state / "checkpoints", keep_last=1).latest()
@@ -55,4 +55,4 @@ def test_power_loss(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
                 assert (checkpoint(state, 16) / MODEL).read_bytes() == models[16]
         shutil.rmtree(state, ignore_errors=True)
     assert safe >= 12
-    tries.figure(f"{disk.moments} file operations, {len(models)} checkpoints")
+    tries.figure(f"{disk.operations} file operations, {len(models)} checkpoints")

@@ -17,8 +17,9 @@ import torch
 
 from tests.support.fault_table import Tries
 from tests.support.repository import REPOSITORY
-from tests.support.starts import Forked, Torchrun, digest, finish, last_step, settings, straight
+from tests.support.starts import Forked, digest, finish, last_step, settings, straight
 from tests.support.tiny import write_tiny_dataset
+from tests.support.torchrun import Torchrun
 from tests.support.training import status
 from xlmtrain.config.schema import Config
 from xlmtrain.runtime.atomic_io import read_json, write_json

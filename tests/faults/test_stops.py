@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_table import Tries
-from tests.support.starts import Forked, Torchrun, digest, finish, last_step, pause, settings, straight
+from tests.support.starts import Forked, digest, finish, last_step, pause, settings, straight
+from tests.support.torchrun import Torchrun
 from tests.support.training import checkpoint, records, status
 from xlmtrain.config.train import Requeue
 
 STEPS = 30
-MOMENTS = {  # fault point, and the step after which the run stands there
+FAULT_POINTS = {  # fault point, and the step after which the run stands there
     "a step": ("step:7", 6),
     "the first step": ("step:1", 0),
     "an evaluation": ("evaluate:9", 10),
@@ -30,11 +31,11 @@ def test_sigterm_to_torchrun(tries: Tries, tiny_dataset: Path, tmp_path: Path) -
     """It arrives while rank 0 is held at the moment, so that the moment is not left to chance."""
     straight(tmp_path, tiny_dataset, STEPS)
     longest = 0.0
-    cases = [(moment, number) for number in range(4) for moment in MOMENTS]
+    cases = [(moment, number) for number in range(4) for moment in FAULT_POINTS]
     for moment, number in cases[: tries.count]:
         with tries.attempt(f"{moment}, {number}"):
             config = settings(tmp_path / f"{moment.replace(' ', '-')}-{number}", tiny_dataset, STEPS)
-            point, stands = MOMENTS[moment]
+            point, stands = FAULT_POINTS[moment]
             with Torchrun(config, fault=f"{point}:0:stop") as start:
                 held = start.until_stopped(0)
                 start.process.send_signal(signal.SIGTERM)
@@ -85,13 +86,13 @@ def fake_scontrol(directory: Path) -> Path:
 
 @pytest.mark.row(6, slow=1, full=5)
 def test_a_job_is_queued_again(tries: Tries, tiny_dataset: Path, tmp_path: Path) -> None:
-    """SIGUSR1 to torchrun, which is told to pass it on; ``scontrol`` is the one on PATH."""
+    """SIGUSR1 to torchrun, which passes it on; ``scontrol`` is the one on PATH."""
     straight(tmp_path, tiny_dataset, STEPS)
     said = fake_scontrol(tmp_path)
     job = {"SLURM_JOB_ID": "4711_3", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    for moment in list(MOMENTS)[: tries.count]:
+    for moment in list(FAULT_POINTS)[: tries.count]:
         with tries.attempt(moment):
-            name, (point, stands) = moment.replace(" ", "-"), MOMENTS[moment]
+            name, (point, stands) = moment.replace(" ", "-"), FAULT_POINTS[moment]
             config = settings(tmp_path / name, tiny_dataset, STEPS, train__requeue=Requeue.slurm)
             passed_on = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
             with Torchrun(config, passed_on, fault=f"{point}:0:stop", **job) as start:

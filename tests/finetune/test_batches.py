@@ -37,11 +37,11 @@ def two_labels() -> Classification:
 
 
 def numbered(count: int, language: int, first: int) -> Encoded:
-    """Examples that are told apart by their label."""
+    """Examples with a label each."""
     return Encoded([np.array([20, EOS])] * count, np.arange(first, first + count), language)
 
 
-def test_a_text_and_a_pair_as_the_ancestor_reads_them(tiny_dataset: Path) -> None:
+def test_a_text_and_a_pair_as_the_original_reads_them(tiny_dataset: Path) -> None:
     """One EOS between the two, positions that run on, one language; the label stands at the first place."""
     saved = toy_model(tiny_dataset)
     a, b, c = (saved.vocab.id(word) for word in "abc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,9 @@ def test_onnxruntime_gives_the_models_numbers(
     else:
         run = trained(family, tiny_dataset, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
+    level = logging.getLogger("torch.onnx").level
     export.main([f"model={run}", "format=onnx", "lang=en", "output=out"])
+    assert logging.getLogger("torch.onnx").level == level
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     code = card.partition("```python\n")[2].partition("```")[0]
     found: dict[str, Any] = {}

@@ -21,43 +21,21 @@ from tests.support.training import (
     train_alone,
     train_on,
 )
+from tests.support.warm_starts import STEPS, begin, with_languages
 from xlmtrain.config.load import compose
 from xlmtrain.config.model import Activation, InitConfig
-from xlmtrain.config.schema import Config
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import Header
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.run import CheckpointChoice, write_run
+from xlmtrain.interop.run import write_run
 from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel
-from xlmtrain.model.translation_model import TranslationModel, as_decoder, decoder_part
 from xlmtrain.text.vocab import SPECIALS, Vocab
-
-STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def first(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that others begin from."""
-    path = tmp_path_factory.mktemp("first") / "run"
-    train_alone(tiny_config(path, tiny_dataset, {"train.steps": STEPS}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def saved(first: Path) -> PretrainedBundle:
-    return read_model(first, CheckpointChoice.last)
-
-
-def begin(run: Path, data: Path, init: InitConfig, changes: dict[str, Any] | None = None) -> Config:
-    """Settings of a run from other first weights. Dropout and seed are free: they do not change what weights mean."""
-    given = {"train.steps": STEPS, "seed": 5, "model.dropout": 0.2, **(changes or {})}
-    return replace(tiny_config(run, data, given), init=init)
 
 
 def figures(run: Path, step: int) -> dict[str, float]:
@@ -180,13 +158,6 @@ def test_no_run_goes_on_in_an_imported_model(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def with_languages(saved: PretrainedBundle, languages: list[str]) -> PretrainedBundle:
-    """The same model knowing other languages: the rows of de and en under their names, one of sevens for any other."""
-    rows = dict(zip(saved.languages, saved.weights[LANGUAGES]))
-    table = torch.stack([rows.get(language, torch.full((16,), 7.0)) for language in languages])
-    return replace(saved, languages=languages, weights={**saved.weights, LANGUAGES: table})
-
-
 @pytest.mark.parametrize("languages", [["en", "de"], ["cs", "de", "en"], ["en", "fr", "de", "nl"]])
 def test_languages_follow_their_names(
     languages: list[str], first: Path, saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path
@@ -289,76 +260,3 @@ def test_chance_is_the_same_where_nothing_else_is_asked_for(tiny_dataset: Path) 
     config = tiny_config("run", tiny_dataset)
     untouched = LanguageModel(config.model, len(Dataset(tiny_dataset).vocab), 2).state_dict()
     assert_same_weights(first_weights(InitConfig(), tiny_dataset), untouched)
-
-
-MT = {"data.mlm": {}, "data.tlm": {}, "data.mt": {"de-en": 1.0}, "evaluate.metric": "valid/de-en_mt_ppl"}
-
-
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("sides", [("encoder",), ("decoder",), ("encoder", "decoder")])
-def test_a_translation_model_begins_from_language_models(
-    saved: PretrainedBundle, tiny_dataset: Path, tmp_path: Path, sides: tuple[str, ...], tied: bool
-) -> None:
-    """From a model of other languages, in another order, whose file is the original's."""
-    other = tmp_path / "other.pth"
-    write_xlm_checkpoint(with_languages(saved, ["en", "fr", "de"]), other)
-    init = InitConfig(**{side: str(other) for side in sides})
-    run = tmp_path / "run"
-    train_alone(begin(run, tiny_dataset, init, {**MT, "model.share_encoder_decoder_embeddings": tied}), stop_after=1)
-    log = (run / "log.txt").read_text(encoding="utf-8")
-    random = log.partition("random first weights: ")[2].partition("\n")[0].split(", ")
-    assert [f"first weights of the {side}: {other}" in log for side in ("encoder", "decoder")] == [
-        side in sides for side in ("encoder", "decoder")
-    ]
-    assert all("cross_attention" in name for name in random if name.startswith("decoder")) is ("decoder" in sides)
-    assert not any(name.startswith("encoder.") and "token" not in name for name in random if "encoder" in sides)
-
-    config, dataset = replace(tiny_config("run", tiny_dataset), init=init), Dataset(tiny_dataset)
-    model = TranslationModel(config.model, len(dataset.vocab), 2, share_embeddings=tied)
-    untouched = {name: weight.clone() for name, weight in model.state_dict().items()}
-    initialize_weights(init, config.model, model, dataset)
-    order = [2, 0]  # of de and en among the file's languages
-    theirs = dict(read_model(other).weights)
-    theirs[LANGUAGES] = theirs[LANGUAGES][order]
-    expected = {
-        **untouched,
-        **(as_decoder(theirs) if "decoder" in sides else {}),
-        **(theirs if "encoder" in sides else {}),
-    }
-    if tied:
-        expected.pop("decoder.token_embeddings.weight", None)
-        expected[TABLE] = theirs[TABLE]
-    assert_same_weights(model.state_dict(), expected)
-
-
-def test_a_translation_model_begins_from_another_one(first: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    train_alone(tiny_config(tmp_path / "mt", tiny_dataset, {**MT, "train.steps": 5}))
-    dataset, config = Dataset(tiny_dataset), tiny_config("run", tiny_dataset)
-    weights = read_model(tmp_path / "mt").weights
-    model = TranslationModel(config.model, len(dataset.vocab), 2)
-    lines = initialize_weights(InitConfig(pretrained=str(tmp_path / "mt")), config.model, model, dataset)
-    assert not any("random" in line for line in lines)
-    assert_same_weights(model.state_dict(), weights)
-    init = InitConfig(encoder=str(first), decoder=str(tmp_path / "mt"))
-    initialize_weights(init, config.model, model, dataset)
-    assert_same_weights(decoder_part(model.state_dict()) | {TABLE: decoder_part(weights)[TABLE]}, decoder_part(weights))
-    assert torch.equal(model.head.bias, read_model(first).weights["head.bias"])
-
-
-def test_models_that_do_not_fit_the_side_are_refused(first: Path, own_dataset: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.raises(ConfigError, match=r"without a decoder; give init\.encoder=.* init\.decoder="):
-        train_alone(begin(run, own_dataset, InitConfig(pretrained=str(first)), MT))
-    with pytest.raises(ConfigError, match=r"this run has no decoder; give data\.mt, data\.dae or data\.bt a weight"):
-        train_alone(begin(run, own_dataset, InitConfig(decoder=str(first))))
-    with pytest.raises(ConfigError, match=r"init\.pretrained: sets encoder and decoder"):
-        begin(run, own_dataset, InitConfig(pretrained=str(first), decoder=str(first)), MT)
-    vocab = Vocab.read(own_dataset / "vocab")
-    words = list(zip(vocab.tokens[len(SPECIALS) :], vocab.counts[len(SPECIALS) :].tolist()))
-    swapped = Vocab([*words[:-1], ("new", 1)])
-    swapped.write(own_dataset / "vocab")
-    write_header(own_dataset, swapped, Header.read(own_dataset).corpora)
-    for side in ("encoder", "decoder"):
-        with pytest.raises(ConfigError, match="its vocabulary is not that of the data"):
-            train_alone(begin(run, own_dataset, InitConfig(**{side: str(first)}), MT))
-    assert not run.exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xlmtrain.metrics.table import format_table, four_decimals, two_decimals
+from xlmtrain.metrics.table import decimals, format_table
 
 ROWS = [("a|<b>", "1", "x"), ("c", "1,000", "yy")]
 HEADER = ("name", "count", "note")
@@ -39,5 +39,5 @@ def test_without_rows() -> None:
 
 
 def test_a_perplexity_that_ran_away_is_short() -> None:
-    assert [two_decimals(value) for value in (17.004, 999_999.0, 1.01e304)] == ["17.00", "999999.00", "1.0e+304"]
-    assert [four_decimals(value) for value in (17.004, 1.01e304)] == ["17.0040", "1.0e+304"]
+    assert [decimals(value) for value in (17.004, 999_999.0, 1.01e304)] == ["17.00", "999999.00", "1.0e+304"]
+    assert [decimals(value, 4) for value in (17.004, 1.01e304)] == ["17.0040", "1.0e+304"]

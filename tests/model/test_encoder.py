@@ -93,7 +93,7 @@ def test_sinusoidal_positions_are_used_and_not_trained() -> None:
     assert encoder.token_embeddings.weight.grad is not None
 
 
-def test_language_vectors_are_added_only_where_languages_are_to_be_told_apart() -> None:
+def test_language_vectors_are_added_only_where_there_are_several_languages() -> None:
     tokens, positions, languages = inputs()
     torch.manual_seed(0)
     two = Encoder(SMALL, 50, 2, PAD)

@@ -107,7 +107,7 @@ def test_bad_settings_are_found_before_anything_is_written(
         (GERMAN, {"bpe": BpeConfig(merges=9, train_sample=1, sampling_alpha=0.0)}, r"bpe\.train_sample: no word"),
     ],
 )
-def test_nothing_to_learn_from_is_told_by_the_setting(
+def test_nothing_to_learn_from_is_refused_by_the_setting(
     work: Workplace, lines: list[str], settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmentation, "sample_rates", lambda *_: {"de": 0.0 if settings else 1.0})

@@ -143,7 +143,7 @@ sys.exit(code)
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on PATH with an sbatch that does the array tasks one after the other, and notes what it was told."""
+    """A directory on PATH with an sbatch that does the array tasks one after the other, and notes its arguments."""
     directory = tmp_path / "bin with a blank"
     directory.mkdir()
     for name, content in (("sbatch", FAKE_SBATCH.format(python=sys.executable)), ("scancel", "#!/bin/sh\n")):
@@ -177,7 +177,7 @@ def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[B
     ]
 
 
-def test_what_an_array_task_complained_of_is_told(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
+def test_the_error_of_an_array_task_is_reported(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
     break_one(tasks)
     with pytest.raises(InterruptedWork, match=r"5\.de:1: not UTF-8.*\(.*logs.*shard-7-\d\.txt\)"):
         list(run_tasks(lambda d, left: run_on_slurm(d, left, 8, []), work, tasks))

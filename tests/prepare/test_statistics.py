@@ -17,7 +17,7 @@ from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
 
 
-def test_unknown_words_are_told_with_their_counts(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_words_are_reported_with_their_counts(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     work.write("mono.en", [*(["The cat ☃ sleeps."] * 30), *(["The ★ cat ☃ ★ sleeps."] * 10), "The cat sleeps."])
     valid = SplitConfig(mono={"en": [f"{work.directory}/mono.en"]})
     statistics = work.prepare(train=work.pairs(), valid=valid)

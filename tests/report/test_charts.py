@@ -111,7 +111,7 @@ def test_small_maps_are_one_picture() -> None:
     assert chart.svg().count("<svg") == 1
 
 
-def test_long_texts_are_given_lines_and_room() -> None:
+def test_long_texts_are_given_lines_and_space() -> None:
     title = "A title that is far too long for one line of a picture that is four inches wide, as a phone is (%)"
     chart = line_chart(title, [Line("_x" * 50, [0, 1], [1.0, 2.0]), Line("b", [0, 1], [1.0, 2.0])], "x")
     assert chart

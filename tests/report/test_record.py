@@ -59,7 +59,7 @@ def test_the_nearest_preset_and_its_differences() -> None:
     assert nearest_preset(settings) == ("small_cpu", [("optim.lr", 2e-3, 1.0)])
 
 
-def test_a_failed_run_and_what_is_in_a_name_are_told(run: Path, tmp_path: Path) -> None:
+def test_a_failed_run_and_a_name_are_reported(run: Path, tmp_path: Path) -> None:
     record = RunData(run)
     record.name = "<b>run"
     record.status = {"status": "failed", "reason": "NumericalError: the gradient is not finite"}

@@ -63,7 +63,7 @@ class Tries:
         self.record.reasons.append(reason)
         pytest.skip(reason)
 
-    def settle(self, error: BaseException | None) -> None:
+    def finish(self, error: BaseException | None) -> None:
         """The test is over, by ``error`` if any; fail it if a try failed, or nothing was tried."""
         self.record.seconds += time.monotonic() - self._begun
         if error is not None and not isinstance(error, pytest.skip.Exception):
@@ -88,10 +88,10 @@ def markdown(records: dict[int, Record], every: bool) -> list[str]:
             lines.append(f"| | **{of}** | | | | |")
             group = of
         record = records.get(number, Record())
-        told = "; ".join([*dict.fromkeys(record.figures), *(f"**{reason}**" for reason in record.reasons)])
+        outcome = "; ".join([*dict.fromkeys(record.figures), *(f"**{reason}**" for reason in record.reasons)])
         tried = f"{record.tried} | {record.survived}" if record.tried else "- | -"
-        told = told.replace("|", "/").replace("\n", " ")
-        lines.append(f"| {number} | {fault} | {tried} | {told} | {record.seconds:.0f} |")
+        outcome = outcome.replace("|", "/").replace("\n", " ")
+        lines.append(f"| {number} | {fault} | {tried} | {outcome} | {record.seconds:.0f} |")
     total = sum(record.tried for record in records.values()), sum(record.survived for record in records.values())
     seconds = sum(record.seconds for record in records.values())
     lines.append(f"| | **all** | **{total[0]}** | **{total[1]}** | | **{seconds:.0f}** |")
@@ -140,7 +140,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     5: (
         "Processes",
         "SIGTERM to one rank only: all stop after the same step",
-        "a signal was not told to the other processes",
+        "the other processes did not learn of a signal",
     ),
     6: ("Processes", "SLURM: SIGUSR1, a checkpoint, requeued once", "every process asked for the requeue"),
     7: (
@@ -262,7 +262,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     30: ("Numbers", "ranks whose weights differ: found, the rank named", "the weights were not compared"),
     31: (
         "Numbers",
-        "the loss is weighted by tokens, however the batch is cut and shared out",
+        "the loss is weighted by tokens, however the batch is cut and distributed",
         "the loss was a mean of the micro-batches' means",
     ),
     35: (
@@ -287,7 +287,7 @@ ROWS: dict[int, tuple[str, str, str]] = {
     47: (
         "Monitoring, long runs",
         "TensorBoard after five kills: each step exactly once",
-        "TensorBoard was not told where a resumed run begins",
+        "TensorBoard did not know where a resumed run begins",
     ),
     48: (
         "Monitoring, long runs",

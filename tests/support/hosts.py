@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.support.repository import REPOSITORY
-from tests.support.starts import Torchrun, overrides
+from tests.support.torchrun import Torchrun, overrides
 from xlmtrain.config.schema import Config
 
 HEAD = "10.77.0.1"
@@ -49,7 +49,7 @@ class Hosts:
             _ip("netns", "del", space)
 
     def pull_cable(self) -> None:
-        """From now on nothing arrives, and nobody is told."""
+        """From now on nothing arrives, without any error."""
         _ip("-n", self._spaces[1], "link", "set", "net0", "down")
 
     def plug_in(self) -> None:

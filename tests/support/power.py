@@ -39,7 +39,7 @@ _Nodes = dict[int, "_File | _Directory"]
 
 
 class Disk:
-    """What was written below ``root``, and what of it was safe, after each operation; ``moments`` of them."""
+    """What was written below ``root``, and what of it was safe, after each operation; ``operations`` of them."""
 
     def __init__(self, root: Path) -> None:
         self._root, self._lock = root, threading.RLock()
@@ -47,12 +47,12 @@ class Disk:
         self._known: dict[int, int] = {}  # inode -> identity; inodes are used again, identities are not
         self._stamps: dict[int, tuple[int, int]] = {}
         self._next = 1
-        self._moments: list[_Nodes] = []
+        self._recorded: list[_Nodes] = []
 
     @property
-    def moments(self) -> int:
+    def operations(self) -> int:
         """Operations so far."""
-        return len(self._moments)
+        return len(self._recorded)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -63,7 +63,7 @@ class Disk:
                 with self._lock:
                     result = original(*arguments, **options)
                     self._look()
-                    self._moments.append(deepcopy(self._nodes))
+                    self._recorded.append(deepcopy(self._nodes))
                     return result
 
             return call
@@ -74,7 +74,7 @@ class Disk:
                     original(descriptor)
                     self._look()
                     self._sync(os.fstat(descriptor).st_ino)
-                    self._moments.append(deepcopy(self._nodes))
+                    self._recorded.append(deepcopy(self._nodes))
 
             return call
 
@@ -93,7 +93,7 @@ class Disk:
 
     def crash(self, moment: int, target: Path, rng: random.Random | None) -> None:
         """Write to ``target`` what is left: without ``rng`` only what was safe, else chance decides of the rest."""
-        _write(self._moments[moment], 0, target, rng)
+        _write(self._recorded[moment], 0, target, rng)
 
     def _look(self) -> None:
         """Take note of what has changed since the last operation."""

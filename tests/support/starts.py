@@ -1,6 +1,6 @@
-"""Starts of the program whose processes can be killed, stopped and signalled: forked ones, and torchrun's.
+"""Starts of the program whose processes can be killed, stopped and signalled: forked ones.
 
-The forked ones (``Forked``) come from a server that has imported everything once, find each other on 127.0.0.1 as
+They (``Forked``) come from a server that has imported everything once, find each other on 127.0.0.1 as
 under torchrun, and are processes of their own, with the program's exit codes.
 """
 
@@ -13,21 +13,17 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests.support.programs import free_port
-from tests.support.repository import REPOSITORY
 from tests.support.tiny import forkserver, tiny_config
 from tests.support.training import records
 from xlmtrain.commands.train import run as main
@@ -155,7 +151,7 @@ class Forked:
 
     def until_stopped(self, rank: int) -> None:
         """Wait until a fault has stopped ``rank`` (SIGSTOP)."""
-        self.until(lambda: _state(self.processes[rank].pid) == "T", f"stop of rank {rank}")
+        self.until(lambda: process_state(self.processes[rank].pid) == "T", f"stop of rank {rank}")
 
     def printed(self, rank: int | None = None) -> str:
         """What one rank, or all, have printed since this start began."""
@@ -218,7 +214,7 @@ def ids(run: Path | str, rank: int = 0, tokens: bool = True) -> dict[int, Any]:
 
 
 def digest(run: Path | str, step: int, ranks: int = 1) -> str:
-    """SHA-256 over weights, moments, loss scale, progress, and the records of (step, batch, loss) of the whole run."""
+    """SHA-256 over a checkpoint (weights, optimizer state, progress) and the records (step, batch, loss) of the run."""
     path = Path(run) / "checkpoints" / f"step-{step:08d}"
     total = hashlib.sha256()
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -266,97 +262,9 @@ def pause(rng: random.Random, longest: float) -> None:
     time.sleep(rng.random() * longest)
 
 
-def _state(pid: int | None) -> str:
+def process_state(pid: int | None) -> str:
     """The letter of the process's state in /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return ""
-
-
-def overrides(config: Config) -> list[str]:
-    """The settings as ``key=value`` words of a command line."""
-
-    def flat(value: Any, prefix: str) -> list[str]:
-        if isinstance(value, dict) and prefix.count(".") < 1 and not prefix.startswith(("data.mlm", "data.tlm")):
-            return [word for key, inner in value.items() for word in flat(inner, f"{prefix}.{key}" if prefix else key)]
-        if isinstance(value, dict):
-            return [f"{prefix}={{{', '.join(f'{key}: {inner}' for key, inner in value.items())}}}"]
-        if isinstance(value, list):
-            return [f"{prefix}=[{', '.join(map(str, value))}]"]
-        return [f"{prefix}={'null' if value is None else value.value if isinstance(value, Enum) else value}"]
-
-    return [word for word in flat(asdict(config), "") if not word.endswith(("=", "=[]"))]
-
-
-class Torchrun:
-    """One start of ``torchrun --standalone --nproc-per-node=2 --shutdown-timeout 10 <options> train.py``."""
-
-    def __init__(self, config: Config, *options: str, fault: str = "", ranks: int = 2, **environment: str) -> None:
-        self.run = Path(config.run)
-        self._log = self.run.with_name(f"{self.run.name}.torchrun")
-        words = ["--standalone", f"--nproc-per-node={ranks}", "--shutdown-timeout=10", *options]
-        program = [str(REPOSITORY / "train.py"), *overrides(config)]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "XLMT_FAULT": fault}
-        with self._log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "torch.distributed.run", *words, *program],
-                env={**variables, **environment},
-                stdout=stream,
-                stderr=stream,
-            )
-
-    def __enter__(self) -> Torchrun:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.process.poll() is None:
-            self.kill()
-
-    def printed(self) -> str:
-        """What all processes have printed since the run began."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def workers(self) -> list[int]:
-        """The ranks' processes; which is which: ``RANK`` in their environment."""
-        found = {}
-        for pid in descendants(self.process.pid):
-            with suppress(OSError):
-                words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                ranks = [int(word[5:]) for word in words if word.startswith(b"RANK=")]
-                if ranks and b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.setdefault(ranks[0], pid)
-        return [found[rank] for rank in sorted(found)]
-
-    def kill(self) -> None:
-        """SIGKILL to torchrun and all that it started."""
-        for pid in [self.process.pid, *descendants(self.process.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
-
-    def wait(self, timeout: float = PATIENCE) -> int:
-        """The exit code. Raises AssertionError if it does not end in time."""
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"torchrun did not end within {timeout:.0f} s: {self.printed()[-3000:]}") from None
-
-    def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Wait until ``happened()``. Raises AssertionError if torchrun ends before, or it takes too long."""
-        deadline = time.monotonic() + PATIENCE
-        while not happened():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"no {what}: {self.printed()[-3000:]}")
-            time.sleep(0.01)
-
-    def until_stopped(self, rank: int) -> int:
-        """Wait until a fault has stopped ``rank`` (SIGSTOP); its process."""
-
-        def stopped() -> bool:
-            workers = self.workers()
-            return len(workers) > rank and _state(workers[rank]) == "T"
-
-        self.until(stopped, f"stop of rank {rank}")
-        return self.workers()[rank]

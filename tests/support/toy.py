@@ -1,4 +1,4 @@
-"""A pretrained model whose languages have met by construction, and a task that is easy to learn."""
+"""A pretrained model whose languages are aligned by construction, and a task that is easy to learn."""
 
 from __future__ import annotations
 

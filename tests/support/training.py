@@ -90,7 +90,7 @@ def state(run: Path | str, step: int) -> dict[str, Any]:
 
 
 def assert_same_run(a: Path | str, b: Path | str, step: int) -> None:
-    """Weights, moments, state and every figure are the same, to the last bit."""
+    """Weights, optimizer state, state and every figure are the same, to the last bit."""
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (checkpoint(a, step) / name).read_bytes() == (checkpoint(b, step) / name).read_bytes(), name
     assert state(a, step) == state(b, step)

@@ -65,14 +65,14 @@ def steps(distributed: Distributed, data: Path, changes: dict[str, Any]) -> dict
     optimizer = make_optimizer(config.optim, model, distributed.device)
     config.train.reduce_dtype = ReduceDtype(config.train.reduce_dtype)  # the settings came as JSON
     parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
-    stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
+    train_step = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
     step_data = loader.make(0, loader.sampler.initial_state())
-    stepper(step_data, [1.0, 1.0, 1.0])
+    train_step(step_data, [1.0, 1.0, 1.0])
     dist.barrier()
     before = received()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(STEPS):
-            stepper(step_data, [1.0, 1.0, 1.0])
+            train_step(step_data, [1.0, 1.0, 1.0])
     dist.barrier()
     reductions = sum(event.count for event in profile.key_averages() if event.key == "gloo:all_reduce")
     return {

@@ -62,7 +62,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("name", ["x.de", "x.GZ", "x.xz", "x.zst", "x"])
 @pytest.mark.parametrize("kind", COMPRESS)
-def test_compression_is_told_by_the_content(tmp_path: Path, kind: str, name: str) -> None:
+def test_compression_is_recognized_by_the_content(tmp_path: Path, kind: str, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(COMPRESS[kind](TEXT))
     assert b"".join(line + b"\n" for line in read_byte_lines(path)) == TEXT

@@ -1,4 +1,4 @@
-"""The vocabulary: ids by place, odd files read as the ancestor did or refused."""
+"""The vocabulary: ids by place, odd files are read as by the original XLM, or refused."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ class Gate:
 
 def test_what_changes_after_the_copy_is_not_saved(store: CheckpointManager, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, saver = Gate(monkeypatch), AsyncCheckpointer(store, ALONE)
-    weights, moments = {"a": torch.arange(4.0)}, {"step.a": torch.ones(())}
-    saver.save(1, weights, moments, {"progress": 1}, None)
+    weights, optimizer = {"a": torch.arange(4.0)}, {"step.a": torch.ones(())}
+    saver.save(1, weights, optimizer, {"progress": 1}, None)
     assert gate.begun.wait(10)
     assert store.steps() == []
-    for tensors in (weights, moments):
+    for tensors in (weights, optimizer):
         for tensor in tensors.values():
             tensor += 100  # the steps go on
     gate.open.set()
@@ -108,7 +108,7 @@ def test_a_save_is_tried_three_times(
         save(saver, 3)
         saver.finalize()
     assert caplog.text == ""
-    assert store.steps() == ([2, 3] if kind in ("enospc", "edquot") else [1, 2, 3])  # room was made if it was lacking
+    assert store.steps() == ([2, 3] if kind in ("enospc", "edquot") else [1, 2, 3])  # space was freed if it was lacking
 
 
 def test_disk_full_prunes_then_warns_then_ends(

@@ -96,7 +96,7 @@ def watched(
     model = LanguageModel(config.model, WORDS, 2)
     optimizer = make_optimizer(config.optim, model, distributed.device)
     parallel = parallelize(model, config.train, Precision(config.train.precision), distributed)
-    stepper = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
+    train_step = TrainStep(config, parallel, optimizer, Precision(config.train.precision), distributed)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(lambda *_: seen.append(model.encoder.token_embeddings.weight.grad.clone()))
     events: list[Any] = []
@@ -114,7 +114,7 @@ def watched(
         places = torch.arange(tokens.numel())
         batches.append(Batch("mlm", tokens, places[None], 0 * tokens, None, places[:2], places[:2] + 30))
     with mock.patch.object(dist, "all_reduce", sent):
-        stepper(StepBatches(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
+        train_step(StepBatches(0, batches, {"mlm": 1.0}, [], {}), [8.0, 0.0, 0.0])
     return events, seen[0], sum(parameter.numel() for parameter in model.parameters())
 
 

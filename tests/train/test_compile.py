@@ -61,8 +61,8 @@ def test_compiled_once_for_all_batches(
     graphs = []
     step = TrainStep.__call__
 
-    def counted(stepper: TrainStep, data: StepBatches, targets: list[float]) -> StepOutput:
-        result = step(stepper, data, targets)
+    def counted(train_step: TrainStep, data: StepBatches, targets: list[float]) -> StepOutput:
+        result = step(train_step, data, targets)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         return result
 

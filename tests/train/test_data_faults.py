@@ -114,7 +114,7 @@ def test_an_absurd_vocabulary_is_refused_before_there_is_a_model(
     assert not (tmp_path / "run").exists()
 
 
-def test_doubts_are_in_the_log_before_the_first_step(tmp_path: Path) -> None:
+def test_warnings_are_in_the_log_before_the_first_step(tmp_path: Path) -> None:
     data = prepared(tmp_path / "data", vocab=VocabConfig(max_size=40))
     train_alone(tiny_config(tmp_path / "run", data, {"model.max_positions": 64}), stop_after=1)
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One gradient, however the global batch is cut and shared out; and it is the gradient of the stated loss."""
+"""One gradient, however the global batch is cut and distributed; and it is the gradient of the stated loss."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def gradient(distributed: Distributed, data: Path, changes: dict[str, Any]) -> d
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = GradientRecorder(model.parameters(), lr=1.0)
     parallel = parallelize(model, config.train, Precision.fp32, distributed)
-    stepper = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
+    train_step = TrainStep(config, parallel, optimizer, Precision.fp32, distributed)
     step_data = loader.make(STEP, loader.sampler.initial_state())
     counts = [float(sum(len(b.targets) for b in step_data.batches if b.objective == o)) for o in OBJECTIVES]
-    result = stepper(step_data, distributed.all_reduce_sum(counts))
+    result = train_step(step_data, distributed.all_reduce_sum(counts))
     found = dict(zip([name for name, _ in model.named_parameters()], optimizer.seen))
     return {
         **found,
@@ -128,14 +128,14 @@ def test_dropout_differs_between_sub_batches_and_parts_of_a_sub_batch(tiny_datas
     config, dataset = tiny_config("run", tiny_dataset, {**CHANGES, "model.dropout": 0.5}), Dataset(tiny_dataset)
     loader = Loader(config, dataset)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
-    stepper = TrainStep(
+    train_step = TrainStep(
         config, ParallelModel(model), GradientRecorder(model.parameters(), lr=1.0), Precision.fp32, ALONE
     )
     data = loader.make(0, loader.sampler.initial_state())
     losses = []
     for step, key in ((0, (0, 0)), (0, (0, 0)), (0, (1, 0)), (0, (0, 1)), (1, (0, 0))):
         same_batch = replace(data.batches[0], rng_key=key)
-        losses.append(stepper(replace(data, step=step, batches=[same_batch]), [1.0, 1.0, 1.0]).losses.sum().item())
+        losses.append(train_step(replace(data, step=step, batches=[same_batch]), [1.0, 1.0, 1.0]).losses.sum().item())
     assert losses[0] == losses[1]
     assert len(set(losses)) == 4
 
@@ -158,17 +158,17 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    stepper = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
+    train_step = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
     data = loader.make(0, loader.sampler.initial_state())
-    monitor = StepMonitor(config, stepper, TrainState(data.sampler_state))
-    monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])
+    monitor = StepMonitor(config, train_step, TrainState(data.sampler_state))
+    monitor.collect([(train_step(data, [100.0, 100.0, 100.0]), data)])
     before = [parameter.clone() for parameter in model.parameters()]
-    moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
+    averages = [optimizer.state[parameter]["exp_avg"].clone() for parameter in model.parameters()]
     hook = model.head.bias.register_hook(lambda grad: grad * float("nan"))
     following = loader.make(1, data.sampler_state)
-    result = stepper(following, [100.0, 100.0, 100.0])
+    result = train_step(following, [100.0, 100.0, 100.0])
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
-    assert all(torch.equal(a, optimizer.state[p]["exp_avg"]) for a, p in zip(moments, model.parameters()))
+    assert all(torch.equal(a, optimizer.state[p]["exp_avg"]) for a, p in zip(averages, model.parameters()))
     with pytest.raises(NumericalError) as caught:
         monitor.collect([(result, following)])
     hook.remove()
@@ -177,4 +177,4 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_named(tiny_dataset: P
     assert f"not finite in step 2, made of {name} epoch {epoch} sub-batch {index}, " in str(caught.value)
     assert "(xlmtrain show-data step=2 shows them): rank 0: the gradient of head.bias (" in str(caught.value)
     assert "optim.lr" in str(caught.value)
-    monitor.collect([(stepper(data, [100.0, 100.0, 100.0]), data)])  # and it can go on
+    monitor.collect([(train_step(data, [100.0, 100.0, 100.0]), data)])  # and it can go on

@@ -118,15 +118,17 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: watch.pin(tensor))
         with device:
             model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
-        stepper = TrainStep(config, ParallelModel(model), make_optimizer(config.optim, model, device), precision, alone)
-        assert not StepMonitor(config, stepper, TrainState(loader.sampler.initial_state())).reads_every_step
+        train_step = TrainStep(
+            config, ParallelModel(model), make_optimizer(config.optim, model, device), precision, alone
+        )
+        assert not StepMonitor(config, train_step, TrainState(loader.sampler.initial_state())).reads_every_step
         for data in loader.steps(0, 2, loader.sampler.initial_state()):
             assert {(batch.objective, batch.lengths is None) for batch in data.batches} >= {
                 ("mlm", True),
                 ("tlm", False),
             }
             try:
-                result = stepper(data, data.targets)
+                result = train_step(data, data.targets)
             except DataDependentOutputException as error:  # cannot be sent to the test's process
                 raise AssertionError(f"the host waits for {error.func}") from None
         seen, copies = set(watch.seen), watch.copies
@@ -136,9 +138,9 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         # Waiting would be noticed: for the figures, and where a spike is not to move the weights.
         with pytest.raises(DataDependentOutputException):
             result.losses.tolist()
-        stepper.loss_limit = 1e9
+        train_step.loss_limit = 1e9
         with pytest.raises(DataDependentOutputException):
-            stepper(data, data.targets)
+            train_step(data, data.targets)
         return seen, copies
 
 

@@ -46,7 +46,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
     model = LanguageModel(config.model, 200, 2)
     model.load_state_dict(from_xlm_state_dict(reference["state_dict"]))
     optimizer = make_optimizer(config.optim, model, CPU)
-    stepper = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
+    train_step = TrainStep(config, ParallelModel(model), optimizer, Precision.fp32, ALONE)
     found = []
     for number, step in enumerate(reference["training"]["steps"]):
         if as_original:
@@ -55,7 +55,7 @@ def train(reference: dict[str, Any], as_original: bool) -> tuple[list[tuple[floa
                 group["weight_decay"] = config.optim.weight_decay
         batch = as_batch(step, causal=False)
         data = StepBatches(number, [batch], {"mlm": 1.0}, [], {})
-        result = stepper(data, [float(len(batch.targets)), 0.0, 0.0])
+        result = train_step(data, [float(len(batch.targets)), 0.0, 0.0])
         loss = result.losses.sum().item() / len(batch.targets)
         found.append((loss, result.grad_norm.item(), result.learning_rate))
     return found, model

@@ -1,4 +1,4 @@
-"""Weights shared out over the processes: the same run, the same checkpoints, less memory."""
+"""Weights sharded over the processes: the same run, the same checkpoints, less memory."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ def test_checkpoints_are_whole(tiny_dataset: Path, tmp_path: Path) -> None:
     assert {name: value.shape for name, value in saved.items()} == {
         name: value.shape for name, value in model.state_dict().items()
     }
-    moments = load_file(checkpoint(config.run, 2) / "optimizer.safetensors")
-    assert moments["exp_avg.head.bias"].shape == saved["head.bias"].shape
+    averages = load_file(checkpoint(config.run, 2) / "optimizer.safetensors")
+    assert averages["exp_avg.head.bias"].shape == saved["head.bias"].shape
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["sharding"] == "full"
 
 

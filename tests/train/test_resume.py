@@ -168,7 +168,7 @@ def test_other_numbers_of_processes_train_the_same(straight: Path, tiny_dataset:
     assert_close(records(straight), records(config.run))
 
 
-def test_one_process_that_is_told_stops_all(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_all(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset, {"evaluate.every": 0})
     first, second = run_processes(2, stop_second, tmp_path, config)
     assert first.status == second.status == "preempted"

@@ -20,7 +20,7 @@ from xlmtrain.config.old_names import current_settings
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.interop.run import average_checkpoints, write_run
 from xlmtrain.metrics.loggers import read_records
-from xlmtrain.metrics.table import four_decimals
+from xlmtrain.metrics.table import decimals
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.lock import lock_directory
 from xlmtrain.runtime.output_paths import check_directory, new_directory
@@ -70,7 +70,7 @@ def _list(options: CheckpointOptions, run: Path, store: CheckpointManager) -> No
     evaluate = current_settings(read_json(settings)).get("evaluate", {}) if settings.is_file() else {}
     metric = str(evaluate.get("metric", ""))
     records = read_records(metrics) if metrics.is_file() else []
-    values = {record["step"]: four_decimals(record[metric]) for record in records if metric in record}
+    values = {record["step"]: decimals(record[metric], 4) for record in records if metric in record}
     print(f"{'step':>10}{'bytes':>18}  {'':8} {'':4}  {metric}")
     for step in store.steps():
         path, best = store.path(step), "best" if store.best_step() == step else ""

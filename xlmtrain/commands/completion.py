@@ -14,7 +14,7 @@ from xlmtrain.errors import ConfigError
 _COMPOSED = {
     "prepare": "prepare",
     "finetune": "finetune",
-    **dict.fromkeys(("train", "doctor", "plan", "show-data", "ablations"), "config"),
+    **dict.fromkeys(("train", "doctor", "plan", "show-data"), "config"),
 }
 """Command -> the settings in configs/ that it takes."""
 

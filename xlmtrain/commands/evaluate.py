@@ -34,13 +34,13 @@ from xlmtrain.data.validation import parallel_cloze_sets, validation_sets
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.parallel_text import aligned_sentences
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
-from xlmtrain.evaluate.retrieval import Retrieval, retrieval_table, retrieve
+from xlmtrain.evaluate.retrieval import retrieval_table, retrieve_by_layer
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words, translation_table
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe, zero_shot_table
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import ModelOptions, read_model
 from xlmtrain.interop.warm_start import matching_weights
-from xlmtrain.metrics.table import four_decimals
+from xlmtrain.metrics.table import decimals
 from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.atomic_io import write_json
 from xlmtrain.runtime.distributed import Distributed, initialize
@@ -125,9 +125,10 @@ def _tasks(
         return
     model = PretrainedModel(bundle, distributed.device)
     if sentences:
-        found = _retrieval(model, sentences)
+        vectors = {language: model.embed_layers(lines, language) for language, lines in sentences.items()}
+        found = retrieve_by_layer(vectors, sentences, model.device)
         count = len(next(iter(sentences.values())))
-        rows = [{"pooling": key[0], "layer": key[1], **asdict(one)} for key, some in found.items() for one in some]
+        rows = [{"pooling": key[0], "layer": key[1], **asdict(r)} for key, results in found.items() for r in results]
         metrics["retrieval"] = {"file": options.retrieval, "sentences": count, "found": rows}
         yield f"{options.retrieval}: {count:,} sentences; top-1 (MRR)"
         yield retrieval_table(found)
@@ -141,18 +142,6 @@ def _tasks(
 
 def _zero_shot_probe(files: ZeroShotProbeConfig, bundle: PretrainedBundle) -> ZeroShotProbe:
     return ZeroShotProbe(files, bundle.pipeline(), bundle.languages, bundle.config.max_positions, bundle.causal)
-
-
-def _retrieval(model: PretrainedModel, sentences: dict[str, list[str]]) -> dict[tuple[str, int], list[Retrieval]]:
-    """Return (pooling, layer) -> results."""
-    vectors = {language: model.embed_layers(lines, language) for language, lines in sentences.items()}
-    return {
-        (pooling.value, layer): retrieve(
-            {lang: v[pooling][layer] for lang, v in vectors.items()}, sentences, model.device
-        )
-        for pooling, layers in next(iter(vectors.values())).items()
-        for layer in range(len(layers))
-    }
 
 
 def _perplexity(
@@ -175,7 +164,7 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
     """Yield a line for each language and pair, and for their means."""
     yield f"{'':24}{'perplexity':>12}{'accuracy':>12}"
     for name in (name.removesuffix("_ppl") for name in metrics if name.endswith("_ppl")):
-        yield f"{name:24} {four_decimals(metrics[f'{name}_ppl']):>11}{metrics[f'{name}_acc']:11.2f}%"
+        yield f"{name:24} {decimals(metrics[f'{name}_ppl'], 4):>11}{metrics[f'{name}_acc']:11.2f}%"
 
 
 def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, keys: list[str]) -> Config:

@@ -10,7 +10,7 @@ output has a line of index and prediction for each text, as GLUE wants them, or 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from xlmtrain.config.finetune import TaskKind
 from xlmtrain.config.load import parse_args
 from xlmtrain.config.validate import CheckedSettings
 from xlmtrain.errors import ConfigError
-from xlmtrain.evaluate.classification_data import Encoded, read_examples
+from xlmtrain.evaluate.classification_data import Encoded, Example, read_examples
 from xlmtrain.finetune.scores import require_libraries, result_table
-from xlmtrain.finetune.tagged_text import read_tagged
+from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
 from xlmtrain.finetuned import FinetunedModel, load_finetuned
 from xlmtrain.runtime.output_paths import new_file
 
@@ -88,7 +88,7 @@ def _shown(model: FinetunedModel, texts: Sequence[str], options: PredictOptions)
         yield from (f"{value:.3f}" for value in model.regress(given, options.lang))
     elif model.kind is TaskKind.tokens:
         for words in model.tag(list(texts), options.lang):
-            yield "  ".join(f"{one.word}/{one.tag}" for one in words)
+            yield "  ".join(f"{word.word}/{word.tag}" for word in words)
     else:
         for row in model.classify(given, options.lang):
             yield "  ".join(f"{label} {value:.3f}" for label, value in list(row.items())[:5])
@@ -97,49 +97,46 @@ def _shown(model: FinetunedModel, texts: Sequence[str], options: PredictOptions)
 def _texts(model: FinetunedModel, path: Path, options: PredictOptions) -> tuple[list[str], list[str]]:
     """Return the lines of the output, and the table of scores if the file has labels."""
     numeric = model.kind is TaskKind.regression
-    examples = read_examples(path, options.lang, "file", options.columns, numeric, is_label=model.is_label)
-    predicted = model.predict([one.texts[0] if len(one.texts) == 1 else one.texts for one in examples], options.lang)
-    lines = ["index\tprediction"]
-    for index, value in enumerate(predicted):
-        shown = f"{value:.3f}" if numeric else ",".join(value) if isinstance(value, list) else value
-        lines.append(f"{index}\t{shown}")
-    if not _labelled(model, [one.label for one in examples], path):
-        return lines, []
-    file = model.task.encode({options.lang: examples}, model.bundle)[options.lang]
-    return lines, _scores(model, file, _as_targets(model, predicted), options.lang)
+    examples = read_examples(path, options.lang, "file", options.columns, numeric, is_label=model.task.is_label)
+    predicted = model.predict([e.texts[0] if len(e.texts) == 1 else e.texts for e in examples], options.lang)
+    cells = [",".join(value) if isinstance(value, list) else value for value in predicted]
+    lines = [f"{index}\t{f'{cell:.3f}' if numeric else cell}" for index, cell in enumerate(cells)]
+    labels = [example.label for example in examples]
+    return ["index\tprediction", *lines], _scores(model, path, examples, labels, lambda _: cells, options.lang)
 
 
 def _tagged(model: FinetunedModel, path: Path, options: PredictOptions) -> tuple[list[str], list[str]]:
     """Return lines of words and tags, and the table of scores if the file has the model's labels."""
     sentences = read_tagged(path, "file", options.columns, may_lack_label=True)
-    tagged = model.tag([one.words for one in sentences], options.lang)
-    lines = [line for words in tagged for line in (*(f"{one.word}\t{one.tag}" for one in words), "")][:-1]
-    if not _labelled(model, [tag for one in sentences for tag in one.tags], path):
-        return lines, []
-    file = model.task.encode({options.lang: sentences}, model.bundle)[options.lang]
-    fitting = [words[: len(places)] for words, places in zip(tagged, file.positions or [])]
-    return lines, _scores(
-        model, file, _as_targets(model, [one.tag for words in fitting for one in words]), options.lang
-    )
+    tagged = model.tag([sentence.words for sentence in sentences], options.lang)
+    lines = [line for words in tagged for line in (*(f"{word.word}\t{word.tag}" for word in words), "")][:-1]
+
+    def fitting(file: Encoded) -> list[str]:
+        return [word.tag for words, places in zip(tagged, file.positions or []) for word in words[: len(places)]]
+
+    labels = [tag for sentence in sentences for tag in sentence.tags]
+    return lines, _scores(model, path, sentences, labels, fitting, options.lang)
 
 
-def _labelled(model: FinetunedModel, labels: Sequence[str], path: Path) -> bool:
-    """Return whether all are labels of the model; warn if only some are."""
-    known = sum(map(model.is_label, labels))
-    if any(labels) and known < len(labels):
+def _scores(
+    model: FinetunedModel,
+    path: Path,
+    examples: Sequence[Example | TaggedSentence],
+    labels: Sequence[str],
+    predicted: Callable[[Encoded], Sequence[Any]],
+    lang: str,
+) -> list[str]:
+    """Return the table of scores, empty unless all ``labels`` are the model's; warn if only some are.
+
+    ``predicted``: the cells that the model predicts for the targets of the encoded ``examples``.
+    """
+    known = sum(map(model.task.is_label, labels))
+    if not any(labels):
+        return []
+    if known < len(labels):
         log.warning("%s: %d of %d labels are not the model's; no scores", path, len(labels) - known, len(labels))
-    return known == len(labels) and any(labels)
-
-
-def _as_targets(model: FinetunedModel, predicted: Sequence[Any]) -> np.ndarray:
-    """Return predictions as :meth:`~xlmtrain.finetune.tasks.Task.score` takes them."""
-    if model.kind is TaskKind.regression:
-        return np.array(predicted)
-    if model.kind is TaskKind.multilabel:
-        return np.array([[label in given for label in model.labels] for given in predicted])
-    return np.array([model.labels.index(label) for label in predicted])
-
-
-def _scores(model: FinetunedModel, file: Encoded, predicted: np.ndarray, lang: str) -> list[str]:
+        return []
     require_libraries()
-    return result_table({lang: [model.task.score(predicted, file)]}, [lang])
+    file = model.task.encode({lang: examples}, model.bundle)[lang]
+    targets = np.array([model.task.target(cell) for cell in predicted(file)], np.float64)
+    return result_table({lang: [model.task.score(targets, file)]}, [lang])

@@ -185,7 +185,7 @@ class FinetuneConfig(CheckedSettings):
             yield "task.test: no test file; give one for a language"
         metric, known = self.evaluate.metric, KIND_METRICS[self.task.kind]
         if metric is not None and metric not in known:
-            names = ", ".join(one.value for one in known)
+            names = ", ".join(metric.value for metric in known)
             yield f"evaluate.metric: {metric.value}; task.kind={self.task.kind.value} has {names}"
         if self.task.kind is TaskKind.tokens and self.train.pooling is Pooling.mean:
             yield "train.pooling: mean; kind=tokens predicts from the first subword of each word"

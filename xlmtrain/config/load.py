@@ -242,9 +242,9 @@ def from_json(schema: type[T], values: dict[str, Any]) -> T:
         return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
-def _docstring(of: Callable[..., Any]) -> str:
+def _docstring(program: Callable[..., Any]) -> str:
     """Return the docstring of the module of a function or class: the description of a program."""
-    return (sys.modules[of.__module__].__doc__ or "").strip()
+    return (sys.modules[program.__module__].__doc__ or "").strip()
 
 
 def _manual(name: str, overrides: Sequence[str]) -> list[str]:

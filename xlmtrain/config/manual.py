@@ -23,8 +23,8 @@ def settings_manual(schema: type, prefix: str = "", values: Mapping[str, Any] | 
         if dataclasses.is_dataclass(kind):
             lines = [*settings_manual(kind, f"{key}.", value)]  # type: ignore[arg-type]
             sections.append((key, meanings[field.name], lines))
-        elif inner := [one for one in get_args(kind) if dataclasses.is_dataclass(one)]:
-            lines = [f"  {key}[{i}]={one}" for i, one in enumerate(value or [])]
+        elif inner := [argument for argument in get_args(kind) if dataclasses.is_dataclass(argument)]:
+            lines = [f"  {key}[{i}]={element}" for i, element in enumerate(value or [])]
             lines += settings_manual(inner[0], f"{key}[i].")  # type: ignore[arg-type]
             sections.append((key, meanings[field.name], lines))
         else:
@@ -83,5 +83,5 @@ def _kind(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(member.value for member in kind)
     if isinstance(kind, types.UnionType):
-        return " | ".join("null" if one is type(None) else _kind(one) for one in get_args(kind))
+        return " | ".join("null" if argument is type(None) else _kind(argument) for argument in get_args(kind))
     return kind.__name__ if type(kind) is type else str(kind)

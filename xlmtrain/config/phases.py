@@ -62,7 +62,7 @@ class Phase:
 def given(phase: Mapping[str, Any]) -> dict[str, Any]:
     """Return name, length and changes of a phase, as plain JSON values, without those that are None."""
     found = {
-        key: {name: one for name, one in value.items() if one is not None} if isinstance(value, Mapping) else value
+        key: {name: v for name, v in value.items() if v is not None} if isinstance(value, Mapping) else value
         for key, value in phase.items()
     }
     return {key: value for key, value in found.items() if value not in (None, {})}
@@ -104,7 +104,7 @@ def phases_of(config: Config) -> list[Phase]:
         place = bisect_right(begins, number)
         end = spans[begins[place]].start if place < len(begins) else spans[-1].end
         schedule = Span(spans[begins[place - 1]].start, end)
-        weights = max((spans[one].start for one in weighted if one <= number), default=0)
+        weights = max((spans[phase].start for phase in weighted if phase <= number), default=0)
         changed = {
             f"{section}.{key}": value
             for section, values in changes[number].items()

@@ -64,8 +64,8 @@ def problems_of(settings: Any, prefix: str) -> Iterator[str]:
         elif isinstance(value, int) and abs(value) >= 1 << 63:
             yield f"{key}: {value} is too large a number"
         elif types[declared.name] == dict[str, str]:
-            wrong = {name: one for name, one in value.items() if not isinstance(one, str)}
-            yield from (f"{key}.{name}: {one} is not text; give a single path or value" for name, one in wrong.items())
+            wrong = {name: v for name, v in value.items() if not isinstance(v, str)}
+            yield from (f"{key}.{name}: {v} is not text; give a single path or value" for name, v in wrong.items())
     if hasattr(settings, "problems"):
         yield from (prefix + problem for problem in settings.problems())
 

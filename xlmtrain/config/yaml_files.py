@@ -104,9 +104,9 @@ def _check_mapping(node: yaml.MappingNode, path: Path, prefix: str, texts: Colle
             raise ConfigError(f"{where}: YAML does not read {odd.value} as text; put it in quotes")
         seen.add(key.value)
         inner = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        for one in inner:
-            if isinstance(one, yaml.MappingNode):
-                _check_mapping(one, path, f"{prefix}{key.value}.", texts)
+        for element in inner:
+            if isinstance(element, yaml.MappingNode):
+                _check_mapping(element, path, f"{prefix}{key.value}.", texts)
 
 
 def _is_text(node: yaml.Node) -> bool:

@@ -30,12 +30,7 @@ class EncoderInput:
 
     def to(self, device: torch.device) -> EncoderInput:
         """Return the sentences on ``device``; the copy to a GPU is asynchronous."""
-        return EncoderInput(
-            to_device(self.tokens, device),
-            to_device(self.positions, device),
-            to_device(self.languages, device),
-            None if self.lengths is None else to_device(self.lengths, device),
-        )
+        return replace(self, **_moved(self, device))
 
 
 @dataclass
@@ -80,16 +75,17 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; the copy to a GPU is asynchronous."""
-        moved: dict[str, Any] = {
-            name: to_device(value, device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
-        }
-        return replace(self, **moved, source=None if self.source is None else self.source.to(device))
+        return replace(self, **_moved(self, device), source=None if self.source is None else self.source.to(device))
+
+
+def _moved(batch: Batch | EncoderInput, device: torch.device) -> dict[str, Any]:
+    return {name: to_device(value, device) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
 
 
 def dummy_batch(targets: int = 1) -> Batch:
     """Return a batch of one token, to take part in a forward pass without data. ``targets``: 0 or 1."""
-    one = torch.ones(1, 1, dtype=torch.int64)
-    return Batch("mlm", one, 0 * one, 0 * one, None, 0 * one[0, :targets], one[0, :targets])
+    ones = torch.ones(1, 1, dtype=torch.int64)
+    return Batch("mlm", ones, 0 * ones, 0 * ones, None, 0 * ones[0, :targets], ones[0, :targets])
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -65,7 +65,7 @@ class Corpus:
         size = end - begin
         counts = -(-size // length)
         place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        begin, size, counts = (np.repeat(one, counts) for one in (begin, size, counts))
+        begin, size, counts = (np.repeat(values, counts) for values in (begin, size, counts))
         return begin + place * size // counts, begin + (place + 1) * size // counts
 
     def spans(self, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:

@@ -81,10 +81,12 @@ class CorpusHeader:
 
 @dataclass(frozen=True)
 class Header:
-    """The data set. A language's id is its index in ``languages``, which are sorted; the header of an imported model,
-    which has no corpora, keeps the model's order. ``text``: settings of the text pipeline, or the special
-    tokens of a tokenizer by role. ``fingerprint`` changes with
-    any id, setting, BPE code or vocabulary entry; it is empty in data older than it."""
+    """The data set. A language's id is its index in ``languages``.
+
+    The languages are sorted; those of an imported model, whose header has no corpora, keep the model's order. ``text``:
+    settings of the text pipeline, or the special tokens of a tokenizer by role. ``fingerprint`` changes with any id,
+    setting, BPE code or vocabulary entry; it is empty in data prepared before there were fingerprints.
+    """
 
     languages: list[str]
     dtype: str

@@ -65,7 +65,7 @@ class Loader:
         self.phases = phases_of(config)
         sources: Sources = {}
         mixtures = [make_mixture(phase.settings.data, dataset, config.seed, sources) for phase in self.phases]
-        self._batches = [PhaseBatches(*one, dataset, rank, world_size) for one in zip(self.phases, mixtures)]
+        self._batches = [PhaseBatches(p, m, dataset, rank, world_size) for p, m in zip(self.phases, mixtures)]
         self._recut: dict[int, list[str]] = {}  # first step of a phase -> components whose source is not that before
         latest: dict[str, Source] = {}
         for phase, mixture in zip(self.phases, mixtures):
@@ -175,8 +175,9 @@ class PhaseBatches:
             return [[item] for item in masked]
         groups: dict[tuple[str, tuple[int, int]], list[list[_Masked]]] = {}
         for sub_batch, batch in masked:
-            one = sub_batch.component
-            kind = one.name if one.objective == "bt" else one.objective  # translated into one language
+            component = sub_batch.component
+            # Sentences for back-translation are translated into one language.
+            kind = component.name if component.objective == "bt" else component.objective
             alike = groups.setdefault((kind, batch.row_shape), [[]])
             filled = sum(other.padded_tokens for _, other in alike[-1])
             if filled and filled + batch.padded_tokens > self._micro_batch_tokens:

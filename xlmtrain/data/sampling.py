@@ -149,6 +149,7 @@ class Sampler:
 
     def plan_batch(self, step: int, state: SamplerState) -> tuple[list[SubBatch], SamplerState]:
         """Return the sub-batches of the global batch of ``step`` (from 0), and the state after it."""
+        # The purpose "tasks" keys the random numbers, so it stays: another word would change the batches.
         uniform = generator(self._seed, "tasks", step).random(self._sub_batches_per_step)
         # Generator.choice(p=...) draws the same, but spends half of its time on checking p.
         chosen = self._cumulative(step).searchsorted(uniform, side="right").tolist()

@@ -1,7 +1,7 @@
 """Token sequences in the layouts of the original XLM, before masking.
 
-Letters: B sequences, T positions. ``</s>`` is EOS; it starts and ends every sentence. Tokenizers may
-have another id for its start, the ``bos`` of ``special``.
+Letters: B sequences, T positions. EOS (``</s>``) starts and ends every sentence. With a tokenizer of its own, a model
+may have another id at the start: ``special.bos``.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def nearest_preset(settings: Settings) -> tuple[str, list[Difference]]:
         except ConfigError as problem:
             log.warning("%s: %s", path, problem)
         else:
-            found.append((path.stem, [one for one in differences(preset, settings) if one[0] not in _PLACES]))
+            found.append((path.stem, [d for d in differences(preset, settings) if d[0] not in _PLACES]))
     return min(found, key=lambda entry: len(entry[1]), default=("", []))
 
 

@@ -30,7 +30,7 @@ def start_warnings(config: Config, dataset: Dataset, validator: Validator) -> It
     yield from quality_warnings(dataset, config.model)
     yield from no_validation(validator)
     tokens, phases = total_tokens(phases_of(config)), rule_settings(config_as_json(config))
-    yield from {one.what: one for _, settings in phases for one in _errors(settings, tokens)}.values()
+    yield from {error.what: error for _, settings in phases for error in _errors(settings, tokens)}.values()
 
 
 def _errors(settings: Settings, tokens: float) -> list[Finding]:
@@ -45,9 +45,9 @@ def rule_settings(settings: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]
     """
     if not settings.get("phases"):
         return [(0, flatten(settings))]
-    found = [(span, flatten(one)) for span, one in expand(settings)]
+    found = [(span, flatten(phase_settings)) for span, phase_settings in expand(settings)]
     run = {"train.steps": found[-1][0].end, "optim.warmup_steps": found[0][1].get("optim.warmup_steps", 0)}
-    return [(span.start, one | run) for span, one in found]
+    return [(span.start, phase_settings | run) for span, phase_settings in found]
 
 
 class RunMonitor:
@@ -60,12 +60,12 @@ class RunMonitor:
     def diagnose(self, records: Sequence[Record]) -> list[Finding]:
         """Return the findings on ``records`` of the run's ``metrics.jsonl``, those of the phase that it is in."""
         step = max((record["step"] for record in records), default=0)
-        start, settings = [one for one in rule_settings(self._nested) if one[0] < max(step, 1)][-1]
+        start, settings = [rule for rule in rule_settings(self._nested) if rule[0] < max(step, 1)][-1]
         latest = [record for record in records if record["step"] > start or not start]
         found = diagnose(latest, settings, self.entropy, self._duplicates)
         if self.reference is not None:
             tokens = next((r["progress/tokens"] for r in reversed(records) if "progress/tokens" in r), 0)
-            causes = [one.what for one in [*duplicate_lines(self._duplicates), *_errors(settings, tokens)]]
+            causes = [finding.what for finding in [*duplicate_lines(self._duplicates), *_errors(settings, tokens)]]
             found += compare_to_baseline(records, self.reference, self.settings, self.header, causes)
         return found
 

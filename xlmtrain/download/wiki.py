@@ -8,7 +8,7 @@ headings, footnotes, captions and formulas are left out, and so are lines that d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -45,12 +45,8 @@ def read_wiki(stream: BinaryIO, path: Path, language: str, workers: int) -> Iter
     require_wiki()
     pages = _articles(stream, path)
     batches = iter(lambda: list(islice(pages, PAGES_PER_TASK)), [])
-    for sentences in pool_imap(partial(_reader, language), batches, worker_count(workers)):
+    for sentences in pool_imap(partial(_sentences, language), batches, worker_count(workers)):
         yield from sentences
-
-
-def _reader(language: str) -> Callable[[Sequence[str]], list[str]]:
-    return partial(_sentences, language)
 
 
 def _articles(stream: BinaryIO, path: Path) -> Iterator[str]:

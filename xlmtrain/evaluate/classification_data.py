@@ -112,7 +112,11 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     Warns of labels without a training example. Raises DataError if a file has no other, or one that is spelt
     differently in the training text; for a single label, labels that never recur, or a mix of texts and pairs.
     """
-    files = {f"{setting}.{split}.{language}": some for split, of in splits.items() for language, some in of.items()}
+    files = {
+        f"{setting}.{split}.{lang}": examples
+        for split, by_language in splits.items()
+        for lang, examples in by_language.items()
+    }
     labels = sorted({example.label for examples in files.values() for example in examples})
     if len(labels) < 2:
         raise DataError(f"the only label in {', '.join(files)} is {labels[0]!r}; there is nothing to tell apart")
@@ -143,7 +147,9 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
 def check_texts(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]]) -> None:
     """Raise DataError for a mix of texts and pairs; arguments as for :func:`labels_of`."""
     counts = {
-        f"{setting}.{split}.{lang}": len(some[0].texts) for split, of in splits.items() for lang, some in of.items()
+        f"{setting}.{split}.{lang}": len(examples[0].texts)
+        for split, by_language in splits.items()
+        for lang, examples in by_language.items()
     }
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} has {count}" for name, count in counts.items())

@@ -58,6 +58,7 @@ def run_cloze(
         words = list(whole_word_positions(sentence, vocab))
         if not words or max(len(sentence), len(translation)) >= max_positions:
             continue
+        # The purpose "recovery" keys the random numbers: another word would mask other words.
         place = words[generator(0, "recovery", number).integers(len(words))]
         gold, sentence[place] = sentence[place], vocab.special.mask
         found.append(

@@ -9,6 +9,7 @@ from itertools import permutations
 import numpy as np
 import torch
 
+from xlmtrain.config.evaluate import Pooling
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.evaluate.knn import mean_of_nearest, ranks, similarities, unit_vectors
 from xlmtrain.metrics.table import format_table
@@ -76,6 +77,19 @@ def retrieve(
     return results
 
 
+def retrieve_by_layer(
+    vectors: Mapping[str, Mapping[Pooling, np.ndarray]],
+    sentences: Mapping[str, Sequence[str]],
+    device: torch.device | str = "cpu",
+) -> dict[tuple[str, int], list[Retrieval]]:
+    """Return (pooling, layer) -> :func:`retrieve`; ``vectors``: language -> pooling -> (layers, N, D)."""
+    return {
+        (pooling.value, layer): retrieve({lang: x[pooling][layer] for lang, x in vectors.items()}, sentences, device)
+        for pooling, layers in next(iter(vectors.values())).items()
+        for layer in range(len(layers))
+    }
+
+
 def _labels(sentences: Sequence[str]) -> torch.Tensor:
     """Return (N,) int64 labels that are equal where the sentences are."""
     numbers: dict[str, int] = {}
@@ -86,7 +100,7 @@ def retrieval_table(found: Mapping[tuple[str, int], Sequence[Retrieval]]) -> str
     """Return a table with a row for each pooling and layer, the keys of ``found``: top-1 in % and MRR."""
     shown = next(iter(found.values()))
     rows = [
-        (pooling, str(layer), *(f"{one.top1:.2f}% ({one.mrr:.4f})" for one in results))
+        (pooling, str(layer), *(f"{result.top1:.2f}% ({result.mrr:.4f})" for result in results))
         for (pooling, layer), results in found.items()
     ]
-    return format_table(rows, ("pooling", "layer", *(f"{one.direction} {one.scoring}" for one in shown)))
+    return format_table(rows, ("pooling", "layer", *(f"{result.direction} {result.scoring}" for result in shown)))

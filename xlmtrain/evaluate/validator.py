@@ -75,15 +75,15 @@ class CrossLingualEvaluation:
         self, pair: str, model: LanguageModel, distributed: Distributed, stop: Callable[[], bool]
     ) -> dict[str, float]:
         vectors = embed_distributed(model, self._texts[pair], self._causal, distributed, stop)
-        sentences = {lang: [self._vocab.decode(ids) for ids in some] for lang, (_, some) in self._texts[pair].items()}
+        sentences = {lang: [self._vocab.decode(ids) for ids in rows] for lang, (_, rows) in self._texts[pair].items()}
         metrics: dict[str, float] = {}
         best: dict[str, float] = {}  # direction -> top1 of the best layer so far
         for layer in range(len(model.encoder.blocks) + 1):
             found = retrieve({language: x[layer] for language, x in vectors.items()}, sentences, distributed.device)
-            for one in found:
-                name = f"retrieval/{one.direction}_layer{layer}_{one.scoring}"
-                metrics |= {f"{name}_top1": one.top1, f"{name}_mrr": one.mrr}
-            top1 = {one.direction: one.top1 for one in found if one.scoring == "cosine"}
+            for result in found:
+                name = f"retrieval/{result.direction}_layer{layer}_{result.scoring}"
+                metrics |= {f"{name}_top1": result.top1, f"{name}_mrr": result.mrr}
+            top1 = {result.direction: result.top1 for result in found if result.scoring == "cosine"}
             if not best or sum(top1.values()) > sum(best.values()):
                 best = top1
         return metrics | {f"valid/{direction}_retrieval_acc": best[direction] for direction in _directions(pair)}
@@ -92,10 +92,10 @@ class CrossLingualEvaluation:
         table = model.encoder.token_embeddings.weight
         found = translate_words(table, self._vocab, self._entries, self._languages, distributed.device)
         metrics = {"bli/cosine": found.cosine, "bli/random_cosine": found.random_cosine}
-        for one in found.precision:
-            if one.among == "vocabulary":
-                name = f"bli/{one.direction}_{one.scoring}"
-                metrics |= {f"{name}_p1": one.p1, f"{name}_p5": one.p5, f"{name}_p10": one.p10}
+        for precision in found.precision:
+            if precision.among == "vocabulary":
+                name = f"bli/{precision.direction}_{precision.scoring}"
+                metrics |= {f"{name}_p1": precision.p1, f"{name}_p5": precision.p5, f"{name}_p10": precision.p10}
         return metrics
 
 
@@ -131,7 +131,7 @@ class Validator:
         self._round_trip = RoundTrip(config, dataset)
         self.measures = bool(self.sets or self._round_trip.metrics)
         self._samples, self._vocab = settings.sample_predictions, dataset.vocab
-        names = {name for one in self.sets + self._cloze for name in (one.name, f"valid/{one.objective}")}
+        names = {name for s in self.sets + self._cloze for name in (s.name, f"valid/{s.objective}")}
         metrics = [f"{name}_{kind}" for name in names for kind in ("ppl", "acc")] + self._crosslingual.metrics
         metrics += self._round_trip.metrics + (self._zero_shot.metrics if self._zero_shot else [])
         if self.measures and settings.metric not in metrics:

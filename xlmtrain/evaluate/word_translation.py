@@ -187,8 +187,8 @@ def translation_table(found: WordTranslation) -> Iterator[str]:
     yield f"cosine of translations {found.cosine:.4f}, of other words {found.random_cosine:.4f}"
     yield f"distance of translations {found.distance:.4f}, of other words {found.random_distance:.4f}"
     rows = []
-    for one in found.precision:
-        shares = (f"{share:.2f}%" for share in (one.p1, one.p5, one.p10))
-        rows.append((one.direction, one.scoring, f"{one.candidates:,} {one.among}", f"{one.queries:,}", *shares))
+    for row in found.precision:
+        shares = (f"{share:.2f}%" for share in (row.p1, row.p5, row.p10))
+        rows.append((row.direction, row.scoring, f"{row.candidates:,} {row.among}", f"{row.queries:,}", *shares))
     header = ("direction", "scoring", "among", "queries", "P@1", "P@5", "P@10")
     yield from format_table(rows, header, left=(0, 1)).splitlines()

@@ -109,7 +109,7 @@ class ZeroShotProbe:
             lang: ("source_centered", "centered") if lang in self.zero_shot_languages else ("in_language",)
             for lang in self.test
         }
-        return [(lang, way) for lang, some in ways.items() for way in some]
+        return [(lang, way) for lang in ways for way in ways[lang]]
 
     def _accuracy(self, vectors: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
         """Return the accuracy for each of :meth:`columns`; ``vectors``: ``{split}.{language}`` -> (N, D) of a layer."""

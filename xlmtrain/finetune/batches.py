@@ -29,8 +29,8 @@ def training_batch(
     chosen: list[tuple[Encoded, int]] = []
     for epoch in np.unique(epochs):
         shuffled = Permutation(int(starts[-1]), generator(seed, "examples", int(epoch)))(places[epochs == epoch])
-        which = np.searchsorted(starts, shuffled, side="right") - 1
-        chosen += [(files[file], int(index - starts[file])) for file, index in zip(which, shuffled)]
+        numbers = np.searchsorted(starts, shuffled, side="right") - 1
+        chosen += [(files[file], int(index - starts[file])) for file, index in zip(numbers, shuffled)]
     targets = sum(len(file.labels[file.targets(index)]) for file, index in chosen)
     return _batch(chosen[rank::world_size], (rank, 0)), targets
 

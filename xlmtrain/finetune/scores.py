@@ -62,7 +62,7 @@ def f1_scores(gold: np.ndarray, predicted: np.ndarray, labels: int, metrics: Seq
     }
     if labels != 2 or gold.ndim > 1:
         del found[SelectionMetric.binary_f1]
-    values = {one.value: 100.0 * float(found[one](gold, predicted)) for one in metrics if one in found}
+    values = {metric.value: 100.0 * float(found[metric](gold, predicted)) for metric in metrics if metric in found}
     if gold.ndim > 1:
         return Scores(len(gold), values)
     majority = 100.0 * float(np.unique(gold, return_counts=True)[1].max() / len(gold))
@@ -142,7 +142,7 @@ def result_table(results: Mapping[str, Sequence[Scores]], train_languages: Seque
         name = language if language_of(language) in train_languages else f"{language} (zero-shot)"
         line = f"{name:20}{scores[0].targets:10,}"
         for metric in names:
-            mean, deviation = mean_and_deviation([one.metrics[metric] for one in scores])
+            mean, deviation = mean_and_deviation([seed.metrics[metric] for seed in scores])
             cell = f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
             line += f"{cell:>16}"
         lines.append(line if scores[0].majority is None else f"{line}{scores[0].majority:18.1f}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,8 +31,8 @@ from xlmtrain.evaluate.classification_data import (
 from xlmtrain.evaluate.tables import is_number
 from xlmtrain.finetune.scores import Scores, correlations, entity_f1, f1_scores
 from xlmtrain.finetune.tagged_text import TaggedSentence, read_tagged
+from xlmtrain.finetune.words import ids_of_words
 from xlmtrain.interop.bundle import FinetunedBundle, PretrainedBundle
-from xlmtrain.text.pipeline import TextPipeline
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", Example, TaggedSentence)
@@ -70,11 +70,11 @@ class Task(ABC, Generic[E]):
         """Return split -> language -> :class:`Encoded`; ``paths``: split -> language -> file. Raises DataError for
         invalid files, ConfigError for a language that the model does not know."""
         files = {
-            split: {lang: self._read(Path(path), lang, f"task.{split}.{lang}") for lang, path in of.items()}
-            for split, of in paths.items()
+            split: {lang: self._read(Path(path), lang, f"task.{split}.{lang}") for lang, path in by_language.items()}
+            for split, by_language in paths.items()
         }
         self.labels = self._find_labels(files)
-        return {split: self.encode(of, saved) for split, of in files.items()}
+        return {split: self.encode(examples, saved) for split, examples in files.items()}
 
     @abstractmethod
     def _read(self, path: Path, language: str, setting: str) -> list[E]:
@@ -88,6 +88,14 @@ class Task(ABC, Generic[E]):
     def encode(self, files: Mapping[str, Sequence[E]], saved: Saved) -> dict[str, Encoded]:
         """Return language -> the examples as ids, with their targets."""
 
+    def target(self, cell: Any) -> Any:
+        """Return the target of the cell of a labelled file: the index of a label, a number, or C of 0 and 1."""
+        return self.labels.index(cell)
+
+    def is_label(self, cell: str) -> bool:
+        """Return whether a cell of a labelled file has a target."""
+        return cell in self.labels
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss () summed over the targets; ``logits`` (M, C) fp32."""
         return F.cross_entropy(logits, targets, reduction="sum")
@@ -100,15 +108,17 @@ class Task(ABC, Generic[E]):
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
         """Return the scores of predictions for ``file``."""
 
-    def _encode_texts(
-        self, files: Mapping[str, Sequence[Example]], saved: Saved, target_of: Callable[[str], object]
-    ) -> dict[str, Encoded]:
+
+class TextTask(Task[Example]):
+    """A task with one target for each text or pair of texts."""
+
+    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
         pair = saved.pair if isinstance(saved, FinetunedBundle) else saved.config.parts.classifier.pair
-        limits = saved.config.max_positions, target_of, self.config.max_tokens, pair
+        limits = saved.config.max_positions, self.target, self.config.max_tokens, pair
         return encode("task", files, saved.pipeline(), saved.languages, *limits)
 
 
-class Classification(Task[Example]):
+class Classification(TextTask):
     """One of C labels for a text or a pair."""
 
     kind = TaskKind.classification
@@ -124,15 +134,11 @@ class Classification(Task[Example]):
     def _find_labels(self, files: Files[Example]) -> list[str]:
         return labels_of("task", files)
 
-    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
-        """Return language -> the examples as ids, with their targets."""
-        return self._encode_texts(files, saved, self.labels.index)
-
     def score(self, predicted: np.ndarray, file: Encoded) -> Scores:
         return f1_scores(file.labels, predicted, self.outputs, self.metrics)
 
 
-class Regression(Task[Example]):
+class Regression(TextTask):
     """A number for a text or a pair; trained on the squared error."""
 
     kind = TaskKind.regression
@@ -152,9 +158,11 @@ class Regression(Task[Example]):
         check_texts("task", files)
         return []
 
-    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
-        """Return language -> the examples as ids, with their targets."""
-        return self._encode_texts(files, saved, np.float32)
+    def target(self, cell: Any) -> Any:
+        return np.float32(cell)
+
+    def is_label(self, cell: str) -> bool:
+        return is_number(cell)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(logits[:, 0], targets, reduction="sum")
@@ -166,7 +174,7 @@ class Regression(Task[Example]):
         return correlations(file.labels, predicted)
 
 
-class Multilabel(Task[Example]):
+class Multilabel(TextTask):
     """Any number of C labels for a text or a pair, separated by commas; trained on the mean binary cross-entropy."""
 
     kind = TaskKind.multilabel
@@ -179,22 +187,24 @@ class Multilabel(Task[Example]):
         single = {
             split: {
                 language: [Example(label, e.texts) for e in examples for label in split_labels(e.label)]
-                for language, examples in of.items()
+                for language, examples in by_language.items()
             }
-            for split, of in files.items()
+            for split, by_language in files.items()
         }
-        labelled = {split: {k: some for k, some in of.items() if some} for split, of in single.items()}
+        labelled = {
+            split: {language: examples for language, examples in by_language.items() if examples}
+            for split, by_language in single.items()
+        }
         if not any(labelled.values()):
             raise DataError("task: no label in any file")
         return labels_of("task", labelled)
 
-    def encode(self, files: Mapping[str, Sequence[Example]], saved: Saved) -> dict[str, Encoded]:
-        """Return language -> the examples as ids, with their targets."""
-        return self._encode_texts(files, saved, self._target)
-
-    def _target(self, label: str) -> np.ndarray:
-        given = split_labels(label)
+    def target(self, cell: Any) -> Any:
+        given = split_labels(cell)
         return np.array([label in given for label in self.labels], dtype=np.float32)
+
+    def is_label(self, cell: str) -> bool:
+        return set(split_labels(cell)) <= set(self.labels)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / self.outputs
@@ -231,17 +241,16 @@ class TokenClassification(Task[TaggedSentence]):
         words = {
             split: {
                 language: [Example(t, (w,)) for s in sentences for w, t in zip(s.words, s.tags)]
-                for language, sentences in of.items()
+                for language, sentences in by_language.items()
             }
-            for split, of in files.items()
+            for split, by_language in files.items()
         }
         return labels_of("task", words)
 
     def encode(self, files: Mapping[str, Sequence[TaggedSentence]], saved: Saved) -> dict[str, Encoded]:
-        """Return language -> the examples as ids, with their targets."""
         text, most = saved.pipeline(), min(self.config.max_tokens, saved.config.max_positions - 2)
         special = text.vocab.special
-        index, encoded = {tag: i for i, tag in enumerate(self.labels)}, {}
+        encoded = {}
         for language, sentences in files.items():
             number = language_id("task", language_of(language), saved.languages)
             ids, positions, labels, lost = [], [], [], 0
@@ -251,7 +260,7 @@ class TokenClassification(Task[TaggedSentence]):
                 fitting = starts[starts <= most]
                 ids.append(np.array([*[id for word in words for id in word][:most], special.eos]))
                 positions.append(fitting)
-                labels += [index[tag] for tag in sentence.tags[: len(fitting)]]
+                labels += map(self.target, sentence.tags[: len(fitting)])
                 lost += len(words) - len(fitting)
             if lost:
                 place = f"behind the first {most} subwords of their sentences"
@@ -270,23 +279,22 @@ class TokenClassification(Task[TaggedSentence]):
         return scores
 
 
-def ids_of_words(text: TextPipeline, words: Sequence[str], language: str) -> list[list[int]]:
-    """Return the ids of each word of a sentence; a word of blanks alone is unknown text."""
-    special = text.vocab.special
-    unknown = special.unk if special.unk >= 0 else special.mask
-    # A blank begins a word inside a sentence, in the tokenizers that keep blanks.
-    return [text.ids(" " * (i > 0) + word, language) or [unknown] for i, word in enumerate(words)]
-
-
 def make_task(config: TaskConfig) -> Task[Any]:
     """Return the task that the settings describe."""
     kinds: list[type[Task[Any]]] = [Classification, Regression, Multilabel, TokenClassification]
     return next(kind for kind in kinds if kind.kind is config.kind)(config)
 
 
+def task_of(bundle: FinetunedBundle) -> Task[Any]:
+    """Return the task of a fine-tuned model, with its labels."""
+    task = make_task(TaskConfig(bundle.kind, max_tokens=bundle.max_tokens))
+    task.labels = bundle.labels
+    return task
+
+
 def selection_metric(chosen: SelectionMetric | None, task: Task[Any]) -> SelectionMetric:
     """Return the metric that selects the best weights. Raises ConfigError if the task's labels do not have it."""
     if chosen is not None and chosen not in task.metrics:
-        names = ", ".join(one.value for one in task.metrics)
+        names = ", ".join(metric.value for metric in task.metrics)
         raise ConfigError(f"evaluate.metric={chosen.value}: not for these labels, which have {names}")
     return chosen or task.metrics[0]

@@ -182,12 +182,12 @@ class SeedTraining:
             state.evaluated = state.best_step = state.step
             return
         scores = self._scores("valid")
-        value, _ = mean_and_deviation([one.of(self.metric) for one in scores.values()])
+        value, _ = mean_and_deviation([score.of(self.metric) for score in scores.values()])
         best = " | best" if state.add_evaluation(value, rising=True) else ""
         if self.writer is not None:
-            metrics = {f"valid/{key}_{m}": value for key, one in scores.items() for m, value in one.metrics.items()}
+            metrics = {f"valid/{key}_{m}": value for key, score in scores.items() for m, value in score.metrics.items()}
             self.writer.scalars(state.step, metrics)
-            shown = "  ".join(f"{key}_{self.metric.value} {one.of(self.metric):.1f}" for key, one in scores.items())
+            shown = "  ".join(f"{key}_{self.metric.value} {score.of(self.metric):.1f}" for key, score in scores.items())
             self.writer.console.message(f"seed {self.seed} step {state.step} | {shown}{best}")
 
     def _scores(self, split: str) -> dict[str, Scores]:

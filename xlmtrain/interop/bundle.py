@@ -102,8 +102,8 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
 
 def trained_objectives(settings: Mapping[str, Any]) -> list[str]:
     """Return the objectives in the settings of a training run; none if the settings are not known."""
-    phases = [one for _, one in expand(settings)] if settings.get("phases") else [settings]
-    every = [one.get("data", {}) for one in phases]
+    phases = [phase for _, phase in expand(settings)] if settings.get("phases") else [settings]
+    every = [phase.get("data", {}) for phase in phases]
     return [objective for objective in OBJECTIVES if any(any(data.get(objective, {}).values()) for data in every)]
 
 

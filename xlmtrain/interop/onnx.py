@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ tokenizer.enable_padding(pad_id={pad}, pad_token="{pad_token}")
 tokenizer.enable_truncation({positions})
 batch = tokenizer.encode_batch(["{example}", "..."])
 inputs = {{
-    "input_ids": np.array([one.ids for one in batch]),
-    "attention_mask": np.array([one.attention_mask for one in batch]),
+    "input_ids": np.array([encoding.ids for encoding in batch]),
+    "attention_mask": np.array([encoding.attention_mask for encoding in batch]),
 }}
 
 (vectors,) = onnxruntime.InferenceSession("{name}/sentence_vectors.onnx").run(None, inputs)
@@ -171,11 +172,7 @@ def _write_graph(path: Path, bundle: PretrainedBundle, pooling: Pooling | None) 
     mask[1, 5:] = 0
     size = sum(weight.nbytes for weight in graph.state_dict().values())
     axes = {0: "batch", 1: "length"}
-    # The exporter reports its steps, packages that it would use, and its own calls that will be removed.
-    for name in ("torch.onnx", "onnx_ir", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet_exporter(), torch.no_grad():
         torch.onnx.export(
             graph,
             (ids, mask),
@@ -187,6 +184,21 @@ def _write_graph(path: Path, bundle: PretrainedBundle, pooling: Pooling | None) 
             external_data=size > _SINGLE_FILE,
             verbose=False,
         )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Hide what the exporter reports: its steps, packages that it would use, its own calls that will be removed."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnx_ir", "onnxscript"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in levels:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 def _write_tokenizer(bundle: PretrainedBundle, folder: Path) -> None:

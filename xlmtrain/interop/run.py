@@ -31,7 +31,7 @@ from xlmtrain.train.checkpoint_io import STATE, Checkpoint, averaged_weights, re
 
 
 class CheckpointChoice(str, Enum):
-    """A run's best checkpoint by its metric (its last if none is marked best), its last, or the last one's average."""
+    """Choice of a checkpoint: best by the metric (last if none is marked), last, or the averaged weights of last."""
 
     best = "best"
     last = "last"

@@ -79,19 +79,19 @@ def choose_vectors(bundle: PretrainedBundle, data: str | None) -> VectorChoice:
         if not ids or not set(ids) <= set(bundle.languages):
             continue
         pairs += len(next(iter(ids.values())))
-        texts = {language: [bundle.vocab.decode(one) for one in some] for language, some in ids.items()}
+        texts = {lang: [bundle.vocab.decode(sentence) for sentence in rows] for lang, rows in ids.items()}
         vectors = {
-            language: embed(model, some, bundle.languages.index(language), list(Pooling), layers, bundle.causal)
-            for language, some in ids.items()
+            language: embed(model, sentences, bundle.languages.index(language), list(Pooling), layers, bundle.causal)
+            for language, sentences in ids.items()
         }
         for number, pooling in enumerate(Pooling):
             for layer in layers[1:]:
-                found = retrieve({language: one[number, layer] for language, one in vectors.items()}, texts)
-                top1 = [one.top1 for one in found if one.scoring == "cosine"]
+                found = retrieve({language: x[number, layer] for language, x in vectors.items()}, texts)
+                top1 = [result.top1 for result in found if result.scoring == "cosine"]
                 scores.setdefault((layer, pooling), []).extend(top1)
     if not scores:
         return last
-    means = {key: mean(some) for key, some in scores.items()}
+    means = {key: mean(values) for key, values in scores.items()}
     layer, pooling = max(means, key=lambda key: (means[key], key[0], key[1] is Pooling.mean))
     return VectorChoice(layer, pooling, pairs, means[layer, pooling], means[last.layer, last.pooling])
 
@@ -147,7 +147,7 @@ def language_folders(bundle: PretrainedBundle, lang: str | None, directory: Path
         return [LanguageFolder(directory, name, [lang], models[lang])]
     if len(models) == 1 or not (bundle.codes or vectors is not None):
         return [LanguageFolder(directory, name, bundle.languages, models[bundle.languages[0]])]
-    return [LanguageFolder(directory / one, f"{name}/{one}", [one], model) for one, model in models.items()]
+    return [LanguageFolder(directory / lang, f"{name}/{lang}", [lang], model) for lang, model in models.items()]
 
 
 def cut_after(bundle: PretrainedBundle, layer: int) -> PretrainedBundle:
@@ -177,9 +177,9 @@ def padded_batches(rows: Sequence[list[int]], pad: int) -> list[tuple[torch.Tens
     """Return ids and attention mask, (N, T) int64, of a row alone, of two, and of the others in batches."""
     batches = []
     for start, end in [(0, 1), (1, 3), *((start, start + BATCH) for start in range(3, len(rows), BATCH))]:
-        if some := [torch.tensor(row) for row in rows[start:end]]:
-            ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=pad)
-            lengths = torch.tensor([len(row) for row in some])
+        if batch := [torch.tensor(row) for row in rows[start:end]]:
+            ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=pad)
+            lengths = torch.tensor([len(row) for row in batch])
             batches.append((ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()))
     return batches
 

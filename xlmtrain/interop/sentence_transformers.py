@@ -139,7 +139,7 @@ def _write_encoder(folder: Path, bundle: PretrainedBundle, pooling: Pooling) -> 
     modules = [{"idx": i, "name": str(i), "path": ("", "1_Pooling")[i], "type": kind} for i, kind in enumerate(kinds)]
     write_json(folder / "modules.json", modules)
     (folder / "1_Pooling").mkdir()
-    modes = {f"pooling_mode_{mode}": pooling is one for mode, one in _MODES.items()}
+    modes = {f"pooling_mode_{mode}": pooling is mode_pooling for mode, mode_pooling in _MODES.items()}
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": bundle.config.dim, **modes})
     limits = {"max_seq_length": bundle.config.max_positions, "do_lower_case": False}
     write_json(folder / "sentence_bert_config.json", {**limits, "model_args": _options(bundle.config)})

@@ -132,7 +132,7 @@ class EnergyMeter:
         self._read()
         mine, self._used = self._used, [DeviceEnergy(used.device, used.method) for used in self._used]
         every = self._distributed.all_gather_text(json.dumps([asdict(used) for used in mine]))
-        return merge(DeviceEnergy(**one) for text in every for one in json.loads(text))
+        return merge(DeviceEnergy(**device) for text in every for device in json.loads(text))
 
 
 def cpu_name() -> str:

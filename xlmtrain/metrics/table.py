@@ -38,17 +38,8 @@ def format_table(
     return "\n".join(lines if rows else [*lines, rule])
 
 
-def two_decimals(value: float) -> str:
-    """Format a number with two decimals; a perplexity that has run away, of a million or more, by its exponent."""
-    return _decimals(value, 2)
-
-
-def four_decimals(value: float) -> str:
-    """Format a number with four decimals, otherwise as :func:`two_decimals`."""
-    return _decimals(value, 4)
-
-
-def _decimals(value: float, digits: int) -> str:
+def decimals(value: float, digits: int = 2) -> str:
+    """Format a number with ``digits`` decimals; a perplexity that has run away (a million or more) by its exponent."""
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 

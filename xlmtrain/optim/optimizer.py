@@ -46,7 +46,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         linear = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
         matrices = [module.weight for module in linear if module.weight.requires_grad]
         known = set(map(id, matrices))
-        others = [one for one in model.parameters() if one.requires_grad and id(one) not in known]
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
         self._parts = (
             torch.optim.Muon(
                 matrices,

@@ -94,7 +94,7 @@ def _details(header: Header, statistics: Statistics | None) -> str:
 
 
 def _structure(header: Header) -> str:
-    rows = [(name, f"{one.sentences:,}", f"{one.tokens:,}") for name, one in header.corpora.items()]
+    rows = [(name, f"{corpus.sentences:,}", f"{corpus.tokens:,}") for name, corpus in header.corpora.items()]
     note = "Sentence *i* of `train.de-en.de` translates sentence *i* of `train.de-en.en`. Ends of sentences are tokens."
     return f"{format_table(rows, ('corpus', 'sentences', 'tokens'), 'markdown')}\n\n{note}"
 
@@ -103,9 +103,9 @@ def _sources(header: Header, statistics: Statistics | None, given: Mapping[str, 
     files = [(name, file) for name, corpus in header.corpora.items() for file in corpus.sources]
     licences = licences_of({file for _, file in files}, given)
     lines: dict[tuple[str, str], tuple[str, str]] = {}
-    for one in statistics.files if statistics is not None else ():
-        name = corpus_name(one.split, one.language, one.pair)
-        lines[name, one.file] = (f"{one.lines:,}", f"{one.sentences:,}")
+    for counts in statistics.files if statistics is not None else ():
+        name = corpus_name(counts.split, counts.language, counts.pair)
+        lines[name, counts.file] = (f"{counts.lines:,}", f"{counts.sentences:,}")
     rows = [(name, file, *lines.get((name, file), ("", "")), licences[file]) for name, file in files]
     return format_table(rows, ("corpus", "raw file", "lines", "kept", "licence"), "markdown", left=(0, 1, 4))
 
@@ -116,8 +116,8 @@ def _processing(statistics: Statistics | None) -> str:
     totals = statistics.totals()
     reasons = [reason for reason in REASONS if any(total.dropped[reason] for total in totals)]
     rows = [
-        (one.file, *(f"{n:,}" for n in (one.lines, *(one.dropped[reason] for reason in reasons), one.sentences)))
-        for one in totals
+        (row.file, *(f"{n:,}" for n in (row.lines, *(row.dropped[reason] for reason in reasons), row.sentences)))
+        for row in totals
     ]
     text = (
         "Lines, those that each setting of cleaning dropped, in the order of the steps, and the sentences that are "

@@ -112,9 +112,9 @@ def assemble(
             lengths = np.fromfile(path.with_suffix(".lengths"), _LENGTH_DTYPE).astype(np.int64)
             positions = [np.empty(0, np.int64)]
             begin = starts = 0
-            for ids, some in _read_sentences(path, lengths, id_dtype(len(final_ids))):
+            for ids, sentence_lengths in _read_sentences(path, lengths, id_dtype(len(final_ids))):
                 renumbered = final_ids[ids]
-                writer.append(renumbered, some)
+                writer.append(renumbered, sentence_lengths)
                 positions.append(begin + np.flatnonzero(renumbered == unk))
                 begin += len(renumbered)
                 if is_tokenized:
@@ -168,7 +168,7 @@ class BpeEncoder(Encoder):
             self._retain(words)
         rows = np.fromiter(map(self._rows.__getitem__, words), np.int64, len(words))
         subwords = self._bpe.segment_all(list(islice(self._rows, len(self._ends) - 1, None)))
-        new = [self._vocab.encode(some) for some in subwords]
+        new = [self._vocab.encode(parts) for parts in subwords]
         lengths = np.fromiter(map(len, new), np.int64, len(new))
         self._ids = np.concatenate([self._ids, np.fromiter(chain.from_iterable(new), self._ids.dtype)])
         self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(lengths)])
@@ -215,8 +215,8 @@ def _read_sentences(path: Path, lengths: np.ndarray, dtype: np.dtype[Any]) -> It
         while first < len(lengths):
             before = int(ends[first - 1]) if first else 0
             last = max(int(np.searchsorted(ends, before + _IDS_PER_BLOCK)), first + 1)
-            some = lengths[first:last]
-            yield np.fromfile(file, dtype, int(some.sum())), some
+            block = lengths[first:last]
+            yield np.fromfile(file, dtype, int(block.sum())), block
             first = last
 
 

@@ -97,7 +97,7 @@ def without_repeats(texts: Sequence[RawText]) -> tuple[list[RawText], list[str]]
             readers[identities[side % len(identities)]].append((text, side))
         first = kept.setdefault((text.split, text.languages, *identities), text)
         if first is not text:
-            names, known = (" and ".join(map(str, one.paths)) for one in (text, first))
+            names, known = (" and ".join(map(str, files.paths)) for files in (text, first))
             alias = "" if known == names else f", also as {known}"
             key_path = f"{text.split}.{'pairs' if text.pair else 'mono'}.{text.pair or text.languages[0]}"
             notes.append(f"{key_path}: {names} is given twice{alias}; it is read once")
@@ -119,8 +119,8 @@ def _texts_of(config: PrepareConfig, split: str, kind: str, key: str, pattern: s
     key_path, languages = f"{split}.{kind}.{key}", tuple(key.split("-"))
     names = languages if kind == "mono" or "{lang}" in pattern else languages[:1]
     sides = [_matches(pattern, name, key_path) for name in names]
-    for one, other in zip(sides, reversed(sides)):
-        if unpaired := [path for wildcards, path in one.items() if wildcards not in other]:
+    for side, other in zip(sides, reversed(sides)):
+        if unpaired := [path for wildcards, path in side.items() if wildcards not in other]:
             raise DataError(f"{key_path}: {unpaired[0]} has no counterpart in the other language")
     texts = []
     for wildcards in sides[0]:

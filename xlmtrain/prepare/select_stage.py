@@ -42,7 +42,7 @@ def select(
     """
     source = store.path("tokenize", tokens)
     digests = [read_digests(source, language) for language in languages]
-    text = [np.concatenate([np.empty(0, np.int32), *read_numbers(source, one, 1 << 20)]) for one in languages]
+    text = [np.concatenate([np.empty(0, np.int32), *read_numbers(source, language, 1 << 20)]) for language in languages]
     borders = np.diff(np.flatnonzero(text[0] == LINE_END), prepend=-1) == 1
     known = np.zeros(len(borders), bool)
     dropped = {}

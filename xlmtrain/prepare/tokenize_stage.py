@@ -78,7 +78,7 @@ class IdTokenizer:
             if self._processor is not None:
                 ids = self._processor.encode(lines, out_type=int, num_threads=1)
             else:
-                ids = [one.ids for one in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
+                ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
         ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)) + 1) - 1
         numbers: np.ndarray = np.full(int(ends[-1]) + 1, LINE_END, np.int32)
         is_token = np.ones(len(numbers), bool)
@@ -118,8 +118,8 @@ def tokenize(
         tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
     else:
         tokenizers = [IdTokenizer(stored_vocab(store, tokenizer))] * len(languages)
-    for one in tokenizers:
-        one.evict()  # here only: token numbers stay valid for the whole shard
+    for line_tokenizer in tokenizers:
+        line_tokenizer.evict()  # here only: token numbers stay valid for the whole shard
     checks = list(line_checks(CleanConfig(**clean), languages))
     paths = tuple(shard_file(store.path("shard", raw), shard, language) for language in languages)
     cut, dropped = 0, Counter[str]()
@@ -138,13 +138,13 @@ def tokenize(
         dropped.update([*bad.values(), *["empty"] * (empty + int(borders.sum())), *["max_tokens"] * too_long])
         left = len(chunk.lines[0]) - empty - too_long
         text_line = int(borders.argmin())
-        for side, some in enumerate(numbers):
-            kept[side].append(some)
+        for side, side_numbers in enumerate(numbers):
+            kept[side].append(side_numbers)
             # Sampled by content, so independent of the file's path and of the text before it.
             is_sampled = bool(sample) and digest(chunk.lines[side][text_line]) < sample[side] * 2**64
             sampled[side].append(np.full(left, is_sampled))
-    for side, (language, one) in enumerate(zip(languages, tokenizers)):
-        text_numbers, words = np.concatenate(kept[side]), one.words
+    for side, (language, line_tokenizer) in enumerate(zip(languages, tokenizers)):
+        text_numbers, words = np.concatenate(kept[side]), line_tokenizer.words
         written = write_tokenized(out, language, words, text_numbers)
         cut += int(np.isin(text_numbers, [number for number in written if len(words[number]) == MAX_TOKEN_CHARS]).sum())
         if sample:

@@ -12,7 +12,7 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import pair_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.cloze import ClozeExample, attention_weights, run_cloze, whole_word_positions
-from xlmtrain.evaluate.retrieval import Retrieval, retrieve
+from xlmtrain.evaluate.retrieval import Retrieval, retrieve_by_layer, validation_pairs
 from xlmtrain.evaluate.sentence_embeddings import pca_2d
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
@@ -94,24 +94,21 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
 
 def _embed_pairs(views: Views, model: PretrainedModel, dataset: Dataset, pair: str) -> None:
     """Add retrieval by every pooling and layer, and the projection, of at least three pairs."""
-    first, second = pair.split("-")
-    sides = dataset.pair("valid", pair)
-    longest = model.model.config.max_positions
-    usable = np.flatnonzero(np.stack([side.lengths() for side in sides]).max(axis=0) + 2 <= longest)[:_RETRIEVED]
-    if len(usable) < 3:
+    ids = validation_pairs(dataset, pair, model.model.config.max_positions, _RETRIEVED)
+    count = len(next(iter(ids.values()), []))
+    if count < 3:
         return
-    ids = {lang: [side.sentence(i).astype(np.int64) for i in usable] for lang, side in zip((first, second), sides)}
-    texts = {lang: [dataset.vocab.decode(one[:-1]) for one in of] for lang, of in ids.items()}
-    vectors = {lang: model.embed_ids(of, lang) for lang, of in ids.items()}
-    cosine = []
-    for pooling in Pooling:
-        for layer in range(len(vectors[first][pooling])):
-            units = {lang: of[pooling][layer] for lang, of in vectors.items()}
-            views.retrieval[pooling.value, layer] = found = retrieve(units, texts, model.device)
-            if pooling is Pooling.mean:
-                cosine.append(sum(one.top1 for one in found if one.scoring == "cosine"))
-    best = cosine.index(max(cosine))
-    shown = min(_PROJECTED, len(usable))
+    first, second = ids
+    texts = {lang: [dataset.vocab.decode(sentence[:-1]) for sentence in sentences] for lang, sentences in ids.items()}
+    vectors = {lang: model.embed_ids(sentences, lang) for lang, sentences in ids.items()}
+    views.retrieval = retrieve_by_layer(vectors, texts, model.device)
+    top1 = [
+        sum(result.top1 for result in found if result.scoring == "cosine")
+        for (pooling, _), found in views.retrieval.items()
+        if pooling == Pooling.mean.value
+    ]
+    best = top1.index(max(top1))
+    shown = min(_PROJECTED, count)
     plane, share = pca_2d(np.concatenate([vectors[lang][Pooling.mean][best][:shown] for lang in (first, second)]))
     shown_texts = list(zip(texts[first][:shown], texts[second]))
     views.pca = SentencePca((first, second), (plane[:shown], plane[shown:]), shown_texts, share, best)

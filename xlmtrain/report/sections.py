@@ -19,7 +19,7 @@ from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
 from xlmtrain.evaluate.cloze import ClozeExample
 from xlmtrain.metrics.energy import energy_text
-from xlmtrain.metrics.table import two_decimals
+from xlmtrain.metrics.table import decimals
 from xlmtrain.metrics.timer import duration
 from xlmtrain.report.charts import (
     COLORS,
@@ -80,7 +80,7 @@ def totals(run: RunData) -> list[tuple[str, str]]:
 def _best_metrics(run: RunData, step: int) -> dict[str, str]:
     """Return label -> value of the mean validation metrics at the step of the model that is shown."""
     last: dict[str, float] = next((record for record in reversed(run.evaluations) if record["step"] <= step), {})
-    return {label: two_decimals(last[name]) for name, label in _LABELS.items() if name in last}
+    return {label: decimals(last[name]) for name, label in _LABELS.items() if name in last}
 
 
 def status(run: RunData, views: Views) -> list[Block]:
@@ -136,7 +136,7 @@ def validation(run: RunData) -> list[Section]:
     rows = [
         (
             str(record["step"]),
-            *(f"{two_decimals(record[f'{name}_ppl'])} ({record[f'{name}_acc']:.1f})" for name in names),
+            *(f"{decimals(record[f'{name}_ppl'])} ({record[f'{name}_acc']:.1f})" for name in names),
         )
         for record in run.evaluations
     ]
@@ -212,15 +212,15 @@ def retrieval(runs: Sequence[tuple[RunData, Views]]) -> list[Section]:
     """Return bitext retrieval by the sentence embeddings of each layer."""
     several = len(runs) > 1
     rows = [
-        (*([run.name] if several else []), pooling, str(layer), *(f"{one.top1:.1f} ({one.mrr:.3f})" for one in found))
+        (*([run.name] if several else []), pooling, str(layer), *(f"{r.top1:.1f} ({r.mrr:.3f})" for r in found))
         for run, views in runs
         for (pooling, layer), found in views.retrieval.items()
     ]
     if not rows:
         return []
     first = next(iter(next(views.retrieval for _, views in runs if views.retrieval).values()))
-    header = [*(["run"] if several else []), "pooling", "layer", *(f"{one.direction} {one.scoring}" for one in first)]
-    charts = [_retrieval_chart(runs, direction) for direction in dict.fromkeys(one.direction for one in first)]
+    header = [*(["run"] if several else []), "pooling", "layer", *(f"{r.direction} {r.scoring}" for r in first)]
+    charts = [_retrieval_chart(runs, direction) for direction in dict.fromkeys(r.direction for r in first)]
     text = (
         "Each validation sentence is searched for among all of the other language, by cosine. Layer 0 is the token "
         "embeddings: shared names and numbers are enough to find some sentences there. The best layer is chosen on "
@@ -236,9 +236,9 @@ def _retrieval_chart(runs: Sequence[tuple[RunData, Views]], direction: str) -> C
     for run, views in runs:
         for (pooling, layer), found in views.retrieval.items():
             label = f"{run.name}, {pooling}" if len(runs) > 1 else f"{pooling} pooling"
-            for one in found:
-                if one.direction == direction and one.scoring == "cosine":
-                    points.setdefault(label, {})[layer] = one.top1
+            for result in found:
+                if result.direction == direction and result.scoring == "cosine":
+                    points.setdefault(label, {})[layer] = result.top1
     lines = [Line(label, list(values), list(values.values())) for label, values in points.items()]
     return line_chart(f"{direction}: bitext retrieval P@1 (%)", lines, "layer", floor=0.0)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from xlmtrain.errors import UserError
 
@@ -39,21 +39,20 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def pool_imap(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Yield ``make()(item)`` for each item, in order.
+def pool_imap(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield ``function(item)`` for each item, in order.
 
-    Every process calls ``make`` once, so it may be slow. A bounded number of items is in flight, so memory does not
-    grow with their number. Exceptions of workers are passed on. One worker is this process.
+    A bounded number of items is in flight, so memory does not grow with their number. Exceptions of workers are passed
+    on. One worker is this process.
     """
     if workers == 1:
-        yield from map(make(), items)
+        yield from map(function, items)
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, initializer=_initialize, initargs=(make,))
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=initialize_worker)
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            pending.append(executor.submit(_run, item))
+            pending.append(executor.submit(function, item))
             if len(pending) >= workers * IN_FLIGHT_PER_WORKER:
                 yield pending.popleft().result()
         while pending:
@@ -64,19 +63,3 @@ def pool_imap(make: Callable[[], Callable[[T], R]], items: Iterable[T], workers:
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-# Worker processes find their function in a module only. Set once in each worker, never in the parent.
-_worker: dict[str, Any] = {}
-
-
-def _initialize(make: Callable[[], Callable[[Any], Any]]) -> None:
-    initialize_worker()
-    _worker["make"] = make
-
-
-def _run(item: Any) -> Any:
-    # Not in the initializer, whose exceptions reach the parent only as a broken pool.
-    if "task" not in _worker:
-        _worker["task"] = _worker["make"]()
-    return _worker["task"](item)

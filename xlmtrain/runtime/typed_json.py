@@ -36,11 +36,13 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         items = _checked(dict, value, where).items()
         return {key: _typed(arguments[1], inner, _path(where, key)) for key, inner in items}
     if origin is list:
-        return [_typed(arguments[0], one, _path(where, i)) for i, one in enumerate(_checked(list, value, where))]
+        return [_typed(arguments[0], item, _path(where, i)) for i, item in enumerate(_checked(list, value, where))]
     if origin is tuple:
         if len(_checked(list, value, where)) != len(arguments):
             raise TypeError(f"{where}: {len(value)} values instead of {len(arguments)}")
-        return tuple(_typed(one, inner, _path(where, i)) for i, (one, inner) in enumerate(zip(arguments, value)))
+        return tuple(
+            _typed(inner_kind, inner, _path(where, i)) for i, (inner_kind, inner) in enumerate(zip(arguments, value))
+        )
     if type(value) is int and not -_MAX_INTEGER <= value < _MAX_INTEGER:
         raise TypeError(f"{where}: a number that 64 bits do not hold")
     return float(value) if kind is float and type(value) is int else _checked(kind, value, where)
@@ -48,7 +50,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 def _dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
-    needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    needed = {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
     if odd := sorted(needed - values.keys()) or sorted(values.keys() - hints.keys()):
         raise TypeError(f"{_path(where, odd[0])}: {'missing' if odd[0] in needed else 'unknown'}")
     return kind(**{name: _typed(hints[name], inner, _path(where, name)) for name, inner in values.items()})

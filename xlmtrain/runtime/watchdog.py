@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 
 
 class Watchdog:
-    """Watches the process from :meth:`start` to :meth:`stop`; the program reports with :meth:`progress`.
+    """Watches the process from :meth:`start` to :meth:`stop`; the program calls :meth:`report_progress`.
 
     After ``timeout`` seconds without progress it prints the stack of every thread, calls ``hung`` with the reason, and
     ends the process with exit code EXIT_HUNG: a process that waits forever for another one, or for storage, cannot do

@@ -12,7 +12,8 @@ from typing import Any
 
 from xlmtrain.config.prepare import TokenizerModel
 from xlmtrain.errors import DataError
-from xlmtrain.text.tokenizer_json import TokenizerVocab, delimit_sentences, tokenizer_errors
+from xlmtrain.text.delimiters import delimit_as_in_training
+from xlmtrain.text.tokenizer_json import TokenizerVocab, tokenizer_errors
 
 try:
     import tokenizers
@@ -55,5 +56,5 @@ def new_tokenizer(texts: Iterable[list[str]], model: str, size: int) -> Tokenize
         )
     with tokenizer_errors("new_tokenizer: cannot be trained", "; is there enough text, or is size too small?"):
         tokenizer.train_from_iterator(texts, trainer)
-        delimit_sentences(tokenizer, _SPECIAL)
+        delimit_as_in_training(tokenizer, _SPECIAL)
     return TokenizerVocab(tokenizer.to_str().encode(), _SPECIAL)

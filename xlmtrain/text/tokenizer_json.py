@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from xlmtrain.errors import DataError, damage_as
+from xlmtrain.text.delimiters import delimit_as_in_training, set_pair_layout
 from xlmtrain.text.sentencepiece_model import sentencepiece_tokenizer
 from xlmtrain.text.vocab import SpecialIds, Vocab
 
@@ -57,7 +58,7 @@ class TokenizerVocab(Vocab):
         Raises DataError if the file is damaged, or lacks a symbol that sequences need.
         """
         self.content, self.names = content, dict(names)
-        self.tokenizer = _parse(content, where)
+        self.tokenizer = parse_tokenizer(content, where)
         entries: dict[str, int] = self.tokenizer.get_vocab(with_added_tokens=True)
         added = self.tokenizer.get_added_tokens_decoder()
         _check(content, names, entries, {token.content for token in added.values()}, where)
@@ -123,6 +124,13 @@ class TokenizerVocab(Vocab):
         vocab.counts = counts
         return vocab
 
+    def with_pair_layout(self, separators: int, token_types: bool) -> TokenizerVocab:
+        """Return the tokenizer with the delimiters of :func:`~xlmtrain.text.delimiters.set_pair_layout`."""
+        tokenizer = parse_tokenizer(self.content, TOKENIZER_FILE)
+        if not set_pair_layout(tokenizer, self.names["bos"], self.names["eos"], separators, token_types):
+            return self
+        return TokenizerVocab(tokenizer.to_str().encode(), self.names, len(self)).with_counts(self.counts)
+
 
 def read_tokenizer(path: Path) -> TokenizerVocab:
     """Read a ``tokenizer.json``, a sentencepiece ``.model``, or a folder with one of them.
@@ -149,7 +157,7 @@ def read_tokenizer(path: Path) -> TokenizerVocab:
     settings: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json") if folder else ():
         settings |= {key: value for key, value in _settings(folder / name).items() if value}  # type: ignore[operator]
-    vocab = TokenizerVocab(content, _names(settings, _parse(content, str(file)), str(file)), where=str(file))
+    vocab = TokenizerVocab(content, _names(settings, parse_tokenizer(content, str(file)), str(file)), where=str(file))
     size = (_settings(folder / "config.json") if folder else {}).get("vocab_size", 0)
     if not isinstance(size, int) or 0 < size < len(vocab):
         raise DataError(
@@ -167,59 +175,10 @@ def _from_sentencepiece(content: bytes, where: str) -> TokenizerVocab:
     new = [added[role] for role in added if tokenizer.token_to_id(names[role]) is None]
     tokens = [tokenizers.AddedToken(name, lstrip=name == names["mask"], rstrip=name == names["mask"]) for name in new]
     tokenizer.add_special_tokens(tokens)
-    delimit_sentences(tokenizer, names)
+    delimit_as_in_training(tokenizer, names)
     vocab = TokenizerVocab(tokenizer.to_str().encode(), names, where=where)
     vocab.source = content
     return vocab
-
-
-def delimit_sentences(tokenizer: Any, names: Mapping[str, str]) -> None:
-    """Let ``tokenizer`` add ``<s>`` and ``</s>``, by their ``names``, around a sentence, and around both of a pair."""
-    bos, eos = ((names[role], tokenizer.token_to_id(names[role])) for role in ("bos", "eos"))
-    template = tokenizers.processors.TemplateProcessing(
-        single=f"{bos[0]} $A {eos[0]}", pair=f"{bos[0]} $A {eos[0]} {bos[0]} $B {eos[0]}", special_tokens=[bos, eos]
-    )
-    before = tokenizer.post_processor
-    tokenizer.post_processor = tokenizers.processors.Sequence([before, template]) if before else template
-
-
-def pair_layout(content: bytes, where: str) -> tuple[int, bool]:
-    """Return how many symbols a tokenizer puts between two texts, and whether the second one has token type 1."""
-    encoded = _parse(content, where).encode("a", "a")
-    sides = list(encoded.sequence_ids)
-    if 0 not in sides or 1 not in sides:
-        return 1, False
-    second = sides.index(1)
-    return max(1, second - 1 - (len(sides) - 1 - sides[::-1].index(0))), encoded.type_ids[second] == 1
-
-
-def with_pair_layout(vocab: TokenizerVocab, separators: int, token_types: bool) -> TokenizerVocab:
-    """Return the tokenizer with delimiters around a text and a pair of texts as sequences have them.
-
-    ``separators``: between the texts of a pair; ``token_types``: the second has type 1. The same tokenizer if it has
-    these already.
-    """
-    tokenizer, special = _parse(vocab.content, TOKENIZER_FILE), vocab.special
-    one, (left, right) = tokenizer.encode("a", add_special_tokens=False).ids, (special.bos, special.eos)
-    pair = tokenizer.encode("a", "a")
-    same = (tokenizer.encode("a").ids, pair.ids, pair.type_ids[-1]) == (
-        [left, *one, right],
-        [left, *one, *[right] * separators, *one, right],
-        int(token_types),
-    )
-    if same:
-        return vocab
-    bos, eos, kind = vocab.names["bos"], vocab.names["eos"], int(token_types)
-    template = tokenizers.processors.TemplateProcessing(
-        single=[bos, "$A", eos],
-        pair=[bos, "$A", *[eos] * separators, f"$B:{kind}", f"{eos}:{kind}"],
-        special_tokens=[(bos, left), (eos, right)],
-    )
-    # The offsets of words begin after their blanks.
-    trim = [tokenizers.processors.ByteLevel(trim_offsets=True)] * (b'"ByteLevel"' in vocab.content)
-    tokenizer.post_processor = tokenizers.processors.Sequence([*trim, template]) if trim else template
-    changed = TokenizerVocab(tokenizer.to_str().encode(), vocab.names, len(vocab))
-    return changed.with_counts(vocab.counts)
 
 
 def require_tokenizers() -> None:
@@ -240,7 +199,8 @@ def tokenizer_errors(where: str, advice: str = "") -> Iterator[None]:
         raise DataError(f"{where} ({str(error)[:400]}){advice}") from None
 
 
-def _parse(content: bytes, where: str) -> Any:
+def parse_tokenizer(content: bytes, where: str) -> Any:
+    """Return the tokenizer in a ``tokenizer.json``, without truncation and padding. Raises DataError for damage."""
     require_tokenizers()
     version = tokenizers.__version__
     with tokenizer_errors(
@@ -267,7 +227,7 @@ def _names(settings: Mapping[str, Any], tokenizer: Any, where: str) -> dict[str,
         if isinstance(found, dict):
             found = found.get("content")
         if found is None:
-            found = next((one for one in spellings if tokenizer.token_to_id(one) is not None), None)
+            found = next((spelling for spelling in spellings if tokenizer.token_to_id(spelling) is not None), None)
         if isinstance(found, str):
             names[role] = found
         elif found is not None:

@@ -33,9 +33,9 @@ class TiedEmbeddingCommHook:
     """Communication hook for embeddings (V, D) that are the weight of the output layer, too.
 
     Their gradient is complete only at the end of the backward pass, when the lookups of the tokens add to it. So
-    DistributedDataParallel sends it last, with nothing left to hide the transfer behind. But rows
-    that no process looks up in its last micro-batch are complete once the output layer has its gradient: they are
-    all-reduced during the rest of the backward pass, the U others after it. Nothing is sent twice.
+    DistributedDataParallel sends it last, with nothing left to hide the transfer behind. But rows that no process looks
+    up in its last micro-batch are complete once the output layer has its gradient: they are all-reduced during the rest
+    of the backward pass, the U others after it. Nothing is sent twice.
 
     ``dtype``: of the numbers that are sent; None: the gradients' own. Needs a model with tied embeddings.
     """

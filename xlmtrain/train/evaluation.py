@@ -12,7 +12,7 @@ from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.metrics.loggers import MetricsWriter
-from xlmtrain.metrics.table import two_decimals
+from xlmtrain.metrics.table import decimals
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.oom import evaluation_advice, explain_oom
@@ -98,4 +98,4 @@ class PeriodicEvaluation:
 def headline(metrics: Mapping[str, float], chosen: str) -> str:
     """Return the metric ``chosen`` and the means over the languages of perplexity and transfer, for one short line."""
     shown = {key: value for key, value in metrics.items() if key == chosen or key.partition("/")[2] in _HEADLINE}
-    return "  ".join(f"{key.removeprefix('valid/')} {two_decimals(value)}" for key, value in shown.items())
+    return "  ".join(f"{key.removeprefix('valid/')} {decimals(value)}" for key, value in shown.items())

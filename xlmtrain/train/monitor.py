@@ -74,14 +74,14 @@ class StepMonitor:
         collected = []
         for i, (every, own) in enumerate(zip(losses.view(local.shape).tolist(), local.tolist())):
             output, data = steps[i]
-            one = StepMetrics(every, output.targets, norms[i], bool(skipped[i]), output.learning_rate)
-            self._check(one, data, own)
-            collected.append(one)
+            metrics = StepMetrics(every, output.targets, norms[i], bool(skipped[i]), output.learning_rate)
+            self._check(metrics, data, own)
+            collected.append(metrics)
         return collected
 
-    def _check(self, one: StepMetrics, data: StepBatches, local: list[float]) -> None:
-        self._state.skipped += one.skipped
-        if not math.isfinite(one.grad_norm):
+    def _check(self, metrics: StepMetrics, data: StepBatches, local: list[float]) -> None:
+        self._state.skipped += metrics.skipped
+        if not math.isfinite(metrics.grad_norm):
             self._consecutive_skips += 1
             self._not_finite(data, local)
             return
@@ -89,11 +89,12 @@ class StepMonitor:
         if data.step in self._borders:  # losses of another phase are not comparable
             self._state.losses.clear()
         limit = self._spikes.limit()
-        if limit is not None and one.loss > limit:
+        if limit is not None and metrics.loss > limit:
             self._state.spikes += 1
-            text = f"{one.loss:.4f} is {self._spikes.sigmas(one.loss):.1f} standard deviations above the last steps' in"
-            self._warn(f"loss spike: {text} {where(data)}{'; the step is skipped' if one.skipped else ''}")
-        self._spikes.add(one.loss)
+            height = f"{self._spikes.sigmas(metrics.loss):.1f} standard deviations above the last steps'"
+            skipped = "; the step is skipped" if metrics.skipped else ""
+            self._warn(f"loss spike: {metrics.loss:.4f} is {height} in {where(data)}{skipped}")
+        self._spikes.add(metrics.loss)
         self._set_limit(data.step + 1)
 
     def _set_limit(self, step: int) -> None:

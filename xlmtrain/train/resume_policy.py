@@ -74,10 +74,10 @@ def past_changes(old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> l
 
     The learning rate of the phase that the run is in may change, and its end, if that is not before ``step``.
     """
-    before, after = ([one for one in expand(settings) if one[0].start < step] for settings in (old, new))
+    before, after = ([phase for phase in expand(settings) if phase[0].start < step] for settings in (old, new))
     lines = [f"phases[{number}]: removed, at step {step}" for number in range(len(after), len(before))]
     for number, ((span, was), (new_span, now)) in enumerate(zip(before, after)):
-        ends = [min(one.end, step) for one in (span, new_span)]
+        ends = [min(s.end, step) for s in (span, new_span)]
         if ends[0] != ends[1]:
             lines.append(f"phases[{number}], at step {step}: ends after step {span.end} -> {new_span.end}")
         kept = ("data.", "mask.", "train.batch_tokens") + (_SCHEDULE if new_span.end < step else ())

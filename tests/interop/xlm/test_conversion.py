@@ -191,7 +191,7 @@ def test_what_is_written_has_all_that_the_original_program_reads(content: dict[s
     assert again["model"][OUTPUT].data_ptr() == tied.data_ptr()  # stored once
 
 
-def test_other_positions_than_512_are_told(
+def test_other_positions_than_512_are_reported(
     content: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = read_model(save(content, tmp_path / "model.pth"))

@@ -178,8 +178,8 @@ def check_memory(
         return
     shards = 1 if train.sharding is Sharding.none else processes
     every = [phase.settings for phase in phases]
-    memories = [(phase_memory(one, count, vocab_size, shards), one.micro_batch_tokens) for one in every]
-    memory, micro_batch = max(memories, key=lambda one: one[0].total)
+    memories = [(phase_memory(phase, count, vocab_size, shards), phase.micro_batch_tokens) for phase in every]
+    memory, micro_batch = max(memories, key=lambda pair: pair[0].total)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"
     if memory.total <= there:

@@ -12,7 +12,7 @@ from xlmtrain.config.phases import given
 from xlmtrain.download.catalogue import NOT_KNOWN, licences_of
 from xlmtrain.interop.bundle import Provenance
 from xlmtrain.metrics.energy import JOULES_PER_KWH, RAPL, UNKNOWN, energy_text
-from xlmtrain.metrics.table import format_table, two_decimals
+from xlmtrain.metrics.table import decimals, format_table
 from xlmtrain.runtime.atomic_io import json_object
 
 NOT_RECORDED = "Not recorded."
@@ -85,8 +85,8 @@ def evaluation_section(origin: Provenance, seeds: Sequence[Mapping[str, float]])
     others, rows = [sets_of(metrics) for metrics in seeds], []
     for name, own in sets_of(origin.metrics).items():
         values = zip(own, *(other[name] for other in others))
-        spread = [f"{two_decimals(mean(one))} ± {two_decimals(stdev(one))}" for one in values] if others else []
-        rows.append((name, two_decimals(own[0]), f"{own[1]:.1f} %", *spread))
+        spread = [f"{decimals(mean(one))} ± {decimals(stdev(one))}" for one in values] if others else []
+        rows.append((name, decimals(own[0]), f"{own[1]:.1f} %", *spread))
     if not rows:
         return NOT_RECORDED
     header = ["validation set", "perplexity", "accuracy"]

@@ -130,7 +130,7 @@ def class_name(family: Family, head: HeadKind) -> str:
 def head_kind(architectures: object) -> HeadKind:
     """Return the head of the class that ``config.json`` names; without one that classifies, that for masked words."""
     names = architectures if isinstance(architectures, list) else []
-    return next((kind for kind in HeadKind if any(str(one).endswith(kind.value) for one in names)), HeadKind.masked)
+    return next((kind for kind in HeadKind if any(str(name).endswith(kind.value) for name in names)), HeadKind.masked)
 
 
 def weight_names(family: Family, layers: int, head: HeadKind) -> Iterator[tuple[str, list[str]]]:

@@ -33,7 +33,7 @@ def classifier_card(bundle: FinetunedBundle, name: str, sentences: Mapping[str, 
     labels = ", ".join(f"`{label}`" for label in bundle.labels) or "a number"
     rows = [(key.removeprefix("test/"), f"{value:.1f}") for key, value in bundle.provenance.metrics.items()]
     several = len(bundle.languages) > 1 and (bool(bundle.codes) or bundle.config.language_embeddings)
-    lang = next((one for one in bundle.languages if one in _EXAMPLES), bundle.languages[0])
+    lang = next((language for language in bundle.languages if language in _EXAMPLES), bundle.languages[0])
     code = _USE.format(
         task=task,
         folder=f"{name}/{lang}" if several else name,

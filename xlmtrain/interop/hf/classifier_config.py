@@ -14,7 +14,8 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle
 from xlmtrain.interop.hf.class_names import HeadKind
 from xlmtrain.runtime.atomic_io import read_json
-from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, pair_layout
+from xlmtrain.text.delimiters import pair_layout
+from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, parse_tokenizer
 
 _PROBLEM_TYPES = {
     TaskKind.classification: "single_label_classification",
@@ -73,7 +74,7 @@ def classifier_fields(
             raise ValueError(f"config.json: {key} is {settings[key]!r}, only {only!r} can be read")
     if settings.get("causal") is True:
         raise ValueError("config.json: causal is true; only classifiers that attend to all tokens can be read")
-    kind = next((one for one, name in _PROBLEM_TYPES.items() if name == settings.get("problem_type")), None)
+    kind = next((k for k, name in _PROBLEM_TYPES.items() if name == settings.get("problem_type")), None)
     if head is HeadKind.words:
         kind = TaskKind.tokens
     elif kind is None:  # as transformers decides
@@ -92,10 +93,10 @@ def classifier_fields(
 
 def _pair_layout(path: Path, config: ModelConfig) -> PairLayout:
     """Return the layout that the folder's tokenizer gives to pairs, with types only where the model is given them."""
-    own = config.parts.classifier.pair
-    if not (path / TOKENIZER_FILE).is_file():
+    own, tokenizer = config.parts.classifier.pair, path / TOKENIZER_FILE
+    if not tokenizer.is_file():
         return own
     file = path / "tokenizer_config.json"
     inputs = (read_json(file) if file.is_file() else {}).get("model_input_names", ["token_type_ids"])
-    separators, types = pair_layout((path / TOKENIZER_FILE).read_bytes(), str(path / TOKENIZER_FILE))
+    separators, types = pair_layout(parse_tokenizer(tokenizer.read_bytes(), str(tokenizer)))
     return PairLayout(separators, types and own.token_types and "token_type_ids" in inputs)

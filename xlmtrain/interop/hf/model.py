@@ -40,7 +40,7 @@ from xlmtrain.interop.hf.families import MODEL_TYPES, read_family
 from xlmtrain.interop.hf.folder_text import BIAS, EXTRA, NEVER, TABLE, read_text, write_text
 from xlmtrain.interop.hf.tokenizer import TLM_PAIR, out_of_vocab_merges, tokenizer_json
 from xlmtrain.runtime.atomic_io import read_json, write_json
-from xlmtrain.text.tokenizer_json import TokenizerVocab, with_pair_layout
+from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import XLM_IDS
 
 ANY_LANGUAGE = "mul"
@@ -57,7 +57,7 @@ def write_hf_folder(bundle: ModelBundle[Any], directory: Path) -> None:
     """
     pair = bundle.pair if isinstance(bundle, FinetunedBundle) else TLM_PAIR
     if isinstance(bundle, FinetunedBundle) and isinstance(bundle.vocab, TokenizerVocab):
-        bundle = replace(bundle, vocab=with_pair_layout(bundle.vocab, *pair))
+        bundle = replace(bundle, vocab=bundle.vocab.with_pair_layout(*pair))
     weights, config, xlm = dict(bundle.weights), bundle.config, bundle.config.family is Family.xlm
     # Symbols that the merges use and the vocabulary lacks: embedded as UNK and never predicted.
     unlisted = len(out_of_vocab_merges(bundle.vocab, bundle.codes)) if bundle.codes else 0

@@ -121,14 +121,14 @@ def check_classifier_parity(
 def _pairs(tokenizer: Any, bundle: FinetunedBundle, language: str, texts: Sequence[str]) -> dict[str, list[list[int]]]:
     """Return ids and token types of pairs of neighbouring texts. Raises DataError if transformers has other ids."""
     pipeline, special, found = bundle.pipeline(), bundle.vocab.special, []
-    for one, two in pairwise(texts[: LOGIT_SENTENCES + 1]):
-        left, right = pipeline.ids(one, language), pipeline.ids(two, language)
+    for first, second in pairwise(texts[: LOGIT_SENTENCES + 1]):
+        left, right = pipeline.ids(first, language), pipeline.ids(second, language)
         row = [special.bos, *left, *[special.eos] * bundle.pair.separators, *right, special.eos]
-        given = tokenizer(one, two)
+        given = tokenizer(first, second)
         # Ids behind the vocabulary are unlisted symbols, which are read as UNK.
         if [i if i < len(bundle.vocab) else UNK for i in given["input_ids"]] != row:
             raise DataError(
-                f"transformers' tokenizer gives other ids for the pair {one!r}, {two!r}; nothing was exported"
+                f"transformers' tokenizer gives other ids for the pair {first!r}, {second!r}; nothing was exported"
             )
         if len(row) <= bundle.config.max_positions:
             found.append({"input_ids": row, **{key: given[key] for key in given if key == "token_type_ids"}})

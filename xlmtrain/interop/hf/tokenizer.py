@@ -24,9 +24,10 @@ from xlmtrain.config.prepare import TextConfig
 from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.bpe import END_OF_WORD, Code
+from xlmtrain.text.delimiters import delimit_as_in_training, set_delimiters
 from xlmtrain.text.moses import INVISIBLE, MAX_TOKEN_CHARS, Moses
 from xlmtrain.text.pipeline import MASK_IN_TEXT
-from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, TokenizerVocab, delimit_sentences, read_tokenizer
+from xlmtrain.text.tokenizer_json import TOKENIZER_FILE, TokenizerVocab, read_tokenizer
 from xlmtrain.text.vocab import CONTINUATION, EOS, MASK, SPECIALS, UNK, Vocab
 
 try:
@@ -94,10 +95,9 @@ def tokenizer_json(
     """Return the content of ``tokenizer.json``: raw text in ``language`` -> ``</s> ids </s>``.
 
     ``pair``: the layout of two texts. The ids are those of :meth:`xlmtrain.text.pipeline.BpePipeline.ids`, with
-    :func:`out_of_vocab_merges` for UNK.
-    Three kinds of lines differ: a special symbol's name as the whole line becomes that symbol; Moses' own placeholder
-    for dots (``DOTMULTI``) is kept; the library may lower-case and decompose letters of a newer version of Unicode.
-    Raises ConfigError if the tokenizers package is missing.
+    :func:`out_of_vocab_merges` for UNK. Three kinds of lines differ: a special symbol's name as the whole line becomes
+    that symbol; Moses' own placeholder for dots (``DOTMULTI``) is kept; it may lower-case and decompose letters
+    of a newer version of Unicode. Raises ConfigError if the tokenizers package is missing.
     """
     if tokenizers is None:
         raise ConfigError("format=hf: the tokenizers package is missing; install it with: pip install 'xlmtrain[hf]'")
@@ -108,12 +108,7 @@ def tokenizer_json(
     tokenizer = tokenizers.Tokenizer(bpe)
     tokenizer.normalizer = tokenizers.normalizers.Sequence(list(_normalizers(language, text)))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    kind = int(pair.token_types)
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="</s> $A </s>",
-        pair=["</s>", "$A", *["</s>"] * pair.separators, f"$B:{kind}", f"</s>:{kind}"],
-        special_tokens=[("</s>", EOS)],
-    )
+    set_delimiters(tokenizer, SPECIALS[EOS], SPECIALS[EOS], [SPECIALS[EOS]] * pair.separators, int(pair.token_types))
     tokenizer.decoder = tokenizers.decoders.Sequence(list(_decoders()))
     # normalized=True: searched after the rules, which leave a name in one piece only where the symbol is meant.
     tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True, special=True) for name in _NAMED_SPECIALS])
@@ -180,7 +175,7 @@ def add_delimiters(vocab: Vocab, folder: Path) -> None:
     path = str(folder / TOKENIZER_FILE)
     tokenizer = tokenizers.Tokenizer.from_file(path)
     if isinstance(vocab, TokenizerVocab) and not tokenizer.encode("").ids:
-        delimit_sentences(tokenizer, vocab.names)
+        delimit_as_in_training(tokenizer, vocab.names)
         tokenizer.save(path)
 
 

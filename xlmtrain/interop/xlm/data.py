@@ -65,11 +65,10 @@ def import_data(data: Path, output: Path, codes: Path | None, text: TextConfig) 
             with CorpusWriter(directory, name, id_dtype(len(vocab))) as writer:
                 unknown[name] = sum(_append(writer, path, vocab, first) for path in paths)
                 corpora[name] = writer.finish([path.name for path in paths])
-        for one, other in _pair_sides(files):
-            if corpora[one].sentences != corpora[other].sentences:
-                raise DataError(
-                    f"{data}: {one} has {corpora[one].sentences} sentences, {other} {corpora[other].sentences}"
-                )
+        for first_side, second_side in _pair_sides(files):
+            counts = corpora[first_side].sentences, corpora[second_side].sentences
+            if counts[0] != counts[1]:
+                raise DataError(f"{data}: {first_side} has {counts[0]} sentences, {second_side} {counts[1]}")
         languages = sorted({name.rpartition(".")[2] for name in files})
         Header.of(directory, vocab, languages, asdict(text), corpora).write(directory)
     return [ImportedCorpus(name, c.sentences, c.tokens, unknown[name]) for name, c in corpora.items()]

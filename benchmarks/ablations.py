@@ -1,9 +1,10 @@
 """Run an ablation study over several seeds: train, evaluate or fine-tune, and print means and standard deviations.
 
-    xlmtrain ablations ablation=objectives data=prepared/everyday output=runs/everyday \\
+    python -m benchmarks.ablations ablation=objectives data=prepared/everyday output=runs/everyday \\
         'retrieval=dev.{lang}' bilingual_lexicon=en-de.tsv data.sub_batch_tokens=512 train.steps=3000
-    xlmtrain ablations ablation=precision ...                             or masking, or sampling
-    xlmtrain ablations ablation=objectives ... train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
+    python -m benchmarks.ablations ablation=precision ...                     or masking, or sampling
+    python -m benchmarks.ablations ablation=objectives ... \\
+        train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
 
 Every run is the preset quickstart with the settings of its variant and the other settings given here. Finished runs are
 kept in ``output``: the same command continues after an interruption, and a variant that two ablations share is trained
@@ -16,13 +17,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from xlmtrain.config.load import parse_args
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.finetune.scores import mean_and_deviation
 from xlmtrain.metrics.loggers import read_records
+from xlmtrain.metrics.table import format_table
 from xlmtrain.runtime.atomic_io import read_json
+from xlmtrain.runtime.program import user_errors
 
 VARIANTS = {
     "mlm_tlm": [],
@@ -48,7 +52,7 @@ Scores = dict[str, float]
 
 @dataclass
 class AblationOptions(CheckedSettings):
-    """The settings of this command."""
+    """The settings of this program."""
 
     ablation: str = "???"
     """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), or sampling
@@ -94,7 +98,7 @@ def main(argv: list[str]) -> None:
     for seed in range(options.seeds):
         for variant in variants:
             scores[variant].append(complete(options, variant, seed, others))
-    print("\n".join(table(scores)))
+    print(table(scores))
 
 
 def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
@@ -115,7 +119,7 @@ def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[st
 
 
 def _finetune(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
-    """Fine-tune one run on English, unless that is done; return accuracy and macro F1 in both languages."""
+    """Fine-tune one run on English, unless that is done; return its scores in both languages."""
     assert options.test_file is not None
     task = Path(options.test_file).name.split(".")[0]
     run = Path(options.output) / "finetuned" / f"{task}-{variant}-{seed}"
@@ -126,7 +130,11 @@ def _finetune(options: AblationOptions, variant: str, seed: int, others: list[st
         tests = [f"task.train={{en: {options.train_file}}}", f"task.test={{{files}}}"]
         _start("finetune", *model, *tests, *others)
     scores = read_json(result)["test"]
-    return {f"{lang}, {key}": some[key] for lang, some in scores.items() for key in ("accuracy", "f1", "majority")}
+    return {
+        f"{lang}, {key}": value
+        for lang, some in scores.items()
+        for key, value in (*some["metrics"].items(), ("majority", some["majority"]))
+    }
 
 
 def scores_of(evaluation: dict[str, Any]) -> Scores:
@@ -151,21 +159,21 @@ def _grouped(rows: list[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[Any
         yield values, [row for row in rows if tuple(row[key] for key in keys) == values]
 
 
-def table(scores: dict[str, list[Scores]]) -> Iterator[str]:
-    """Yield Markdown: a row per score, a column per variant, mean and standard deviation over the seeds."""
-    yield "| | " + " | ".join(f"{name} ({len(seeds)})" for name, seeds in scores.items()) + " |"
-    yield "| --- |" + " ---: |" * len(scores)
-    for name in dict.fromkeys(name for seeds in scores.values() for one in seeds for name in one):
-        cells = [_mean_and_deviation([one[name] for one in seeds if name in one]) for seeds in scores.values()]
-        yield f"| {name} | " + " | ".join(cells) + " |"
+def table(scores: dict[str, list[Scores]]) -> str:
+    """Return Markdown: a row per score, a column per variant, mean and standard deviation over the seeds."""
+    rows = [
+        (name, *(_mean_and_deviation([one[name] for one in seeds if name in one]) for seeds in scores.values()))
+        for name in dict.fromkeys(name for seeds in scores.values() for one in seeds for name in one)
+    ]
+    header = ("score (seeds)", *(f"{name} ({len(seeds)})" for name, seeds in scores.items()))
+    return format_table(rows, header, "markdown")
 
 
 def _mean_and_deviation(values: list[float]) -> str:
     if not values:
         return ""
-    digits = 3 if max(map(abs, values)) < 1 else 1
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):,.{digits}f}{deviation}"
+    digits, (center, deviation) = 3 if max(map(abs, values)) < 1 else 1, mean_and_deviation(values)
+    return f"{center:,.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 def _start(*command: str) -> None:
@@ -174,3 +182,8 @@ def _start(*command: str) -> None:
     done = subprocess.run([sys.executable, "-m", "xlmtrain", *command], stdout=sys.stderr, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmtrain.commands import ablations as tool
+from benchmarks import ablations as tool
 from xlmtrain.errors import ConfigError
 
 FILES = {"data": "prepared/here", "output": "", "retrieval": "dev.{lang}", "bilingual_lexicon": "en-de.tsv"}
@@ -37,7 +37,7 @@ class Programs:
             Path(given["output"]).write_text(json.dumps(figures), encoding="utf-8")
         else:
             (place := Path(given["run"]) / f"seed-{given['seeds'][1]}").mkdir(parents=True)
-            scores = {lang: {"accuracy": 40.0, "f1": 30.0, "majority": 20.0} for lang in ("en", "de")}
+            scores = {lang: {"metrics": {"accuracy": 40.0, "f1": 30.0}, "majority": 20.0} for lang in ("en", "de")}
             (place / "result.json").write_text(json.dumps({"test": scores}), encoding="utf-8")
 
 
@@ -63,7 +63,7 @@ def test_each_variant_is_trained_and_evaluated_once(programs: Programs, capsys: 
     assert all("checkpoint=last" in command and "retrieval=dev.{lang}" in command for command in evaluated)
     assert len(evaluated) == 4
     header, _, *lines = capsys.readouterr().out.splitlines()
-    assert header == "| | mlm_tlm (2) | fp32 (2) |"
+    assert header == "| score (seeds) | mlm_tlm (2) | fp32 (2) |"
     assert "| tokens, millions | 2.0 ± 0.0 | 2.0 ± 0.0 |" in lines
     assert "| mlm_ppl | 50.5 ± 0.7 | 50.5 ± 0.7 |" in lines
     assert "| sentences, layer 1, cosine: top-1 | 13.5 ± 0.7 | 3.5 ± 0.7 |" in lines
@@ -107,7 +107,7 @@ def test_the_programs_understand_it(tiny_dataset: Path, tmp_path: Path, capfd: p
     tool.main([f"data={tiny_dataset}", f"output={tmp_path / 'runs'}", "ablation=objectives", "seeds=1", *given])
     printed = capfd.readouterr().out
     header, _, *lines = printed.splitlines()
-    assert header == "| | mlm (1) | mlm_tlm (1) | clm (1) |"
+    assert header == "| score (seeds) | mlm (1) | mlm_tlm (1) | clm (1) |"
     cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines}
     assert cells["de_clm_ppl"][:2] == ["", ""]
     assert float(cells["cloze_parallel_ppl"][1]) > 1
