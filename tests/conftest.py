@@ -14,10 +14,18 @@ import torch
 
 from tests.support.oracle import Oracle
 from tests.support.programs import Call
-from tests.support.tiny import write_tiny_dataset
+from tests.support.tiny import no_sync, write_tiny_dataset
 from xlmtrain.runtime import failpoints
 
 torch.set_num_threads(1)  # tests share few cores, and sums over threads would differ between machines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_sync() -> Iterator[None]:
+    """Wait for no disk, a fifth of the time otherwise; where power fails, ``support/power.py`` notes what is synced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", no_sync)
+        yield
 
 
 @pytest.fixture(scope="session")

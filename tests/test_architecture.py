@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "h
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -226,6 +228,22 @@ def test_imports_point_one_way(module: str) -> None:
         )
         if within(module, TORCH_FREE):
             assert imported.split(".")[0] != "torch", f"{module}:{line} imports torch"
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("xlmtrain.commands.prepare", {"torch"}), ("xlmtrain.prepare.task_runner", {"torch", "hydra", "ray"})],
+)
+def test_preparation_and_its_workers_start_fast(module: str, absent: set[str]) -> None:
+    """Importing torch takes two seconds, and a worker is started for each stage."""
+    found: set[str] = set()
+    left = [module]
+    while left:
+        for imported, _ in imports(tree(MODULES[left.pop()])):
+            if imported in MODULES and imported not in found:
+                left.append(imported)
+            found.add(imported)
+    assert not absent & {name.partition(".")[0] for name in found}
 
 
 def test_hydra_is_known_in_one_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import resource
 import shutil
@@ -14,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
-from tests.support import programs
 from tests.support.foreign_tokenizers import LINES, write_tokenizer
-from tests.support.programs import Call, script
+from tests.support.programs import Call
 from tests.support.repository import REPOSITORY
 from tests.support.tiny import phase, tiny_config
 from tests.support.training import assert_same_weights, train_alone
@@ -200,17 +201,22 @@ def test_ctrl_c_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = """
-import os, runpy, signal, sys, torch
-torch.save = lambda content, stream: (stream.write(b"half"), stream.flush(), os.kill(os.getpid(), signal.SIGKILL))
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+def test_killed_it_has_not_made_the_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(content: object, stream: BinaryIO) -> None:
+        stream.write(b"half")
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-
-def test_killed_it_has_not_made_the_file(run: Path, tmp_path: Path) -> None:
     arguments = [f"model={run}", "format=xlm", f"output={tmp_path / 'model.pth'}"]
-    killed = f"import sys; sys.argv[:] = {[script('export'), *arguments]!r}\n{KILLED}"
-    programs.run("-c", killed, code=-signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed)
+        child = os.fork()
+        if not child:
+            try:
+                export.main(arguments)
+            finally:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [re.sub(r"\d+$", "", path.name) for path in tmp_path.iterdir()] == [".model.pth.partial-"]
     export.main(arguments)
     assert_same_weights(weights_of(tmp_path / "model.pth"), weights_of(run))

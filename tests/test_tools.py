@@ -122,11 +122,6 @@ def test_fill_mask_asks_for_what_is_missing(call: Call, run: Path) -> None:
     assert "no sentence given" in call("fill_mask", f"model={run}", "lang=de", code=2)
 
 
-def test_a_refusal_of_the_program(run: Path) -> None:
-    done = run_program(script("fill_mask"), f"model={run}", "lang=de", "Kein Platz.", code=3)
-    assert done.stderr == "error: no <mask> in 'Kein Platz.'\n"
-
-
 def test_report_is_printed_and_kept(call: Call, run: Path) -> None:
     printed = call("report", f"run={run}", "words=6")
     assert printed.endswith(f"report: {run / 'report.html'}\n")

@@ -157,6 +157,7 @@ def test_models_that_cannot_translate(run: Path, file: Path, tmp_path: Path) -> 
         translate.main(arguments(tmp_path / "model.pth", f"input={file}"))
 
 
+@pytest.mark.parametrize("run", ["own tables"], indirect=True)
 def test_a_reader_that_stops_early(run: Path, file: Path) -> None:
     """As in ``| head``: no traceback."""
     file.write_bytes(b"ab c.\n" * 20)

@@ -19,8 +19,8 @@ from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, VocabConfig
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
-from xlmtrain.diagnostics import data_quality
-from xlmtrain.diagnostics.data_quality import check_vocabulary, quality_warnings, statistics_warnings
+from xlmtrain.diagnostics import data_quality, statistics_warnings
+from xlmtrain.diagnostics.data_quality import check_vocabulary, quality_warnings
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.runtime.typed_json import typed
@@ -67,7 +67,7 @@ def prepared(directory: Path, mono: Lines, pairs: Lines, valid: Lines, **setting
         statistics = prepare(PrepareConfig(str(directory / "data"), train, held_out, **settings))
     except DataError as error:
         return Warned([str(error)], refused=True)
-    return Warned([str(finding) for finding in statistics_warnings(statistics)])
+    return Warned([str(finding) for finding in statistics_warnings.statistics_warnings(statistics)])
 
 
 def trained_on(directory: Path) -> Warned:
@@ -143,7 +143,7 @@ def test_bpe_applied_already(tmp_path: Path) -> None:
 def test_an_absurd_vocabulary(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """3.7 million entries, as in issue 274 of the original XLM: a warning when prepared, refused before the model is
     made. The limits are lowered, so that 2,000 entries are too many."""
-    monkeypatch.setattr(data_quality, "LARGE_VOCAB", 2000)
+    monkeypatch.setattr(statistics_warnings, "LARGE_VOCAB", 2000)
     (tmp_path / "vocab").write_text("".join(f"w{i}@@ 1\n" for i in range(2000)), encoding="utf-8")
     (tmp_path / "codes").write_text("☃ ☃ 1\n", encoding="utf-8")
     given = {"bpe": BpeConfig(codes=f"{tmp_path}/codes"), "vocab": VocabConfig(file=f"{tmp_path}/vocab")}
@@ -161,7 +161,7 @@ def test_an_absurd_vocabulary(good: Path, tmp_path: Path, monkeypatch: pytest.Mo
     small = ModelConfig(dim=32, layers=1)
     size = len(Dataset(good / "data").vocab)
     share = size * 32 / (size * 32 + 12 * 32**2)
-    monkeypatch.setattr(data_quality, "MAX_EMBEDDING_SHARE", share - 0.01)
+    monkeypatch.setattr(statistics_warnings, "MAX_EMBEDDING_SHARE", share - 0.01)
     assert any(f"{share:.0%} of the model's" in one.what for one in quality_warnings(Dataset(good / "data"), small))
 
 

@@ -107,5 +107,6 @@ def test_a_broken_file_beside_the_presets_does_not_end_a_run(
 def test_no_settings_are_composed_while_a_run_trains(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    baseline._preset_settings.cache_clear()
     monkeypatch.setattr(load, "_composed", lambda *arguments: pytest.fail("composed"))
     assert train_alone(tiny_config(tmp_path / "run", tiny_dataset, CHANGES)).status == "done"

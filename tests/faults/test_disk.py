@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import random
 import re
 import shutil
@@ -203,7 +202,6 @@ def test_sequences_of_saves_and_prunes(tries: Tries, tmp_path: Path, monkeypatch
     After each, the newest intact checkpoint is found; there always is one; what must be kept is kept; what is read
     stays.
     """
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # it is not the power that fails here
     points = ("save-open", "save-write", "save-sync", "save-rename", "save-renamed", "save-best", "prune")
     kills = 0
     logging.getLogger("xlmtrain").setLevel(logging.CRITICAL)

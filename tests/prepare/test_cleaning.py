@@ -10,7 +10,7 @@ import pytest
 from tests.support.preparation import GERMAN, Workplace, contents, dropped
 from xlmtrain.config.prepare import CleanConfig, SplitConfig, TextConfig
 from xlmtrain.data.format import Header
-from xlmtrain.diagnostics.data_quality import statistics_warnings
+from xlmtrain.diagnostics.statistics_warnings import statistics_warnings
 
 
 def test_dropped_lines_are_counted_and_pairs_stay_aligned(work: Workplace) -> None:

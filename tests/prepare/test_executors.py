@@ -18,11 +18,12 @@ from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitCon
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import executors
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm, run_share
+from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.prepare.scheduler import run_tasks
 from xlmtrain.prepare.shard_raw import shard_task
+from xlmtrain.prepare.task_runner import run_share
 
 SAMPLE = REPOSITORY / "data" / "sample"
 
@@ -160,19 +161,19 @@ def jobs(cluster: Path) -> list[list[str]]:
 
 
 def test_slurm_does_shares_of_the_tasks(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
-    done = list(run_on_slurm(work.directory, tasks, 3, ["--partition=cpu", "--comment=a b"]))
+    done = list(run_on_slurm(work.directory, tasks, 2, ["--partition=cpu", "--comment=a b"]))
     assert sorted(done) == sorted(task.key for task in tasks)
     (job,) = jobs(cluster)
-    assert {"--wait", "--array=0-2", "--partition=cpu", "--comment=a b"} < set(job)
-    assert len(list((work.directory / "logs").glob("shard-7-*.txt"))) == 3
+    assert {"--wait", "--array=0-1", "--partition=cpu", "--comment=a b"} < set(job)
+    assert len(list((work.directory / "logs").glob("shard-7-*.txt"))) == 2
 
 
 def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
     (cluster / "lose-one").touch()
-    done = list(run_tasks(lambda d, left: run_on_slurm(d, left, 4, []), work, tasks))
+    done = list(run_tasks(lambda d, left: run_on_slurm(d, left, 3, []), work, tasks))
     assert len(done) == 8
     assert [option for job in jobs(cluster) for option in job if option.startswith("--array")] == [
-        "--array=0-3",
+        "--array=0-2",
         "--array=0-1",
     ]
 
@@ -180,7 +181,7 @@ def test_a_lost_array_task_is_submitted_again(work: ArtifactStore, tasks: list[B
 def test_the_error_of_an_array_task_is_reported(work: ArtifactStore, tasks: list[BuildTask], cluster: Path) -> None:
     break_one(tasks)
     with pytest.raises(InterruptedWork, match=r"5\.de:1: not UTF-8.*\(.*logs.*shard-7-\d\.txt\)"):
-        list(run_tasks(lambda d, left: run_on_slurm(d, left, 8, []), work, tasks))
+        list(run_tasks(lambda d, left: run_on_slurm(d, left, 2, []), work, tasks))
     assert sum(work.exists(task) for task in tasks) == 7
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.preparation import Workplace, dropped
 from xlmtrain.config.prepare import BpeConfig, SplitConfig, VocabConfig
-from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
+from xlmtrain.diagnostics.statistics_warnings import statistics_warnings
 from xlmtrain.prepare import encode_stage
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from tests.support.programs import free_port
-from tests.support.tiny import forkserver, tiny_config
+from tests.support.tiny import forkserver, no_sync, tiny_config
 from tests.support.training import records
 from xlmtrain.commands.train import run as main
 from xlmtrain.config.schema import Config
@@ -179,6 +179,7 @@ def _rank(config: Config, environment: dict[str, str], before: Callable[[int], N
     sys.stderr = errors
     faulthandler.register(signal.SIGUSR2, file=errors)
     torch.set_num_threads(1)
+    os.fsync = no_sync  # type: ignore[assignment]
     _record_ids(Path(config.run).with_name(f"{name}.ids"))
     with user_errors():
         main(config)

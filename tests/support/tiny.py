@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import string
 import tempfile
 from collections.abc import Callable
@@ -161,6 +162,10 @@ class NeverStops:
         return False
 
 
+def no_sync(descriptor: int) -> None:
+    """Stand in for ``os.fsync`` in tests and the processes that they fork."""
+
+
 def forkserver() -> ForkServerContext:
     """Where processes are forked that have everything imported already."""
     context = multiprocessing.get_context("forkserver")
@@ -182,6 +187,7 @@ def run_processes(count: int, function: Callable[..., Any], directory: Path, *ar
 
 def _run_one(rank: int, count: int, meeting: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     torch.set_num_threads(1)
+    os.fsync = no_sync  # type: ignore[assignment]
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=timedelta(seconds=60)
     )

@@ -108,10 +108,15 @@ def make_device() -> torch.device:
     return torch.device(NAME, 0)
 
 
-def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set[Any], int]:
-    """Two steps of MLM and TLM; what :class:`Watchdog` has seen, and how many tensors were copied to the device."""
+def run_all(_: Distributed, configs: Sequence[Config]) -> list[tuple[set[Any], int]]:
+    """Run each of ``configs`` on the device, which a process can register once."""
     device = make_device()
-    alone = Distributed(0, 1, device)
+    return [run_steps(config, device) for config in configs]
+
+
+def run_steps(config: Config, device: torch.device) -> tuple[set[Any], int]:
+    """Two steps of MLM and TLM; what :class:`Watchdog` has seen, and how many tensors were copied to the device."""
+    alone, precision = Distributed(0, 1, device), config.train.precision
     dataset = Dataset(config.data.path)
     loader = Loader(config, dataset)
     with FakeTensorMode() as mode, Watchdog(mode) as watch, pytest.MonkeyPatch.context() as patch:
@@ -144,15 +149,14 @@ def run_steps(_: Distributed, config: Config, precision: Precision) -> tuple[set
         return seen, copies
 
 
-@pytest.mark.parametrize(
-    ("precision", "dtype"),
-    [(Precision.fp32, torch.float32), (Precision.bf16, torch.bfloat16), (Precision.fp16, torch.float16)],
-)
-def test_a_step_does_not_wait(tiny_dataset: Path, tmp_path: Path, precision: Precision, dtype: torch.dtype) -> None:
-    config = tiny_config("unused", tiny_dataset, {"train.precision": precision, "train.batch_tokens": 1024})
-    ((seen, copies),) = run_processes(1, run_steps, tmp_path, config, precision)
-    scaled = {"aten._amp_foreach_non_finite_check_and_unscale_.default"} if precision is Precision.fp16 else set()
-    assert seen == {dtype, "aten._fused_adamw_.default", *scaled}
-    loader = Loader(config, Dataset(tiny_dataset))
+def test_a_step_does_not_wait(tiny_dataset: Path, tmp_path: Path) -> None:
+    types = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
+    changes = {"train.batch_tokens": 1024}
+    configs = [tiny_config("unused", tiny_dataset, {**changes, "train.precision": precision}) for precision in types]
+    (found,) = run_processes(1, run_all, tmp_path, configs)
+    loader = Loader(configs[0], Dataset(tiny_dataset))
     batches = [batch for data in loader.steps(0, 2, loader.sampler.initial_state()) for batch in data.batches]
-    assert copies == sum(5 + (batch.lengths is not None) for batch in batches)
+    for (precision, dtype), (seen, copies) in zip(types.items(), found):
+        scaled = {"aten._amp_foreach_non_finite_check_and_unscale_.default"} if precision is Precision.fp16 else set()
+        assert seen == {dtype, "aten._fused_adamw_.default", *scaled}, precision
+        assert copies == sum(5 + (batch.lengths is not None) for batch in batches), precision

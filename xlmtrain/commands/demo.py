@@ -68,12 +68,11 @@ def copy_sample(directory: Path) -> None:
 def _run(directory: Path, words: tuple[str, ...]) -> None:
     """Show and run one command, training in several processes. Ends this process, too, if it fails."""
     processes = training_processes() if words[0] == "train" else 1
+    launcher, module = ["xlmtrain"], ["xlmtrain"]
     if processes > 1:
-        launch = ("--standalone", f"--nproc-per-node={processes}", "-m", "xlmtrain")
-        shown, module = ("torchrun", *launch), ("torch.distributed.run", *launch)
-    else:
-        shown, module = ("xlmtrain",), ("xlmtrain",)
-    print(f"\n$ {shlex.join((*shown, *words))}", flush=True)
+        settings = ["--standalone", f"--nproc-per-node={processes}", "-m", "xlmtrain"]
+        launcher, module = ["torchrun", *settings], ["torch.distributed.run", *settings]
+    print(f"\n$ {shlex.join([*launcher, *words])}", flush=True)
     done = subprocess.run([sys.executable, "-m", *module, *words], cwd=directory, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

@@ -14,8 +14,8 @@ from pathlib import Path
 from xlmtrain.commands.demo import SAMPLE, copy_sample
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
-from xlmtrain.diagnostics.data_quality import statistics_warnings
 from xlmtrain.diagnostics.finding import print_warnings
+from xlmtrain.diagnostics.statistics_warnings import statistics_warnings
 from xlmtrain.prepare.output import check_output
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.validate import CheckedSettings
-from xlmtrain.prepare.executors import run_share
+from xlmtrain.prepare.task_runner import run_share
 
 
 @dataclass

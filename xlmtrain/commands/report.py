@@ -21,7 +21,7 @@ from xlmtrain.report.html import charts_in, is_report
 from xlmtrain.report.model_views import view
 from xlmtrain.report.report import report_blocks, report_page, summary
 from xlmtrain.report.run_data import RunData
-from xlmtrain.runtime.output_paths import replace_file
+from xlmtrain.runtime.output_paths import check_file, replace_file
 
 
 @dataclass
@@ -60,9 +60,10 @@ def main(argv: list[str]) -> None:
     """Mask ``words`` words of the language ``cloze_lang`` in the validation pairs, run the other views, and report."""
     options = parse_options(ReportOptions, argv)
     loaded = [RunData(Path(run)) for run in options.run]
+    output = options.output if options.output is not None else loaded[0].path / "report.html"
+    check_file("output", output, is_report)  # before the views, which take longer
     runs = [(run, view(run, options.cloze_lang, options.words)) for run in loaded]
     text = report_page(runs)
-    output = options.output if options.output is not None else loaded[0].path / "report.html"
     replace_file("output", output, text, is_report)
     for run, views in runs:
         print(summary(run, views))

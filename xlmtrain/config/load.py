@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -263,7 +264,9 @@ def config_groups(name: str) -> dict[str, list[str]]:
     return {key: files for key, files in found.items() if files}
 
 
+@cache
 def _register() -> None:
+    """Tell Hydra the types of all settings, once."""
     for name, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
         _open_mappings(node)

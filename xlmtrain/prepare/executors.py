@@ -14,20 +14,15 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.encode_stage import assemble, encode
-from xlmtrain.prepare.select_stage import select
-from xlmtrain.prepare.shard_raw import shard_raw
-from xlmtrain.prepare.tokenize_stage import tokenize
+from xlmtrain.prepare.task_runner import run_task
 from xlmtrain.runtime.process_pool import initialize_worker, worker_count
 
 try:
@@ -39,22 +34,8 @@ PARALLEL_BYTES = 4 << 20
 """Bytes of text from which on starting processes is faster than working in this one."""
 ARRAY_TASKS = 100
 POLL_SECONDS = 2.0
-_STAGES: dict[str, Callable[..., dict[str, Any]]] = {
-    "shard": shard_raw,
-    "tokenize": tokenize,
-    "select": select,
-    "encode": encode,
-    "assemble": assemble,
-}
 
 logger = logging.getLogger(__name__)
-
-
-def run_task(directory: Path, task: BuildTask) -> str:
-    """Build the artifact of ``task`` in the work directory unless it exists; returns its key."""
-    store = ArtifactStore(directory)
-    store.build(task, partial(_STAGES[task.stage], store, **task.arguments))
-    return task.key
 
 
 def run_local(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Iterator[str]:
@@ -163,18 +144,3 @@ def _last_log_line(logs: Path, stage: str) -> str:
         if lines := path.read_text(encoding="utf-8", errors="replace").strip().splitlines():
             return f"{lines[-1]} ({path})"
     return ""
-
-
-def run_share(tasks: Path, share: int, of: int) -> Iterator[str]:
-    """Run every ``of``-th task of the file, from number ``share`` on, as one array task does; yields the keys.
-
-    Raises ConfigError if the file is not a list of tasks.
-    """
-    try:
-        listed = [BuildTask(*item) for item in json.loads(tasks.read_bytes())]
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"tasks={tasks}: not a list of tasks ({error}); give the {{stage}}.tasks.json of a running preparation"
-        ) from None
-    for task in listed[share::of]:
-        yield run_task(tasks.parent, task)

@@ -160,17 +160,22 @@ def _few(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def replace_file(setting: str, path: str | Path, content: str | bytes, is_ours: Callable[[str], bool]) -> None:
-    """Write ``content`` to ``path`` atomically.
-
-    Raises ConfigError if there is a file that ``is_ours`` says this package did not write, or it cannot be written.
-    """
+def check_file(setting: str, path: str | Path, is_ours: Callable[[str], bool]) -> None:
+    """Raise ConfigError if ``path`` is a file that ``is_ours`` says this package did not write, or cannot be used."""
     check_output_path(setting, path)
+    try:
+        if os.path.lexists(path) and not is_ours(Path(path).read_text(encoding="utf-8", errors="replace")):
+            raise ConfigError(f"{setting}={path}: exists already and is something else; choose another name")
+    except OSError as error:
+        raise ConfigError(f"{setting}={path}: cannot be written ({error.strerror})") from None
+
+
+def replace_file(setting: str, path: str | Path, content: str | bytes, is_ours: Callable[[str], bool]) -> None:
+    """Write ``content`` to ``path`` atomically. Raises ConfigError as :func:`check_file` does, or if writing fails."""
+    check_file(setting, path, is_ours)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        if os.path.lexists(path) and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
-            raise ConfigError(f"{setting}={path}: exists already and is something else; choose another name")
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(temporary, path)
     except OSError as error:

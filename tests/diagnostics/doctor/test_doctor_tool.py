@@ -20,12 +20,6 @@ MACHINE = Machine(cores=4, threads=1, flags=frozenset(), memory=10**11, shared_m
 SENSIBLE = {"optim.warmup_steps": 100, "train.steps": 200, "train.save_every": 100}
 
 
-def doctor(*arguments: str, **environment: str) -> str:
-    """What the program prints of a setup with errors."""
-    done = programs.run(script("doctor"), *arguments, code=1, environment=environment)
-    return done.stdout + done.stderr
-
-
 def test_all_parts_are_checked(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "quality_warnings", lambda dataset, model: [])  # of words that are single letters
     config = tiny_config(tmp_path / "run", tiny_dataset, SENSIBLE)
@@ -50,8 +44,12 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     assert "is " + str(tmp_path / "none") + " made by xlmtrain prepare?" in finding.what
 
 
-def test_the_program_prints_errors(tmp_path: Path) -> None:
-    printed = doctor("experiment=quickstart", f"data.path={tmp_path}", f"run={tmp_path}/run", "optim.lr=5")
+def test_the_program_prints_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("experiment=quickstart", f"data.path={tmp_path}", f"run={tmp_path}/run", "optim.lr=5")
+    code, printed, errors = programs.run_here(monkeypatch, capsys, "doctor", *arguments)
+    assert (code, errors) == (1, "")
     assert "ERROR settings: optim.lr=5 is high for a width of 128" in printed
     assert f"ERROR data: {tmp_path}/dataset.json: No such file or directory" in printed
     assert printed.endswith("\n2 errors\n")
@@ -59,6 +57,6 @@ def test_the_program_prints_errors(tmp_path: Path) -> None:
 
 def test_a_missing_package(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n", encoding="utf-8")
-    printed = doctor("experiment=quickstart", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
-    assert "no torch here" in printed
-    assert "Traceback" not in printed
+    environment = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    done = programs.run(script("doctor"), "experiment=quickstart", code=1, environment=environment)
+    assert "no torch here" in done.stdout + done.stderr

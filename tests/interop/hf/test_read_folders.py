@@ -78,8 +78,9 @@ def test_what_transformers_saves_is_read_too(written: Path, tmp_path: Path) -> N
     assert same(read_model(tmp_path), model_of(["de", "en"]))
 
 
-@pytest.mark.parametrize("text", [TextConfig(), TextConfig(lowercase=True), TextConfig(True, True)])
-@pytest.mark.parametrize("home", ["", "en"])
+@pytest.mark.parametrize(
+    ("home", "text"), [("", TextConfig()), ("en", TextConfig(lowercase=True)), ("en", TextConfig(True, True))]
+)
 def test_what_transformers_saves_is_all_that_is_needed(tmp_path: Path, text: TextConfig, home: str) -> None:
     """Also after training there: symbols that the vocabulary does not list then have embeddings of their own."""
     exported, saved = tmp_path / "exported", tmp_path / "saved"
