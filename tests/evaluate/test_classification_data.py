@@ -184,8 +184,18 @@ def test_empty_cells_are_left_out_and_blank_lines_skipped(tmp_path: Path, caplog
 
 
 def test_quotes_in_a_text_stay(tmp_path: Path) -> None:
-    text = 'pos\t"Ja", sagte er, "nein"\nneg\t"Ja"\nneg\tEr "\n'
-    assert [example.texts[0] for example in read(tmp_path, text)] == ['"Ja", sagte er, "nein"', '"Ja"', 'Er "']
+    """One cell that looks quoted is none of a spreadsheet's, where others have quotes as text."""
+    text = 'pos\t"Ja", sagte er, "nein"\nneg\t"Ja"\nneg\tEr "\nneg\t"Er sagt ""Ja"" ."\n'
+    kept = ['"Ja", sagte er, "nein"', '"Ja"', 'Er "', '"Er sagt ""Ja"" ."']
+    assert [example.texts[0] for example in read(tmp_path, text)] == kept
+
+
+def test_quotes_of_a_spreadsheet_are_none_of_the_text(tmp_path: Path) -> None:
+    some = 'label\ttext\npos\tNein .\nneg\t"Er sagt ""Ja"" ."\npos\t"""Ja"""\nneg\tGut .\n'
+    kept = ["Nein .", 'Er sagt "Ja" .', '"Ja"', "Gut ."]
+    assert [example.texts[0] for example in read(tmp_path, some)] == kept
+    every = 'label\ttext\npos\t"Nein ."\nneg\t"Er sagt ""Ja"" ."\npos\t"""Ja"""\nneg\t"Gut ."\n'
+    assert [example.texts[0] for example in read(tmp_path, every)] == kept
 
 
 def test_labels_of_a_test_that_training_lacks(caplog: pytest.LogCaptureFixture) -> None:

@@ -237,7 +237,7 @@ class PrepareConfig(CheckedSettings):
 
     executor: Executor = Executor.local
     """Where shards are processed: processes of this machine, a Ray cluster (``pip install ray``; the one of
-    RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same checkout, the raw text
+    RAY_ADDRESS, else one started here), or array jobs of Slurm. Other machines need the same version, the raw text
     and the output on storage that all share."""
 
     workers: int = ranged(0, NOT_NEGATIVE)

@@ -50,9 +50,9 @@ class Columns:
 def read_rows(path: Path, setting: str) -> Iterator[Row]:
     """Yield the rows of a table without blank lines; ``setting``: the option that named it, for messages.
 
-    A column in which every cell is in double quotes, as programs for tables write it, is read without them; so is a
-    cell with doubled quotes inside. Files that were joined may have a byte-order mark at any line. Raises DataError as
-    :func:`~xlmtrain.text.text_files.read_lines`.
+    A column in which programs for tables put quotes is read without them: all its cells are in double quotes, or all
+    cells with a quote inside are, and double it. In published files quotes are text. Files that were joined may have a
+    byte-order mark at any line. Raises DataError as :func:`~xlmtrain.text.text_files.read_lines`.
     """
     if problem := file_problem(path):
         raise DataError(f"{setting}: {problem}")
@@ -62,15 +62,19 @@ def read_rows(path: Path, setting: str) -> Iterator[Row]:
     head = list(islice(rows, _HEAD_ROWS))
     width = max((len(cells) for _, cells in head), default=0)
     sides = ([cells[i] for _, cells in head[1:] or head if i < len(cells) and cells[i]] for i in range(width))
-    quoted = [bool(side) and all(map(_QUOTED.fullmatch, side)) for side in sides]
+    quoted = [_is_quoted(side) for side in sides]
     for number, cells in chain(head, rows):
-        yield number, [_unquoted(cell, i < width and quoted[i]) for i, cell in enumerate(cells)]
+        yield number, [_unquoted(cell) if i < width and quoted[i] else cell for i, cell in enumerate(cells)]
 
 
-def _unquoted(cell: str, quoted: bool) -> str:
-    if _QUOTED.fullmatch(cell) and (quoted or '""' in cell[1:-1]):
-        return cell[1:-1].replace('""', '"').strip()
-    return cell
+def _is_quoted(column: Sequence[str]) -> bool:
+    marked = [cell for cell in column if '"' in cell]
+    doubled = all('""' in cell[1:-1] for cell in marked)
+    return bool(marked) and all(map(_QUOTED.fullmatch, marked)) and (doubled or len(marked) == len(column))
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"').strip() if _QUOTED.fullmatch(cell) else cell
 
 
 def read_labelled_rows(
