@@ -254,7 +254,7 @@ class TokenClassification(Task[TaggedSentence]):
         for language, sentences in files.items():
             number = language_id("task", language_of(language), saved.languages)
             ids, positions, lost = [], [], 0
-            labels: list[float] = []
+            labels: list[int] = []
             for sentence in sentences:
                 words = ids_of_words(text, sentence.words, language_of(language))
                 starts = np.cumsum([1, *map(len, words)])[:-1]  # after the BOS that begins a row
