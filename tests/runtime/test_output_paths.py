@@ -73,8 +73,8 @@ def test_a_damaged_header_is_named_with_advice(place: Path, tiny_dataset: Path) 
 
 def test_where_nothing_can_be_written_no_work_is_kept(place: Path) -> None:
     (place / "other").write_text("a file", encoding="utf-8")
-    with pytest.raises(DataError, match=r"; choose another output$"):
-        _prepare("other/x")
+    with pytest.raises(ConfigError, match=r"^output=other/x/y: .*/other is a file, not a directory"):
+        _prepare("other/x/y")
     (place / ".x.partial").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"\.x\.partial: is in the way"):
         _prepare("x")

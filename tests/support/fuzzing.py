@@ -93,7 +93,7 @@ def limited_address_space() -> Iterator[None]:
 @contextmanager
 def _bounded(size: int, output: Path | None, fixed: int) -> Iterator[None]:
     global _written
-    before = _reset_peak()
+    before, pages_before = _reset_peak(), _kilobytes("RssFile")
     handler = signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     written = _written = []
@@ -107,7 +107,9 @@ def _bounded(size: int, output: Path | None, fixed: int) -> Iterator[None]:
         signal.signal(signal.SIGPROF, handler)
     elsewhere = [path for path in written if not _may_write(Path(path).resolve(), output)]
     assert not elsewhere, f"written outside of the output: {elsewhere}"
-    grown = (_kilobytes("VmHWM") - before) * 1024
+    # Pages of libraries that the system dropped, and reads again, are no memory of the reader.
+    pages = max(0, _kilobytes("RssFile") - pages_before)
+    grown = (_kilobytes("VmHWM") - before - pages) * 1024
     assert grown <= fixed + BYTES_PER_BYTE * size, f"{grown:,} bytes of memory for {size:,} bytes"
 
 

@@ -94,6 +94,9 @@ def _path_problem(value: str, inputs: Iterable[str | Path]) -> str | None:
         return f"not a usable path ({error})"
     if path == Path("/").resolve():
         return "this is the root directory"
+    above = next(one for one in path.parents if os.path.lexists(one))
+    if not above.is_dir():
+        return f"{above} is a file, not a directory"
     if Path(os.environ.get("HOME", "/")).resolve().is_relative_to(path):
         return "this is the home directory or above it"
     if Path.cwd().resolve().is_relative_to(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import itertools
 import mmap
 import os
 import pickle
@@ -17,9 +18,9 @@ import pytest
 import torch
 
 from tests.support import evil_pickles as evil
-from tests.support.pth_readers import NOWHERE, every_container, every_reader, refusal
+from tests.support.pth_readers import NOWHERE, READERS, every_container, every_reader, refusal
 from tests.support.xlm_files import FORMATS, WORDS, arrays, dictionary, dictionary_class, write
-from xlmtrain.errors import CheckpointError, DataError
+from xlmtrain.errors import DataError
 from xlmtrain.interop.xlm.pth import Ignored, read_checkpoint_file, read_data_file
 
 # --- Intact files ---
@@ -192,13 +193,13 @@ def test_torch_is_asked_once_and_for_weights_only(
 
     monkeypatch.setattr(torch, "load", watched)
     hostile = evil.live(marker)["os.system"][0]
-    for container in (evil.legacy, evil.archive):
-        refusal(read_checkpoint_file, CheckpointError, tmp_path / "x.pth", container(hostile))
-    assert asked == [{"map_location": "cpu", "weights_only": True, "mmap": False}] * 2
-    asked.clear()
-    for container in evil.CONTAINERS.values():
-        refusal(read_data_file, DataError, tmp_path / "x.pth", container(hostile))
+    for container, (reader, error) in itertools.product(evil.CONTAINERS.values(), READERS):
+        refusal(reader, error, tmp_path / "x.pth", container(hostile))
     assert asked == []
+    for container in (evil.legacy, evil.archive):
+        (tmp_path / "x.pth").write_bytes(container(evil.program(b"}")))
+        assert read_checkpoint_file(tmp_path / "x.pth") == {}
+    assert asked == [{"map_location": "cpu", "weights_only": True, "mmap": False}] * 2
 
 
 # --- Arrays ---

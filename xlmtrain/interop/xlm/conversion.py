@@ -117,16 +117,16 @@ def _plain_weights(content: dict[str, Any], name: str, path: Path) -> dict[str, 
             raise CheckpointError(f"{path}: {key} is in it; decoders, memories and adaptive softmax cannot be read")
         if not _is_plain(value):
             raise CheckpointError(f"{path}: {key} is not a plain tensor of real numbers")
+    if sum(value.nbytes for value in weights.values()) > 2 * path.stat().st_size:  # twice: tied embeddings
+        raise CheckpointError(f"{path}: the tensors of {name} are larger than the file; many of them are the same")
     return {key: value.detach().float() for key, value in weights.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True for a dense tensor with all its numbers in the file, not sparse, expanded or on the meta device."""
+    """Return True for a tensor of real numbers, all of which are in the file: it is not an expanded one."""
     return (
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 

@@ -1,8 +1,9 @@
 """Both kinds of ``.pth`` file of the original XLM, read without unpickling: no code in a file is ever executed.
 
-Checkpoints go through torch's weights-only loader. Binarized data contains a class of the original's and a version of
-pickle that this loader refuses, and goes through :mod:`xlmtrain.interop.xlm.safe_pickle`. Each refuses what it does not
-know; there is no fallback. The numbers in a file are not verified: a safe file may still hold any values.
+Checkpoints that ask for tensors and plain values alone go through torch's weights-only loader. Binarized data contains
+a class of the original's and a version of pickle that this loader refuses, and goes through
+:mod:`xlmtrain.interop.xlm.safe_pickle`. Each refuses what it does not know; there is no fallback. The numbers in a file
+are not verified: a safe file may still hold any values.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import re
 import struct
 import warnings
 import zipfile
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xlmtrain.errors import CheckpointError, DataError
-from xlmtrain.interop.xlm.safe_pickle import ByteReader, UnsafePickleError, opcodes, read_pickle
+from xlmtrain.interop.xlm.safe_pickle import ByteReader, UnsafePickleError, check_checkpoint, opcodes, read_pickle
 from xlmtrain.text.vocab import SPECIALS, Vocab
 
 MAX_MEMBERS = 10_000
@@ -54,7 +54,7 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
     try:
         reader, count = _open(path)
         for _ in range(count):  # bounds every name and length: torch needs hours to refuse a name of 1 MB
-            deque(opcodes(reader), maxlen=0)
+            check_checkpoint(opcodes(reader))
         with warnings.catch_warnings(), torch.serialization.safe_globals([(Ignored, name) for name in _NUMPY]):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)

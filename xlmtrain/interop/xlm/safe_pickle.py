@@ -7,7 +7,8 @@ nothing is imported or called because a file says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from math import prod
 from pickletools import genops
 from typing import IO, Any, cast
@@ -17,6 +18,8 @@ import numpy as np
 MAX_STEPS = 1 << 24
 """Opcodes per pickle: enough for a vocabulary of 2 million, and a limit on the objects that a file can create."""
 MAX_LINE = 1024
+MAX_VALUES = 64
+"""Values of the outermost dict, each of which may be an array of the same long text; the original has four."""
 VIEWED_BYTES = 1 << 16
 """Longer byte strings are views of the file, shorter ones are copied."""
 
@@ -25,6 +28,21 @@ _RECONSTRUCT = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.mul
 _DTYPE = "numpy.dtype"
 _ENCODE = "_codecs.encode"  # protocol 2 stores bytes as Latin-1 text and a call that encodes them
 _NAMES = _DICTIONARY | _RECONSTRUCT | {"numpy.ndarray", _DTYPE, _ENCODE}
+_TENSOR_PARTS = re.compile(
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter Parameter"
+    r"|numpy(\._?core\.multiarray)? (_reconstruct|scalar|ndarray|dtype)"
+)
+_STORAGE = re.compile(r"torch [A-Za-z0-9]+Storage")
+_CONTINUED = {
+    "OrderedDict": ({"EMPTY_TUPLE"}, {"REDUCE"}),
+    "encode": ({"text", "number", "latin1"}, {"latin1"}, {"TUPLE2"}, {"REDUCE"}),
+    "storage": ({"number"},),
+}
+"""What takes memory by its arguments -> what must follow: no dict to copy, no codec that makes text longer, and numbers
+as the names of storages, since torch finds the same bytes under many other names and reads them for each.
+"""
+MAX_COPIES = 256
+"""Times that a checkpoint may encode a text, as an array or number of numpy does, or set the state of a dict."""
 _NUMBERS: dict[str, np.dtype[Any]] = {"u2": np.dtype("<u2"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
 _PUSH_ARGUMENT = {
     *("BININT", "BININT1", "BININT2", "LONG1"),
@@ -93,6 +111,42 @@ def opcodes(reader: ByteReader) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"damaged, or no pickle of the original XLM: {error}") from None
 
 
+def check_checkpoint(operations: Iterable[tuple[str, Any]]) -> None:
+    """Raise UnsafePickleError unless torch's loader would only make tensors, dicts and numpy's values of a pickle.
+
+    That loader calls more, like ``bytearray(1 << 40)`` or codecs that double their input, which take any memory that a
+    file of 100 bytes asks for.
+    """
+    memo: dict[int, str] = {}
+    pushed, due, copies = "", list[set[str]](), 0
+    for name, argument in operations:
+        if name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = pushed
+            continue
+        pushed = memo.get(argument, "") if name in ("BINGET", "LONG_BINGET") else _pushed(name, argument)
+        if due and pushed not in due.pop(0):
+            raise UnsafePickleError("a call that makes neither a tensor nor a number")
+        due += _CONTINUED.get(pushed, ())
+        copies += name == "BUILD" or pushed == "encode"
+    if copies > MAX_COPIES:
+        raise ValueError(f"encodes texts and sets states {copies:,} times, more than {MAX_COPIES}")
+
+
+def _pushed(name: str, argument: Any) -> str:
+    """Return the kind of a name or a text, and the operation of all else. Raises UnsafePickleError for other names."""
+    if name == "BINUNICODE":
+        return "latin1" if argument == "latin1" else "number" if argument.isdigit() else "text"
+    if name != "GLOBAL":
+        return name
+    if argument in ("collections OrderedDict", "_codecs encode"):
+        return str(argument.split()[1])
+    if _STORAGE.fullmatch(argument):
+        return "storage"
+    if not _TENSOR_PARTS.fullmatch(argument):
+        raise UnsafePickleError(argument.replace(" ", ".")[:100])
+    return name
+
+
 def read_pickle(reader: ByteReader) -> Any:
     """Return the next object: numbers, text, bytes, tuples, dicts; a dict of attributes for a Dictionary.
 
@@ -102,6 +156,8 @@ def read_pickle(reader: ByteReader) -> Any:
     value = _interpret(reader)
     if type(value) is not dict:
         return value
+    if len(value) > MAX_VALUES:
+        raise ValueError(f"a dict of {len(value):,} values, more than {MAX_VALUES}")
     return {key: _evaluated(inner) if type(inner) is Call else inner for key, inner in value.items()}
 
 
