@@ -14,7 +14,6 @@ from tests.support.fault_table import Tries
 from tests.support.starts import (
     SAVE_EVERY,
     Forked,
-    Torchrun,
     digest,
     finish,
     half_written,
@@ -24,6 +23,7 @@ from tests.support.starts import (
     settings,
     straight,
 )
+from tests.support.torchrun import Torchrun
 
 SEED = 20
 PHASES = {  # of a save: the fault point, and its how manieth passing is in the save of step 10

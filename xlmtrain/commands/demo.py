@@ -7,20 +7,16 @@ The same command again continues after an interruption.
 """
 
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from xlmtrain.commands.prepare import SAMPLE, copy_sample
 from xlmtrain.config.load import parse_args
 from xlmtrain.diagnostics.doctor.environment import this_machine
 from xlmtrain.errors import ConfigError
-from xlmtrain.resources import resource
-from xlmtrain.runtime.output_paths import check_output_path, new_file
-
-SAMPLE = "data/sample"
-"""The directory in which the preset corpus=sample looks for its text."""
+from xlmtrain.runtime.output_paths import check_output_path
 
 _PREPARE = ("prepare", "corpus=sample")
 _TRAIN = ("train", "experiment=quickstart")
@@ -55,14 +51,6 @@ def training_processes() -> int:
     machine = this_machine()
     available = machine.cores if machine.device == "cpu" else len(machine.gpus)
     return max(processes for processes in (1, 2, 4) if processes <= max(available, 1))
-
-
-def copy_sample(directory: Path) -> None:
-    """Copy the sample corpus to ``directory`` and say so, unless there is something of that name."""
-    if not directory.exists():
-        with new_file(directory) as partial:
-            shutil.copytree(resource("data/sample"), partial)
-        print(f"{directory}: the sample corpus")
 
 
 def _run(directory: Path, words: tuple[str, ...]) -> None:

@@ -9,9 +9,9 @@
 The result is described in xlmtrain/data/format.py.
 """
 
+import shutil
 from pathlib import Path
 
-from xlmtrain.commands.demo import SAMPLE, copy_sample
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.prepare import PrepareConfig
 from xlmtrain.diagnostics.finding import print_warnings
@@ -19,7 +19,12 @@ from xlmtrain.diagnostics.statistics_warnings import statistics_warnings
 from xlmtrain.prepare.output import check_output
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import Statistics
+from xlmtrain.resources import resource
+from xlmtrain.runtime.output_paths import new_file
 from xlmtrain.runtime.program import exit_on_sigterm
+
+SAMPLE = "data/sample"
+"""The directory in which the preset corpus=sample looks for its text."""
 
 
 def main(argv: list[str]) -> None:
@@ -32,6 +37,14 @@ def main(argv: list[str]) -> None:
         run(config)
 
     hydra_main("prepare", run_with_sample, argv)
+
+
+def copy_sample(directory: Path) -> None:
+    """Copy the sample corpus to ``directory`` and say so, unless there is something of that name."""
+    if not directory.exists():
+        with new_file(directory) as partial:
+            shutil.copytree(resource("data/sample"), partial)
+        print(f"{directory}: the sample corpus")
 
 
 def run(config: PrepareConfig) -> None:
