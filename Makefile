@@ -28,6 +28,7 @@ LOCK = $(BIN)/uv pip compile --quiet --python=$(BIN)/python --universal --python
 	--no-build-isolation --custom-compile-command='make lock' $(if $(UPGRADE),--upgrade)
 PYTEST := $(BIN)/python -m pytest
 
+# 1, 2 or 4: a batch of the quickstart has four sub-batches.
 NPROC ?= $(shell $(BIN)/python -c 'from xlmtrain.commands.demo import training_processes; print(training_processes())')
 
 .PHONY: train wheel test test-slow test-faults fuzz test-gpu bench lint docs advisories lock lock-torch-cpu clean

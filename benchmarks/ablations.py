@@ -134,6 +134,7 @@ def _finetune(options: AblationOptions, variant: str, seed: int, others: list[st
         f"{lang}, {key}": value
         for lang, some in scores.items()
         for key, value in (*some["metrics"].items(), ("majority", some["majority"]))
+        if value is not None
     }
 
 

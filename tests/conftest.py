@@ -22,7 +22,7 @@ torch.set_num_threads(1)  # tests share few cores, and sums over threads would d
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_sync() -> Iterator[None]:
-    """Wait for no disk, a fifth of the time otherwise; where power fails, ``support/power.py`` notes what is synced."""
+    """Do not wait for the disk, a fifth of the tests' time; ``support/power.py`` records what is synced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", no_sync)
         yield

@@ -194,6 +194,8 @@ def test_quotes_of_a_spreadsheet_are_none_of_the_text(tmp_path: Path) -> None:
     some = 'label\ttext\npos\tNein .\nneg\t"Er sagt ""Ja"" ."\npos\t"""Ja"""\nneg\tGut .\n'
     kept = ["Nein .", 'Er sagt "Ja" .', '"Ja"', "Gut ."]
     assert [example.texts[0] for example in read(tmp_path, some)] == kept
+    commas = 'label\ttext\npos\tNein .\nneg\t"Er sagt ""Ja"" ."\npos\t"Ja, nein"\nneg\tGut .\n'
+    assert [example.texts[0] for example in read(tmp_path, commas)] == ["Nein .", 'Er sagt "Ja" .', "Ja, nein", "Gut ."]
     every = 'label\ttext\npos\t"Nein ."\nneg\t"Er sagt ""Ja"" ."\npos\t"""Ja"""\nneg\t"Gut ."\n'
     assert [example.texts[0] for example in read(tmp_path, every)] == kept
 

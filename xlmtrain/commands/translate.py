@@ -99,7 +99,7 @@ def _lines(options: TranslateOptions) -> Iterator[tuple[str, ...]]:
 def _formatted(number: int, best: list[Translation], n_best: int) -> str:
     if n_best == 1:
         return f"{best[0].text}\n"
-    return "".join(f"{number}\t{best_one.score:.4f}\t{best_one.text}\n" for best_one in best)
+    return "".join(f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in best)
 
 
 def _scores(options: TranslateOptions, model: PretrainedModel, texts: list[str], words: list[str]) -> Iterator[str]:

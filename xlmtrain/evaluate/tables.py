@@ -50,9 +50,10 @@ class Columns:
 def read_rows(path: Path, setting: str) -> Iterator[Row]:
     """Yield the rows of a table without blank lines; ``setting``: the option that named it, for messages.
 
-    A column in which programs for tables put quotes is read without them: all its cells are in double quotes, or all
-    cells with a quote inside are, and double it. In published files quotes are text. Files that were joined may have a
-    byte-order mark at any line. Raises DataError as :func:`~xlmtrain.text.text_files.read_lines`.
+    A column in which programs for tables put quotes is read without them: in the first lines all its cells are in
+    double quotes, or those with a quote inside, which is doubled, or with a comma. In published files quotes are text.
+    Files that were joined may have a byte-order mark at any line. Raises DataError as
+    :func:`~xlmtrain.text.text_files.read_lines`.
     """
     if problem := file_problem(path):
         raise DataError(f"{setting}: {problem}")
@@ -69,8 +70,9 @@ def read_rows(path: Path, setting: str) -> Iterator[Row]:
 
 def _is_quoted(column: Sequence[str]) -> bool:
     marked = [cell for cell in column if '"' in cell]
-    doubled = all('""' in cell[1:-1] for cell in marked)
-    return bool(marked) and all(map(_QUOTED.fullmatch, marked)) and (doubled or len(marked) == len(column))
+    doubled = ['""' in cell[1:-1] for cell in marked]
+    as_written = any(doubled) and all(has or "," in cell or cell == '""' for has, cell in zip(doubled, marked))
+    return bool(marked) and all(map(_QUOTED.fullmatch, marked)) and (as_written or len(marked) == len(column))
 
 
 def _unquoted(cell: str) -> str:

@@ -1,6 +1,6 @@
 """Run tasks in this process: what each worker of an executor does.
 
-A worker imports this module alone, and with it neither torch nor Ray, whose import takes longer than a small task.
+A worker imports this module, and with it neither torch nor Ray, whose import takes longer than a small task.
 """
 
 from __future__ import annotations

@@ -74,6 +74,16 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], bytes]] = {
         read_checkpoint_file,
         checkpoint(LONG_TEXT + items([ENCODE + b"h\x01" + LATIN1 + b"\x86R"] * 1000)),
     ),
+    "one long text encoded a few times": (
+        read_checkpoint_file,
+        checkpoint(
+            b"}"
+            + evil.text("t")
+            + evil.text("y" * 2_000_000)
+            + b"q\x01s"
+            + items([ENCODE + b"h\x01" + LATIN1 + b"\x86R"] * 200)
+        ),
+    ),
     "sets of one list": (
         read_checkpoint_file,
         checkpoint(

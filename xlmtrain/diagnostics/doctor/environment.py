@@ -178,7 +178,7 @@ def check_memory(
         return
     shards = 1 if train.sharding is Sharding.none else processes
     every = [phase.settings for phase in phases]
-    memories = [(phase_memory(phase, count, vocab_size, shards), phase.micro_batch_tokens) for phase in every]
+    memories = [(phase_memory(config, count, vocab_size, shards), config.micro_batch_tokens) for config in every]
     memory, micro_batch = max(memories, key=lambda pair: pair[0].total)
     there = min(gpu.memory for gpu in machine.gpus)
     need = f"about {memory.total / 1e9:.1f} GB needed on each GPU, {there / 1e9:.1f} GB are there"

@@ -96,8 +96,8 @@ def tokenizer_json(
 
     ``pair``: the layout of two texts. The ids are those of :meth:`xlmtrain.text.pipeline.BpePipeline.ids`, with
     :func:`out_of_vocab_merges` for UNK. Three kinds of lines differ: a special symbol's name as the whole line becomes
-    that symbol; Moses' own placeholder for dots (``DOTMULTI``) is kept; it may lower-case and decompose letters
-    of a newer version of Unicode. Raises ConfigError if the tokenizers package is missing.
+    that symbol; Moses' own placeholder for dots (``DOTMULTI``) is kept; the tokenizers library may lower-case
+    and decompose letters of a newer version of Unicode. Raises ConfigError if the tokenizers package is missing.
     """
     if tokenizers is None:
         raise ConfigError("format=hf: the tokenizers package is missing; install it with: pip install 'xlmtrain[hf]'")

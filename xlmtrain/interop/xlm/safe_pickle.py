@@ -33,16 +33,16 @@ _TENSOR_PARTS = re.compile(
     r"|numpy(\._?core\.multiarray)? (_reconstruct|scalar|ndarray|dtype)"
 )
 _STORAGE = re.compile(r"torch [A-Za-z0-9]+Storage")
-_CONTINUED = {
+_MUST_FOLLOW = {
     "OrderedDict": ({"EMPTY_TUPLE"}, {"REDUCE"}),
     "encode": ({"text", "number", "latin1"}, {"latin1"}, {"TUPLE2"}, {"REDUCE"}),
     "storage": ({"number"},),
 }
-"""What takes memory by its arguments -> what must follow: no dict to copy, no codec that makes text longer, and numbers
-as the names of storages, since torch finds the same bytes under many other names and reads them for each.
+"""Name -> the operations that must follow it. An OrderedDict is made empty; ``encode`` gets a text and latin1; a
+storage is named by a number, since torch would find the same bytes under other spellings and read them again.
 """
-MAX_COPIES = 256
-"""Times that a checkpoint may encode a text, as an array or number of numpy does, or set the state of a dict."""
+MAX_STATES = 32
+"""Objects of a checkpoint that may get a state, which may be a copy of a large dict: weights and numpy's arrays."""
 _NUMBERS: dict[str, np.dtype[Any]] = {"u2": np.dtype("<u2"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
 _PUSH_ARGUMENT = {
     *("BININT", "BININT1", "BININT2", "LONG1"),
@@ -112,30 +112,38 @@ def opcodes(reader: ByteReader) -> Iterator[tuple[str, Any]]:
 
 
 def check_checkpoint(operations: Iterable[tuple[str, Any]]) -> None:
-    """Raise UnsafePickleError unless torch's loader would only make tensors, dicts and numpy's values of a pickle.
+    """Check that torch's loader would only make tensors, dicts and numpy's values of a pickle, and few copies.
 
     That loader calls more, like ``bytearray(1 << 40)`` or codecs that double their input, which take any memory that a
-    file of 100 bytes asks for.
+    file of 100 bytes asks for. Raises UnsafePickleError for such calls, ValueError for too many copies.
     """
-    memo: dict[int, str] = {}
-    pushed, due, copies = "", list[set[str]](), 0
+    memo: dict[int, tuple[str, int]] = {}
+    pushed, size, expected = "", 0, list[set[str]]()
+    states, allowed, encoded = 0, 0, 0  # characters, and one for each operation, since short texts are stored once
     for name, argument in operations:
+        allowed += 1
         if name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = pushed
+            memo[argument] = pushed, size
             continue
-        pushed = memo.get(argument, "") if name in ("BINGET", "LONG_BINGET") else _pushed(name, argument)
-        if due and pushed not in due.pop(0):
+        is_encoded = pushed == "encode"
+        if name in ("BINGET", "LONG_BINGET"):
+            pushed, size = memo.get(argument, ("", 0))
+        else:
+            pushed, size = _pushed(name, argument), len(argument) if name == "BINUNICODE" else 0
+            allowed += size
+        if expected and pushed not in expected.pop(0):
             raise UnsafePickleError("a call that makes neither a tensor nor a number")
-        due += _CONTINUED.get(pushed, ())
-        copies += name == "BUILD" or pushed == "encode"
-    if copies > MAX_COPIES:
-        raise ValueError(f"encodes texts and sets states {copies:,} times, more than {MAX_COPIES}")
+        expected += _MUST_FOLLOW.get(pushed, ())
+        states += name == "BUILD"
+        encoded += size * is_encoded
+    if states > MAX_STATES or encoded > allowed:
+        raise ValueError("copies its texts or dicts too often")
 
 
 def _pushed(name: str, argument: Any) -> str:
     """Return the kind of a name or a text, and the operation of all else. Raises UnsafePickleError for other names."""
     if name == "BINUNICODE":
-        return "latin1" if argument == "latin1" else "number" if argument.isdigit() else "text"
+        return "latin1" if argument == "latin1" else "number" if argument.isascii() and argument.isdigit() else "text"
     if name != "GLOBAL":
         return name
     if argument in ("collections OrderedDict", "_codecs encode"):
