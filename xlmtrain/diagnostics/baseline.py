@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,7 +106,7 @@ def nearest_preset(settings: Settings) -> tuple[str, list[Difference]]:
     found = []
     for path in sorted(PRESETS.glob("*.yaml")):
         try:
-            preset = _preset_settings(path)
+            preset = _preset_settings(path.stem)
         except ConfigError as problem:
             log.warning("%s: %s", path, problem)
         else:
@@ -116,9 +115,9 @@ def nearest_preset(settings: Settings) -> tuple[str, list[Difference]]:
 
 
 @cache
-def _preset_settings(preset: Path) -> Mapping[str, Any]:
-    """Return a preset's flat settings. A report needs those of all presets several times, each takes 0.2 s."""
-    return flatten(compose("config", [f"experiment={preset.stem}"]))
+def _preset_settings(name: str) -> Mapping[str, Any]:
+    """Return the flat settings of a preset. A report needs those of all presets, some of them twice, at 0.2 s each."""
+    return flatten(compose("config", [f"experiment={name}"]))
 
 
 def find_reference(settings: Settings, trained_on: str, judged_on: str) -> ReferenceCurve | None:

@@ -105,7 +105,7 @@ class EnergyMeter:
         self._joules, self._mark = [counter() for counter in self._counters], time.monotonic()
 
     @property
-    def methods(self) -> list[str]:
+    def sources(self) -> list[str]:
         """Each device of this process, and the origin of its figures."""
         return [f"{used.device}, {used.source}" for used in self._used]
 

@@ -37,7 +37,7 @@ class MetricsLog:
         self.timer = StepTimer()
         self.energy = EnergyMeter(self.train_step.distributed)
         if self.writer is not None:
-            log.info("energy: %s", "; ".join(self.energy.methods))
+            log.info("energy: %s", "; ".join(self.energy.sources))
         # Steps whose outputs are still on the device, and steps that are in no record yet.
         self._on_device: list[tuple[StepOutput, StepBatches]] = []
         self._unwritten: list[StepMetrics] = []
