@@ -16,12 +16,14 @@ from xlmtrain.config.train import Sharding
 from xlmtrain.data.batch import Batch, EncoderInput
 from xlmtrain.diagnostics.plan import (
     Cluster,
+    check_model_size,
     estimate_memory,
     estimate_step,
     make_plan,
     parameter_count,
     touched_vocab_share,
 )
+from xlmtrain.errors import ConfigError
 from xlmtrain.metrics.flops import gpu_named
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
@@ -199,3 +201,17 @@ def test_phases_are_added_up_and_the_largest_needs_the_memory() -> None:
     assert plan.days == pytest.approx(sum(one.days for one in each))
     assert plan.memory.total == max(one.memory.total for one in each) > min(one.memory.total for one in each)
     assert make_plan(config, 3000, cluster("H100"), total_tokens=1_024_000).days == pytest.approx(2 * plan.days)
+
+
+def test_a_model_that_the_memory_cannot_hold_is_refused_before_it_is_built() -> None:
+    config = compose("config", ["experiment=mlm_ende_1024", "model.layers=100000", "run=r"])
+    with pytest.raises(
+        ConfigError, match=r"model.layers=100000 .* more than 1,258.. billion weights; .* 16 GB are there"
+    ):
+        check_model_size(config, VOCAB, 16 * 10**9, 1)
+    config.model.layers = 6
+    check_model_size(config, VOCAB, 16 * 10**9, 1)
+    too_small = int(12 * PARAMETERS * 0.99)
+    with pytest.raises(ConfigError, match=r"with gradient and optimizer state they need 2 GB"):
+        check_model_size(config, VOCAB, too_small, 1)
+    check_model_size(config, VOCAB, too_small, 2)

@@ -221,9 +221,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_labels_are_those_of_all_files(tmp_path: Path) -> None:
     one, two = [Example("b", ("x",))], [Example("a", ("y",)), Example("b", ("z",))]
-    assert labels_of("task", {"train": {"en": one}, "test": {"de": two}}) == ["a", "b"]
+    assert labels_of("task", {"train": {"en": two}, "test": {"de": one}}) == ["a", "b"]
+    assert labels_of("task", {"train": {"en": one, "de": [Example("a", ("y",))]}}) == ["a", "b"]
     with pytest.raises(DataError, match=r"only label in task.train.en is 'b'"):
-        labels_of("task", {"train": {"en": one}})
+        labels_of("task", {"train": {"en": one}, "test": {"de": two}})
     with pytest.raises(DataError, match=r"task.train: each of its 12 examples has a label of its own"):
         labels_of("task", {"train": {"en": [Example(str(i), ("x",)) for i in range(12)]}})
     with pytest.raises(DataError, match=r"task.train.en has 1, task.test.de has 2"):

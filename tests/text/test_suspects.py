@@ -25,6 +25,7 @@ UMLAUTS = "\u00fc \u00e4 \u00f6 \u00df \u201eso\u201c \u2019"
         ("escapes", r"gr\u00fcn"),
         ("escapes", "gr%C3%BCn"),
         ("escapes", "gr=C3=BCn"),
+        ("escapes", "gr\u00fcn".encode("utf-7").decode()),
         ("line_breaks", "eins\rzwei"),
         ("line_breaks", "eins\u2028zwei\x0c"),
         *(("mojibake", word.encode().decode("cp1252")) for word in UMLAUTS.replace("\u201c", "\u201d").split()[:4]),
@@ -47,6 +48,12 @@ def test_each_kind_is_found_with_its_lines(kind: str, line: str) -> None:
 @pytest.mark.parametrize("line", ['<seg id="1">Gut.</seg>', "  <!DOCTYPE html>", '{"text": "Gut."}', '[{"a": 1}'])
 def test_markup_begins_a_line(line: str) -> None:
     assert list(find_suspects([GOOD.encode(), line.encode(), f"x {line}".encode()])) == [("markup", [1])]
+
+
+@pytest.mark.parametrize("line", ['"Gut.","Good."', '"So ""gut"".";"x"', '12,"Gut."', '3\t"Gut."\tpos'])
+def test_cells_of_a_table_begin_a_line(line: str) -> None:
+    lines = [b'"Gut.", sagte er, "1,2"', b"12, 13", line.encode(), f"x {line}".encode()]
+    assert list(find_suspects(lines)) == [("cells", [2])]
 
 
 def test_ordinary_text_is_not_suspected() -> None:

@@ -84,6 +84,7 @@ def test_compression_is_recognized_by_the_content(tmp_path: Path, kind: str, nam
         (TEXT.replace(b"\n", b"\r\r\n"), "several carriage returns"),
         (TEXT.replace(b"\n", b"\r\r\r\n"), "several carriage returns"),
         (b"%PDF-1.7\n", "a PDF"),
+        (b"{\\rtf1\\ansi Gut.}\n", "RTF of a word processor"),
         (b"SQLite format 3\0" + TEXT, "an SQLite database"),
         (b"ARROW1\0\0" + TEXT, "an Arrow table"),
         (b"\xff\xff\xff\xff\x10\0\0\0" + TEXT, "an Arrow table"),

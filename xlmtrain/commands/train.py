@@ -21,16 +21,18 @@ import torch
 from xlmtrain.config.load import hydra_main
 from xlmtrain.config.phases import combined_data
 from xlmtrain.config.schema import Config
-from xlmtrain.config.train import Requeue
+from xlmtrain.config.train import Requeue, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import check_vocabulary
+from xlmtrain.diagnostics.plan import check_model_size
 from xlmtrain.diagnostics.run_monitor import RunMonitor, start_warnings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.model.translation_model import build_model
 from xlmtrain.optim.optimizer import make_optimizer
+from xlmtrain.runtime.device import device_memory
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.logging import set_up_logging
 from xlmtrain.runtime.oom import explain_oom, model_advice
@@ -77,6 +79,8 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
     check_vocabulary(len(dataset.vocab), config.model)
+    shards = 1 if config.train.sharding is Sharding.none else distributed.world_size
+    check_model_size(config, len(dataset.vocab), device_memory(distributed.device), shards)
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
     check_same_run(config, dataset, distributed)

@@ -22,6 +22,7 @@ from xlmtrain.config.phases import combined_data, phases_of
 from xlmtrain.config.phases import total_tokens as total_tokens_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision, ReduceDtype, Sharding
+from xlmtrain.errors import ConfigError
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
 from xlmtrain.model.translation_model import build_model
@@ -36,6 +37,7 @@ DROPOUT_MASK_BYTES = 2  # bytes of the masks of a block's two dropouts, likewise
 # Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
 # + 4 (gradient) + 2 (gradient in half precision).
 LOGIT_BYTES = 10
+LEAST_STATE_BYTES = 12  # of a weight, its gradient and the one moment that Muon keeps, in fp32
 CUDA_CONTEXT = 1e9  # bytes of CUDA's context and the work spaces of its libraries
 FRAGMENTATION = 0.05  # share that the allocator wastes
 
@@ -109,6 +111,23 @@ def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
     with torch.device("meta"):
         model = build_model(config.model, combined_data(config), vocab_size, languages)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_model_size(config: Config, vocab_size: int, memory: int, shards: int) -> None:
+    """Raise ConfigError if weights, gradient and optimizer state cannot be in ``memory`` bytes. Allocates nothing.
+
+    ``shards``: number of devices that they are sharded over.
+    """
+    model, decoder = config.model, 1 + combined_data(config).needs_decoder
+    weights = decoder * (vocab_size * model.dim + model.layers * model.block_weights)
+    needed = LEAST_STATE_BYTES * weights / shards
+    if needed > memory:
+        size = f"model.dim={model.dim}, model.layers={model.layers} and a vocabulary of {vocab_size:,}"
+        state = (
+            f"with gradient and optimizer state they need {needed / 1e9:,.0f} GB, and {memory / 1e9:,.0f} GB are there"
+        )
+        advice = "take a smaller model, or more devices with train.sharding=full"
+        raise ConfigError(f"{size} are more than {weights / 1e9:,.1f} billion weights; {state}; {advice}")
 
 
 def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, tokens: int | None = None) -> Memory:

@@ -110,7 +110,7 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
     """Return the labels of all files, sorted; ``splits``: split -> language -> examples, of ``setting``.
 
     Warns of labels without a training example. Raises DataError if a file has no other, or one that is spelt
-    differently in the training text; for a single label, labels that never recur, or a mix of texts and pairs.
+    differently in the training text; for a single label there, labels that never recur, or a mix of texts and pairs.
     """
     files = {
         f"{setting}.{split}.{lang}": examples
@@ -118,11 +118,12 @@ def labels_of(setting: str, splits: Mapping[str, Mapping[str, Sequence[Example]]
         for lang, examples in by_language.items()
     }
     labels = sorted({example.label for examples in files.values() for example in examples})
-    if len(labels) < 2:
-        raise DataError(f"the only label in {', '.join(files)} is {labels[0]!r}; there is nothing to tell apart")
     check_texts(setting, splits)
     training = [example.label for examples in splits["train"].values() for example in examples]
     learned = set(training)
+    if len(learned) < 2:
+        names = ", ".join(f"{setting}.train.{language}" for language in splits["train"])
+        raise DataError(f"the only label in {names} is {training[0]!r}; there is nothing to tell apart")
     if len(learned) == len(training) >= MIN_DISTINCT:
         raise DataError(
             f"{setting}.train: each of its {len(training)} examples has a label of its own; is this column the label?"

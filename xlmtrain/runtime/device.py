@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 import torch
 
 ACCELERATORS = ("cuda", "xpu", "mps")
@@ -17,6 +21,22 @@ def device_name(device: torch.device) -> str:
     """Return the name of a GPU's model, otherwise the type of the device."""
     module = torch.get_device_module(device)
     return str(module.get_device_name(device)) if hasattr(module, "get_device_name") else device.type
+
+
+def device_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU's memory, otherwise those of :func:`main_memory`."""
+    module = torch.get_device_module(device)
+    if hasattr(module, "get_device_properties"):
+        return int(module.get_device_properties(device).total_memory)
+    return main_memory()
+
+
+def main_memory() -> int:
+    """Return the bytes of this machine's memory; a container's limit counts as its size."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    found = re.match(r"\d+", limit.read_text(encoding="ascii")) if limit.is_file() else None
+    return min(memory, int(found[0])) if found else memory
 
 
 def seed_device(seed: int, device: torch.device) -> None:

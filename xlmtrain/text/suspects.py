@@ -21,7 +21,8 @@ _MOJIBAKE = re.compile(
     "|\u251c[\u00f1\u00c2\u2562\u255d\u255c\u0192\u00a4\u2524]"  # as code page 437 or 850
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_ESCAPE = re.compile(r"\\u00[89a-fA-F][0-9a-fA-F]|[%=]C3[%=][89AB][0-9A-F]")
+_ESCAPE = re.compile(r"\\u00[89a-fA-F][0-9a-fA-F]|[%=]C3[%=][89AB][0-9A-F]|\+A[M-P][\w+/]-")
+_CELLS = re.compile(r'^[ \t]*(?:"(?:[^"\n]|"")*"|\d+)[,;\t]"', re.MULTILINE)
 _MARKUP = re.compile(r"^[ \t]*(?:<[!?]\w|</?\w+(?:[ \t]+[\w:-]+=|>.*</|>[ \t\r]*$)|\[?\{[ \t]*\")", re.MULTILINE)
 _LINE_BREAK = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
@@ -46,12 +47,16 @@ SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
         lambda text: "&" in text and any(html.unescape(found) != found for found in _ENTITY.findall(text)),
     ),
     "escapes": (
-        "hold letters as escapes like \\u00fc, %C3%BC or =C3=BC; decode the text",
+        "hold letters as escapes like \\u00fc, %C3%BC, =C3=BC or +APw-; decode the text",
         lambda text: _ESCAPE.search(text) is not None,
     ),
     "markup": (
         'begin like XML, HTML or JSON, as <seg id=...> or {"text": ...} do; give the text inside',
         lambda text: _MARKUP.search(text) is not None,
+    ),
+    "cells": (
+        'begin like a line of CSV, as "a","b" and 12;"a" do; name the file .csv, or give the text alone',
+        lambda text: _CELLS.search(text) is not None,
     ),
     "line_breaks": (
         "hold a carriage return, form feed or U+2028 inside; only LF and CRLF end a line, so sentences may be joined",

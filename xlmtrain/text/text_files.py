@@ -46,6 +46,7 @@ _REFUSED = {
     b"\xfe\xff": "UTF-16, not UTF-8; convert it, e.g. with iconv -f UTF-16 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32, not UTF-8; convert it, e.g. with iconv -f UTF-32 -t UTF-8",
     b"%PDF-": "a PDF; give plain text",
+    b"{\\rtf": "RTF of a word processor; save it as plain text",
     b"PAR1": "a Parquet table; give plain text",
     b"ARROW1": "an Arrow table; give plain text",
     b"\xff\xff\xff\xff": "an Arrow table; give plain text",

@@ -20,7 +20,7 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
 from xlmtrain.diagnostics.plan import parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
-from xlmtrain.runtime.device import best_device
+from xlmtrain.runtime.device import best_device, main_memory
 from xlmtrain.text import bpe
 
 _LEAST_SHARED_MEMORY = 1 << 30
@@ -65,15 +65,12 @@ def this_machine() -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if quota := re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max")):
         cores = max(min(cores, int(quota[1]) // int(quota[2])), 1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if limit := re.match(r"\d+", _read("/sys/fs/cgroup/memory.max")):
-        memory = min(memory, int(limit[0]))
     shared = Path("/dev/shm")
     return Machine(
         cores=cores,
         threads=torch.get_num_threads(),
         flags=frozenset(flags[1].split() if flags else ()),
-        memory=memory,
+        memory=main_memory(),
         shared_memory=shutil.disk_usage(shared).total if shared.is_dir() else 0,
         load=os.getloadavg()[0],
         gpus=[InstalledGpu(gpu.name, (gpu.major, gpu.minor), gpu.total_memory) for gpu in gpus],
