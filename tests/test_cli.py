@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import subprocess
 from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch.distributed import TCPStore
 
 from tests.support import programs
@@ -17,7 +17,6 @@ from tests.test_docs import check_command
 from xlmtrain.cli import COMMANDS, main
 from xlmtrain.commands import completion, demo
 from xlmtrain.config.load import compose
-from xlmtrain.diagnostics.doctor.environment import InstalledGpu, this_machine
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.runtime.program import user_errors
 
@@ -151,8 +150,9 @@ def test_the_sample_is_not_copied_for_settings_that_are_refused(
 def test_the_demo_trains_on_every_core_or_gpu(
     device: str, cores: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = replace(this_machine(), device=device, cores=cores, gpus=[InstalledGpu("a GPU", (9, 0), 1)] * gpus)
-    monkeypatch.setattr(demo, "this_machine", lambda: machine)
+    monkeypatch.setattr(demo, "best_device", lambda: device)
+    monkeypatch.setattr(demo, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch.get_device_module(device), "device_count", lambda: gpus)
     assert demo.training_processes() == processes
     quickstart = compose("config", ["experiment=quickstart"])
     assert quickstart.train.batch_tokens % (processes * quickstart.data.sub_batch_tokens) == 0

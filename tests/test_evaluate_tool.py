@@ -53,8 +53,9 @@ def imported(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(printed: str) -> dict[str, tuple[float, float]]:
-    """name -> perplexity and accuracy of the lines below the header."""
-    header, *lines = printed.splitlines()
+    """name -> perplexity and accuracy of the lines below the header, above which the settings stand."""
+    settings, header, *lines = printed.splitlines()
+    assert settings.startswith("data=")
     assert header.split() == ["perplexity", "accuracy"]
     fields = [line.split() for line in lines]
     return {name: (float(perplexity), float(accuracy.removesuffix("%"))) for name, perplexity, accuracy in fields}
@@ -164,8 +165,8 @@ def test_languages_are_found_by_name(
     for name in ("swapped", "as_it_is"):
         tool.main([f"model={tmp_path / name}.pth", f"data={tiny_dataset}"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 24
-    assert lines[:12] == lines[12:]
+    assert len(lines) == 26
+    assert lines[:13] == lines[13:]
 
 
 def test_data_of_one_language_without_pairs(run: Path, own_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -261,12 +261,14 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     texts = [f"bilingual_lexicon={tmp_path / 'd.tsv'}", f"data={tiny_dataset}", f"output={tmp_path / 'f.json'}"]
     tool.main([f"model={tmp_path / 'run'}", *texts, "device=cpu"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["perplexity", "accuracy"]
+    assert lines[0] == f"data={tiny_dataset}, split=valid, sequence_length=32, pairs_per_batch=32, mask_prob=0.15"
+    assert lines[1].split() == ["perplexity", "accuracy"]
     found = translate_words(weights["encoder.token_embeddings.weight"], vocab, entries)
-    assert lines[12:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
-    assert lines[13] == "3 of 4 entries are two different whole words of the vocabulary"
+    assert lines[13:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
+    assert lines[14] == "3 of 4 entries are two different whole words of the vocabulary"
     figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
-    assert figures.keys() == {"model", "step", "perplexity", "bilingual_lexicon"}
+    assert figures.keys() == {"model", "step", "data", "perplexity", "bilingual_lexicon"}
+    assert figures["data"]["mask_prob"] == 0.15
     assert figures["perplexity"]["valid/mlm_ppl"] > 10
     assert figures["bilingual_lexicon"]["cosine"] == found.cosine
     kinds = [(row["direction"], row["among"], row["scoring"]) for row in figures["bilingual_lexicon"]["precision"]]

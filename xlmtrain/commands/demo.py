@@ -12,10 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from xlmtrain.commands.prepare import SAMPLE, copy_sample
 from xlmtrain.config.load import parse_args
-from xlmtrain.diagnostics.doctor.environment import this_machine
+from xlmtrain.diagnostics.doctor.environment import usable_cores
 from xlmtrain.errors import ConfigError
+from xlmtrain.runtime.device import best_device
 from xlmtrain.runtime.output_paths import check_output_path
 
 _PREPARE = ("prepare", "corpus=sample")
@@ -48,8 +51,8 @@ def main(argv: list[str]) -> None:
 def training_processes() -> int:
     """Return the number of processes for the quickstart: one for each GPU or core, but 1, 2 or 4, as a batch has four
     sub-batches."""
-    machine = this_machine()
-    available = machine.cores if machine.device == "cpu" else len(machine.gpus)
+    kind = best_device()
+    available = usable_cores() if kind == "cpu" else torch.get_device_module(kind).device_count()
     return max(processes for processes in (1, 2, 4) if processes <= max(available, 1))
 
 

@@ -116,7 +116,8 @@ def _tasks(
     entries = read_lexicon(lexicon) if lexicon else []
     probe = _zero_shot_probe(options.zero_shot_probe, bundle) if options.zero_shot_probe.train else None
     if options.data:
-        metrics["perplexity"] = _perplexity(options, options.data, bundle, distributed)
+        metrics["data"], metrics["perplexity"] = _perplexity(options, options.data, bundle, distributed)
+        yield ", ".join(f"{name}={value}" for name, value in metrics["data"].items())
         yield from _perplexity_table(metrics["perplexity"])
     if probe is not None:
         metrics["zero_shot_probe"] = probe(bundle.module(distributed.device), distributed, lambda: False)
@@ -146,7 +147,8 @@ def _zero_shot_probe(files: ZeroShotProbeConfig, bundle: PretrainedBundle) -> Ze
 
 def _perplexity(
     options: EvaluateOptions, data: str, bundle: PretrainedBundle, distributed: Distributed
-) -> dict[str, float]:
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the settings that figures depend on, and the figures."""
     dataset = Dataset(data)
     bundle = replace(bundle, weights=matching_weights(bundle, bundle.config, dataset), languages=dataset.languages)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
@@ -157,7 +159,14 @@ def _perplexity(
     sets = validation_sets(config, dataset, options.split)
     if not bundle.causal:
         sets += parallel_cloze_sets(config, dataset, options.split)
-    return evaluate_perplexity(bundle.module(distributed.device), sets, precision, distributed)
+    settings = {
+        "data": data,
+        "split": options.split,
+        "sequence_length": config.data.sequence_length,
+        "pairs_per_batch": config.evaluate.pairs_per_batch,
+        "mask_prob": config.mask.prob,
+    }
+    return settings, evaluate_perplexity(bundle.module(distributed.device), sets, precision, distributed)
 
 
 def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:

@@ -62,12 +62,9 @@ def this_machine() -> Machine:
     """Return the machine that this process runs on; a container's limits count as its size."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if quota := re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max")):
-        cores = max(min(cores, int(quota[1]) // int(quota[2])), 1)
     shared = Path("/dev/shm")
     return Machine(
-        cores=cores,
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
         flags=frozenset(flags[1].split() if flags else ()),
         memory=main_memory(),
@@ -77,6 +74,13 @@ def this_machine() -> Machine:
         kernels=torch.cuda.get_arch_list() if gpus else [],
         device=best_device(),
     )
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; a container's limit counts."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max"))
+    return max(min(cores, int(quota[1]) // int(quota[2])), 1) if quota else cores
 
 
 def _read(path: str) -> str:
