@@ -67,13 +67,15 @@ class PretrainedModel:
 
     Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
     DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so there
-    are no masks to fill. A model may be used by many threads at once, pickled, and inherited by forked processes.
+    are no masks to fill. ``fills_masks``: it was trained by MLM or TLM, as far as is known. A model may be used by many
+    threads at once, pickled, and inherited by forked processes.
     """
 
     def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
         self.model, self.text = bundle.module(device), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self._objectives = trained_objectives(bundle.provenance.settings)
+        self.fills_masks = not self.causal and (not self._objectives or bool({"mlm", "tlm"} & set(self._objectives)))
         self.device = torch.device(device)
         self._max_positions = bundle.config.max_positions
         _prepare_process()
@@ -200,7 +202,7 @@ class PretrainedModel:
 
     def _check_masked_model(self) -> None:
         """Raise ConfigError if the output layer of the encoder is known to be untrained."""
-        if self._objectives and not {"mlm", "tlm"} & set(self._objectives):
+        if not self.causal and not self.fills_masks:
             raise ConfigError(
                 f"the model was trained by {' and '.join(self._objectives)} alone, so it cannot predict masked words; "
                 "use translate or embed, or train with data.mlm or data.tlm, too"

@@ -93,13 +93,19 @@ def test_translations_are_linked() -> None:
 
 def test_heat_of_each_cell() -> None:
     weights = np.array([[0.5, 0.0], [0.25, 1.0]])
-    chart = heat_map("t", weights, ["a", "$b$_"], 1)
+    chart = heat_map("t", weights, ["a", "$b$_"], ["a", "$b$_"], 1)
     ax = chart.draw().axes[0]
+    assert len(ax.lines) == 2  # between the languages
     assert (ax.images[0].get_array() == weights).all()
     assert ax.images[0].get_clim() == (0.0, 1.0)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "$b$_"]
     assert chart.description == "Largest weight: $b$_ to $b$_, 1"
     assert ">$b$_<" in chart.svg()  # not read as a formula
+    wide = heat_map("t", np.array([[0.5, 0.0, 0.75]]), ["x"], ["a", "b", "c"])
+    assert wide.description == "Largest weight: x to c, 0.75"
+    ax = wide.draw().axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
+    assert not ax.lines
 
 
 def test_small_maps_are_one_picture() -> None:

@@ -17,10 +17,10 @@ from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.errors import CheckpointError, ConfigError
 from xlmtrain.report.charts import number
 from xlmtrain.report.curves import curve_charts, reference_note, reference_of
+from xlmtrain.report.examples import marked_sentence
 from xlmtrain.report.model_views import Views, view
 from xlmtrain.report.report import report_page
 from xlmtrain.report.run_data import RunData
-from xlmtrain.report.sections import marked_sentence
 
 
 def test_samples_are_read_as_they_were_written() -> None:

@@ -72,6 +72,10 @@ class EvaluateConfig:
     the sentence vectors of every layer (``valid/retrieval_acc``; the best layer is chosen on these pairs, so it is
     optimistic)."""
 
+    max_translations: int = ranged(0, NOT_NEGATIVE)
+    """Validation pairs to translate by greedy search, in each direction that is trained; 0: none. ``valid/mt_bleu`` and
+    ``valid/de-en_mt_bleu`` compare them with the other side, both as the model's tokenizer splits text."""
+
     round_trip: int = ranged(0, NOT_NEGATIVE)
     """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against
     the original, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so look at
@@ -94,7 +98,8 @@ class EvaluateConfig:
     """Stop training after this many evaluations in a row without a new best. 0: never."""
 
     sample_predictions: int = ranged(4, NOT_NEGATIVE)
-    """Masked sequences per validation set to show in TensorBoard, with the model's predictions."""
+    """Masked sequences per validation set to show in TensorBoard, with the model's predictions; likewise translations,
+    if there are any."""
 
     def problems(self) -> Iterator[str]:
         if not self.metric.endswith(("_ppl", "_acc", "_bleu")):

@@ -156,8 +156,9 @@ class Config(CheckedSettings):
             yield "train.overlap_tied_embedding: does not work with data.mt, data.dae and data.bt"
         if train.sharding is not Sharding.none and "bt" in data.weights:
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"
-        if train.sharding is not Sharding.none and self.evaluate.round_trip:
-            yield "train.sharding: does not work with evaluate.round_trip, which needs all weights on each process"
+        for name in ("max_translations", "round_trip"):
+            if train.sharding is not Sharding.none and getattr(self.evaluate, name):
+                yield f"train.sharding: does not work with evaluate.{name}, which needs all weights on each process"
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"

@@ -1,6 +1,6 @@
 """Masked words with the model's predictions, and attention weights, for people to read.
 
-Letters: B sequences, T positions, L layers, H heads, K width of a head.
+Letters: B sequences, T positions, S positions of a source, L layers, H heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences
 from xlmtrain.data.validation import ValidationSet
+from xlmtrain.model.attention import CrossAttention
 from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.precision import autocast, eval_mode
 from xlmtrain.runtime.rng import generator
 from xlmtrain.text.vocab import Vocab
@@ -139,4 +141,33 @@ def attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
         if view.key_mask is not None:
             scores = scores.masked_fill(~view.key_mask, -torch.inf)
         layers.append(scores.softmax(dim=-1))
+    return torch.stack(layers).float()
+
+
+@torch.no_grad()
+def source_attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """Return the attention of each target position to the source, (L, B, H, T, S) float32.
+
+    ``batch`` must have a source, and no padding.
+    """
+    assert isinstance(model, TranslationModel)
+    assert batch.source is not None
+    assert batch.source.lengths is None
+    layers = []
+
+    def record(module: CrossAttention, inputs: tuple[torch.Tensor, torch.Tensor, None]) -> None:
+        x, (keys, _), _ = inputs
+        q = module.query(x).unflatten(2, (module.heads, -1)).transpose(1, 2)
+        layers.append((q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1))
+
+    hooks = [
+        module.register_forward_pre_hook(record)
+        for module in model.decoder.modules()
+        if isinstance(module, CrossAttention)
+    ]
+    try:
+        model.logits(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return torch.stack(layers).float()

@@ -18,8 +18,8 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.cloze import sample_predictions
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.retrieval import retrieve, validation_pairs
-from xlmtrain.evaluate.round_trip import RoundTrip
 from xlmtrain.evaluate.sentence_embeddings import embed_distributed
+from xlmtrain.evaluate.translation import RoundTrip, TranslationBleu
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe
 from xlmtrain.model.language_model import LanguageModel
@@ -105,7 +105,7 @@ def _directions(pair: str) -> tuple[str, str]:
 
 
 class Validator:
-    """Evaluates a model on the validation sets of its training mixture, by round trips, and across languages.
+    """Evaluates a model on the validation sets of its training mixture, by its translations, and across languages.
 
     ``measures``: there is something to evaluate on during training. Raises ConfigError if ``evaluate.metric`` is not
     among the metrics then.
@@ -128,12 +128,12 @@ class Validator:
             )
             text = text_pipeline(settings_of_text, read_codes(codes) if codes.exists() else [], dataset.vocab)
             self._zero_shot = ZeroShotProbe(settings.zero_shot_probe, text, languages, max_positions, causal)
-        self._round_trip = RoundTrip(config, dataset)
-        self.measures = bool(self.sets or self._round_trip.metrics)
+        self._bleu, self._round_trip = TranslationBleu(config, dataset), RoundTrip(config, dataset)
+        self.measures = bool(self.sets or self._bleu.metrics or self._round_trip.metrics)
         self._samples, self._vocab = settings.sample_predictions, dataset.vocab
         names = {name for s in self.sets + self._cloze for name in (s.name, f"valid/{s.objective}")}
         metrics = [f"{name}_{kind}" for name in names for kind in ("ppl", "acc")] + self._crosslingual.metrics
-        metrics += self._round_trip.metrics + (self._zero_shot.metrics if self._zero_shot else [])
+        metrics += self._bleu.metrics + self._round_trip.metrics + (self._zero_shot.metrics if self._zero_shot else [])
         if self.measures and settings.metric not in metrics:
             raise ConfigError(f"evaluate.metric: {settings.metric!r} is none of {', '.join(sorted(metrics))}")
 
@@ -145,15 +145,16 @@ class Validator:
         ``stop`` as in :func:`~xlmtrain.evaluate.perplexity.evaluate_perplexity`.
         """
         metrics = evaluate_perplexity(model, [*self.sets, *self._cloze], precision, distributed, stop)
+        metrics |= self._bleu(model, precision, distributed, stop)
         metrics |= self._round_trip(model, precision, distributed, stop)
         metrics |= self._crosslingual(model, distributed, stop)
         return metrics | (self._zero_shot(model, distributed, stop) if self._zero_shot else {})
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
-        """Return, for each set, its first sequences with the model's predictions, as Markdown."""
+        """Return, as Markdown, the first sequences of each set with the model's predictions, and translations."""
         device, count = distributed.device, self._samples
         return {
             f"{chosen.key}_{chosen.objective}": sample_predictions(model, chosen, self._vocab, count, precision, device)
             for chosen in self.sets
             if count > 0
-        }
+        } | self._bleu.examples(model, precision, distributed, count)

@@ -243,27 +243,29 @@ def paired_scatter(title: str, first: np.ndarray, second: np.ndarray, names: tup
     return Chart(title, text, draw)
 
 
-def heat_map(title: str, weights: np.ndarray, names: Sequence[str], split: int) -> Chart:
-    """Return a chart of ``weights`` (T, T): rows attend to columns.
+def heat_map(
+    title: str, weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], split: int | None = None
+) -> Chart:
+    """Return a chart of ``weights`` (T, S): rows attend to columns.
 
-    ``names``: of rows and columns. ``split``: index at which the second language begins, marked by a line.
+    ``rows``, ``columns``: their names. ``split``: index of both at which the second language begins, marked by a line.
     """
-    row, column = divmod(int(weights.argmax()), len(names))
-    text = f"Largest weight: {names[row]} to {names[column]}, {number(float(weights.max()))}"
+    row, column = divmod(int(weights.argmax()), len(columns))
+    text = f"Largest weight: {rows[row]} to {columns[column]}, {number(float(weights.max()))}"
 
     def draw() -> Figure:
         figure = _figure(title, 4.3)
         ax = figure.add_subplot(xlabel=text)
         _draw_weights(ax, weights, split)
-        ax.set_xticks(range(len(names)), names, rotation=90)
-        ax.set_yticks(range(len(names)), names)
+        ax.set_xticks(range(len(columns)), columns, rotation=90)
+        ax.set_yticks(range(len(rows)), rows)
         ax.tick_params(length=0, labelsize=7.5, labeltop=True, labelbottom=False)
         return figure
 
     return Chart(title, text, draw)
 
 
-def heat_maps(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int) -> Chart:
+def heat_maps(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int, split: int | None = None) -> Chart:
     """Return a chart of several small heat maps, each under its own title; at most four in a row."""
     columns = min(columns, 4)
 
@@ -279,12 +281,13 @@ def heat_maps(title: str, panels: Sequence[tuple[str, np.ndarray]], columns: int
     return Chart(title, ", ".join(label for label, _ in panels), draw)
 
 
-def _draw_weights(ax: Axes, weights: np.ndarray, split: int) -> None:
+def _draw_weights(ax: Axes, weights: np.ndarray, split: int | None) -> None:
     """Draw from white at 0 to the first colour at the maximum."""
     shades = LinearSegmentedColormap.from_list("weights", ("#ffffff", COLORS[0]))
     ax.imshow(weights, cmap=shades, vmin=0.0, vmax=float(weights.max()) or 1.0, interpolation="none")
-    ax.axhline(split - 0.5, color=COLORS[1], linewidth=0.9)
-    ax.axvline(split - 0.5, color=COLORS[1], linewidth=0.9)
+    if split is not None:
+        ax.axhline(split - 0.5, color=COLORS[1], linewidth=0.9)
+        ax.axvline(split - 0.5, color=COLORS[1], linewidth=0.9)
     ax.spines[:].set_visible(True)
 
 

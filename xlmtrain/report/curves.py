@@ -34,6 +34,7 @@ _LABELS = {
     r"average/(.+)_(?:ppl|acc|bleu)": r"\1, averaged weights",
     r"valid/(.+)_cloze_mono_\w+": r"\1, sentence alone",
     r"valid/(.+)_cloze_parallel_\w+": r"\1, with translation",
+    r"valid/(.+)_mt_bleu": r"\1",
     r"valid/(.+)_round_trip_bleu": r"\1 and back",
     r"zero_shot/(.+)_layer(\d+)_centered": r"\1 layer \2",
     r"bli/(.+)_csls_p(\d+)": r"\1 P@\2",

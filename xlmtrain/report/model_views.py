@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from xlmtrain.config.evaluate import Pooling
-from xlmtrain.data.batch import make_batch
+from xlmtrain.data.batch import make_batch, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset
-from xlmtrain.data.sequences import pair_sequences
+from xlmtrain.data.sequences import pair_sequences, sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
-from xlmtrain.evaluate.cloze import ClozeExample, attention_weights, run_cloze, whole_word_positions
+from xlmtrain.evaluate.cloze import (
+    ClozeExample,
+    attention_weights,
+    run_cloze,
+    source_attention_weights,
+    whole_word_positions,
+)
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve_by_layer, validation_pairs
 from xlmtrain.evaluate.sentence_embeddings import pca_2d
+from xlmtrain.evaluate.translation import translate_greedily
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
 
@@ -54,6 +62,15 @@ class PairAttention:
         return to_other / w.shape[-1]
 
 
+@dataclass(frozen=True)
+class SourceAttention:
+    """``weights`` (L, H, T, S): attention of each token of a ``translation`` to the tokens of its ``source``."""
+
+    weights: np.ndarray
+    source: list[str]
+    translation: list[str]
+
+
 @dataclass
 class Views:
     """The views of one run; what its data does not allow is empty. ``retrieval``: by (pooling, layer)."""
@@ -63,6 +80,7 @@ class Views:
     retrieval: dict[tuple[str, int], list[Retrieval]] = field(default_factory=dict)
     pca: SentencePca | None = None
     attention: PairAttention | None = None
+    source_attention: SourceAttention | None = None
 
 
 def view(run: RunData, cloze_lang: str, words: int) -> Views:
@@ -83,12 +101,15 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
     if dataset.fingerprint != run.header.fingerprint:
         raise DataError(f"{path}: this is no longer the data that {run.path} was trained on")
     pairs = dataset.pairs("valid")
-    cloze_pairs = [pair for pair in pairs if cloze_lang in pair.split("-") and not model.causal]
+    cloze_pairs = [pair for pair in pairs if cloze_lang in pair.split("-") and model.fills_masks]
     for pair in cloze_pairs:
         views.cloze += run_cloze(model.model, dataset, "valid", pair, cloze_lang, words)
     _embed_pairs(views, model, dataset, pairs[0])
     if pairs[0] in cloze_pairs:
         views.attention = _attention_over_pair(model, dataset, pairs[0], cloze_lang)
+    for key, weight in run.settings.items():
+        if weight and views.source_attention is None and re.fullmatch(r"data\.(mt|bt)\.\S+", key):
+            views.source_attention = _attention_to_source(model, dataset, key.rpartition(".")[2])
     return views
 
 
@@ -136,3 +157,25 @@ def _attention_over_pair(model: PretrainedModel, dataset: Dataset, pair: str, cl
         ]
         return PairAttention(weights, words, len(sentence) + 1, truth, guess)
     return None
+
+
+def _attention_to_source(model: PretrainedModel, dataset: Dataset, direction: str) -> SourceAttention | None:
+    """Return the attention in a translation of the first validation sentence of 6 to 12 tokens; None if none is."""
+    languages, special = direction.split("-"), dataset.vocab.special
+    name = f"valid.{'-'.join(sorted(languages))}.{languages[0]}"
+    if not dataset.has(name):
+        return None
+    corpus = dataset.corpus(name)
+    chosen = np.flatnonzero((corpus.lengths() >= 6) & (corpus.lengths() <= _LONGEST // 2 - 1))[:1]
+    if not len(chosen):
+        return None
+    source_id, target_id = map(dataset.language_id, languages)
+    sentence = corpus.sentence(int(chosen[0])).astype(np.int64)
+    (found,) = translate_greedily(model.model, [sentence], source_id, target_id)
+    source, target = (
+        sentence_sequences([ids], number, special) for ids, number in ((sentence, source_id), (found, target_id))
+    )
+    weights = source_attention_weights(model.model, make_seq2seq_batch("mt", source, target).to(model.device))
+    words = [[dataset.vocab.token(token) for token in ids.tolist()] for ids in (sentence, found)]
+    # A source begins with EOS; the position that begins the translation predicts its first token.
+    return SourceAttention(weights[:, 0, :, :-1].cpu().numpy(), [dataset.vocab.token(special.eos), *words[0]], words[1])

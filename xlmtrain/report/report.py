@@ -8,6 +8,7 @@ from html import escape
 from xlmtrain import __version__
 from xlmtrain.metrics.table import format_table
 from xlmtrain.report import sections
+from xlmtrain.report.examples import cloze_examples, translations
 from xlmtrain.report.html import Block, Html, Section, Table, page
 from xlmtrain.report.model_views import Views
 from xlmtrain.report.run_data import RunData
@@ -32,11 +33,11 @@ def report_blocks(runs: Sequence[tuple[RunData, Views]]) -> list[Block]:
 
 
 def summary(run: RunData, views: Views) -> str:
-    """Return the run, its evaluations and some predictions as Markdown."""
+    """Return the run, its evaluations, some predictions and translations as Markdown."""
     versions = f"torch {run.environment['torch']}, Python {run.environment['python']}"
     lines = [f"# {run.name}", "", f"{sections.place(run)}, {versions}."]
     lines += [", ".join(f"{value} {label}" for label, value in sections.totals(run)) + "."] if run.last else []
-    for section in [*sections.validation(run), *sections.cloze_examples(views.cloze, shown=8)]:
+    for section in [*sections.validation(run), *cloze_examples(views.cloze, shown=8), *translations(run)]:
         lines += ["", *_markdown(section)]
     return "\n".join(lines) + "\n"
 

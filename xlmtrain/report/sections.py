@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from html import escape, unescape
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy as np
 from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.diagnostics.baseline import nearest_preset
 from xlmtrain.diagnostics.finding import Severity
-from xlmtrain.evaluate.cloze import ClozeExample
 from xlmtrain.metrics.energy import energy_text
 from xlmtrain.metrics.table import decimals
 from xlmtrain.metrics.timer import duration
@@ -33,12 +32,11 @@ from xlmtrain.report.charts import (
     paired_scatter,
 )
 from xlmtrain.report.curves import curve_charts, reference_note
+from xlmtrain.report.examples import cloze_accuracy, cloze_examples, predictions, translations
 from xlmtrain.report.html import Block, Gallery, Html, Section, Table, tiles
-from xlmtrain.report.model_views import PairAttention, SentencePca, Views
+from xlmtrain.report.model_views import PairAttention, SentencePca, SourceAttention, Views
 from xlmtrain.report.run_data import RunData
-from xlmtrain.text.vocab import MASK, SPECIALS
 
-_SENTENCES, _STEPS_SHOWN = 2, 5
 _SMALL_MAPS = 16
 _ENERGY = {"energy/measured_kwh": "of energy, measured", "energy/estimated_kwh": "of energy, estimated"}
 _PLACES = ("run", "data.path")  # settings that differ between all runs
@@ -52,6 +50,8 @@ _LABELS = {
     "valid/cloze_parallel_acc": "masked-word accuracy, with translation, %",
     "valid/retrieval_acc": "bitext retrieval P@1, best layer, %",
     "valid/zero_shot_acc": "zero-shot accuracy, %",
+    "valid/mt_bleu": "BLEU of translations, tokenized",
+    "valid/round_trip_bleu": "BLEU of round trips, tokenized",
 }
 
 
@@ -144,70 +144,6 @@ def validation(run: RunData) -> list[Section]:
     return [Section("Validation: perplexity (accuracy in %)", [Table(header, rows, left=())])]
 
 
-def cloze_accuracy(examples: Sequence[ClozeExample]) -> tuple[float, float]:
-    """Return the shares of masked words that were predicted without and with the translation in view."""
-    total = max(len(examples), 1)
-    alone = sum(example.mono == example.gold for example in examples)
-    return alone / total, sum(example.parallel == example.gold for example in examples) / total
-
-
-def cloze_examples(examples: Sequence[ClozeExample], shown: int = 10) -> list[Section]:
-    """Return masked-word accuracy without and with the translation, and ``shown`` examples.
-
-    Examples that only the translation solved come first, in at most half of the rows.
-    """
-    if not examples:
-        return []
-    alone, together = cloze_accuracy(examples)
-    solved = [example for example in examples if example.parallel == example.gold != example.mono]
-    others = [example for example in examples if example not in solved]
-    rows = [
-        (example.sentence, example.translation, example.gold, example.mono, example.parallel)
-        for example in [*solved[: shown // 2], *others][:shown]
-    ]
-    text = (
-        f"One word was masked in each of {len(examples)} validation sentences. Masked-word accuracy (first guess): "
-        f"{together:.1%} with the translation in view, {alone:.1%} without. If both are equal, there is no "
-        "cross-lingual transfer yet. Examples that only the translation solved come first."
-    )
-    header = ("sentence", "translation", "masked", "guess without", "guess with")
-    return [Section("Masked words without and with the translation", [text, Table(header, rows, left=range(5))])]
-
-
-def predictions(run: RunData) -> list[Section]:
-    """Return the same masked sentences at several steps of training."""
-    parts = []
-    for name, evaluations in run.samples.items():
-        chosen = sorted({round(i * (len(evaluations) - 1) / (_STEPS_SHOWN - 1)) for i in range(_STEPS_SHOWN)})
-        shown = [(step, text.splitlines()[:_SENTENCES]) for step, text in (evaluations[i] for i in chosen)]
-        for i in range(len(shown[-1][1])):
-            rows = [f"<tr><td class=n>{step:,}</td><td>{marked_sentence(lines[i])}</td></tr>" for step, lines in shown]
-            title = f"<h3>{escape(name.replace('_', ' '))}</h3>" if i == 0 else ""
-            head = "<thead><tr><th class=n>step</th><th>masked words as predicted</th></tr></thead>"
-            body = f"<tbody>{''.join(rows)}</tbody>"
-            parts.append(f'{title}<div class="wide"><table>{head}{body}</table></div>')
-    note = "Right predictions are green. Of a wrong one, the masked word is struck out and the prediction follows."
-    return [Section("Predictions during training", [note, Html("\n".join(parts))])] if parts else []
-
-
-def marked_sentence(line: str) -> str:
-    """Return a line of evaluate/cloze's ``sample_predictions`` as HTML.
-
-    ``[gold > predicted]`` and ``**[gold]**`` are coloured, subwords joined; a masked part of a word keeps a hyphen.
-    Ends of sentences become dots.
-    """
-    text = unescape(line.partition(". ")[2]).replace(SPECIALS[MASK], "<mask>")
-    words = re.sub(r"\*\*\[(\S+)\]\*\*|\[(\S+) > (\S+)\]|(\S+)", _marked_word, text)
-    return re.sub(r"(· )+·", "·", words.replace("@@ ", "").replace("@@", "-").replace("&lt;/s&gt;", "·"))
-
-
-def _marked_word(match: re.Match[str]) -> str:
-    right, gold, predicted, word = (escape(text) if text else text for text in match.groups())
-    if right:
-        return f'<span class="right">{right}</span>'
-    return word or f'<span class="wrong"><s>{gold}</s> {predicted}</span>'
-
-
 def retrieval(runs: Sequence[tuple[RunData, Views]]) -> list[Section]:
     """Return bitext retrieval by the sentence embeddings of each layer."""
     several = len(runs) > 1
@@ -267,7 +203,7 @@ def attention_maps(name: str, pair: PairAttention | None) -> list[Section]:
     across = pair.across()
     layer, head = (int(i) for i in np.unravel_index(across.argmax(), across.shape))
     title = f"{name}: layer {layer + 1}, head {head + 1}: {across[layer, head]:.0%} of its attention across"
-    large = heat_map(title, pair.weights[layer, head], pair.words, pair.split)
+    large = heat_map(title, pair.weights[layer, head], pair.words, pair.words, pair.split)
     layers, heads = across.shape
     if layers * heads <= _SMALL_MAPS:
         each, columns = "layer.head", heads
@@ -281,6 +217,20 @@ def attention_maps(name: str, pair: PairAttention | None) -> list[Section]:
         "the two languages: the upper right and the lower left are attention across them."
     )
     return [Section("Attention across a sentence pair", [text, Gallery([large, small])])]
+
+
+def source_attention(name: str, found: SourceAttention | None) -> list[Section]:
+    """Return the head of the last layer that attends most sharply to the source, and an overview of its layer."""
+    if found is None:
+        return []
+    last = found.weights[-1]
+    head = int(last.max(axis=-1).mean(axis=-1).argmax())
+    title = f"{name}: layer {len(found.weights)}, head {head + 1}, attention to the source"
+    large = heat_map(title, last[head], found.translation, found.source)
+    panels = [(f"head {number}", weights) for number, weights in enumerate(last, 1)]
+    small = heat_maps(f"{name}: the heads of the last layer", panels, len(panels))
+    text = "A row is a token of the model's translation, a column one of the source that it attends to."
+    return [Section("Attention to the source", [text, Gallery([large, small])])]
 
 
 def data(run: RunData) -> Section:
@@ -326,8 +276,10 @@ def model_sections(run: RunData, views: Views) -> Iterator[Section]:
     """Yield the sections of one run below its curves."""
     yield from cloze_examples(views.cloze)
     yield from predictions(run)
+    yield from translations(run)
     yield from sentence_pca(run.name, views.pca)
     yield from attention_maps(run.name, views.attention)
+    yield from source_attention(run.name, views.source_attention)
     yield data(run)
     yield settings(run)
     yield environment(run)

@@ -20,7 +20,7 @@ from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
 # What a person reads while a run trains; metrics.jsonl has all.
-_TRANSFER = ("cloze_parallel_acc", "retrieval_acc", "zero_shot_acc", "round_trip_bleu")
+_TRANSFER = ("cloze_parallel_acc", "retrieval_acc", "zero_shot_acc", "mt_bleu", "round_trip_bleu")
 _HEADLINE = {*(f"{objective}_ppl" for objective in OBJECTIVES), *_TRANSFER}
 
 
@@ -36,7 +36,7 @@ class Evaluator(Protocol):
         """
 
     def samples(self, model: LanguageModel, precision: Precision, distributed: Distributed) -> dict[str, str]:
-        """Return masked sentences with the model's predictions: name of a validation set -> Markdown."""
+        """Return masked sentences with the model's predictions, and translations: name -> Markdown."""
 
 
 @dataclass

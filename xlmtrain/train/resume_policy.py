@@ -62,6 +62,7 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.pairs_per_batch",
         "evaluate.max_pairs",
         "evaluate.round_trip",
+        "evaluate.max_translations",
         "evaluate.zero_shot_probe.",
     ),
     inactive_unless_used=("noise.", "bt.", "average.", "optim.name", "optim.momentum"),  # by data.dae, data.bt, ...
