@@ -5,8 +5,10 @@
     python -m benchmarks.ablations ablation=precision ...                     or masking, or sampling
     python -m benchmarks.ablations ablation=objectives ... \\
         train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
+    python -m benchmarks.ablations ablation=initialization experiment=mt_small_cpu pretrained=runs/mlm \\
+        data=prepared/captions output=runs/captions train.steps=1000
 
-Every run is the preset quickstart with the settings of its variant and the other settings given here. Finished runs are
+Every run is a preset with the settings of its variant and the other settings given here. Finished runs are
 kept in ``output``: the same command continues after an interruption, and a variant that two ablations share is trained
 once. With ``train_file`` the models must be trained already; the other settings then go to the fine-tuning.
 """
@@ -16,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -40,11 +43,18 @@ VARIANTS = {
 }
 """Name -> settings that differ from the preset. All variants but fp32 train in bf16."""
 
+TRANSLATION_VARIANTS = {
+    f"{encoder}, {decoder}": [f"init.encoder={encoder}", f"init.decoder={decoder}"]
+    for encoder, decoder in product(("pretrained", "random"), repeat=2)
+}
+"""Likewise, for a translation model: names of what encoder and decoder begin from."""
+
 ABLATIONS = {
     "objectives": ["mlm", "mlm_tlm", "clm"],
     "masking": ["mlm_tlm", "masking-0.5"],
     "precision": ["mlm_tlm", "fp32"],
     "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
+    "initialization": list(TRANSLATION_VARIANTS),
 }
 
 Scores = dict[str, float]
@@ -56,7 +66,14 @@ class AblationOptions(CheckedSettings):
 
     ablation: str = "???"
     """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), or sampling
-    (language exponents 1, 0.7, 0.5; for data of unequal sizes)."""
+    (language exponents 1, 0.7, 0.5; for data of unequal sizes), or initialization (of encoder and decoder of a
+    translation model: from ``pretrained``, or random)."""
+
+    experiment: str = "quickstart"
+    """Preset; with ablation=initialization one that trains translation, like mt_small_cpu or umt_ende."""
+
+    pretrained: str | None = None
+    """With ablation=initialization: the model to begin from."""
 
     data: str = "???"
     """Directory made by xlmtrain prepare, with de, en and pairs."""
@@ -87,6 +104,8 @@ class AblationOptions(CheckedSettings):
             yield f"ablation: {self.ablation}: must be one of {', '.join(ABLATIONS)}"
         if (self.train_file is None) != (self.test_file is None):
             yield "train_file: train_file= and test_file= need each other"
+        if (self.ablation == "initialization") != (self.pretrained is not None):
+            yield "pretrained: pretrained= and ablation=initialization need each other"
 
 
 def main(argv: list[str]) -> None:
@@ -103,19 +122,33 @@ def main(argv: list[str]) -> None:
 
 def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
     """Train and evaluate one run, unless that is done."""
-    run = Path(options.output) / f"{variant}-{seed}"
+    run = Path(options.output) / f"{variant.replace(', ', '-')}-{seed}"
     status, output = run / "status.json", run / f"evaluation-{options.split}.json"
     if not (status.is_file() and read_json(status).get("status") == "done"):
-        metric = "evaluate.metric=valid/clm_ppl" if variant == "clm" else "evaluate.metric=valid/mlm_ppl"
-        preset = ["experiment=quickstart", f"data.path={options.data}", "train.precision=bf16", metric]
-        _start("train", *preset, *others, *VARIANTS[variant], f"seed={seed}", f"run={run}")
+        preset = [f"experiment={options.experiment}", f"data.path={options.data}", "train.precision=bf16"]
+        if options.pretrained is None:
+            preset.append("evaluate.metric=valid/clm_ppl" if variant == "clm" else "evaluate.metric=valid/mlm_ppl")
+        _start("train", *preset, *others, *_settings(options, variant), f"seed={seed}", f"run={run}")
+    records = read_records(run / "metrics.jsonl")
+    tokens = {"tokens, millions": max(record.get("progress/tokens", 0) for record in records) / 1e6}
+    if options.pretrained is not None:
+        last = next(record for record in reversed(records) if any(name.startswith("valid/") for name in record))
+        return tokens | {name.removeprefix("valid/"): last[name] for name in last if name.startswith("valid/")}
     if not output.is_file():
         tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.bilingual_lexicon}
         given = [f"{name}={value}" for name, value in tasks.items() if value]
         data = [f"data={options.data}", f"split={options.split}"]
         _start("evaluate", f"model={run}", "checkpoint=last", *data, f"output={output}", *given)
-    tokens = max(record.get("progress/tokens", 0) for record in read_records(run / "metrics.jsonl"))
-    return {"tokens, millions": tokens / 1e6, **scores_of(read_json(output))}
+    return tokens | scores_of(read_json(output))
+
+
+def _settings(options: AblationOptions, variant: str) -> list[str]:
+    """Return the settings of a variant."""
+    if options.pretrained is None:
+        return VARIANTS[variant]
+    start = {"pretrained": options.pretrained, "random": "null"}
+    pairs = (setting.split("=") for setting in TRANSLATION_VARIANTS[variant])
+    return [f"{key}={start[value]}" for key, value in pairs]
 
 
 def _finetune(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:

@@ -74,6 +74,36 @@ def test_each_variant_is_trained_and_evaluated_once(programs: Programs, capsys: 
     ]
 
 
+def test_what_a_translation_model_begins_from(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(program: str, *arguments: str) -> None:
+        programs(program, *arguments)
+        run = Path(dict(argument.split("=", 1) for argument in arguments)["run"])
+        records = [
+            {"step": 0, "valid/mt_bleu": 0.0},
+            {"step": 8, "valid/mt_bleu": 20.0},
+            {"step": 9, "progress/tokens": 1e6},
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+
+    monkeypatch.setattr(tool, "_start", start)
+    given = arguments(programs, ablation="initialization", seeds="1", experiment="umt_ende")
+    with pytest.raises(ConfigError, match=r"pretrained: .* need each other"):
+        tool.main(given)
+    tool.main([*given, "pretrained=runs/mlm"])
+    begun = [[word for word in command if word.startswith("init.")] for command in programs.started]
+    assert begun == [
+        [f"init.encoder={encoder}", f"init.decoder={decoder}"]
+        for encoder in ("runs/mlm", "null")
+        for decoder in ("runs/mlm", "null")
+    ]
+    assert all("experiment=umt_ende" in command for command in programs.started)
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert header.startswith("| score (seeds) | pretrained, pretrained (1) | pretrained, random (1) |")
+    assert "| mt_bleu | 20.0 | 20.0 | 20.0 | 20.0 |" in lines
+
+
 def test_fine_tuning(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"train_file": "t.en.tsv", "test_file": "test.{lang}.tsv"}
     tool.main([*arguments(programs, ablation="objectives", seeds="1", **files), "optim.lr=1"])
