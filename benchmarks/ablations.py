@@ -43,18 +43,15 @@ VARIANTS = {
 }
 """Name -> settings that differ from the preset. All variants but fp32 train in bf16."""
 
-TRANSLATION_VARIANTS = {
-    f"{encoder}, {decoder}": [f"init.encoder={encoder}", f"init.decoder={decoder}"]
-    for encoder, decoder in product(("pretrained", "random"), repeat=2)
-}
-"""Likewise, for a translation model: names of what encoder and decoder begin from."""
+STARTS = {"-".join(sides): sides for sides in product(("pretrained", "random"), repeat=2)}
+"""Name -> what encoder and decoder of a translation model begin from."""
 
 ABLATIONS = {
     "objectives": ["mlm", "mlm_tlm", "clm"],
     "masking": ["mlm_tlm", "masking-0.5"],
     "precision": ["mlm_tlm", "fp32"],
     "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
-    "initialization": list(TRANSLATION_VARIANTS),
+    "initialization": list(STARTS),
 }
 
 Scores = dict[str, float]
@@ -85,7 +82,7 @@ class AblationOptions(CheckedSettings):
     """Number of seeds, from 0 up; each variant is trained with each."""
 
     split: str = "valid"
-    """Split of ``data`` to measure perplexity on."""
+    """Split of ``data`` to measure perplexity on; not with ablation=initialization."""
 
     retrieval: str | None = None
     """As for xlmtrain evaluate."""
@@ -106,6 +103,10 @@ class AblationOptions(CheckedSettings):
             yield "train_file: train_file= and test_file= need each other"
         if (self.ablation == "initialization") != (self.pretrained is not None):
             yield "pretrained: pretrained= and ablation=initialization need each other"
+        if self.ablation == "initialization" and self.experiment == "quickstart":
+            yield "experiment: a preset that trains translation, like mt_small_cpu"
+        if self.ablation == "initialization" and (self.train_file or self.retrieval or self.bilingual_lexicon):
+            yield "ablation: initialization has the validation metrics of the runs only"
 
 
 def main(argv: list[str]) -> None:
@@ -122,7 +123,7 @@ def main(argv: list[str]) -> None:
 
 def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:
     """Train and evaluate one run, unless that is done."""
-    run = Path(options.output) / f"{variant.replace(', ', '-')}-{seed}"
+    run = Path(options.output) / f"{variant}-{seed}"
     status, output = run / "status.json", run / f"evaluation-{options.split}.json"
     if not (status.is_file() and read_json(status).get("status") == "done"):
         preset = [f"experiment={options.experiment}", f"data.path={options.data}", "train.precision=bf16"]
@@ -146,9 +147,8 @@ def _settings(options: AblationOptions, variant: str) -> list[str]:
     """Return the settings of a variant."""
     if options.pretrained is None:
         return VARIANTS[variant]
-    start = {"pretrained": options.pretrained, "random": "null"}
-    pairs = (setting.split("=") for setting in TRANSLATION_VARIANTS[variant])
-    return [f"{key}={start[value]}" for key, value in pairs]
+    found = {"pretrained": options.pretrained, "random": "null"}
+    return [f"init.{side}={found[start]}" for side, start in zip(("encoder", "decoder"), STARTS[variant])]
 
 
 def _finetune(options: AblationOptions, variant: str, seed: int, others: list[str]) -> Scores:

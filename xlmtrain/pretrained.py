@@ -202,7 +202,7 @@ class PretrainedModel:
 
     def _check_masked_model(self) -> None:
         """Raise ConfigError if the output layer of the encoder is known to be untrained."""
-        if not self.causal and not self.fills_masks:
+        if not self.fills_masks:
             raise ConfigError(
                 f"the model was trained by {' and '.join(self._objectives)} alone, so it cannot predict masked words; "
                 "use translate or embed, or train with data.mlm or data.tlm, too"

@@ -206,12 +206,21 @@ def test_phases_are_added_up_and_the_largest_needs_the_memory() -> None:
 def test_a_model_that_the_memory_cannot_hold_is_refused_before_it_is_built() -> None:
     config = compose("config", ["experiment=mlm_ende_1024", "model.layers=100000", "run=r"])
     with pytest.raises(
-        ConfigError, match=r"model.layers=100000 .* more than 1,258.. billion weights; .* 16 GB are there"
+        ConfigError, match=r"model.layers=100000 .* at least 1,258.. billion weights.* 16.0 GB are there"
     ):
         check_model_size(config, VOCAB, 16 * 10**9, 1)
     config.model.layers = 6
     check_model_size(config, VOCAB, 16 * 10**9, 1)
     too_small = int(12 * PARAMETERS * 0.99)
-    with pytest.raises(ConfigError, match=r"with gradient and optimizer state they need 2 GB"):
+    with pytest.raises(ConfigError, match=r"with gradient and optimizer state 1.7 GB on each of 1 device"):
         check_model_size(config, VOCAB, too_small, 1)
     check_model_size(config, VOCAB, too_small, 2)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_model_that_fits_is_refused(shared: bool) -> None:
+    changes = ["init.encoder=null", "init.decoder=null", f"model.share_encoder_decoder_embeddings={shared}"]
+    config = compose("config", ["experiment=mt_ende", *changes])
+    check_model_size(config, 64_000, 12 * parameter_count(config, 64_000, 2), 1)
+    with pytest.raises(ConfigError):
+        check_model_size(config, 64_000, 10 * parameter_count(config, 64_000, 2), 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny import ALONE, WORDS, NeverStops, run_processes, tiny_config
-from xlmtrain.config.train import Precision
+from xlmtrain.config.train import Precision, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
 from xlmtrain.evaluate.bleu import tokenized_bleu
@@ -125,10 +125,27 @@ def test_examples_are_the_first_pairs_with_their_translations(tiny_dataset: Path
     assert rows[0] == (texts[0], texts[0], texts[1])
 
 
-def test_what_cannot_be_translated_is_an_error(tiny_dataset: Path) -> None:
+def test_a_line_break_or_bar_in_a_translation_stays_in_its_cell(tiny_dataset: Path) -> None:
+    config, dataset = tiny_config("run", tiny_dataset, {**BOTH, **PAIRS}), Dataset(tiny_dataset)
+    model = TranslationModel(config.model, len(dataset.vocab), 2)
+    with translating_by(copying), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(dataset.vocab), "decode", lambda vocab, ids: f"a\n{len(ids)}|\u2028<b> & | c")
+        examples = TranslationBleu(config, dataset).examples(model, Precision.fp32, ALONE, 3)
+    rows = read_examples(examples["de-en_translation"])
+    assert len(rows) == 3
+    assert all(len(row) == 3 and row[0].startswith("a ") and row[0].endswith("| <b> & | c") for row in rows)
+
+
+def test_what_cannot_be_translated_is_an_error(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset(tiny_dataset)
     with pytest.raises(ConfigError, match=r"evaluate.max_translations: 30 pairs, but .* no direction"):
         TranslationBleu(tiny_config("run", tiny_dataset, PAIRS), dataset)
+    monkeypatch.setattr(dataset, "has", lambda name: False)
+    with pytest.raises(ConfigError, match=r"has no validation pairs for de-en, en-de"):
+        TranslationBleu(tiny_config("run", tiny_dataset, {**BOTH, **PAIRS}), dataset)
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"evaluate.max_translations=0, and an evaluate.metric like"):
+        tiny_config("run", tiny_dataset, {**BOTH, **PAIRS, "data.bt": {}, "train.sharding": Sharding.full})
     with pytest.raises(ConfigError, match=r"is none of .*valid/de-en_mt_bleu"):
         Validator(tiny_config("run", tiny_dataset, {**BOTH, **PAIRS, "evaluate.metric": "valid/x_bleu"}), dataset)
 

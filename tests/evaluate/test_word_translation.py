@@ -267,8 +267,8 @@ def test_the_tool(tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixt
     assert lines[13:] == [f"{tmp_path / 'd.tsv'}:", *translation_table(found)]
     assert lines[14] == "3 of 4 entries are two different whole words of the vocabulary"
     figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
-    assert figures.keys() == {"model", "step", "data", "perplexity", "bilingual_lexicon"}
-    assert figures["data"]["mask_prob"] == 0.15
+    assert figures.keys() == {"model", "step", "settings", "perplexity", "bilingual_lexicon"}
+    assert figures["settings"]["mask_prob"] == 0.15
     assert figures["perplexity"]["valid/mlm_ppl"] > 10
     assert figures["bilingual_lexicon"]["cosine"] == found.cosine
     kinds = [(row["direction"], row["among"], row["scoring"]) for row in figures["bilingual_lexicon"]["precision"]]

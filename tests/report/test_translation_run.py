@@ -14,8 +14,11 @@ from tests.support.training import records, train_alone
 from xlmtrain.data.batch import make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.evaluate.cloze import source_attention_weights
+from xlmtrain.evaluate.translation import read_examples
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.pretrained import load
+from xlmtrain.report.examples import translations
+from xlmtrain.report.html import Table
 from xlmtrain.report.model_views import view
 from xlmtrain.report.report import report_page, summary
 from xlmtrain.report.run_data import RunData
@@ -38,6 +41,15 @@ def test_translations_at_several_steps_beside_their_references(translating: Path
     assert {name: len(texts) for name, texts in run.samples.items()} == {"de-en_mt": 3, "de-en_translation": 3}
     views = view(run, "de", 5)
     assert views.cloze == []  # no masked words were trained
+    (section,) = translations(run)
+    first = read_examples(run.samples["de-en_translation"][0][1])
+    last = read_examples(run.samples["de-en_translation"][2][1])
+    table = section.blocks[0]
+    assert isinstance(table, Table)
+    assert table.rows[0] == ("source", first[0][0])
+    assert table.rows[1] == ("0", first[0][1])
+    assert table.rows[-2:] == [("10", last[0][1]), ("reference", first[0][2])]
+    assert len({source for source, _, _ in first}) == 3
     page = report_page([(run, views)])
     check_page(page)
     for text in ("Translations during training", "Attention to the source", "BLEU of translations", "Validation BLEU"):
@@ -53,9 +65,15 @@ def test_attention_is_of_each_token_of_the_translation(translating: Path) -> Non
     assert (rows, columns) == (len(found.translation), len(found.source))
     assert found.translation[-1] == found.source[0] == found.source[-1] == "</s>"
     assert np.allclose(found.weights.sum(axis=-1), 1.0, atol=1e-5)
-    model = load(translating).model
+    loaded = load(translating)
+    model, vocab = loaded.model, loaded.text.vocab
     assert isinstance(model, TranslationModel)
     assert (layers, heads) == (model.config.layers, model.config.heads)
+    sides = ([vocab.id(word) for word in words] for words in (found.source[1:], found.translation))
+    source, target = (sentence_sequences([np.array(ids)], number) for number, ids in enumerate(sides))
+    expected = source_attention_weights(model, make_seq2seq_batch("mt", source, target))
+    # The last position reads </s> and predicts nothing.
+    np.testing.assert_allclose(found.weights, expected[:, 0, :, :-1].numpy(), atol=1e-5)
 
 
 def test_attention_weights_give_what_the_decoder_mixes(translating: Path) -> None:

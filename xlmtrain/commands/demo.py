@@ -16,9 +16,8 @@ import torch
 
 from xlmtrain.commands.prepare import SAMPLE, copy_sample
 from xlmtrain.config.load import parse_args
-from xlmtrain.diagnostics.doctor.environment import usable_cores
 from xlmtrain.errors import ConfigError
-from xlmtrain.runtime.device import best_device
+from xlmtrain.runtime.device import best_device, usable_cores
 from xlmtrain.runtime.output_paths import check_output_path
 
 _PREPARE = ("prepare", "corpus=sample")

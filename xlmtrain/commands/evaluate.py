@@ -6,11 +6,11 @@
     xlmtrain evaluate model=runs/quickstart bilingual_lexicon=en-de.tsv
     xlmtrain evaluate model=runs/quickstart 'zero_shot_probe={train: {en: a.en.tsv}, test: {de: b.de.tsv}}'
 
-``data``: perplexity and accuracy per language and pair. ``de-en_cloze_mono`` masks German words of the pairs;
-``de-en_cloze_parallel`` masks the same words, and the model also reads the English translation. Models trained by CLM
-are evaluated by CLM, without cloze. The masks are fixed, so a model gets the same numbers anywhere; the window length
-and the share of masked tokens default to those of the model's run. Compare models only on the same data, window length
-and share.
+``data``: perplexity and accuracy per language and pair, below the settings that they depend on. ``de-en_cloze_mono``
+masks German words of the pairs; ``de-en_cloze_parallel`` masks the same words, and the model also reads the English
+translation. Models trained by CLM are evaluated by CLM, without cloze. The masks are fixed, so a model gets the same
+numbers anywhere; the window length and the share of masked tokens default to those of the model's run. Compare models
+only on the same data, window length and share.
 
 ``retrieval``: bitext retrieval, P@1 and MRR, by the sentence vectors of every layer.
 ``bilingual_lexicon``: word translation by the embedding table, P@k. Compare only models with the same vocabulary.
@@ -116,8 +116,8 @@ def _tasks(
     entries = read_lexicon(lexicon) if lexicon else []
     probe = _zero_shot_probe(options.zero_shot_probe, bundle) if options.zero_shot_probe.train else None
     if options.data:
-        metrics["data"], metrics["perplexity"] = _perplexity(options, options.data, bundle, distributed)
-        yield ", ".join(f"{name}={value}" for name, value in metrics["data"].items())
+        metrics["settings"], metrics["perplexity"] = _perplexity(options, options.data, bundle, distributed)
+        yield ", ".join(f"{name}={value}" for name, value in metrics["settings"].items())
         yield from _perplexity_table(metrics["perplexity"])
     if probe is not None:
         metrics["zero_shot_probe"] = probe(bundle.module(distributed.device), distributed, lambda: False)
@@ -164,8 +164,7 @@ def _perplexity(
         "split": options.split,
         "sequence_length": config.data.sequence_length,
         "pairs_per_batch": config.evaluate.pairs_per_batch,
-        "mask_prob": config.mask.prob,
-    }
+    } | ({} if bundle.causal else {"mask_prob": config.mask.prob})
     return settings, evaluate_perplexity(bundle.module(distributed.device), sets, precision, distributed)
 
 

@@ -74,7 +74,7 @@ class EvaluateConfig:
 
     max_translations: int = ranged(0, NOT_NEGATIVE)
     """Validation pairs to translate by greedy search, in each direction that is trained; 0: none. ``valid/mt_bleu`` and
-    ``valid/de-en_mt_bleu`` compare them with the other side, both as the model's tokenizer splits text."""
+    ``valid/de-en_mt_bleu`` compare them with the other side: BLEU of the words that the vocabulary gives."""
 
     round_trip: int = ranged(0, NOT_NEGATIVE)
     """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against

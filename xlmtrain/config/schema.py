@@ -158,7 +158,10 @@ class Config(CheckedSettings):
             yield "train.sharding: does not work with data.bt, which needs all weights on each process"
         for name in ("max_translations", "round_trip"):
             if train.sharding is not Sharding.none and getattr(self.evaluate, name):
-                yield f"train.sharding: does not work with evaluate.{name}, which needs all weights on each process"
+                yield (
+                    f"train.sharding: does not work with evaluate.{name}, which needs all weights on each process; set "
+                    f"evaluate.{name}=0, and an evaluate.metric like valid/mt_ppl"
+                )
         if train.sharding is not Sharding.none and self.optim.fused is FusedAdam.apex:
             sharding = train.sharding.value
             yield f"train.sharding: {sharding} does not work with optim.fused=apex; set optim.fused=torch"

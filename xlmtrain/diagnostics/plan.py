@@ -114,20 +114,19 @@ def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
 
 
 def check_model_size(config: Config, vocab_size: int, memory: int, shards: int) -> None:
-    """Raise ConfigError if weights, gradient and optimizer state cannot be in ``memory`` bytes. Allocates nothing.
+    """Raise ConfigError if ``memory`` bytes cannot hold weights, gradient and optimizer state. Allocates nothing.
 
-    ``shards``: number of devices that they are sharded over.
+    ``memory``: of each of ``shards`` devices that share them.
     """
-    model, decoder = config.model, 1 + combined_data(config).needs_decoder
-    weights = decoder * (vocab_size * model.dim + model.layers * model.block_weights)
+    model, sides = config.model, 1 + combined_data(config).needs_decoder
+    tables = 1 if model.share_encoder_decoder_embeddings else sides
+    weights = tables * vocab_size * model.dim + sides * model.layers * model.block_weights
     needed = LEAST_STATE_BYTES * weights / shards
     if needed > memory:
-        size = f"model.dim={model.dim}, model.layers={model.layers} and a vocabulary of {vocab_size:,}"
-        state = (
-            f"with gradient and optimizer state they need {needed / 1e9:,.0f} GB, and {memory / 1e9:,.0f} GB are there"
-        )
-        advice = "take a smaller model, or more devices with train.sharding=full"
-        raise ConfigError(f"{size} are more than {weights / 1e9:,.1f} billion weights; {state}; {advice}")
+        size = f"model.dim={model.dim} and model.layers={model.layers} with a vocabulary of {vocab_size:,}"
+        state = f"with gradient and optimizer state {needed / 1e9:,.1f} GB on each of {shards} device(s)"
+        advice = f"{memory / 1e9:,.1f} GB are there; take a smaller model, or more GPUs with train.sharding=full"
+        raise ConfigError(f"{size}: at least {weights / 1e9:,.1f} billion weights, {state}, and {advice}")
 
 
 def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, tokens: int | None = None) -> Memory:

@@ -1,7 +1,7 @@
 """BLEU of the model's translations: against the other side of pairs, or, without pairs, of round trips.
 
-All translations are found by greedy search. BLEU is that of text as the model's tokenizer splits it, which is enough to
-choose checkpoints; ``xlmtrain translate reference=`` gives sacreBLEU of raw text.
+All translations are found by greedy search. BLEU is that of the words which the vocabulary gives, enough to choose
+checkpoints; ``xlmtrain translate reference=`` gives sacreBLEU of raw text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HEADER = ("source | translation | reference", "--- | --- | ---")
 
 
 class TranslationBleu:
-    """BLEU on the first ``evaluate.max_translations`` validation pairs, each direction of ``data.mt`` and ``data.bt``.
+    """BLEU on the first ``evaluate.max_translations`` validation pairs, in each direction that is trained.
 
     Raises ConfigError if no direction is trained, or none has validation pairs.
     """
@@ -53,7 +53,8 @@ class TranslationBleu:
             pair = "-".join(sorted(languages))
             if dataset.has(f"valid.{pair}.{languages[0]}"):
                 source, target = (dataset.corpus(f"valid.{pair}.{language}") for language in languages)
-                usable = _usable(source.lengths(), config)[:count]
+                lengths = source.lengths(), target.lengths()
+                usable = _usable(np.minimum(*lengths), np.maximum(*lengths), config)[:count]
                 self._pairs[direction] = source.sentences(usable), target.sentences(usable)
         if trained and not self._pairs:
             raise ConfigError(
@@ -117,7 +118,8 @@ class RoundTrip:
             if not names:
                 raise ConfigError(f"evaluate.round_trip: {dataset.path} has no validation text valid.{language}")
             corpus = dataset.corpus(names[0])
-            self._sentences[direction] = corpus.sentences(_usable(corpus.lengths(), config)[:count])
+            lengths = corpus.lengths()
+            self._sentences[direction] = corpus.sentences(_usable(lengths, lengths, config)[:count])
 
     @property
     def metrics(self) -> list[str]:
@@ -199,9 +201,9 @@ def _reversed(direction: str) -> str:
     return "-".join(reversed(direction.split("-")))
 
 
-def _usable(lengths: np.ndarray, config: Config) -> list[int]:
-    """Return the indices of the sentences that are not empty, and fit the model's positions."""
-    return np.flatnonzero((lengths > 0) & (lengths + 2 <= config.model.max_positions)).tolist()
+def _usable(shortest: np.ndarray, longest: np.ndarray, config: Config) -> list[int]:
+    """Return the indices of the sentences, or pairs, that are not empty, and fit the model's positions."""
+    return np.flatnonzero((shortest > 0) & (longest + 2 <= config.model.max_positions)).tolist()
 
 
 def _sum_over_batches(
@@ -235,7 +237,7 @@ def _mean(metrics: dict[str, float], name: str) -> dict[str, float]:
 
 
 def _cell(text: str) -> str:
-    return escape(text, quote=False).replace("|", "&#124;")
+    return escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
 
 
 def read_examples(text: str) -> list[tuple[str, ...]]:

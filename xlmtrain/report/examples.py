@@ -52,7 +52,7 @@ def predictions(run: RunData) -> list[Section]:
         if name.endswith(TRANSLATION):
             continue
         shown = [(step, text.splitlines()[:_SENTENCES]) for step, text in _some_steps(evaluations)]
-        for i in range(len(shown[-1][1])):
+        for i in range(min(len(lines) for _, lines in shown)):
             rows = [f"<tr><td class=n>{step:,}</td><td>{marked_sentence(lines[i])}</td></tr>" for step, lines in shown]
             title = f"<h3>{escape(name.replace('_', ' '))}</h3>" if i == 0 else ""
             head = "<thead><tr><th class=n>step</th><th>masked words as predicted</th></tr></thead>"
@@ -74,8 +74,9 @@ def translations(run: RunData) -> list[Section]:
     for name, evaluations in run.samples.items():
         if not name.endswith(TRANSLATION):
             continue
-        shown = [(f"{step:,}", read_examples(text)) for step, text in _some_steps(evaluations)]
-        for i, (source, _, reference) in enumerate(shown[-1][1][:_SENTENCES]):
+        shown = [(f"{step:,}", read_examples(text)[:_SENTENCES]) for step, text in _some_steps(evaluations)]
+        for i in range(min(len(found) for _, found in shown)):
+            source, _, reference = shown[-1][1][i]
             rows = [("source", source), *((step, found[i][1]) for step, found in shown), ("reference", reference)]
             parts.append(Table(("step", name.removesuffix(TRANSLATION)), rows, left=(1,)))
     return [Section("Translations during training", parts)] if parts else []

@@ -107,9 +107,8 @@ def view(run: RunData, cloze_lang: str, words: int) -> Views:
     _embed_pairs(views, model, dataset, pairs[0])
     if pairs[0] in cloze_pairs:
         views.attention = _attention_over_pair(model, dataset, pairs[0], cloze_lang)
-    for key, weight in run.settings.items():
-        if weight and views.source_attention is None and re.fullmatch(r"data\.(mt|bt)\.\S+", key):
-            views.source_attention = _attention_to_source(model, dataset, key.rpartition(".")[2])
+    for name in run.per_language("_mt_ppl")[:1]:
+        views.source_attention = _attention_to_source(model, dataset, re.split("[/_]", name)[1])
     return views
 
 

@@ -107,7 +107,7 @@ class RunData:
 
     @cached_property
     def samples(self) -> dict[str, list[tuple[int, str]]]:
-        """Map each validation set to (step, sequences as sample_predictions of evaluate/cloze returns them)."""
+        """Map names to (step, Markdown) of what evaluate/cloze and evaluate/translation made to be read."""
         board = EventAccumulator(str(self.path / "tensorboard"), size_guidance={"tensors": 0})
         board.Reload()
         return {

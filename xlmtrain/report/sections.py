@@ -128,19 +128,21 @@ def curves(runs: Sequence[RunData]) -> Section:
 
 
 def validation(run: RunData) -> list[Section]:
-    """Return perplexity and accuracy of each set at every evaluation."""
+    """Return perplexity and accuracy of each set, and BLEU, at every evaluation."""
     if not run.evaluations:
         return []
     names = [key.removesuffix("_ppl") for key in run.evaluations[0] if re.fullmatch(r"valid/.*_ppl", key)]
     names = [name for name in names if not name.endswith(("_cloze_mono", "_cloze_parallel"))]  # their means are enough
+    bleu = [key for key in run.evaluations[0] if re.fullmatch(r"valid/.*_bleu", key)]
     rows = [
         (
             str(record["step"]),
             *(f"{decimals(record[f'{name}_ppl'])} ({record[f'{name}_acc']:.1f})" for name in names),
+            *(f"{record[name]:.1f}" for name in bleu),
         )
         for record in run.evaluations
     ]
-    header = ("step", *(name.removeprefix("valid/") for name in names))
+    header = ("step", *(name.removeprefix("valid/") for name in [*names, *bleu]))
     return [Section("Validation: perplexity (accuracy in %)", [Table(header, rows, left=())])]
 
 

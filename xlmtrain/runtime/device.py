@@ -34,9 +34,23 @@ def device_memory(device: torch.device) -> int:
 def main_memory() -> int:
     """Return the bytes of this machine's memory; a container's limit counts as its size."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    found = re.match(r"\d+", limit.read_text(encoding="ascii")) if limit.is_file() else None
-    return min(memory, int(found[0])) if found else memory
+    limit = re.match(r"\d+", system_file("/sys/fs/cgroup/memory.max"))
+    return min(memory, int(limit[0])) if limit else memory
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; a container's limit counts."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = re.match(r"(\d+) (\d+)", system_file("/sys/fs/cgroup/cpu.max"))
+    return max(min(cores, int(quota[1]) // int(quota[2])), 1) if quota else cores
+
+
+def system_file(path: str) -> str:
+    """Return the text of a file of the kernel's, empty if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def seed_device(seed: int, device: torch.device) -> None:

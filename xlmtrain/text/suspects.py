@@ -21,7 +21,10 @@ _MOJIBAKE = re.compile(
     "|\u251c[\u00f1\u00c2\u2562\u255d\u255c\u0192\u00a4\u2524]"  # as code page 437 or 850
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_ESCAPE = re.compile(r"\\u00[89a-fA-F][0-9a-fA-F]|[%=]C3[%=][89AB][0-9A-F]|\+A[M-P][\w+/]-")
+_ESCAPE = re.compile(
+    r"\\u00[89a-fA-F][0-9a-fA-F]|[%=]C3[%=][89AB][0-9A-F]"
+    r"|(?<![A-Z])\+A[M-P][AEIMQUYcgkosw048]-(?![A-Z])"  # UTF-7
+)
 _CELLS = re.compile(r'^[ \t]*(?:"(?:[^"\n]|"")*"|\d+)[,;\t]"', re.MULTILINE)
 _MARKUP = re.compile(r"^[ \t]*(?:<[!?]\w|</?\w+(?:[ \t]+[\w:-]+=|>.*</|>[ \t\r]*$)|\[?\{[ \t]*\")", re.MULTILINE)
 _LINE_BREAK = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")

@@ -20,7 +20,7 @@ from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
 from xlmtrain.diagnostics.plan import parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
-from xlmtrain.runtime.device import best_device, main_memory
+from xlmtrain.runtime.device import best_device, main_memory, system_file, usable_cores
 from xlmtrain.text import bpe
 
 _LEAST_SHARED_MEMORY = 1 << 30
@@ -61,7 +61,7 @@ class Machine:
 def this_machine() -> Machine:
     """Return the machine that this process runs on; a container's limits count as its size."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", system_file("/proc/cpuinfo"), re.MULTILINE)
     shared = Path("/dev/shm")
     return Machine(
         cores=usable_cores(),
@@ -74,20 +74,6 @@ def this_machine() -> Machine:
         kernels=torch.cuda.get_arch_list() if gpus else [],
         device=best_device(),
     )
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use; a container's limit counts."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max"))
-    return max(min(cores, int(quota[1]) // int(quota[2])), 1) if quota else cores
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def check_packages(config: Config) -> Iterator[Finding]:
