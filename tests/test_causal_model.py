@@ -72,7 +72,9 @@ def test_a_causal_model_is_used_and_judged_by_what_it_learned(
     with pytest.raises(ConfigError, match="trained by CLM alone, which has no masks to fill"):
         load(causal).fill_mask("a <mask>", "de")
     evaluate_tool.main([f"model={causal}", f"data={tiny_dataset}"])
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    settings, _, *lines = capsys.readouterr().out.splitlines()
+    assert "mask_prob" not in settings
+    names = [line.split()[0] for line in lines]
     assert names == ["valid/de_clm", "valid/en_clm", "valid/clm"]
     record = RunData(causal)
     views = view(record, "de", 5)
