@@ -34,6 +34,15 @@ def test_a_mistake_leaves_no_directory(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_larger_than_the_memory_leaves_no_directory(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xlmtrain.commands.train.device_memory", lambda device: 10_000)
+    with pytest.raises(ConfigError, match=r"on each of 1 device\(s\), and 0.0 GB are there"):
+        train_alone(tiny_config(tmp_path / "run", tiny_dataset))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_does_not_fit_its_checkpoint_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", tiny_dataset)
     train_alone(config, stop_after=1)

@@ -43,7 +43,7 @@ from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
-from xlmtrain.train.parallel import local_world_size, parallelize
+from xlmtrain.train.parallel import parallelize
 from xlmtrain.train.resume_policy import check_same_run
 from xlmtrain.train.run_dir import open_run
 from xlmtrain.train.saver import resume
@@ -79,7 +79,9 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     precision = choose_precision(config.train.precision, distributed.device)
     dataset = Dataset(config.data.path)
     check_vocabulary(len(dataset.vocab), config.model)
-    distributed.run_on_all(lambda: _check_model_size(config, dataset, distributed))
+    shards = 1 if config.train.sharding is Sharding.none else distributed.world_size
+    memory = device_memory(distributed.device)
+    distributed.run_on_all(lambda: check_model_size(config, len(dataset.vocab), memory, shards))
     loader = Loader(config, dataset, distributed.rank, distributed.world_size)
     validator = Validator(config, dataset)
     check_same_run(config, dataset, distributed)
@@ -123,11 +125,3 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
         run.end(outcome.status, outcome.reason)
         log.info("%s at step %d: %s", outcome.status, state.step, outcome.reason)
     return outcome
-
-
-def _check_model_size(config: Config, dataset: Dataset, distributed: Distributed) -> None:
-    """Raise ConfigError for a model that this process's device cannot train; processes on a CPU share its memory."""
-    shards = 1 if config.train.sharding is Sharding.none else distributed.world_size
-    if distributed.device.type == "cpu":
-        shards = max(shards // local_world_size(distributed.world_size), 1)
-    check_model_size(config, len(dataset.vocab), device_memory(distributed.device), shards)
