@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.preparation import TOKENIZERS, tokenizer_settings
 from tests.support.repository import REPOSITORY
-from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
+from xlmtrain.config.load import compose
+from xlmtrain.config.prepare import Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import executors
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
@@ -200,14 +202,11 @@ def test_every_share_is_done_by_one(work: ArtifactStore, tasks: list[BuildTask])
     assert sorted(key for share in shares for key in share) == sorted(task.key for task in tasks)
 
 
-def settings(output: Path, executor: Executor, workers: int) -> PrepareConfig:
-    return PrepareConfig(
-        str(output),
-        SplitConfig({"de": [f"{SAMPLE}/valid.de"]}, {"de-en": [f"{SAMPLE}/test.{{lang}}"]}),
-        bpe=BpeConfig(merges=200),
-        executor=executor,
-        workers=workers,
-    )
+def settings(output: Path, executor: Executor, tokenizer: str) -> PrepareConfig:
+    text = [f"train.mono={{de: [{SAMPLE}/valid.de]}}", f"train.pairs={{de-en: ['{SAMPLE}/test.{{lang}}']}}"]
+    chosen = [*tokenizer_settings(tokenizer, output.parent), f"executor={executor.value}", "workers=2"]
+    config: PrepareConfig = compose("prepare", [f"output={output}", *text, *chosen])
+    return config
 
 
 def same_files(one: Path, other: Path) -> None:
@@ -217,9 +216,10 @@ def same_files(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path) -> None:
-    prepare(settings(tmp_path / "here", Executor.local, 1))
-    prepare(settings(tmp_path / "there", Executor.slurm, 2))
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path, tokenizer: str) -> None:
+    prepare(settings(tmp_path / "here", Executor.local, tokenizer))
+    prepare(settings(tmp_path / "there", Executor.slurm, tokenizer))
     same_files(tmp_path / "here", tmp_path / "there")
     assert len(jobs(cluster)) == 5  # shard, tokenize, select, encode, assemble
 

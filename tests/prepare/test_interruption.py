@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
+from tests.support.preparation import TOKENIZERS, tokenizer_settings
 from tests.support.programs import script
 from tests.support.repository import REPOSITORY
 from xlmtrain.prepare.artifacts import ArtifactStore
@@ -23,7 +24,7 @@ def start(output: Path, *settings: str) -> subprocess.Popen[str]:
     """The program, in a process group of its own."""
     mono = f"train.mono={{de: [{SAMPLE}/train.de], en: [{SAMPLE}/train.en]}}"
     pairs = f"train.pairs={{de-en: ['{SAMPLE}/train.{{lang}}']}}"
-    words = [script("prepare"), f"output={output}", "shard_mb=1", mono, pairs, "bpe.merges=500", *settings]
+    words = [script("prepare"), f"output={output}", "shard_mb=1", mono, pairs, *settings]
     return programs.start(*words, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -44,15 +45,17 @@ def parts(output: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_thirty_times_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    before = prepared(tmp_path / "undisturbed")
+@pytest.mark.parametrize(("tokenizer", "enough"), zip(TOKENIZERS, (30, 10, 10), strict=True))
+def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path, tokenizer: str, enough: int) -> None:
+    chosen = tokenizer_settings(tokenizer, tmp_path)
+    before = prepared(tmp_path / "undisturbed", *chosen)
     rng = random.Random(36)
     kills, rounds, kept = 0, 0, []
-    while kills < 30:
+    while kills < enough:
         output = tmp_path / f"killed-{rounds}"
         rounds += 1
         for _ in range(4):
-            process = start(output, f"workers={1 + rounds % 2}")
+            process = start(output, *chosen, f"workers={1 + rounds % 2}")
             done, limit = parts(output), rng.randrange(1, 8)
             # So many parts further, or if there are not as many any more, some time later.
             deadline = time.monotonic() + rng.uniform(1, 6)
@@ -64,15 +67,15 @@ def test_killed_thirty_times_it_ends_with_the_same_bytes(tmp_path: Path) -> None
                 kept.append(parts(output))
             process.communicate()
         if not output.exists():
-            prepared(output, "workers=2")
+            prepared(output, *chosen, "workers=2")
         assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     assert max(kept) > 5
 
 
 def test_killed_once_it_keeps_what_is_done_and_leaves_no_process(tmp_path: Path) -> None:
-    before = prepared(tmp_path / "undisturbed", "workers=1")
+    before = prepared(tmp_path / "undisturbed", "bpe.merges=500", "workers=1")
     output = tmp_path / "killed"
-    process = start(output, "workers=1")
+    process = start(output, "bpe.merges=500", "workers=1")
     while process.poll() is None and parts(output) < 5:
         time.sleep(0.005)
     process.kill()
@@ -82,5 +85,5 @@ def test_killed_once_it_keeps_what_is_done_and_leaves_no_process(tmp_path: Path)
         for path in ArtifactStore(output.with_name(".killed.partial")).directory.glob("*/*")
     }
     assert len([path for path in kept if not path.name.startswith(".")]) >= 5
-    assert prepared(output, "workers=1") == before
+    assert prepared(output, "bpe.merges=500", "workers=1") == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.preparation import TOKENIZERS, tokenizer_settings
 from tests.support.repository import REPOSITORY
-from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
+from xlmtrain.config.load import compose
+from xlmtrain.config.prepare import Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
 from xlmtrain.prepare.executors import run_on_ray
@@ -122,15 +124,18 @@ def tasks(tmp_path: Path) -> list[BuildTask]:
     return [shard_task(RawText("train", ("de",), (file,)), config) for file in files]
 
 
-def settings(output: Path, executor: Executor) -> PrepareConfig:
-    train = SplitConfig({"de": [f"{SAMPLE}/valid.de"]}, {"de-en": [f"{SAMPLE}/test.{{lang}}"]})
-    return PrepareConfig(str(output), train, bpe=BpeConfig(merges=200), executor=executor, workers=2)
+def settings(output: Path, executor: Executor, tokenizer: str) -> PrepareConfig:
+    text = [f"train.mono={{de: [{SAMPLE}/valid.de]}}", f"train.pairs={{de-en: ['{SAMPLE}/test.{{lang}}']}}"]
+    chosen = [*tokenizer_settings(tokenizer, output.parent), f"executor={executor.value}", "workers=2"]
+    config: PrepareConfig = compose("prepare", [f"output={output}", *text, *chosen])
+    return config
 
 
-def test_two_workers_prepare_the_same_bytes(cluster: RayCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_two_workers_prepare_the_same_bytes(cluster: RayCluster, tmp_path: Path, tokenizer: str) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    prepare(settings(here, Executor.local))
-    prepare(settings(there, Executor.ray))
+    prepare(settings(here, Executor.local, tokenizer))
+    prepare(settings(there, Executor.ray, tokenizer))
     assert {path.name: path.read_bytes() for path in here.iterdir()} == {
         path.name: path.read_bytes() for path in there.iterdir()
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.foreign_tokenizers import write_tokenizer
 from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig
 from xlmtrain.data.format import Header
 from xlmtrain.prepare.pipeline import prepare
@@ -18,6 +19,20 @@ GERMAN = ["Über den Dächern schläft die Katze.", "Österreich ist größer al
 
 
 ENGLISH = ["The cat sleeps above the roofs.", "Austria isn't a street!", "It's 5,300 o'clock <s> </s> <pad>."]
+
+
+TOKENIZERS = ("codes", "tokenizer.json", "new bpe")
+"""Kinds of :func:`tokenizer_settings`."""
+
+
+def tokenizer_settings(kind: str, directory: Path) -> list[str]:
+    """Return the settings of ``xlmtrain prepare`` for a kind of tokenizer, which may be written into ``directory``."""
+    if kind == "codes":
+        return ["bpe.merges=200"]
+    if kind == "new bpe":
+        return ["new_tokenizer.model=bpe", "new_tokenizer.size=400"]
+    folder = directory / "tokenizer"
+    return [f"tokenizer={folder if folder.exists() else write_tokenizer('byte_bpe', folder)}"]
 
 
 class Workplace:

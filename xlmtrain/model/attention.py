@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.model.kernels.attention import attention
+from xlmtrain.model.kernels.rotary import rotate
 
 
 class AttentionView(NamedTuple):
@@ -101,23 +102,16 @@ def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def rotate(qkv: torch.Tensor, heads: int, rotation: torch.Tensor) -> torch.Tensor:
-    """Rotate queries and keys by their positions (RoPE, Su et al. 2021): components i and i + K / 2 by one angle.
-
-    ``qkv``: (B, T, 3 D), also of the result. ``rotation``: of :func:`rotary_positions` for K.
-    """
-    cos, sin = rotation
-    parts = qkv.unflatten(2, (3, heads, -1))
-    first, second = parts[:, :, :2].chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return torch.cat([turned.to(qkv.dtype), parts[:, :, 2:]], dim=2).flatten(2)
-
-
-def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor:
+def local_mask(
+    key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool
+) -> torch.Tensor | None:
     """Return (B or 1, 1, T, T) bool: the keys of ``key_mask`` that are at most ``window`` / 2 tokens away.
 
     ``like`` (B, T) has the number of positions and the device. ``causal``: and not after the query; no mask is needed.
+    Returns ``key_mask`` itself, for which None is all keys, if no two positions are further apart and not causal.
     """
+    if like.shape[1] <= window // 2 + 1 and not causal:
+        return key_mask
     places = torch.arange(like.shape[1], device=like.device)
     distance = places[:, None] - places
     near = (distance.abs() <= window // 2) & ((distance >= 0) | (not causal))
