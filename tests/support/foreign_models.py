@@ -36,6 +36,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaConfig", ROBERTA),
     "xlm_roberta": ("XLMRobertaConfig", ROBERTA),
     "modernbert": ("ModernBertConfig", MODERN),
+    "jina_embeddings_v3": ("JinaEmbeddingsV3Config", {**ROBERTA, "max_position_embeddings": 32}),
 }
 
 

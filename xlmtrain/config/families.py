@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
 
 class Family(str, Enum):
-    """Architecture of the encoder: XLM, or a class of transformers; xlm_roberta is roberta under its own class."""
+    """Architecture of the encoder: XLM, or a class of transformers. xlm_roberta is roberta under its own class,
+    jina_embeddings_v3 is it with rotary positions."""
 
     xlm = "xlm"
     bert = "bert"
     roberta = "roberta"
     xlm_roberta = "xlm_roberta"
     modernbert = "modernbert"
+    jina_embeddings_v3 = "jina_embeddings_v3"
 
 
 class PairLayout(NamedTuple):
@@ -49,7 +51,7 @@ class Parts:
 
     ``pre_norm``: norms before attention and feed-forward instead of after them, and one after the last block. The first
     attention has none, because the norm of the embeddings precedes it. ``rotary``: positions rotate queries and keys,
-    instead of a table of position embeddings, and most blocks attend to nearby positions only. ``gated``: GeGLU.
+    instead of a table of position embeddings. ``local``: most blocks attend to nearby positions only. ``gated``: GeGLU.
     ``biases``: of linear maps and norms; the output layer always has one. ``token_types``: an embedding of the token
     type; all tokens have type 0. ``after_pad``: the rows of positions start after the id of the padding.
     ``head_transform``: a linear map, a non-linearity and a norm before the output layer. ``added_languages``: language
@@ -58,6 +60,7 @@ class Parts:
 
     pre_norm: bool = False
     rotary: bool = False
+    local: bool = False
     gated: bool = False
     biases: bool = True
     token_types: bool = False
@@ -83,8 +86,10 @@ PARTS = {
     Family.modernbert: Parts(
         pre_norm=True,
         rotary=True,
+        local=True,
         gated=True,
         biases=False,
         classifier=ClassifierParts(dense=True, norm=True, of_words=True),
     ),
+    Family.jina_embeddings_v3: replace(_ROBERTA, rotary=True, after_pad=False),
 }

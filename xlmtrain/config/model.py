@@ -57,7 +57,8 @@ class ModelConfig:
     not."""
 
     family: Family = Family.xlm
-    """Architecture: ``xlm``, or that of BERT, RoBERTa and XLM-R, or ModernBERT, which Hugging Face's classes load."""
+    """Architecture: ``xlm``, or that of BERT, of RoBERTa and XLM-R, of ModernBERT, or of Jina Embeddings v3 (XLM-R with
+    rotary positions), which Hugging Face's classes load."""
 
     ffn_dim: int = ranged(0, NOT_NEGATIVE)
     """Width inside the feed-forward layers; 0: four times ``dim``, which XLM always has."""
@@ -66,7 +67,7 @@ class ModelConfig:
     """Added to the variance in norms; RoBERTa and ModernBERT have 1e-5."""
 
     token_types: int = ranged(2, ABOVE_ZERO)
-    """bert, roberta: rows of the table of token types. All tokens have type 0."""
+    """All families but xlm and modernbert: rows of the table of token types. All tokens have type 0."""
 
     global_every: int = ranged(3, ABOVE_ZERO)
     """modernbert: of this many blocks the first attends to all positions, the others to nearby ones."""
@@ -75,7 +76,7 @@ class ModelConfig:
     """modernbert: the nearby positions, half of them on each side."""
 
     rope_theta: float = ranged(160000.0, ABOVE_ZERO)
-    """modernbert: base of the rotary positions in blocks that attend to all positions."""
+    """modernbert, jina_embeddings_v3: base of the rotary positions in blocks that attend to all positions."""
 
     local_rope_theta: float = ranged(10000.0, ABOVE_ZERO)
     """modernbert: base of the rotary positions in blocks that attend to nearby positions."""

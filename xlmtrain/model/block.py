@@ -57,7 +57,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.pre_norm = config.parts.pre_norm
-        self.local = config.parts.rotary and layer % config.global_every > 0
+        self.local = config.parts.local and layer % config.global_every > 0
         self.attention = SelfAttention(config)
         self.attention_norm = nn.Identity() if self.pre_norm and layer == 0 else make_norm(config)
         self.ffn = FeedForward(config)

@@ -153,12 +153,11 @@ class Encoder(TransformerStack):
         config, size = self.config, self.config.dim // self.config.heads
         if not config.parts.rotary:
             return {False: AttentionView(key_mask, causal)}
-        everywhere = AttentionView(key_mask, causal, rotary_positions(positions, size, config.rope_theta))
-        near = local_mask(key_mask, positions, config.local_attention, causal)
-        return {
-            False: everywhere,
-            True: AttentionView(near, False, rotary_positions(positions, size, config.local_rope_theta)),
-        }
+        views = {False: AttentionView(key_mask, causal, rotary_positions(positions, size, config.rope_theta))}
+        if config.parts.local:
+            near = local_mask(key_mask, positions, config.local_attention, causal)
+            views[True] = AttentionView(near, False, rotary_positions(positions, size, config.local_rope_theta))
+        return views
 
 
 def length_mask(lengths: torch.Tensor, count: int) -> torch.Tensor:

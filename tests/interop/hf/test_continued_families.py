@@ -83,7 +83,7 @@ def test_the_start_is_the_same_model(family: str, tiny_dataset: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["xlm_roberta", "modernbert"])
+@pytest.mark.parametrize("family", ["xlm_roberta", "modernbert", "jina_embeddings_v3"])
 def test_a_run_ends_as_the_class_that_it_began_as(
     family: str, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -147,7 +147,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ("roberta", {"max_position_embeddings": 40}, r"position_embeddings.weight is \(35, 32\), not \(40, 32\)"),
         ("modernbert", {"norm_bias": True}, "norm_bias is True, only False"),
         ("modernbert", {"layer_types": ["sliding_attention"] * 4}, "layer_types are not"),
-        ("modernbert", {"rope_scaling": {"rope_type": "yarn"}}, "rotary positions are scaled"),
+        ("modernbert", {"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling is .*, only None"),
+        ("jina_embeddings_v3", {"rope_parameters": {"rope_type": "yarn"}}, "rotary positions are scaled"),
         ("modernbert", {"model_type": "deberta"}, "model_type is 'deberta'; there are xlm, bert, roberta, xlm-roberta"),
     ],
 )

@@ -115,6 +115,24 @@ CLASSES = {
         },
         "decoder.bias",
     ),
+    Family.jina_embeddings_v3: HfClass(
+        "JinaEmbeddingsV3",
+        {
+            "encoder.token_embeddings": "roberta.embeddings.word_embeddings",
+            "encoder.token_type_embeddings": "roberta.embeddings.token_type_embeddings",
+            "encoder.embedding_norm": "roberta.emb_ln",
+        },
+        {
+            "attention.qkv": ("roberta.encoder.layers.{}.mixer.Wqkv",),
+            "attention.out": ("roberta.encoder.layers.{}.mixer.out_proj",),
+            "attention_norm": ("roberta.encoder.layers.{}.norm1",),
+            "ffn.inner": ("roberta.encoder.layers.{}.mlp.fc1",),
+            "ffn.outer": ("roberta.encoder.layers.{}.mlp.fc2",),
+            "ffn_norm": ("roberta.encoder.layers.{}.norm2",),
+        },
+        _ROBERTA_HEADS,
+        "lm_head.bias",
+    ),
 }
 """All families but XLM, whose encoder has the names of the original XLM."""
 XLM_HEADS = {HeadKind.texts: {"head.out": "sequence_summary.summary"}, HeadKind.words: _WORDS}

@@ -1,11 +1,11 @@
-"""``config.json`` of BERT, RoBERTa, XLM-R and ModernBERT, read and written."""
+"""``config.json`` of transformers' families, read and written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from xlmtrain.config.families import Family
+from xlmtrain.config.families import PARTS, Family
 from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.text.vocab import SpecialIds
 
@@ -40,21 +40,30 @@ _DEFAULTS = {
         "eos_token_id": 50282,
         "pad_token_id": 50283,
     },
+    Family.jina_embeddings_v3: {
+        **_ROBERTA_DEFAULTS,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "intermediate_size": 4096,
+        "max_position_embeddings": 8194,
+    },
 }
 """Values that the file may lack."""
-MODEL_TYPES = {family.value.replace("_", "-"): family for family in _DEFAULTS}
+_TYPES = {Family.xlm_roberta: "xlm-roberta"}
+MODEL_TYPES = {_TYPES.get(family, family.value): family for family in _DEFAULTS}
 """``model_type`` in config.json -> family."""
 _FIXED = {
     "is_decoder": False,
     "add_cross_attention": False,
     "position_embedding_type": "absolute",
+    "rope_scaling": None,
     "attention_bias": False,
     "mlp_bias": False,
     "norm_bias": False,
     "classifier_bias": False,
     "decoder_bias": True,
 }
-"""Settings that change the network, with the only value that can be read; ModernBERT has other position embeddings."""
+"""Settings that change the network, with the only value that can be read; rotary positions go by another name."""
 
 
 def read_family(settings: Mapping[str, Any], tied: bool) -> tuple[ModelConfig, SpecialIds]:
@@ -66,7 +75,7 @@ def read_family(settings: Mapping[str, Any], tied: bool) -> tuple[ModelConfig, S
     family = MODEL_TYPES[settings["model_type"]]
     found = {**_DEFAULTS[family], **{key: value for key, value in settings.items() if value is not None}}
     for key, only in _FIXED.items():
-        if found.get(key, only) != only and (key, family) != ("position_embedding_type", Family.modernbert):
+        if found.get(key, only) != only and not (key == "position_embedding_type" and PARTS[family].rotary):
             raise ValueError(f"config.json: {key} is {found[key]!r}, only {only!r} can be read")
     dim, pad = int(found["hidden_size"]), int(found["pad_token_id"])
     config = ModelConfig(
@@ -77,7 +86,7 @@ def read_family(settings: Mapping[str, Any], tied: bool) -> tuple[ModelConfig, S
         ffn_dim=0 if found["intermediate_size"] == 4 * dim else int(found["intermediate_size"]),
         tie_embeddings=tied and bool(found.get("tie_word_embeddings", True)),
         language_embeddings=False,
-        **(_modernbert_parts(found) if family is Family.modernbert else _bert_parts(found)),
+        **(_modernbert_parts(found) if family is Family.modernbert else _bert_parts(found, family)),
     )
     if config.parts.after_pad:
         config.max_positions -= pad + 1
@@ -98,8 +107,16 @@ def _layer_types(layers: int, every: int) -> list[str]:
     return [_LOCAL[layer % every > 0] for layer in range(layers)]
 
 
-def _bert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _rope_theta(rope: Mapping[str, Any], default: float) -> float:
+    """Return the base of rotary positions. Raises ValueError for scaled ones."""
+    if rope.get("rope_type", "default") != "default":
+        raise ValueError("config.json: rotary positions are scaled; only rope_type 'default' can be read")
+    return float(rope.get("rope_theta", default))
+
+
+def _bert_parts(found: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    rotary = {"rope_theta": _rope_theta(found.get("rope_parameters") or {}, 20000.0)} if PARTS[family].rotary else {}
+    return rotary | {
         "max_positions": int(found["max_position_embeddings"]),
         "dropout": float(found["hidden_dropout_prob"]),
         "attention_dropout": float(found["attention_probs_dropout_prob"]),
@@ -118,12 +135,10 @@ def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
         if types != _layer_types(layers, every):
             raise ValueError("config.json: layer_types are not full_attention in every so many layers, from the first")
     ropes = found.get("rope_parameters") or {}
-    if found.get("rope_scaling") or any(rope.get("rope_type", "default") != "default" for rope in ropes.values()):
-        raise ValueError("config.json: rotary positions are scaled; only rope_type 'default' can be read")
     if found["classifier_activation"] != found["hidden_activation"]:
         raise ValueError("config.json: classifier_activation differs from hidden_activation, which cannot be read")
     thetas = [
-        ropes.get(kind, {}).get("rope_theta", found[f"{name}_rope_theta"])
+        _rope_theta(ropes.get(kind, {}), found[f"{name}_rope_theta"])
         for kind, name in zip(_LOCAL, ("global", "local"))
     ]
     return {
@@ -134,8 +149,8 @@ def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
         "norm_eps": float(found["norm_eps"]),
         "global_every": every,
         "local_attention": int(found["local_attention"]),
-        "rope_theta": float(thetas[0]),
-        "local_rope_theta": float(thetas[1]),
+        "rope_theta": thetas[0],
+        "local_rope_theta": thetas[1],
     }
 
 
@@ -146,7 +161,7 @@ def family_settings(config: ModelConfig, pad: int) -> dict[str, Any]:
     """
     activation = config.activation.value
     common = {
-        "model_type": config.family.value.replace("_", "-"),
+        "model_type": _TYPES.get(config.family, config.family.value),
         "hidden_size": config.dim,
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
@@ -156,6 +171,8 @@ def family_settings(config: ModelConfig, pad: int) -> dict[str, Any]:
     }
     if config.family is not Family.modernbert:
         del common["attention_dropout"]
+        if config.parts.rotary:
+            common["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
         return common | {
             "max_position_embeddings": config.max_positions + (pad + 1 if config.parts.after_pad else 0),
             "hidden_dropout_prob": config.dropout,

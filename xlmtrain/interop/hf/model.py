@@ -45,7 +45,8 @@ from xlmtrain.text.vocab import XLM_IDS
 
 ANY_LANGUAGE = "mul"
 """Language of a model that does not tell languages apart; ISO 639's code for several."""
-POSITIONS, LANGUAGES = "encoder.position_embeddings.weight", "encoder.language_embeddings.weight"
+POSITIONS, TYPES = "encoder.position_embeddings.weight", "encoder.token_type_embeddings.weight"
+LANGUAGES = "encoder.language_embeddings.weight"
 OUTPUT = "head.weight"
 
 
@@ -85,12 +86,14 @@ def with_language(
 ) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     """Return the model with the embedding ``vector`` (D,) of one language in place of language embeddings.
 
-    It is added to every position embedding; without these to every token embedding, which unties the output layer.
+    It is added to every position embedding; without these to every token type; without these to every token embedding,
+    which unties the output layer.
     """
     merged = {name: weight for name, weight in weights.items() if name != LANGUAGES}
     config = replace(config, language_embeddings=False, sinusoidal_positions=False)
-    if POSITIONS in merged:
-        return config, {**merged, POSITIONS: merged[POSITIONS] + vector}
+    for table in (POSITIONS, TYPES):
+        if table in merged:
+            return config, {**merged, table: merged[table] + vector}
     if not vector.any():
         return config, merged
     output = {OUTPUT: merged.get(OUTPUT, merged[TABLE])} if BIAS in merged else {}
