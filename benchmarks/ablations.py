@@ -5,6 +5,8 @@
     python -m benchmarks.ablations ablation=precision ...                     or masking, or sampling
     python -m benchmarks.ablations ablation=objectives ... \\
         train_file=train.en.tsv 'test_file=test.{lang}.tsv' optim.lr=3e-4
+    python -m benchmarks.ablations ablation=recipe experiment=small_cpu data=prepared/ende output=runs/recipe \\
+        train.steps=3000
     python -m benchmarks.ablations ablation=initialization experiment=mt_small_cpu pretrained=runs/mlm \\
         data=prepared/captions output=runs/captions train.steps=1000
 
@@ -31,7 +33,8 @@ from xlmtrain.metrics.table import format_table
 from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.program import user_errors
 
-VARIANTS = {
+_PARTS = ["model.family=modernbert", "model.rope_theta=10000"]
+VARIANTS: dict[str, list[str]] = {
     "mlm_tlm": [],
     "mlm": ["data.tlm.de-en=0"],
     "clm": ["data.mlm.de=0", "data.mlm.en=0", "data.tlm.de-en=0", "data.clm={de: 1, en: 1}"],
@@ -40,8 +43,24 @@ VARIANTS = {
     "sampling-1": ["data.tlm.de-en=0", "data.sampling_alpha=1"],
     "sampling-0.7": ["data.tlm.de-en=0", "data.sampling_alpha=0.7"],
     "sampling-0.5": ["data.tlm.de-en=0", "data.sampling_alpha=0.5"],
+    "pre_norm": ["parts=pre_norm", *_PARTS],
+    "rotary": ["parts=rotary", *_PARTS],
+    "gated": ["parts=gated", "model.ffn_dim=680", *_PARTS],  # 2/3 of 1,024, so as many parameters
+    "no_biases": ["parts=no_biases", *_PARTS],
+    "head_transform": ["parts=head_transform", *_PARTS],
+    "masks-0.3": ["phases=[{name: masked, mask: {prob: 0.3}}]"],  # validation keeps 15 %
+    "clm-first": [
+        "phases=[{name: causal, steps: 700, data: {clm: {de: 1, en: 1}, mlm: {}, tlm: {}}}, "
+        "{name: masked, steps: 2300, data: {clm: {}, mlm: {de: 1, en: 1}, tlm: {de-en: 1}}}]",
+        "evaluate.metric=valid/tlm_ppl",
+    ],
+    "length-64": ["data.sequence_length=64"],
+    "muon": ["optim.name=muon"],
 }
-"""Name -> settings that differ from the preset. All variants but fp32 train in bf16."""
+"""Name -> settings that differ from the preset; ``parts=`` is for ``benchmarks.with_parts``.
+
+All variants but fp32 train in bf16.
+"""
 
 STARTS = {"-".join(sides): sides for sides in product(("pretrained", "random"), repeat=2)}
 """Name -> what encoder and decoder of a translation model begin from."""
@@ -51,6 +70,7 @@ ABLATIONS = {
     "masking": ["mlm_tlm", "masking-0.5"],
     "precision": ["mlm_tlm", "fp32"],
     "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
+    "recipe": ["mlm_tlm", *list(VARIANTS)[list(VARIANTS).index("pre_norm") :]],
     "initialization": list(STARTS),
 }
 
@@ -62,9 +82,9 @@ class AblationOptions(CheckedSettings):
     """The settings of this program."""
 
     ablation: str = "???"
-    """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), or sampling
-    (language exponents 1, 0.7, 0.5; for data of unequal sizes), or initialization (of encoder and decoder of a
-    translation model: from ``pretrained``, or random)."""
+    """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), sampling
+    (language exponents 1, 0.7, 0.5; for data of unequal sizes), recipe (single changes of small_cpu), or initialization
+    (of encoder and decoder of a translation model: from ``pretrained``, or random)."""
 
     experiment: str = "quickstart"
     """Preset; with ablation=initialization one that trains translation, like mt_small_cpu or umt_ende."""
@@ -131,15 +151,17 @@ def _pretrain(options: AblationOptions, variant: str, seed: int, others: list[st
             preset.append("evaluate.metric=valid/clm_ppl" if variant == "clm" else "evaluate.metric=valid/mlm_ppl")
         _start("train", *preset, *others, *_settings(options, variant), f"seed={seed}", f"run={run}")
     records = read_records(run / "metrics.jsonl")
-    tokens = {"tokens, millions": max(record.get("progress/tokens", 0) for record in records) / 1e6}
+    last = {name: max(record.get(f"progress/{name}", 0) for record in records) for name in ("tokens", "seconds")}
+    tokens = {"tokens, millions": last["tokens"] / 1e6, "seconds of training": last["seconds"]}
     if options.pretrained is not None:
-        last = next(record for record in reversed(records) if any(name.startswith("valid/") for name in record))
-        return tokens | {name.removeprefix("valid/"): last[name] for name in last if name.startswith("valid/")}
+        valid = next(record for record in reversed(records) if any(name.startswith("valid/") for name in record))
+        return tokens | {name.removeprefix("valid/"): valid[name] for name in valid if name.startswith("valid/")}
     if not output.is_file():
         tasks = {"retrieval": options.retrieval, "bilingual_lexicon": options.bilingual_lexicon}
         given = [f"{name}={value}" for name, value in tasks.items() if value]
         data = [f"data={options.data}", f"split={options.split}"]
-        _start("evaluate", f"model={run}", "checkpoint=last", *data, f"output={output}", *given)
+        parts = [word for word in _settings(options, variant) if word.startswith("parts=")]
+        _start("evaluate", *parts, f"model={run}", "checkpoint=last", *data, f"output={output}", *given)
     return tokens | scores_of(read_json(output))
 
 
@@ -212,8 +234,11 @@ def _mean_and_deviation(values: list[float]) -> str:
 
 def _start(*command: str) -> None:
     """Run a command of xlmtrain; its output goes to stderr, so that stdout has the table alone."""
-    print(json.dumps(command), file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", "xlmtrain", *command], stdout=sys.stderr, check=False)
+    parts = [word.removeprefix("parts=") for word in command if word.startswith("parts=")]
+    program = ["benchmarks.with_parts", *parts] if parts else ["xlmtrain"]
+    line = [*program, *(word for word in command if not word.startswith("parts="))]
+    print(json.dumps(line), file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", *line], stdout=sys.stderr, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
 

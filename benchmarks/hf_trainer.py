@@ -1,4 +1,4 @@
-"""transformers' Trainer around its XLM: its own loop, data loader, clipping, optimizer and autocast."""
+"""transformers' Trainer around its model: its own loop, data loader, clipping, optimizer and autocast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from benchmarks.hf_loop import make_hf_inputs, make_hf_model
 from benchmarks.worker import BatchFeed
@@ -49,13 +57,13 @@ class HfTrainerSystem:
         )
 
     def loss(self, batch: Batch) -> float:
-        return float(self.model(**make_hf_inputs(batch)).loss)
+        return float(self.model(**make_hf_inputs(batch, self.model)).loss)
 
     def train(self, feed: BatchFeed) -> None:
         trainer = _Trainer(
             model=self.model,
             args=self._arguments,
-            train_dataset=_FeedDataset(feed),
+            train_dataset=_FeedDataset(feed, self.model),
             data_collator=lambda items: items[0],
         )
         trainer.remove_callback(PrinterCallback)
@@ -64,12 +72,12 @@ class HfTrainerSystem:
 
 
 class _FeedDataset(IterableDataset[dict[str, torch.Tensor]]):
-    def __init__(self, feed: BatchFeed) -> None:
-        self._feed = feed
+    def __init__(self, feed: BatchFeed, model: PreTrainedModel) -> None:
+        self._feed, self._model = feed, model
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for data in self._feed:
-            yield make_hf_inputs(data.batches[0])
+            yield make_hf_inputs(data.batches[0], self._model)
 
 
 class _Trainer(Trainer):

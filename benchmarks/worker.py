@@ -155,12 +155,16 @@ def serve(connection: Connection, name: str, workload: Workload, data: Path, dev
 
 
 def make_system(
-    name: str, workload: Workload, data: Path, device: torch.device, dropout: float = 0.1
+    name: str, workload: Workload, data: Path, device: torch.device, dropout: float | None = None
 ) -> tuple[System, Loader]:
-    """Return a system with the initial weights that all have, and the loader of its batches."""
+    """Return a system with the initial weights that all have, and the loader of its batches.
+
+    ``dropout``: None for the workload's.
+    """
     spec = SYSTEMS[name]
     config = settings(workload, data, spec.precision, spec.compiled)
-    config.model.dropout = config.model.attention_dropout = dropout
+    if dropout is not None:
+        config.model.dropout = config.model.attention_dropout = dropout
     dataset = Dataset(data)
     torch.manual_seed(0)
     weights = build_model(config.model, config.data, len(dataset.vocab), len(dataset.languages))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from xlmtrain.config.data import DataConfig
+from xlmtrain.config.families import Family
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.optim import OptimConfig, Schedule
 from xlmtrain.config.schema import Config
@@ -31,11 +32,16 @@ class Workload:
     rows: int
     length: int
     translation: bool = False
+    family: Family = Family.xlm
 
     @property
     def model(self) -> ModelConfig:
-        """Return the settings of the model."""
-        return ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, max_positions=self.length)
+        """Return the settings of the model. Families other than XLM have no dropout, as ModernBERT has it elsewhere."""
+        model = ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, max_positions=self.length)
+        if self.family is Family.xlm:
+            return model
+        plain = replace(model, dropout=0.0, attention_dropout=0.0, language_embeddings=False)
+        return replace(plain, family=self.family, norm_eps=1e-5)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ _OURS = ("ours-bf16", "ours-bf16-compiled")
 _PEERS = ("hf-trainer-bf16", "hf-loop-bf16")
 _CPU = ("ours-fp32", "ours-bf16", "hf-loop-fp32", "hf-loop-bf16", "hf-trainer-fp32", "hf-trainer-bf16", "xlm-fp32")
 _MT = ("ours-fp32", "ours-bf16", "plain-mt-fp32", "plain-mt-bf16")
+_MODERN = ("ours-fp32", "ours-bf16", "hf-trainer-fp32", "hf-trainer-bf16")
 _COMPILED_PEERS = ("hf-trainer-bf16-compiled", "hf-loop-bf16-compiled")
 _PRECISIONS = ("ours-bf16", "ours-fp16", "ours-bf16-compiled", "ours-fp16-compiled", "ours-fp32")
 SUITES = {
@@ -102,6 +109,8 @@ SUITES = {
     "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
     "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, translation=True), _MT, rounds=3, steps=2),
     "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, translation=True), _MT, rounds=9, steps=2),
+    "modern-tiny": Suite(Workload(32, 3, 2, 300, 4, 16, family=Family.modernbert), _MODERN, rounds=3, steps=2),
+    "modernbert-256": Suite(Workload(256, 6, 8, 30000, 16, 128, family=Family.modernbert), _MODERN, rounds=9, steps=1),
     "gpu-8k": _gpu_suite(32, _PEERS + _OURS, steps=30),
     "gpu-16k": _gpu_suite(64, _PEERS + _OURS),
     "gpu-32k": _gpu_suite(128, _PEERS + _OURS + _COMPILED_PEERS),
@@ -113,7 +122,7 @@ SUITES = {
 def settings(workload: Workload, data: Path, precision: Precision, compiled: bool = False) -> Config:
     """Return the settings of MLM on both languages, or of translation in both directions.
 
-    With a constant learning rate and the default dropout of 0.1.
+    With a constant learning rate, and XLM's with the default dropout of 0.1.
     """
     tokens = workload.rows * workload.length
     mlm, mt = dict.fromkeys(LANGUAGES, 1.0), dict.fromkeys(("-".join(LANGUAGES), "-".join(LANGUAGES[::-1])), 1.0)

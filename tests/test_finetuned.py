@@ -35,7 +35,13 @@ tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers package is
 
 TEXTS = {"de": ["a b c", "d e f g h", "t"], "en": ["u v w x", "y", "A B"]}
 LABELS = {TaskKind.tokens: ["B-X", "I-X", "O"], TaskKind.regression: []}
-OWN_TOKENIZERS = {"bert": "wordpiece", "roberta": "byte_bpe", "xlm_roberta": "unigram", "modernbert": "byte_bpe", "jina_embeddings_v3": "unigram"}
+OWN_TOKENIZERS = {
+    "bert": "wordpiece",
+    "roberta": "byte_bpe",
+    "xlm_roberta": "unigram",
+    "modernbert": "byte_bpe",
+    "jina_embeddings_v3": "unigram",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablations as tool
+from benchmarks.with_parts import parts_of
+from xlmtrain.config.load import compose
 from xlmtrain.errors import ConfigError
 
 FILES = {"data": "prepared/here", "output": "", "retrieval": "dev.{lang}", "bilingual_lexicon": "en-de.tsv"}
@@ -131,6 +133,29 @@ def test_refused(programs: Programs, changes: dict[str, str], message: str) -> N
     with pytest.raises(ConfigError, match=message):
         tool.main(arguments(programs, **changes))
     assert programs.started == []
+
+
+def test_the_settings_of_every_variant_are_right() -> None:
+    for words in tool.VARIANTS.values():
+        given = [word for word in words if not word.startswith("parts=")]
+        compose("config", ["experiment=small_cpu", "data.path=somewhere", "train.steps=3000", *given])
+        for word in set(words) - set(given):
+            parts_of(word.removeprefix("parts="))
+
+
+def test_parts_of_the_names_given() -> None:
+    parts = parts_of("rotary,no_biases")
+    assert (parts.rotary, parts.biases, parts.pre_norm, parts.head_transform) == (True, False, False, False)
+    with pytest.raises(ConfigError, match=r"norm: must be one of pre_norm, rotary, .*biases"):
+        parts_of("norm")
+
+
+@pytest.mark.slow
+def test_a_model_of_other_parts_is_trained_and_evaluated(tiny_dataset: Path, tmp_path: Path) -> None:
+    options = tool.AblationOptions("recipe", "small_cpu", None, str(tiny_dataset), str(tmp_path), 1)
+    small = ["model.dim=16", "train.steps=2", "optim.warmup_steps=1", "train.precision=fp32"]
+    scores = tool._pretrain(options, "rotary", 0, small)
+    assert scores["mlm_ppl"] > 1
 
 
 @pytest.mark.slow

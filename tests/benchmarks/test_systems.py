@@ -52,6 +52,18 @@ def test_all_count_and_learn_the_same(names: tuple[str, ...], tmp_path: Path) ->
             assert theirs.peak_mb > 50
 
 
+@pytest.mark.slow
+def test_modernbert_counts_and_learns_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    workload = SUITES["modern-tiny"].workload
+    data = write_synthetic_text(tmp_path / "text", workload.vocab_size, 500)
+    (info, ours), (other_info, theirs) = (train(name, data, workload) for name in ("ours-fp32", "hf-trainer-fp32"))
+    assert other_info.first_loss == pytest.approx(info.first_loss, abs=1e-5)
+    assert replace(other_info, first_loss=0) == replace(info, first_loss=0)
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.losses == pytest.approx(one.losses, abs=1e-4)
+
+
 def test_translation_counts_and_learns_the_same(tmp_path: Path) -> None:
     """torch's own layers, given our weights, compute our losses, and go on computing them as both are trained."""
     workload = SUITES["mt-tiny"].workload

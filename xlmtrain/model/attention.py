@@ -102,9 +102,7 @@ def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def local_mask(
-    key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool
-) -> torch.Tensor | None:
+def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor | None:
     """Return (B or 1, 1, T, T) bool: the keys of ``key_mask`` that are at most ``window`` / 2 tokens away.
 
     ``like`` (B, T) has the number of positions and the device. ``causal``: and not after the query; no mask is needed.

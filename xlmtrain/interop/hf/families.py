@@ -138,8 +138,7 @@ def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
     if found["classifier_activation"] != found["hidden_activation"]:
         raise ValueError("config.json: classifier_activation differs from hidden_activation, which cannot be read")
     thetas = [
-        _rope_theta(ropes.get(kind, {}), found[f"{name}_rope_theta"])
-        for kind, name in zip(_LOCAL, ("global", "local"))
+        _rope_theta(ropes.get(kind, {}), found[f"{name}_rope_theta"]) for kind, name in zip(_LOCAL, ("global", "local"))
     ]
     return {
         "max_positions": int(found["max_position_embeddings"]),
