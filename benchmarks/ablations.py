@@ -54,7 +54,6 @@ VARIANTS: dict[str, list[str]] = {
         "{name: masked, steps: 2300, data: {clm: {}, mlm: {de: 1, en: 1}, tlm: {de-en: 1}}}]",
         "evaluate.metric=valid/tlm_ppl",
     ],
-    "length-64": ["data.sequence_length=64"],
     "muon": ["optim.name=muon"],
 }
 """Name -> settings that differ from the preset; ``parts=`` is for ``benchmarks.with_parts``.
@@ -70,7 +69,17 @@ ABLATIONS = {
     "masking": ["mlm_tlm", "masking-0.5"],
     "precision": ["mlm_tlm", "fp32"],
     "sampling": ["sampling-1", "sampling-0.7", "sampling-0.5"],
-    "recipe": ["mlm_tlm", *list(VARIANTS)[list(VARIANTS).index("pre_norm") :]],
+    "recipe": [
+        "mlm_tlm",
+        "pre_norm",
+        "rotary",
+        "gated",
+        "no_biases",
+        "head_transform",
+        "masks-0.3",
+        "clm-first",
+        "muon",
+    ],
     "initialization": list(STARTS),
 }
 

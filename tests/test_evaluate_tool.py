@@ -22,7 +22,7 @@ from xlmtrain.errors import CheckpointError, ConfigError, DataError, UserError
 from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.interop.bundle import Provenance
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.warm_start import LANGUAGES
+from xlmtrain.interop.languages import LANGUAGES
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.interop.xlm.data import import_data
 from xlmtrain.runtime.distributed import Distributed

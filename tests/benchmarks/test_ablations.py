@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from benchmarks import ablations as tool
 from benchmarks.with_parts import parts_of
@@ -156,6 +157,11 @@ def test_a_model_of_other_parts_is_trained_and_evaluated(tiny_dataset: Path, tmp
     small = ["model.dim=16", "train.steps=2", "optim.warmup_steps=1", "train.precision=fp32"]
     scores = tool._pretrain(options, "rotary", 0, small)
     assert scores["mlm_ppl"] > 1
+    (path,) = (tmp_path / "rotary-0").rglob("model.safetensors")
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+    assert "encoder.blocks.0.attention.qkv.bias" in names
+    assert not {"encoder.position_embeddings.weight", "encoder.final_norm.weight"} & names
 
 
 @pytest.mark.slow

@@ -30,8 +30,9 @@ from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import ConfigError, DataError, UserError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
+from xlmtrain.interop.languages import LANGUAGES, POSITIONS
 from xlmtrain.interop.run import write_run
-from xlmtrain.interop.warm_start import LANGUAGES, POSITIONS, initialize_weights
+from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.language_model import LanguageModel

@@ -20,7 +20,8 @@ from xlmtrain.data.format import Header
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.warm_start import LANGUAGES, initialize_weights
+from xlmtrain.interop.languages import LANGUAGES
+from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.interop.word_vectors import TABLE
 from xlmtrain.interop.xlm.conversion import write_xlm_checkpoint
 from xlmtrain.model.translation_model import TranslationModel, as_decoder, decoder_part

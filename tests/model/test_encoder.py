@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from xlmtrain.config.families import Family
+from xlmtrain.config.families import PARTS, Family
 from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
+from xlmtrain.model.head import Head
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.text.vocab import PAD
 
@@ -67,6 +69,14 @@ def test_local_blocks_see_no_farther_than_their_window() -> None:
     first, second = (encoder.blocks[1](one, view) for one in (x, far))
     torch.testing.assert_close(first[:, :6], second[:, :6], atol=1e-6, rtol=0)
     assert not torch.allclose(first[:, 6], second[:, 6])
+
+
+@pytest.mark.parametrize("family", [family for family in Family if PARTS[family].head_transform])
+def test_the_transformation_of_the_head_begins_as_the_identity(family: Family) -> None:
+    head, x = Head(changed(family=family), 50), torch.randn(3, 16)
+    assert head.transform is not None
+    expected = F.layer_norm(F.gelu(x), (16,), eps=changed(family=family).norm_eps)
+    torch.testing.assert_close(head.transform(x), expected, atol=1e-6, rtol=0)
 
 
 def test_a_token_of_roberta_has_the_position_after_that_of_padding() -> None:

@@ -12,7 +12,7 @@ from tests.support.tiny import tiny_config
 from xlmtrain.config.model import InitConfig
 from xlmtrain.config.schema import Config
 from xlmtrain.interop.bundle import PretrainedBundle
-from xlmtrain.interop.warm_start import LANGUAGES
+from xlmtrain.interop.languages import LANGUAGES
 
 STEPS = 10
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 
 class Family(str, Enum):
-    """Architecture of the encoder: XLM, or a class of transformers. xlm_roberta is roberta under its own class,
-    jina_embeddings_v3 is it with rotary positions."""
+    """Architecture of the encoder: XLM, or a class of transformers. xlm_roberta is roberta under its own class;
+    jina_embeddings_v3 is roberta with rotary positions."""
 
     xlm = "xlm"
     bert = "bert"
@@ -54,7 +54,8 @@ class Parts:
     instead of a table of position embeddings. ``local``: most blocks attend to nearby positions only. ``gated``: GeGLU.
     ``biases``: of linear maps and norms; the output layer always has one. ``token_types``: an embedding of the token
     type; all tokens have type 0. ``after_pad``: the rows of positions start after the id of the padding.
-    ``head_transform``: a linear map, a non-linearity and a norm before the output layer. ``added_languages``: language
+    ``head_transform``: a linear map, a non-linearity and a norm before the output layer; ``gelu_head``: its
+    non-linearity is GELU, whatever that of the blocks. ``added_languages``: language
     embeddings are our addition and start at zero. ``classifier``: the head of a fine-tuned model.
     """
 
@@ -66,12 +67,14 @@ class Parts:
     token_types: bool = False
     after_pad: bool = False
     head_transform: bool = True
+    gelu_head: bool = False
     added_languages: bool = True
     classifier: ClassifierParts = ClassifierParts()
 
 
 _ROBERTA = Parts(
     token_types=True,
+    gelu_head=True,
     after_pad=True,
     classifier=ClassifierParts(dense=True, dropout_first=True, pair=PairLayout(separators=2)),
 )

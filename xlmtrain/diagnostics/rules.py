@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmtrain.config.families import PARTS
 from xlmtrain.diagnostics.finding import Finding, error, warning
 
 SIGNIFICANT = 0.5  # nats between two losses that are more than noise
@@ -25,6 +26,7 @@ _DUPLICATES = 0.3  # share of repeated lines from which on the model can learn l
 _LOW, _HIGH = 0.02, 1.0
 _LEAST_WARMUP = 50
 _EARLY_TOKENS = 30_000_000
+_ROTARY = {family.value for family, parts in PARTS.items() if parts.rotary}
 # Problems of settings and text that can be the cause of a problem of the loss, likeliest first.
 _CAUSES_OF_DIVERGENCE = ("high rate", "no clipping", "no warm-up")
 _CAUSES_OF_PLATEAU = ("no warm-up", "high rate", "low rate", "duplicates", "long sequences", "narrow heads")
@@ -51,7 +53,7 @@ def config_warnings(settings: Settings, tokens: float) -> dict[str, Finding]:
     if not settings.get("optim.clip_grad_norm", 0.0):
         why = "a single batch can throw the weights off; 5 is usual"
         found["no clipping"] = warning(f"gradients are not clipped (optim.clip_grad_norm=0): {why}")
-    if length > 64 and tokens < _EARLY_TOKENS:
+    if length > 64 and tokens < _EARLY_TOKENS and settings.get("model.family", "xlm") not in _ROTARY:
         why = f"each of {length} positions is learned by itself, and {tokens:,.0f} tokens are early"
         advice = "data.sequence_length=32 leaves the plateau several times sooner"
         found["long sequences"] = warning(f"long sequences for so little text: {why}; {advice}")

@@ -22,8 +22,9 @@ from xlmtrain.evaluate.sentence_embeddings import embed
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.hf.card import training_sections
 from xlmtrain.interop.hf.export import comparison_sentences
-from xlmtrain.interop.hf.model import LANGUAGES, with_language
+from xlmtrain.interop.hf.model import with_language
 from xlmtrain.interop.hf.parity import matching_ids
+from xlmtrain.interop.languages import LANGUAGES
 from xlmtrain.model.translation_model import encoder_part
 
 MAX_PAIRS = 1000

@@ -16,6 +16,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.hf.folder_text import NumberedVocab
+from xlmtrain.interop.languages import LANGUAGES, language_table
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
 from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
@@ -23,8 +24,6 @@ from xlmtrain.text.tokenizer_extension import pieces_of_new_entries
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 
 log = logging.getLogger(__name__)
-LANGUAGES = "encoder.language_embeddings.weight"
-POSITIONS = "encoder.position_embeddings.weight"
 _BY_ENTRY = "encoder.token_embeddings.weight", "head.weight", "head.bias"
 """Weights with a row for each entry of the vocabulary."""
 
@@ -90,9 +89,9 @@ def _origin(bundle: PretrainedBundle) -> str:
 def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:
     """Return a language model's weights, without a decoder's, with languages in the order of the data's.
 
-    A model of one language has no language embedding: its vector is added to the position embeddings instead, which
-    gives the same sum. A family other than XLM may get language embeddings, which begin at zero. Raises ConfigError as
-    :func:`initialize_weights` does.
+    A model of one language has no language embedding: its vector is added to the position or token type embeddings,
+    which gives the same sum. A family other than XLM may get language embeddings, which begin at zero. Raises
+    ConfigError as :func:`initialize_weights` does.
     """
     source, added = bundle.provenance.source, config.parts.added_languages
     free = {"dropout", "attention_dropout", "share_encoder_decoder_embeddings"}
@@ -138,10 +137,10 @@ def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dat
         vectors = weights[LANGUAGES][[bundle.languages.index(language) for language in dataset.languages]]
         if len(vectors) > 1:
             return {**weights, LANGUAGES: vectors}
-        if POSITIONS not in weights:
+        if (table := language_table(weights)) is None:
             raise ConfigError(f"{source}: has language embeddings, which a model of one language cannot take over")
         del weights[LANGUAGES]
-        weights[POSITIONS] = weights[POSITIONS] + vectors
+        weights[table] = weights[table] + vectors
     return weights
 
 

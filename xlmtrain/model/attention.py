@@ -102,14 +102,11 @@ def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor | None:
+def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor:
     """Return (B or 1, 1, T, T) bool: the keys of ``key_mask`` that are at most ``window`` / 2 tokens away.
 
     ``like`` (B, T) has the number of positions and the device. ``causal``: and not after the query; no mask is needed.
-    Returns ``key_mask`` itself, for which None is all keys, if no two positions are further apart and not causal.
     """
-    if like.shape[1] <= window // 2 + 1 and not causal:
-        return key_mask
     places = torch.arange(like.shape[1], device=like.device)
     distance = places[:, None] - places
     near = (distance.abs() <= window // 2) & ((distance >= 0) | (not causal))

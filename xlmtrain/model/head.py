@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.model import Activation, ModelConfig
 from xlmtrain.model.block import make_activation, make_norm
 from xlmtrain.model.kernels.linear_cross_entropy import linear_cross_entropy
 from xlmtrain.model.kernels.scratch import ScratchBuffer
@@ -20,8 +20,7 @@ from xlmtrain.model.kernels.scratch import ScratchBuffer
 class HeadTransform(nn.Sequential):
     """A linear map, a non-linearity and a norm, (N, D) -> (N, D).
 
-    The map begins as the identity: from a random one a model takes 200 to 300 steps more to learn as much
-    (benchmarks/recipe.md).
+    The map begins as the identity: from a random one a model takes longer to learn as much (benchmarks/recipe.md).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -29,9 +28,8 @@ class HeadTransform(nn.Sequential):
         nn.init.eye_(dense.weight)
         if dense.bias is not None:
             nn.init.zeros_(dense.bias)
-        super().__init__(
-            OrderedDict(dense=dense, activation=make_activation(config.activation), norm=make_norm(config))
-        )
+        activation = make_activation(Activation.gelu if config.parts.gelu_head else config.activation)
+        super().__init__(OrderedDict(dense=dense, activation=activation, norm=make_norm(config)))
 
 
 class Head(nn.Module):

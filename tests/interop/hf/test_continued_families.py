@@ -23,7 +23,8 @@ from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.validation import ValidationSet
 from xlmtrain.errors import ConfigError
 from xlmtrain.interop.formats import read_model
-from xlmtrain.interop.warm_start import LANGUAGES, initialize_weights
+from xlmtrain.interop.languages import LANGUAGES
+from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.text.tokenizer_json import TokenizerVocab, read_tokenizer

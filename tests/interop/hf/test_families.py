@@ -93,7 +93,7 @@ def test_an_encoder_gets_a_head(family: str, tmp_path: Path, caplog: pytest.LogC
     model.base_model.save_pretrained(tmp_path / "encoder")
     with caplog.at_level(logging.WARNING):
         first, second = read_model(tmp_path / "encoder"), read_model(tmp_path / "encoder")
-    assert f"{tmp_path / 'encoder'}: has no prediction head; a new one with random weights is used" in caplog.text
+    assert f"{tmp_path / 'encoder'}: has no prediction head; a new one is used" in caplog.text
     model.save_pretrained(tmp_path / "all")
     for name, weight in read_model(tmp_path / "all").weights.items():
         assert torch.equal(weight, first.weights[name]) is name.startswith("encoder."), name
@@ -111,6 +111,23 @@ def test_weights_without_effect_and_old_names(tmp_path: Path) -> None:
     old |= {"bert.pooler.dense.weight": torch.ones(32, 32), "cls.seq_relationship.weight": torch.ones(2, 32)}
     save_file({**old, "bert.embeddings.position_ids": torch.ones(1, 32)}, tmp_path / "model.safetensors")
     assert_same_outputs(read_model(tmp_path), model)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "jina_embeddings_v3"])
+def test_relu(family: str, tmp_path: Path) -> None:
+    """RoBERTa's head has GELU even so."""
+    model = foreign(family, tmp_path, hidden_act="relu")
+    assert_same_outputs(read_model(tmp_path), model)
+
+
+@pytest.mark.parametrize("rope", [{"rope_theta": 10.0}, {"rope_scaling": {"rope_type": "default", "rope_theta": 10.0}}])
+def test_older_names_of_the_rotary_positions(rope: dict[str, Any], tmp_path: Path) -> None:
+    model = foreign("jina_embeddings_v3", tmp_path, rope_parameters={"rope_type": "default", "rope_theta": 10.0})
+    others = {"lora_adaptations": ["retrieval.query"], "position_embedding_type": "rotary"}
+    edit(tmp_path, lambda settings: [settings.pop("rope_parameters"), settings.update(rope | others)])
+    read = read_model(tmp_path)
+    assert read.config.rope_theta == 10.0
+    assert_same_outputs(read, model)
 
 
 def test_the_settings_of_older_modernberts(tmp_path: Path) -> None:
@@ -147,8 +164,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ("roberta", {"max_position_embeddings": 40}, r"position_embeddings.weight is \(35, 32\), not \(40, 32\)"),
         ("modernbert", {"norm_bias": True}, "norm_bias is True, only False"),
         ("modernbert", {"layer_types": ["sliding_attention"] * 4}, "layer_types are not"),
-        ("modernbert", {"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling is .*, only None"),
-        ("jina_embeddings_v3", {"rope_parameters": {"rope_type": "yarn"}}, "rotary positions are scaled"),
+        ("modernbert", {"rope_scaling": {"rope_type": "yarn"}}, "rotary positions are scaled"),
+        ("jina_embeddings_v3", {"rope_parameters": {"type": "linear", "factor": 4}}, "rotary positions are scaled"),
+        ("jina_embeddings_v3", {"rope_scaling": {"rope_type": "yarn"}}, "rotary positions are scaled"),
         ("modernbert", {"model_type": "deberta"}, "model_type is 'deberta'; there are xlm, bert, roberta, xlm-roberta"),
     ],
 )

@@ -1,6 +1,6 @@
 """Weights under the names of transformers' classes, and the files that hold them.
 
-A prediction head that is missing, as in a file of the encoder alone, is made with random weights; not for XLM.
+A prediction head that is missing, as in a file of the encoder alone, is replaced by a new one; not for XLM.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def from_family_weights(
     if left:
         raise ValueError(f"{min(left)} is not a weight of {class_name(config.family, head)}")
     if masked and not any(name.startswith("head.") for name in result) and _TABLE in result:
-        log.warning("%s: has no prediction head; a new one with random weights is used", where)
+        log.warning("%s: has no prediction head; a new one is used", where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layer = Head(config, len(result[_TABLE]))

@@ -13,7 +13,9 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.interop.bundle import FinetunedBundle, ModelBundle, PretrainedBundle
 from xlmtrain.interop.hf.card import model_card
 from xlmtrain.interop.hf.card_records import CardFacts
+from xlmtrain.interop.hf.class_names import class_name
 from xlmtrain.interop.hf.classifier_card import classifier_card
+from xlmtrain.interop.hf.classifier_config import head_of
 from xlmtrain.interop.hf.model import write_hf_folder
 from xlmtrain.interop.hf.parity import ParityReport, check_classifier_parity, check_hf_parity
 from xlmtrain.model.translation_model import decoder_part
@@ -50,6 +52,10 @@ def export_hf_folder(
         log.warning("the model was trained by CLM alone; the class for %s attends to all tokens", config.family.value)
     if transformers is None:
         raise ConfigError("format=hf: needs the transformers package; install it with: pip install 'xlmtrain[hf]'")
+    if not hasattr(transformers, wanted := class_name(config.family, head_of(bundle))):
+        raise ConfigError(
+            f"format=hf: transformers {transformers.__version__} has no {wanted}; install a later version"
+        )
     texts: dict[str, list[str]] = {}
     if bundle.reads_text:
         texts = {language: comparison_sentences(bundle, language, sentences) for language in bundle.languages}

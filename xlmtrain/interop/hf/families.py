@@ -46,6 +46,7 @@ _DEFAULTS = {
         "layer_norm_eps": 1e-5,
         "intermediate_size": 4096,
         "max_position_embeddings": 8194,
+        "rope_theta": 20000.0,
     },
 }
 """Values that the file may lack."""
@@ -56,14 +57,16 @@ _FIXED = {
     "is_decoder": False,
     "add_cross_attention": False,
     "position_embedding_type": "absolute",
-    "rope_scaling": None,
     "attention_bias": False,
     "mlp_bias": False,
     "norm_bias": False,
     "classifier_bias": False,
     "decoder_bias": True,
 }
-"""Settings that change the network, with the only value that can be read; rotary positions go by another name."""
+"""Settings that change the network, with the only value that can be read.
+
+``position_embedding_type`` is not looked at in rotary families.
+"""
 
 
 def read_family(settings: Mapping[str, Any], tied: bool) -> tuple[ModelConfig, SpecialIds]:
@@ -109,13 +112,14 @@ def _layer_types(layers: int, every: int) -> list[str]:
 
 def _rope_theta(rope: Mapping[str, Any], default: float) -> float:
     """Return the base of rotary positions. Raises ValueError for scaled ones."""
-    if rope.get("rope_type", "default") != "default":
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise ValueError("config.json: rotary positions are scaled; only rope_type 'default' can be read")
     return float(rope.get("rope_theta", default))
 
 
 def _bert_parts(found: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    rotary = {"rope_theta": _rope_theta(found.get("rope_parameters") or {}, 20000.0)} if PARTS[family].rotary else {}
+    rope = found.get("rope_scaling") or found.get("rope_parameters") or {}  # transformers, too, prefers the older name
+    rotary = {"rope_theta": _rope_theta(rope, found["rope_theta"])} if PARTS[family].rotary else {}
     return rotary | {
         "max_positions": int(found["max_position_embeddings"]),
         "dropout": float(found["hidden_dropout_prob"]),
@@ -135,6 +139,7 @@ def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
         if types != _layer_types(layers, every):
             raise ValueError("config.json: layer_types are not full_attention in every so many layers, from the first")
     ropes = found.get("rope_parameters") or {}
+    _rope_theta(found.get("rope_scaling") or {}, 0.0)
     if found["classifier_activation"] != found["hidden_activation"]:
         raise ValueError("config.json: classifier_activation differs from hidden_activation, which cannot be read")
     thetas = [

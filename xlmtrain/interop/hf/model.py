@@ -39,14 +39,13 @@ from xlmtrain.interop.hf.config_json import check_special_ids, config_json, read
 from xlmtrain.interop.hf.families import MODEL_TYPES, read_family
 from xlmtrain.interop.hf.folder_text import BIAS, EXTRA, NEVER, TABLE, read_text, write_text
 from xlmtrain.interop.hf.tokenizer import TLM_PAIR, out_of_vocab_merges, tokenizer_json
+from xlmtrain.interop.languages import LANGUAGES, language_table
 from xlmtrain.runtime.atomic_io import read_json, write_json
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import XLM_IDS
 
 ANY_LANGUAGE = "mul"
 """Language of a model that does not tell languages apart; ISO 639's code for several."""
-POSITIONS, TYPES = "encoder.position_embeddings.weight", "encoder.token_type_embeddings.weight"
-LANGUAGES = "encoder.language_embeddings.weight"
 OUTPUT = "head.weight"
 
 
@@ -91,9 +90,8 @@ def with_language(
     """
     merged = {name: weight for name, weight in weights.items() if name != LANGUAGES}
     config = replace(config, language_embeddings=False, sinusoidal_positions=False)
-    for table in (POSITIONS, TYPES):
-        if table in merged:
-            return config, {**merged, table: merged[table] + vector}
+    if (table := language_table(merged)) is not None:
+        return config, {**merged, table: merged[table] + vector}
     if not vector.any():
         return config, merged
     output = {OUTPUT: merged.get(OUTPUT, merged[TABLE])} if BIAS in merged else {}

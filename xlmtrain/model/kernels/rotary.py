@@ -1,8 +1,8 @@
 """Rotary positions: queries and keys turned by their positions.
 
-Reference: both halves of every head times cosines and sines, put together again, which autograd passes through in eight
-operations. The CPU version has one copy and four products, forward and backward, with cosines and sines in the dtype of
-the queries; so in bf16 it differs by a rounding.
+Reference: both halves of every head times cosines and sines, put together again, in eight operations and more in the
+backward pass. The CPU version has one copy and four products in each, with cosines and sines in the dtype of the
+queries; so in bf16 it differs by a rounding.
 
 Letters: B rows, T positions, D width, H heads, K = D / H.
 """
@@ -41,18 +41,14 @@ class _CpuRotation(torch.autograd.Function):
         cos, sin = rotation.to(qkv.dtype)
         ctx.save_for_backward(cos, sin)
         ctx.heads = heads
-        return _turned(qkv, heads, cos, sin)
+        result = qkv.clone(memory_format=torch.contiguous_format)
+        first, second = qkv.unflatten(2, (3, heads, -1))[:, :, :2].chunk(2, dim=-1)
+        new_first, new_second = result.unflatten(2, (3, heads, -1))[:, :, :2].chunk(2, dim=-1)
+        new_first.mul_(cos).addcmul_(second, sin, value=-1)
+        new_second.mul_(cos).addcmul_(first, sin)
+        return result
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[no-untyped-def]
         cos, sin = ctx.saved_tensors
-        return _turned(grad, ctx.heads, cos, -sin), None, None
-
-
-def _turned(qkv: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    result = qkv.clone(memory_format=torch.contiguous_format)
-    first, second = qkv.unflatten(2, (3, heads, -1))[:, :, :2].chunk(2, dim=-1)
-    new_first, new_second = result.unflatten(2, (3, heads, -1))[:, :, :2].chunk(2, dim=-1)
-    new_first.mul_(cos).addcmul_(second, sin, value=-1)
-    new_second.mul_(cos).addcmul_(first, sin)
-    return result
+        return _CpuRotation.apply(grad, ctx.heads, torch.stack([cos, -sin])), None, None
