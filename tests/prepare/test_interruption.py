@@ -45,7 +45,7 @@ def parts(output: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tokenizer", "enough"), zip(TOKENIZERS, (30, 10, 10), strict=True))
+@pytest.mark.parametrize(("tokenizer", "enough"), list(zip(TOKENIZERS, (30, 10, 10), strict=True)))
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path, tokenizer: str, enough: int) -> None:
     chosen = tokenizer_settings(tokenizer, tmp_path)
     before = prepared(tmp_path / "undisturbed", *chosen)
