@@ -55,8 +55,8 @@ class Parts:
     ``biases``: of linear maps and norms; the output layer always has one. ``token_types``: an embedding of the token
     type; all tokens have type 0. ``after_pad``: the rows of positions start after the id of the padding.
     ``head_transform``: a linear map, a non-linearity and a norm before the output layer; ``gelu_head``: its
-    non-linearity is GELU, whatever that of the blocks. ``added_languages``: language
-    embeddings are our addition and start at zero. ``classifier``: the head of a fine-tuned model.
+    non-linearity is GELU, whatever that of the blocks. ``added_languages``: language embeddings are our addition and
+    start at zero. ``classifier``: the head of a fine-tuned model.
     """
 
     pre_norm: bool = False

@@ -33,6 +33,16 @@ def test_values_and_gradients_are_those_of_the_reference(
     torch.testing.assert_close(*gradients, atol=tolerance, rtol=0)
 
 
+def test_gradients_of_gradients_are_those_of_the_reference() -> None:
+    qkv, rotation = inputs(torch.float32)
+    found = []
+    for turn in (rotate, reference_rotate):
+        to_result = torch.randn(qkv.shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        (first,) = torch.autograd.grad((turn(qkv, HEADS, rotation) * to_result).sum(), qkv, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), to_result)[0])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
 def test_products_of_queries_and_keys_depend_on_distances_alone() -> None:
     qkv, rotation = inputs(torch.float32)
     same = qkv[:1].detach().expand(ROWS, -1, -1)  # one row at two places

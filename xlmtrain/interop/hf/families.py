@@ -139,7 +139,7 @@ def _modernbert_parts(found: Mapping[str, Any]) -> dict[str, Any]:
         if types != _layer_types(layers, every):
             raise ValueError("config.json: layer_types are not full_attention in every so many layers, from the first")
     ropes = found.get("rope_parameters") or {}
-    _rope_theta(found.get("rope_scaling") or {}, 0.0)
+    _rope_theta(found.get("rope_scaling") or {}, 0.0)  # scaled positions are refused
     if found["classifier_activation"] != found["hidden_activation"]:
         raise ValueError("config.json: classifier_activation differs from hidden_activation, which cannot be read")
     thetas = [
