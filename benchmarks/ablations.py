@@ -34,6 +34,7 @@ from xlmtrain.runtime.atomic_io import read_json
 from xlmtrain.runtime.program import user_errors
 
 _PARTS = ["model.family=modernbert", "model.rope_theta=10000"]
+_JINA = "parts=rotary,head_transform,token_types,gelu_head,added_languages"
 VARIANTS: dict[str, list[str]] = {
     "mlm_tlm": [],
     "mlm": ["data.tlm.de-en=0"],
@@ -55,6 +56,39 @@ VARIANTS: dict[str, list[str]] = {
         "evaluate.metric=valid/tlm_ppl",
     ],
     "muon": ["optim.name=muon"],
+    # Changes of modern_small_cpu, for runs of 1,000 steps. Each lists its phases anew, with the masks of the preset.
+    "modern": [],
+    "masks-0.4": ["phases=[{name: masked, mask: {prob: 0.4}}]"],
+    "masks-falling": [
+        "phases=[{name: many, steps: 700, mask: {prob: 0.4}}, {name: few, steps: 300, mask: {prob: 0.15}}]"
+    ],
+    "pairs-more": ["data.tlm.de-en=4"],
+    "pairs-late": [
+        "phases=[{name: apart, steps: 500, mask: {prob: 0.3}, data: {tlm: {de-en: 0}}}, "
+        "{name: pairs, steps: 500, data: {tlm: {de-en: 4}}}]"
+    ],
+    "length-growing": [
+        "phases=[{name: short, steps: 700, mask: {prob: 0.3}}, {name: long, steps: 300, data: {sequence_length: 64}}]"
+    ],
+    "batch-growing": [  # as many tokens
+        "train.steps=1148",
+        "optim.warmup_steps=200",
+        "train.micro_batch_tokens=4096",
+        "phases=[{name: small, steps: 600, mask: {prob: 0.3}, train: {batch_tokens: 1024}}, "
+        "{name: middle, steps: 400, train: {batch_tokens: 2048}}, "
+        "{name: large, steps: 148, train: {batch_tokens: 4096}}]",
+    ],
+    "stable-decay": [
+        "optim.schedule=constant",
+        "phases=[{name: stable, steps: 700, mask: {prob: 0.3}}, "
+        "{name: decay, steps: 300, optim: {schedule: linear, warmup_steps: 0}}]",
+        "average.kind=ema",
+        "average.decay=0.99",
+    ],
+    "modern-pre_norm": [f"{_JINA},pre_norm", *_PARTS],
+    "modern-gated": [f"{_JINA},gated", "model.ffn_dim=680", *_PARTS],
+    "modern-no_biases": [f"{_JINA},no_biases", *_PARTS],
+    "adamw": ["optim.name=adamw"],
 }
 """Name -> settings that differ from the preset; ``parts=`` is for ``benchmarks.with_parts``.
 
@@ -80,6 +114,20 @@ ABLATIONS = {
         "clm-first",
         "muon",
     ],
+    "modern": [
+        "modern",
+        "masks-0.4",
+        "masks-falling",
+        "pairs-more",
+        "pairs-late",
+        "length-growing",
+        "batch-growing",
+        "stable-decay",
+        "modern-pre_norm",
+        "modern-gated",
+        "modern-no_biases",
+        "adamw",
+    ],
     "initialization": list(STARTS),
 }
 
@@ -92,8 +140,9 @@ class AblationOptions(CheckedSettings):
 
     ablation: str = "???"
     """objectives (MLM, MLM + TLM, CLM), masking (frequency exponent 0 and 0.5), precision (bf16, fp32), sampling
-    (language exponents 1, 0.7, 0.5; for data of unequal sizes), recipe (single changes of small_cpu), or initialization
-    (of encoder and decoder of a translation model: from ``pretrained``, or random)."""
+    (language exponents 1, 0.7, 0.5; for data of unequal sizes), recipe (single changes of small_cpu), modern (single
+    changes of modern_small_cpu, in 1,000 steps), or initialization (of encoder and decoder of a translation model: from
+    ``pretrained``, or random)."""
 
     experiment: str = "quickstart"
     """Preset; with ablation=initialization one that trains translation, like mt_small_cpu or umt_ende."""

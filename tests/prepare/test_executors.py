@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.preparation import TOKENIZERS, tokenizer_settings
+from tests.support.preparation import TOKENIZERS, executor_settings
 from tests.support.repository import REPOSITORY
-from xlmtrain.config.load import compose
 from xlmtrain.config.prepare import Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import executors
@@ -26,8 +25,6 @@ from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.prepare.scheduler import run_tasks
 from xlmtrain.prepare.shard_raw import shard_task
 from xlmtrain.prepare.task_runner import run_share
-
-SAMPLE = REPOSITORY / "data" / "sample"
 
 
 @pytest.fixture
@@ -202,13 +199,6 @@ def test_every_share_is_done_by_one(work: ArtifactStore, tasks: list[BuildTask])
     assert sorted(key for share in shares for key in share) == sorted(task.key for task in tasks)
 
 
-def settings(output: Path, executor: Executor, tokenizer: str) -> PrepareConfig:
-    text = [f"train.mono={{de: [{SAMPLE}/valid.de]}}", f"train.pairs={{de-en: ['{SAMPLE}/test.{{lang}}']}}"]
-    chosen = [*tokenizer_settings(tokenizer, output.parent), f"executor={executor.value}", "workers=2"]
-    config: PrepareConfig = compose("prepare", [f"output={output}", *text, *chosen])
-    return config
-
-
 def same_files(one: Path, other: Path) -> None:
     assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
     for path in one.iterdir():
@@ -218,8 +208,8 @@ def same_files(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path, tokenizer: str) -> None:
-    prepare(settings(tmp_path / "here", Executor.local, tokenizer))
-    prepare(settings(tmp_path / "there", Executor.slurm, tokenizer))
+    prepare(executor_settings(tmp_path / "here", Executor.local, tokenizer))
+    prepare(executor_settings(tmp_path / "there", Executor.slurm, tokenizer))
     same_files(tmp_path / "here", tmp_path / "there")
     assert len(jobs(cluster)) == 5  # shard, tokenize, select, encode, assemble
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.preparation import TOKENIZERS, tokenizer_settings
+from tests.support.preparation import TOKENIZERS, executor_settings
 from tests.support.repository import REPOSITORY
-from xlmtrain.config.load import compose
 from xlmtrain.config.prepare import Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask
@@ -31,7 +30,6 @@ from xlmtrain.prepare.shard_raw import shard_task
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an extra")
 pytestmark = pytest.mark.slow
-SAMPLE = REPOSITORY / "data" / "sample"
 PATIENCE = 60.0
 """Seconds."""
 
@@ -124,18 +122,11 @@ def tasks(tmp_path: Path) -> list[BuildTask]:
     return [shard_task(RawText("train", ("de",), (file,)), config) for file in files]
 
 
-def settings(output: Path, executor: Executor, tokenizer: str) -> PrepareConfig:
-    text = [f"train.mono={{de: [{SAMPLE}/valid.de]}}", f"train.pairs={{de-en: ['{SAMPLE}/test.{{lang}}']}}"]
-    chosen = [*tokenizer_settings(tokenizer, output.parent), f"executor={executor.value}", "workers=2"]
-    config: PrepareConfig = compose("prepare", [f"output={output}", *text, *chosen])
-    return config
-
-
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_two_workers_prepare_the_same_bytes(cluster: RayCluster, tmp_path: Path, tokenizer: str) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    prepare(settings(here, Executor.local, tokenizer))
-    prepare(settings(there, Executor.ray, tokenizer))
+    prepare(executor_settings(here, Executor.local, tokenizer))
+    prepare(executor_settings(there, Executor.ray, tokenizer))
     assert {path.name: path.read_bytes() for path in here.iterdir()} == {
         path.name: path.read_bytes() for path in there.iterdir()
     }

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from tests.support.foreign_tokenizers import write_tokenizer
-from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig
+from tests.support.repository import REPOSITORY
+from xlmtrain.config.load import compose
+from xlmtrain.config.prepare import BpeConfig, Executor, PrepareConfig, SplitConfig
 from xlmtrain.data.format import Header
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.statistics import FileStatistics, Statistics
@@ -33,6 +35,15 @@ def tokenizer_settings(kind: str, directory: Path) -> list[str]:
         return ["new_tokenizer.model=bpe", "new_tokenizer.size=400"]
     folder = directory / "tokenizer"
     return [f"tokenizer={folder if folder.exists() else write_tokenizer('byte_bpe', folder)}"]
+
+
+def executor_settings(output: Path, executor: Executor, tokenizer: str) -> PrepareConfig:
+    """Return the settings of two workers that prepare a part of the sample corpus; ``tokenizer``: its kind."""
+    sample = REPOSITORY / "data" / "sample"
+    text = [f"train.mono={{de: [{sample}/valid.de]}}", f"train.pairs={{de-en: ['{sample}/test.{{lang}}']}}"]
+    chosen = [*tokenizer_settings(tokenizer, output.parent), f"executor={executor.value}", "workers=2"]
+    config: PrepareConfig = compose("prepare", [f"output={output}", *text, *chosen])
+    return config
 
 
 class Workplace:
