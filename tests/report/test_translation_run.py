@@ -86,7 +86,7 @@ def test_attention_weights_give_what_the_decoder_mixes(translating: Path) -> Non
     hook = block.cross_attention.register_forward_hook(lambda module, given, out: mixed.update(given=given, out=out))
     weights = source_attention_weights(model, batch)[0]
     hook.remove()
-    _, values = mixed["given"][1]
     with torch.no_grad():
+        _, values = block.cross_attention.keys_values(mixed["given"][1])
         expected = block.cross_attention.out((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(mixed["out"], expected, atol=1e-5, rtol=1e-4)

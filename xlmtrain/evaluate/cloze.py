@@ -156,7 +156,8 @@ def source_attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor
     layers = []
 
     def record(module: CrossAttention, inputs: tuple[torch.Tensor, torch.Tensor, None]) -> None:
-        x, (keys, _), _ = inputs
+        x, source, _ = inputs
+        keys, _ = module.keys_values(source)
         q = module.query(x).unflatten(2, (module.heads, -1)).transpose(1, 2)
         layers.append((q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1))
 

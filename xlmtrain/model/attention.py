@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor, view: AttentionView) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
         qkv, rate = self.project(x, view.rotation), self.dropout if self.training else 0.0
-        return self.out(attention(qkv, self.heads, view.key_mask, view.causal, rate))
+        return self.out(attention(qkv, None, self.heads, view.key_mask, view.causal, rate))
 
     def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
@@ -82,16 +82,21 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
+    def forward(self, x: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D). ``source``: (B, S, D). ``source_mask``: (B, 1, 1, S) bool, its positions that may be
+        attended to, or None for all."""
+        rate = self.dropout if self.training else 0.0
+        return self.out(attention(self.query(x), self.key_value(source), self.heads, source_mask, False, rate))
+
     def keys_values(self, source: torch.Tensor) -> torch.Tensor:
-        """Return keys and values, (2, B, H, S, K), of the source's hidden states (B, S, D)."""
+        """Return keys and values, (2, B, H, S, K), of ``source`` (B, S, D), for :meth:`step`."""
         return self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: torch.Tensor, keys_values: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D). ``source_mask``: (B, 1, 1, S) bool, keys that may be attended to, or None for all."""
+    def step(self, x: torch.Tensor, keys_values: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the same, without dropout, for ``keys_values`` (2, B, H, S, K) of the source."""
         q = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
         keys, values = keys_values
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=source_mask, dropout_p=rate)
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=source_mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -34,18 +34,17 @@ class DecoderBlock(nn.Module):
     def forward(self, x: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
         """(B, T, D) -> (B, T, D), for hidden states ``source`` (B, S, D); ``source_mask``: (B, 1, 1, S) bool."""
         x = self.attention_norm(x + self.dropout(self.attention(x, AttentionView(causal=True))))
-        return self._after_self_attention(x, self.cross_attention.keys_values(source), source_mask)
+        return self._with_source(x, self.cross_attention(x, source, source_mask))
 
     def step(self, x: torch.Tensor, cache: DecoderCache, layer: int) -> torch.Tensor:
         """Return the outputs (N, P, D) at the position that follows the cached ones, for its inputs ``x`` (N, P, D)."""
         prefixes = cache.length * x.shape[1]
         x = self.attention_norm(x + self.attention.step(x, cache.prefixes[layer], prefixes, cache.prefix_mask()))
-        return self._after_self_attention(x, cache.source[layer], cache.source_mask)
+        return self._with_source(x, self.cross_attention.step(x, cache.source[layer], cache.source_mask))
 
-    def _after_self_attention(
-        self, x: torch.Tensor, keys_values: torch.Tensor, source_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        x = self.cross_attention_norm(x + self.dropout(self.cross_attention(x, keys_values, source_mask)))
+    def _with_source(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Return the output of the block for ``x`` after self-attention and what it ``attended`` to in the source."""
+        x = self.cross_attention_norm(x + self.dropout(attended))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
 

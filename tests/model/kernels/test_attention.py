@@ -12,59 +12,71 @@ from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
 ROWS, LENGTH, HEADS, DIM = 4, 24, 4, 32
-KINDS = ("whole", "padded", "causal", "local")
+KINDS = ("whole", "padded", "causal", "local", "source", "padded source")
+Inputs = tuple[torch.Tensor, ...]
 
 
-def arguments(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None, bool, torch.Tensor]:
+def arguments(kind: str, dtype: torch.dtype) -> tuple[Inputs, torch.Tensor | None, bool, torch.Tensor]:
+    """Return the joint projection, or fewer queries and keys and values; then mask, causal, gradient."""
     torch.manual_seed(0)
-    qkv = torch.randn(ROWS, LENGTH, 3 * DIM).to(dtype).requires_grad_()
+    joint = torch.randn(ROWS, LENGTH, 3 * DIM).to(dtype)
     lengths = torch.tensor([LENGTH, 20, 5, 1])
     # Under a causal mask the encoder needs no other: padding is on the right.
-    key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if kind == "padded" else None
+    key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if "padded" in kind else None
     if kind == "local":  # a mask for each query
-        key_mask = local_mask(None, qkv[..., 0], 6, causal=True)
-    return qkv, key_mask, kind == "causal", torch.randn(ROWS, LENGTH, DIM).to(dtype)
+        key_mask = local_mask(None, joint[..., 0], 6, causal=True)
+    inputs = [joint[:, : LENGTH // 2, :DIM], joint[..., DIM:]] if "source" in kind else [joint]
+    grad = torch.randn(ROWS, inputs[0].shape[1], DIM).to(dtype)
+    return tuple(x.clone().requires_grad_() for x in inputs), key_mask, kind == "causal", grad
 
 
-def torchs(qkv: torch.Tensor, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
-    q, k, v = qkv.view(ROWS, LENGTH, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+def of_cpu(inputs: Inputs, key_mask: torch.Tensor | None, causal: bool, dropout: float) -> torch.Tensor:
+    query, key_value = inputs if len(inputs) == 2 else (*inputs, None)
+    return cpu_attention(query, key_value, HEADS, key_mask, causal, dropout)
+
+
+def torchs(inputs: Inputs, key_mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
+    q, k, v = (x.unflatten(1, (HEADS, -1)).mT for joint in inputs for x in joint.mT.split(DIM, dim=1))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, is_causal=causal)
-    return mixed.transpose(1, 2).reshape(ROWS, LENGTH, DIM)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.04)])
 def test_without_dropout_it_is_torchs(kind: str, dtype: torch.dtype, tolerance: float) -> None:
-    qkv, key_mask, causal, grad = arguments(kind, dtype)
-    mixed = cpu_attention(qkv, HEADS, key_mask, causal, 0.0)
-    (found,) = torch.autograd.grad(mixed, qkv, grad)
-    exact = qkv.detach().double().requires_grad_()
+    inputs, key_mask, causal, grad = arguments(kind, dtype)
+    mixed = of_cpu(inputs, key_mask, causal, 0.0)
+    found = torch.autograd.grad(mixed, inputs, grad)
+    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
     expected = torchs(exact, key_mask, causal)
-    (wanted,) = torch.autograd.grad(expected, exact, grad.double())
+    wanted = torch.autograd.grad(expected, exact, grad.double())
     torch.testing.assert_close(mixed.double(), expected, atol=tolerance, rtol=0)
-    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=0)
+    for some, other in zip(found, wanted):
+        torch.testing.assert_close(some.double(), other, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_with_dropout_is_that_of_what_is_computed(kind: str) -> None:
-    qkv, key_mask, causal, grad = arguments(kind, torch.float32)
+    inputs, key_mask, causal, grad = arguments(kind, torch.float32)
 
-    def product(x: torch.Tensor) -> torch.Tensor:
+    def product(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        return (cpu_attention(x, HEADS, key_mask, causal, 0.3).double() * grad).sum()
+        return (of_cpu(inputs, key_mask, causal, 0.3).double() * grad).sum()
 
-    (found,) = torch.autograd.grad(product(qkv), qkv)
-    direction = torch.randn_like(qkv)
-    step = 1e-2 * direction
-    slope = (product(qkv.detach() + step) - product(qkv.detach() - step)).item() / 2e-2
-    assert slope == pytest.approx((found * direction).sum().item(), rel=5e-3)
+    found = torch.autograd.grad(product(*inputs), inputs)
+    directions = [torch.randn_like(x) for x in inputs]
+    ahead, back = (
+        product(*(x.detach() + step * d for x, d in zip(inputs, directions))).item() for step in (1e-2, -1e-2)
+    )
+    expected = sum((some * d).sum().item() for some, d in zip(found, directions))
+    assert (ahead - back) / 2e-2 == pytest.approx(expected, rel=5e-3)
 
 
 def test_mean_over_dropout_is_the_attention_without() -> None:
-    qkv, key_mask, causal, _ = arguments("padded", torch.float32)
+    inputs, key_mask, causal, _ = arguments("padded", torch.float32)
     with torch.no_grad():
-        mean = torch.stack([cpu_attention(qkv, HEADS, key_mask, causal, 0.1) for _ in range(2000)]).mean(0)
-        torch.testing.assert_close(mean, cpu_attention(qkv, HEADS, key_mask, causal, 0.0), atol=0.06, rtol=0)
+        mean = torch.stack([of_cpu(inputs, key_mask, causal, 0.1) for _ in range(2000)]).mean(0)
+        torch.testing.assert_close(mean, of_cpu(inputs, key_mask, causal, 0.0), atol=0.06, rtol=0)
 
 
 def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,5 +99,5 @@ def test_input_is_not_changed() -> None:
     for rows, length in ((1, 1), (2, 3)):  # of one row and one position, everything is a view
         qkv = torch.randn(rows, length, 3 * DIM)
         before = qkv.clone()
-        cpu_attention(qkv, HEADS, None, False, 0.5)
+        of_cpu((qkv,), None, False, 0.5)
         assert torch.equal(qkv, before)
