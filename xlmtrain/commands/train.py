@@ -25,7 +25,7 @@ from xlmtrain.config.train import Requeue, Sharding
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.diagnostics.data_quality import check_vocabulary
-from xlmtrain.diagnostics.plan import check_model_size
+from xlmtrain.diagnostics.memory import check_model_size
 from xlmtrain.diagnostics.run_monitor import RunMonitor, start_warnings
 from xlmtrain.evaluate.validator import Validator
 from xlmtrain.interop.warm_start import initialize_weights

@@ -10,38 +10,18 @@ Letters: P parameters, D width, L layers, V entries of the vocabulary.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import torch
-
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.config.optim import AverageKind
-from xlmtrain.config.phases import combined_data, phases_of
+from xlmtrain.config.phases import phases_of
 from xlmtrain.config.phases import total_tokens as total_tokens_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision, ReduceDtype, Sharding
-from xlmtrain.errors import ConfigError
+from xlmtrain.diagnostics.memory import LANGUAGES, Memory, muon_shapes, parameter_count, phase_memory, target_share
 from xlmtrain.metrics.flops import GpuSpec, flops_per_token
 from xlmtrain.metrics.table import format_table
-from xlmtrain.model.translation_model import build_model
 
-# Memory: bytes that a block keeps for its backward pass, per position and unit of width, in half precision: inputs of
-# the four matrix products 2 + 2 + 2 + 8, queries, keys and values 6, input of the activation 8, of the norms 4 + 4.
-ACTIVATION_BYTES = 36
-# Likewise for attention to the source, per position of a translation and of its source: inputs of the three products
-# 2 + 2 + 2, queries 2, keys and values 4, input of the norm 4.
-CROSS_ATTENTION_BYTES = 16
-DROPOUT_MASK_BYTES = 2  # bytes of the masks of a block's two dropouts, likewise
-# Peak bytes per logit. Forward: 2 (half precision) + 4 (fp32) + 4 (log-probabilities). Backward: 4 (log-probabilities)
-# + 4 (gradient) + 2 (gradient in half precision).
-LOGIT_BYTES = 10
-LEAST_STATE_BYTES = 12  # of a weight, its gradient and the one moment that Muon keeps, in fp32
-CUDA_CONTEXT = 1e9  # bytes of CUDA's context and the work spaces of its libraries
-FRAGMENTATION = 0.05  # share that the allocator wastes
-
-# Time.
 MATMUL_EFFICIENCY = 0.68  # share of the peak that matrix products reach
 ATTENTION_EFFICIENCY = 0.25  # share of the peak that attention reaches
 HBM_EFFICIENCY = 0.8  # share of the memory's bandwidth that is reached
@@ -55,93 +35,6 @@ HOST_OVERHEAD_SECONDS = 1e-3  # seconds of a step in which the GPU waits for the
 BACKWARD_SHARE = 2 / 3  # share of the computing that is the backward pass
 # Gradients in a bucket of DistributedDataParallel; the last one is reduced after the backward pass.
 BUCKET_GRADIENTS = 25 * 2**20 / 4
-
-_LANGUAGES = 2
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on each GPU. ``autocast_copies``: weights in half precision during a micro-batch; with sharded weights,
-    those that are all-gathered at a time."""
-
-    weights: float
-    gradients: float
-    optimizer_state: float
-    autocast_copies: float
-    activations: float
-    logits: float
-    cuda_context: float = CUDA_CONTEXT
-
-    @property
-    def total(self) -> float:
-        """Bytes with fragmentation."""
-        parts = self.weights + self.gradients + self.optimizer_state + self.autocast_copies
-        return (parts + self.activations + self.logits) * (1 + FRAGMENTATION) + self.cuda_context
-
-
-def estimate_memory(
-    model: ModelConfig,
-    parameters: int,
-    vocab_size: int,
-    micro_batch: int,
-    targets: float,
-    shards: int = 1,
-    translates: bool = False,
-) -> Memory:
-    """Estimate the memory for micro-batches of ``micro_batch`` positions with ``targets`` targets.
-
-    ``parameters``: P. ``shards``: number of GPUs over which weights, gradients and optimizer state are sharded.
-    ``translates``: half of the positions are sources, through the encoder, half are targets, through the decoder.
-    """
-    gathered = vocab_size * model.dim + 2 * model.block_weights  # embeddings, one block and the next one
-    dropout = DROPOUT_MASK_BYTES if model.dropout else 0
-    block = ACTIVATION_BYTES + dropout + translates * (CROSS_ATTENTION_BYTES + dropout / 2) / 2
-    return Memory(
-        weights=4 * parameters / shards,
-        gradients=4 * parameters / shards,
-        optimizer_state=8 * parameters / shards,
-        autocast_copies=2 * parameters if shards == 1 else 6 * gathered,
-        activations=micro_batch * model.dim * (model.layers * block + 4 + 4),  # with the embeddings and their norm
-        logits=targets * vocab_size * LOGIT_BYTES,
-    )
-
-
-def parameter_count(config: Config, vocab_size: int, languages: int) -> int:
-    """Return P without allocating the model; with a decoder if an objective trains one."""
-    with torch.device("meta"):
-        model = build_model(config.model, combined_data(config), vocab_size, languages)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def check_model_size(config: Config, vocab_size: int, memory: int, shards: int) -> None:
-    """Raise ConfigError if ``memory`` bytes cannot hold weights, gradient and optimizer state. Allocates nothing.
-
-    ``memory``: of each of ``shards`` devices that share them.
-    """
-    model, sides = config.model, 1 + combined_data(config).needs_decoder
-    tables = 1 if model.share_encoder_decoder_embeddings else sides
-    weights = tables * vocab_size * model.dim + sides * model.layers * model.block_weights
-    needed = LEAST_STATE_BYTES * weights / shards
-    if needed > memory:
-        size = f"model.dim={model.dim} and model.layers={model.layers} with a vocabulary of {vocab_size:,}"
-        state = f"with gradient and optimizer state {needed / 1e9:,.1f} GB on each of {shards} device(s)"
-        advice = f"{memory / 1e9:,.1f} GB are there; take a smaller model, or more GPUs with train.sharding=full"
-        raise ConfigError(f"{size}: at least {weights / 1e9:,.1f} billion weights, {state}, and {advice}")
-
-
-def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, tokens: int | None = None) -> Memory:
-    """Estimate the memory of one phase with the settings ``config``; ``tokens``: of a smaller batch on each GPU."""
-    micro_batch = min(config.micro_batch_tokens, tokens or sys.maxsize)
-    targets, translates = micro_batch * target_share(config), config.data.needs_decoder
-    memory = estimate_memory(config.model, parameters, vocab_size, micro_batch, targets, shards, translates)
-    average = 0 if config.average.kind is AverageKind.none else 4 * parameters / shards
-    return replace(memory, optimizer_state=memory.optimizer_state + average)
-
-
-def target_share(config: Config) -> float:
-    """Return the share of a micro-batch's positions that are targets: masked ones, or the translations, a half."""
-    translated = config.data.seq2seq_share
-    return (1 - translated) * config.mask.prob + translated / 2
 
 
 @dataclass(frozen=True)
@@ -208,6 +101,15 @@ class StepTime:
         return (self.computing + self.optimizer) / self.total
 
 
+def orthogonalization_flops(shape: Sequence[int]) -> float:
+    """Return the arithmetic of Muon's five Newton-Schulz iterations for a matrix of ``shape``, on every GPU alike.
+
+    Each is X X^T, its square, and their sum times X (Jordan et al. 2024), for X of ``small`` rows.
+    """
+    small, large = sorted(shape)
+    return 5 * (4.0 * small**2 * large + 2.0 * small**3)
+
+
 def estimate_step(
     model: ModelConfig,
     parameters: int,
@@ -220,13 +122,16 @@ def estimate_step(
     gradient_bytes: int = 4,
     sharding: Sharding = Sharding.none,
     translated: float = 0.0,
+    muon_flops: float = 0.0,
 ) -> StepTime:
     """Estimate a step of ``tokens`` tokens on each GPU, in ``micro_batches`` of sequences of ``length``.
 
     ``scored``: share of the tokens that are targets. ``translated``: of sources and their translations.
-    ``gradient_bytes``: of one gradient during the reduction. Gradients are reduced during the last backward pass
-    through the blocks. Those of token embeddings follow it: the rows of the tokens in the batch if they are tied to the
-    output layer, else all. The communication of sharded weights overlaps with all of the computing.
+    ``gradient_bytes``: of one gradient during the reduction. ``muon_flops``: arithmetic of the optimizer.
+
+    Gradients are reduced during the last backward pass through the blocks. Those of token embeddings follow it: the
+    rows of the tokens in the batch if they are tied to the output layer, else all. The communication of sharded weights
+    overlaps with all of the computing.
     """
     gpu, width = cluster.gpu, model.dim
     bandwidth = HBM_EFFICIENCY * gpu.bandwidth
@@ -238,6 +143,7 @@ def estimate_step(
     blocks += ELEMENTWISE_BYTES * model.layers * width / bandwidth
     computing = tokens * (blocks + output)
     optimizer = OPTIMIZER_BYTES * parameters / cluster.shards(sharding) / bandwidth + HOST_OVERHEAD_SECONDS
+    optimizer += muon_flops / MATMUL_EFFICIENCY / gpu.flops
     if sharding is not Sharding.none:
         comm = micro_batches * cluster.sharding_seconds(4 * parameters, gradient_bytes * parameters, sharding)
         return StepTime(computing, optimizer, max(comm - computing, 0.0), comm)
@@ -280,7 +186,7 @@ def make_plan(config: Config, vocab_size: int, cluster: Cluster, tokens: int = 0
     ``tokens``: of a batch on each GPU; 0: ``train.batch_tokens`` divided among them, one sub-batch at least.
     ``total_tokens``: of the run; 0: those of the settings.
     """
-    phases, parameters = phases_of(config), parameter_count(config, vocab_size, _LANGUAGES)
+    phases, parameters = phases_of(config), parameter_count(config, vocab_size, LANGUAGES)
     scale, plans = total_tokens / total_tokens_of(phases) if total_tokens else 1.0, []
     for phase in phases:
         data, train = phase.settings.data, phase.settings.train
@@ -309,7 +215,8 @@ def _plan_phase(
     half = train.reduce_dtype is ReduceDtype.half and train.precision is not Precision.fp32
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
     shape = (model, parameters, vocab_size, length, scored, tokens)
-    time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated)
+    muon = sum(map(orthogonalization_flops, muon_shapes(config, vocab_size)))
+    time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated, muon)
     memory = phase_memory(config, parameters, vocab_size, cluster.shards(sharding), tokens)
     speed = tokens * cluster.gpus / time.total
     flops = tokens * flops_per_token(model, vocab_size, length, scored, translated)

@@ -42,9 +42,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, config: OptimConfig, model: nn.Module) -> None:
-        blocks = [block for block in getattr(model, "blocks", []) if isinstance(block, nn.Module)]
-        linear = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
-        matrices = [module.weight for module in linear if module.weight.requires_grad]
+        matrices = muon_matrices(model)
         known = set(map(id, matrices))
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
         self._parts = (
@@ -67,6 +65,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Step both."""
         for part in self._parts:
             part.step(closure)
+
+
+def muon_matrices(model: nn.Module) -> list[torch.Tensor]:
+    """Return the trainable weights of the linear layers in the blocks of ``model``."""
+    blocks = [block for block in getattr(model, "blocks", []) if isinstance(block, nn.Module)]
+    linear = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
+    return [module.weight for module in linear if module.weight.requires_grad]
 
 
 def is_pypi_apex() -> bool:

@@ -18,7 +18,7 @@ from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Device, Precision, Sharding
 from xlmtrain.diagnostics.doctor.requirements import package_problems
 from xlmtrain.diagnostics.finding import Finding, error, info, warning
-from xlmtrain.diagnostics.plan import parameter_count, phase_memory
+from xlmtrain.diagnostics.memory import parameter_count, phase_memory
 from xlmtrain.optim.optimizer import APEX_SOURCE, is_pypi_apex
 from xlmtrain.runtime.device import best_device, main_memory, system_file, usable_cores
 from xlmtrain.text import bpe
