@@ -39,7 +39,7 @@ from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed, initialize
 from xlmtrain.runtime.output_paths import check_output_path, replace_file
 from xlmtrain.runtime.program import user_errors
-from xlmtrain.train.parallel import FsdpModel, ParallelModel, parallelize, shard
+from xlmtrain.train.parallel import FsdpModel, ParallelModel, compile_blocks, parallelize, shard
 from xlmtrain.train.step import TrainStep
 
 WORKLOAD = Workload(dim=64, layers=2, heads=2, vocab_size=1000, rows=32, length=32)
@@ -249,8 +249,7 @@ def losses_of(variant: tuple[Precision, bool, Sharding], distributed: Distribute
     torch.manual_seed(0)
     model = LanguageModel(config.model, len(dataset.vocab), len(dataset.languages))
     if compiled:
-        for block in model.encoder.blocks:
-            block.compile()
+        compile_blocks(model)
     if sharding is Sharding.full:
         shard(model, config.train, precision, distributed)
         parallel: ParallelModel = FsdpModel(model, distributed)

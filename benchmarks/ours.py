@@ -11,7 +11,7 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.process import disable_malloc_trim
-from xlmtrain.train.parallel import parallelize
+from xlmtrain.train.parallel import compile_blocks, parallelize
 from xlmtrain.train.step import TrainStep
 
 
@@ -22,8 +22,7 @@ class OurSystem:
         disable_malloc_trim(device)
         self.model = weights
         if config.train.compile:
-            for block in self.model.encoder.blocks:
-                block.compile()
+            compile_blocks(self.model)
         distributed, precision = Distributed(0, 1, device), config.train.precision
         parallel = parallelize(self.model, config.train, precision, distributed)
         optimizer = make_optimizer(config.optim, self.model, device)

@@ -75,7 +75,7 @@ def test_touched_rows() -> None:
         assert touched_vocab_share(8192 * sub_batches, 60_562) == pytest.approx(share, abs=0.02)
     tied, untied = (
         estimate_step(
-            replace(RELEASED, tie_embeddings=tie), PARAMETERS, VOCAB, 256, 0.15, 16384, 2, cluster("V100", 64)
+            replace(RELEASED, tie_embeddings=tie), PARAMETERS, VOCAB, 256, 0.15, 16384, 1, cluster("V100", 64)
         )
         for tie in (True, False)
     )

@@ -44,6 +44,7 @@ def test_flops_of_a_token_by_hand() -> None:
     feed_forward = 2 * 2 * dim * 4 * dim
     attention = 2 * 2 * length * dim  # q k^T and the weighted sum of v
     forward = layers * (projections + feed_forward + attention) + scored * 2 * vocab * dim
+    forward -= (1 - scored) * (2 * dim * dim + feed_forward)  # after the last attention, scored tokens alone
     model = ModelConfig(dim=dim, layers=layers, heads=2)
     assert flops_per_token(model, vocab, length, scored) == pytest.approx(3 * forward)
 

@@ -47,6 +47,39 @@ def test_released_model_has_its_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 142_422_203
 
 
+@pytest.mark.parametrize("family", list(Family))
+def test_positions_that_are_computed_alone(family: Family) -> None:
+    """Hidden states and gradients are those of the whole, with padding, too."""
+    torch.manual_seed(0)
+    encoder = Encoder(changed(family=family, local_attention=4), 50, 2, PAD)
+    at, lengths, grad = torch.tensor([1, 2, 7, 9, 17]), torch.tensor([8, 5, 3]), torch.randn(5, 16)
+    whole = encoder(*inputs(), lengths).flatten(0, 1)[at]
+    alone = encoder(*inputs(), lengths, at=at)
+    torch.testing.assert_close(alone, whole, atol=1e-6, rtol=0)
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    found, expected = (torch.autograd.grad(states, weights, grad, allow_unused=True) for states in (alone, whole))
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_the_last_feed_forward_computes_the_targets_alone() -> None:
+    encoder, rows = Encoder(SMALL, 50, 2, PAD), []
+    for block in encoder.blocks:
+        block.ffn.register_forward_hook(lambda _, __, output: rows.append(output[..., 0].numel()))
+    encoder(*inputs(), at=torch.tensor([3, 20]))
+    assert rows == [24, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_without_targets_gives_every_weight_a_gradient_of_zero(dtype: torch.dtype) -> None:
+    encoder = Encoder(changed(dropout=0.1, attention_dropout=0.1), 50, 2, PAD)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        states = encoder(*inputs(), at=torch.tensor([], dtype=torch.int64))
+    states.sum().backward()
+    assert states.shape == (0, 16)
+    assert all(weight.grad is not None and not weight.grad.any() for weight in encoder.parameters())
+
+
 @pytest.mark.parametrize("family", list(Family)[1:])
 def test_a_family_that_is_causal_sees_no_later_token(family: Family) -> None:
     """ModernBERT's local blocks, too: half of four positions on each side, but none of those that follow."""

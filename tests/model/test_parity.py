@@ -39,7 +39,7 @@ def inner_states(model: LanguageModel, batch: Batch) -> dict[str, torch.Tensor]:
         part.register_forward_hook(lambda _, __, output, name=name: states.update({name: output.detach()}))
         for name, part in parts.items()
     ]
-    model.logits(batch)
+    model.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
     for hook in hooks:
         hook.remove()
     return states

@@ -17,7 +17,13 @@ from xlmtrain.model.kernels import dispatch
 from xlmtrain.runtime import failpoints
 from xlmtrain.train.step import StepOutput, TrainStep
 
-CHANGES = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": 6, "evaluate.every": 3}
+CHANGES = {
+    "model.layers": 2,
+    "model.dropout": 0.0,
+    "model.attention_dropout": 0.0,
+    "train.steps": 6,
+    "evaluate.every": 3,
+}
 
 
 @pytest.mark.slow

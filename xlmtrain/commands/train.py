@@ -43,7 +43,7 @@ from xlmtrain.runtime.watchdog import GRACE_SECONDS
 from xlmtrain.train.async_checkpoint import AsyncCheckpointer
 from xlmtrain.train.checkpoint import CheckpointManager
 from xlmtrain.train.loop import Outcome, TrainingLoop
-from xlmtrain.train.parallel import parallelize
+from xlmtrain.train.parallel import compile_blocks, parallelize
 from xlmtrain.train.resume_policy import check_same_run
 from xlmtrain.train.run_dir import open_run
 from xlmtrain.train.saver import resume
@@ -95,8 +95,7 @@ def train(config: Config, distributed: Distributed, stop: StopRequest) -> Outcom
     notes = initialize_weights(config.init, config.model, model, dataset) if begins else []
     with explain_oom(*model_advice()):
         if config.train.compile:
-            for block in model.blocks:
-                block.compile()
+            compile_blocks(model)
         parallel = parallelize(model, config.train, precision, distributed)
         optimizer = make_optimizer(config.optim, model, distributed.device)
         train_step = TrainStep(config, parallel, optimizer, precision, distributed)

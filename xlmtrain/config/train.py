@@ -91,7 +91,8 @@ class TrainConfig:
     """``auto``: CUDA where there is one."""
 
     compile: bool = False
-    """Compile each block with torch.compile, which takes a minute at the start. For GPUs; no gain on CPUs."""
+    """Compile the blocks with torch.compile, all but the encoder's last one; it takes a minute at the start. For GPUs;
+    no gain on CPUs."""
 
     sharding: Sharding = Sharding.none
     """Split weights, gradients and optimizer state across processes (FSDP2), for models that do not fit on one device.

@@ -56,9 +56,11 @@ def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: fl
     6 per weight of the blocks, 6 per weight of the output layer for the share ``scored`` of the tokens that it sees,
     and 12 * layers * dim * ``length`` for attention (Kaplan et al. 2020, section 2.1, with the backward pass as twice
     the forward pass). The share ``translated`` of the tokens, of sources and of targets, goes through two of the four
-    matrices of attention to the source, too.
+    matrices of attention to the source, too. In the last block of a language model, tokens that are not scored need
+    queries, keys and values alone.
     """
     blocks = (model.block_weights + 2 * translated * model.dim**2) * model.layers
+    blocks -= (1 - translated / 2 - scored) * (model.block_weights - 3 * model.dim**2)
     return 6 * blocks + 6 * vocab_size * model.dim * scored + 12 * model.layers * model.dim * length
 
 

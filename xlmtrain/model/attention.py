@@ -48,10 +48,10 @@ class SelfAttention(nn.Module):
         qkv: torch.Tensor = self.qkv(x)
         return qkv if rotation is None else rotate(qkv, self.heads, rotation)
 
-    def forward(self, x: torch.Tensor, view: AttentionView) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at`` alone; see :func:`positions_at`."""
         qkv, rate = self.project(x, view.rotation), self.dropout if self.training else 0.0
-        return self.out(attention(qkv, None, self.heads, view.key_mask, view.causal, rate))
+        return self.out(positions_at(attention(qkv, None, self.heads, view.key_mask, view.causal, rate), at))
 
     def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
@@ -98,6 +98,11 @@ class CrossAttention(nn.Module):
         keys, values = keys_values
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=source_mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def positions_at(x: torch.Tensor, at: torch.Tensor | None) -> torch.Tensor:
+    """Return (N, D), the positions ``at`` (N,) of ``x`` (B, T, D), counted row by row; ``x`` itself for None."""
+    return x if at is None else x.flatten(0, 1).index_select(0, at)
 
 
 def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xlmtrain.config.model import Activation, ModelConfig
-from xlmtrain.model.attention import AttentionView, SelfAttention
+from xlmtrain.model.attention import AttentionView, SelfAttention, positions_at
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -64,10 +64,11 @@ class Block(nn.Module):
         self.ffn_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, view: AttentionView) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at`` alone; see :func:`positions_at`."""
+        mixed = self.attention(self.attention_norm(x) if self.pre_norm else x, view, at)
+        x = positions_at(x, at) + self.dropout(mixed)
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), view))
             return x + self.dropout(self.ffn(self.ffn_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, view)))
+        x = self.attention_norm(x)
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.model.attention import AttentionView, local_mask, rotary_positions
+from xlmtrain.model.attention import AttentionView, local_mask, positions_at, rotary_positions
 from xlmtrain.model.block import Block, make_norm
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -102,15 +102,17 @@ class Encoder(TransformerStack):
         causal: bool = False,
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
+        at: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the hidden states (B, T, D) after the last block, for ``tokens``, ``positions``, ``languages`` (B, T).
 
         ``lengths`` (B,): tokens of each row before its padding, None if no row is padded; hidden states of padding
         are zero. ``causal``: a position attends to itself and the positions before it; padding must then be on the
         right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None. ``token_types``: as in
-        :meth:`embed`.
+        :meth:`embed`. ``at`` (N,): positions that are needed, counted row by row; then the result is (N, D), and the
+        last feed-forward computes these alone.
         """
-        states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds, token_types)
+        states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds, token_types, at)
         return deque(states, maxlen=1).pop()
 
     def hidden_states(
@@ -122,8 +124,12 @@ class Encoder(TransformerStack):
         causal: bool = False,
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
+        at: torch.Tensor | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s."""
+        """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s.
+
+        With ``at``, those after the last block are (N, D).
+        """
         if input_embeds is None:
             input_embeds = self.token_embeddings(tokens)
         x = self.embed(input_embeds, positions, languages, token_types)
@@ -136,11 +142,12 @@ class Encoder(TransformerStack):
         yield x
         views = self.attention_views(positions, key_mask, causal)
         for number, block in enumerate(self.blocks, 1):
-            x = block(x, views[cast("Block", block).local])
-            if self.final_norm is not None and number == len(self.blocks):
+            last = number == len(self.blocks)
+            x = block(x, views[cast("Block", block).local], at if last else None)
+            if self.final_norm is not None and last:
                 x = self.final_norm(x)
             if token_mask is not None:
-                x = x * token_mask
+                x = x * positions_at(token_mask, at if last else None)
             yield x
 
     def attention_views(

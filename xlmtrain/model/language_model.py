@@ -69,10 +69,8 @@ class LanguageModel(nn.Module):
     def _at_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
         embeds, matrix = tied_embedding(self.encoder.token_embeddings, batch.tokens)
-        hidden = self.encoder(
-            batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal, input_embeds=embeds
-        )
-        return hidden.flatten(0, 1).index_select(0, batch.target_index), matrix
+        inputs = (batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
+        return self.encoder(*inputs, input_embeds=embeds, at=batch.target_index), matrix
 
 
 def check_state_dict(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:

@@ -124,6 +124,17 @@ class FsdpModel(ParallelModel):
             self.model.reshard()
 
 
+def compile_blocks(model: LanguageModel) -> None:
+    """Compile the blocks of ``model`` in place, but not the encoder's last one.
+
+    That one computes the targets alone, whose number differs from batch to batch: graphs of its own would use up those
+    that torch makes of one function.
+    """
+    for block in model.blocks:
+        if block is not model.encoder.blocks[-1]:
+            block.compile()
+
+
 def parallelize(
     model: LanguageModel, config: TrainConfig, precision: Precision, distributed: Distributed
 ) -> ParallelModel:
