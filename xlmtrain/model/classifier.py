@@ -56,12 +56,13 @@ class Classifier(nn.Module):
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return logits (M, C) in fp32: one for each text, or one for each of the batch's targets."""
-        hidden = self.encoder(
-            batch.tokens, batch.positions, batch.languages, batch.lengths, token_types=batch.token_types
-        )  # (B, T, D)
-        if self.of_words:
-            return self.head(hidden.flatten(0, 1)[batch.target_index]).float()
-        return self.head(pooled(hidden, batch.lengths, self.pooling)).float()
+        rows, length = batch.tokens.shape
+        at = batch.target_index if self.of_words else None
+        if at is None and self.pooling is Pooling.first:
+            at = torch.arange(0, rows * length, length, device=batch.tokens.device)
+        inputs = (batch.tokens, batch.positions, batch.languages, batch.lengths)
+        states = self.encoder(*inputs, token_types=batch.token_types, at=at)  # (M, D), or (B, T, D) to take the mean of
+        return self.head(pooled(states, batch.lengths, self.pooling) if at is None else states).float()
 
 
 def pooled(states: torch.Tensor, lengths: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
