@@ -35,6 +35,14 @@ from xlmtrain.runtime.program import user_errors
 
 _PARTS = ["model.family=modernbert", "model.rope_theta=10000"]
 _JINA = "parts=rotary,head_transform,token_types,gelu_head,added_languages"
+_DECAY = "{name: decay, steps: 300, optim: {schedule: linear, warmup_steps: 0}}"
+
+
+def _modern(*changes: str, schedule: str = "cosine", phases: str = "{name: masked, mask: {prob: 0.3}}") -> list[str]:
+    """Return changes of modern_small_cpu as it was before this ablation, for runs of 1,000 steps."""
+    return [f"optim.schedule={schedule}", f"phases=[{phases}]", *changes]
+
+
 VARIANTS: dict[str, list[str]] = {
     "mlm_tlm": [],
     "mlm": ["data.tlm.de-en=0"],
@@ -56,39 +64,44 @@ VARIANTS: dict[str, list[str]] = {
         "evaluate.metric=valid/tlm_ppl",
     ],
     "muon": ["optim.name=muon"],
-    # Changes of modern_small_cpu, for runs of 1,000 steps. Each lists its phases anew, with the masks of the preset.
-    "modern": [],
-    "masks-0.4": ["phases=[{name: masked, mask: {prob: 0.4}}]"],
-    "masks-falling": [
-        "phases=[{name: many, steps: 700, mask: {prob: 0.4}}, {name: few, steps: 300, mask: {prob: 0.15}}]"
-    ],
-    "pairs-more": ["data.tlm.de-en=4"],
-    "pairs-late": [
-        "phases=[{name: apart, steps: 500, mask: {prob: 0.3}, data: {tlm: {de-en: 0}}}, "
-        "{name: pairs, steps: 500, data: {tlm: {de-en: 4}}}]"
-    ],
-    "length-growing": [
-        "phases=[{name: short, steps: 700, mask: {prob: 0.3}}, {name: long, steps: 300, data: {sequence_length: 64}}]"
-    ],
-    "batch-growing": [  # as many tokens
-        "train.steps=1148",
+    "modern": _modern(),
+    "masks-0.4": _modern(phases="{name: masked, mask: {prob: 0.4}}"),
+    "masks-falling": _modern(
+        phases="{name: many, steps: 700, mask: {prob: 0.4}}, {name: few, steps: 300, mask: {prob: 0.15}}"
+    ),
+    "pairs-more": _modern("data.tlm.de-en=4"),
+    "pairs-late": _modern(
+        phases="{name: apart, steps: 500, mask: {prob: 0.3}, data: {tlm: {de-en: 0}}}, "
+        "{name: pairs, steps: 500, data: {tlm: {de-en: 4}}}"
+    ),
+    "length-growing": _modern(
+        phases="{name: short, steps: 700, mask: {prob: 0.3}}, {name: long, steps: 300, data: {sequence_length: 64}}"
+    ),
+    "batch-growing": _modern(  # as many tokens
         "optim.warmup_steps=200",
         "train.micro_batch_tokens=4096",
-        "phases=[{name: small, steps: 600, mask: {prob: 0.3}, train: {batch_tokens: 1024}}, "
+        phases="{name: small, steps: 600, mask: {prob: 0.3}, train: {batch_tokens: 1024}}, "
         "{name: middle, steps: 400, train: {batch_tokens: 2048}}, "
-        "{name: large, steps: 148, train: {batch_tokens: 4096}}]",
-    ],
-    "stable-decay": [
-        "optim.schedule=constant",
-        "phases=[{name: stable, steps: 700, mask: {prob: 0.3}}, "
-        "{name: decay, steps: 300, optim: {schedule: linear, warmup_steps: 0}}]",
+        "{name: large, steps: 148, train: {batch_tokens: 4096}}",
+    ),
+    "stable-decay": _modern(
         "average.kind=ema",
         "average.decay=0.99",
-    ],
-    "modern-pre_norm": [f"{_JINA},pre_norm", *_PARTS],
-    "modern-gated": [f"{_JINA},gated", "model.ffn_dim=680", *_PARTS],
-    "modern-no_biases": [f"{_JINA},no_biases", *_PARTS],
-    "adamw": ["optim.name=adamw"],
+        schedule="constant",
+        phases=f"{{name: stable, steps: 700, mask: {{prob: 0.3}}}}, {_DECAY}",
+    ),
+    "stable-decay-masks-0.4": _modern(
+        schedule="constant", phases=f"{{name: stable, steps: 700, mask: {{prob: 0.4}}}}, {_DECAY}"
+    ),
+    "stable-decay-masks-0.4-pairs": _modern(
+        "data.tlm.de-en=2",
+        schedule="constant",
+        phases=f"{{name: stable, steps: 700, mask: {{prob: 0.4}}}}, {_DECAY}",
+    ),
+    "modern-pre_norm": _modern(f"{_JINA},pre_norm", *_PARTS),
+    "modern-gated": _modern(f"{_JINA},gated", "model.ffn_dim=680", *_PARTS),
+    "modern-no_biases": _modern(f"{_JINA},no_biases", *_PARTS),
+    "adamw": _modern("optim.name=adamw"),
 }
 """Name -> settings that differ from the preset; ``parts=`` is for ``benchmarks.with_parts``.
 
@@ -123,6 +136,8 @@ ABLATIONS = {
         "length-growing",
         "batch-growing",
         "stable-decay",
+        "stable-decay-masks-0.4",
+        "stable-decay-masks-0.4-pairs",
         "modern-pre_norm",
         "modern-gated",
         "modern-no_biases",
