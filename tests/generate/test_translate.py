@@ -96,6 +96,18 @@ def test_the_limit_is_the_sentences_own() -> None:
     assert model.translate([], source="de", target="en") == []
 
 
+def test_progress_moves_with_each_batch() -> None:
+    """Before the first line of the window is out; blank lines with its end."""
+    ids = [np.array([15] * n + [1]) for n in (1, 4, 0, 2, 3)]
+    finished: list[int] = []
+    config = TranslationConfig(beam=1, window=4, batch_tokens=20)
+    found = translate_ids(lively_model(), ids, 0, 1, config, finished.append)
+    next(found)
+    assert len(finished) > 2
+    assert sum(finished) == 4
+    assert len([*found]) + 1 == sum(finished) == 5
+
+
 def test_what_is_refused(model: PretrainedModel) -> None:
     long = "a " * 511
     with pytest.raises(DataError, match=r"^file:3: 513 tokens are more than the model's 512 positions; split the line"):

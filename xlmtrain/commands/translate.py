@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,11 +69,11 @@ def main(argv: list[str]) -> None:
             out = stack.enter_context(stack.enter_context(new_file(options.output)).open("wb"))
         shown = options.output is not None or sys.stderr.isatty()  # in a log, progress is on standard output
         progress = stack.enter_context(ProgressBar("translate", total, " lines")) if shown else None
-        for number, best in zip(count(1), translator((line for line, *_ in _lines(options)), where)):
+        finished = progress.update if progress is not None else (lambda finished: None)
+        lines = (line for line, *_ in _lines(options))
+        for number, best in enumerate(translator(lines, where, finished), 1):
             out.write(_formatted(number, best, options.n_best).encode())
             out.flush()
-            if progress is not None:
-                progress.update()
             if options.reference is not None:
                 texts.append(best[0].text)
                 words.append(best[0].tokenized)

@@ -5,7 +5,7 @@ Letters: N sentences of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.pipeline import TextPipeline
+
+
+def _unseen(finished: int) -> None:
+    """Show no progress."""
 
 
 class Translation(NamedTuple):
@@ -65,12 +69,14 @@ class Translator:
                 )
             yield ids
 
-    def __call__(self, lines: Iterable[str], where: str) -> Iterator[list[Translation]]:
+    def __call__(
+        self, lines: Iterable[str], where: str, progress: Callable[[int], object] = _unseen
+    ) -> Iterator[list[Translation]]:
         """Yield the translations of each line, the best first; a blank line has an empty one.
 
-        Raises DataError as :meth:`encode`.
+        ``progress``: as in :func:`translate_ids`. Raises DataError as :meth:`encode`.
         """
-        for hypotheses in translate_ids(self._model, self.encode(lines, where), *self._ids, self._config):
+        for hypotheses in translate_ids(self._model, self.encode(lines, where), *self._ids, self._config, progress):
             yield [
                 Translation(self._text.text(ids[:-1], self._names[1]), self._text.vocab.decode(ids[:-1]), score)
                 for ids, score in hypotheses
@@ -78,11 +84,17 @@ class Translator:
 
 
 def translate_ids(
-    model: TranslationModel, sentences: Iterable[np.ndarray], source: int, target: int, config: TranslationConfig
+    model: TranslationModel,
+    sentences: Iterable[np.ndarray],
+    source: int,
+    target: int,
+    config: TranslationConfig,
+    progress: Callable[[int], object] = _unseen,
 ) -> Iterator[list[Hypothesis]]:
     """Yield up to ``config.n_best`` translations of each sentence, in order.
 
-    ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages.
+    ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages. ``progress``: called with the
+    number of sentences that each batch finished; they are yielded when their whole window is.
     """
     sentences = iter(sentences)
     for first in count(0, config.window):
@@ -90,6 +102,7 @@ def translate_ids(
         if not window:
             return
         found = [[Hypothesis(ids, 0.0)] for ids in window]  # an empty sentence is its own translation
+        blank = len(window)
         for chosen, max_lengths in _batches(model, window, config):
             batch = [window[i] for i in chosen]
             numbers = [first + i for i in chosen]
@@ -97,6 +110,9 @@ def translate_ids(
                 chosen, _translate_batch(model, batch, numbers, max_lengths, source, target, config)
             ):
                 found[i] = hypotheses[: config.n_best]
+            progress(len(chosen))
+            blank -= len(chosen)
+        progress(blank)
         yield from found
 
 
