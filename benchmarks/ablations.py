@@ -84,12 +84,7 @@ VARIANTS: dict[str, list[str]] = {
         "{name: middle, steps: 400, train: {batch_tokens: 2048}}, "
         "{name: large, steps: 148, train: {batch_tokens: 4096}}",
     ),
-    "stable-decay": _modern(
-        "average.kind=ema",
-        "average.decay=0.99",
-        schedule="constant",
-        phases=f"{{name: stable, steps: 700, mask: {{prob: 0.3}}}}, {_DECAY}",
-    ),
+    "stable-decay": _modern(schedule="constant", phases=f"{{name: stable, steps: 700, mask: {{prob: 0.3}}}}, {_DECAY}"),
     "stable-decay-masks-0.4": _modern(
         schedule="constant", phases=f"{{name: stable, steps: 700, mask: {{prob: 0.4}}}}, {_DECAY}"
     ),
@@ -196,6 +191,8 @@ class AblationOptions(CheckedSettings):
             yield "train_file: train_file= and test_file= need each other"
         if (self.ablation == "initialization") != (self.pretrained is not None):
             yield "pretrained: pretrained= and ablation=initialization need each other"
+        if self.ablation == "modern" and self.experiment != "modern_small_cpu":
+            yield "experiment: modern has changes of modern_small_cpu; set experiment=modern_small_cpu train.steps=1000"
         if self.ablation == "initialization" and self.experiment == "quickstart":
             yield "experiment: a preset that trains translation, like mt_small_cpu"
         if self.ablation == "initialization" and (self.train_file or self.retrieval or self.bilingual_lexicon):

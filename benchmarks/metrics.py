@@ -17,7 +17,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks.worker import RunResult, clock
 from benchmarks.workloads import Workload
-from xlmtrain.metrics.flops import flops_per_token
+from xlmtrain.metrics.flops import flops_per_token, skipped_share
 
 _COLUMNS = ("", "tokens/s", "ms per step", "ratio", "of the ceiling", "memory", "loss")
 
@@ -35,7 +35,8 @@ def summarize(
     losses = [loss for result in results for loss in result.losses]
     scored = sum(result.targets for result in results) / sum(result.tokens for result in results)
     translated, length = (1.0, 0) if workload.translation else (0.0, workload.length)  # its attention is not counted
-    flops = flops_per_token(workload.model, workload.vocab_size, length, scored, translated)
+    shares = scored, translated, skipped_share(scored, translated)
+    flops = flops_per_token(workload.model, workload.vocab_size, length, *shares)
     return {
         "tokens_per_second": median(speeds),
         "seconds_per_step": sum(result.seconds for result in results) / len(losses),

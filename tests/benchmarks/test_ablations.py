@@ -127,6 +127,7 @@ def test_fine_tuning(programs: Programs, capsys: pytest.CaptureFixture[str]) -> 
     ("changes", "message"),
     [
         ({"ablation": "everything"}, "ablation: everything: must be one of objectives, masking, precision, sampling"),
+        ({"ablation": "modern"}, "set experiment=modern_small_cpu train.steps=1000"),
         ({"ablation": "masking", "train_file": "a.tsv"}, "train_file= and test_file= need each other"),
     ],
 )

@@ -33,7 +33,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
 def test_arithmetic_is_counted_the_same_for_all() -> None:
     slow, fast = [result(2.0, [5.0])] * 3, [result(1.0, [4.0])] * 3
     shares = [summarize(own, slow, 1e9, WORKLOAD)["flops_share"] for own in (slow, fast)]
-    assert shares[0] == pytest.approx(32 * flops_per_token(WORKLOAD.model, 1000, 16, scored=0.15) / 1e9)
+    assert shares[0] == pytest.approx(32 * flops_per_token(WORKLOAD.model, 1000, 16, scored=0.15, skipped=0.85) / 1e9)
     assert shares[1] == 2 * shares[0]
 
 

@@ -132,7 +132,11 @@ def test_the_head_reads_a_text_as_if_it_were_alone(tiny_dataset: Path, pooling: 
     torch.manual_seed(0)
     model = TaskModel(saved, two_labels(), dropout=0.0, pooling=pooling).eval()
     ((batch, _),) = evaluation_batches(file, 0, 1)
+    rows: list[int] = []
+    hook = model.encoder.blocks[-1].ffn.register_forward_hook(lambda _, __, out: rows.append(out[..., 0].numel()))
     found = model.logits(batch)
+    hook.remove()
+    assert rows == [3 if pooling is Pooling.first else batch.tokens.numel()]
     shortest_first = sorted(file.ids, key=len)
     for row, ids in enumerate(shortest_first):
         tokens = torch.tensor([[EOS, *ids]])

@@ -7,18 +7,24 @@ import json
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny import CPU
+from xlmtrain.config.families import Family
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.train import Precision
-from xlmtrain.metrics.flops import flops_per_token, gpu_named, peak_flops
+from xlmtrain.data.batch import Batch, EncoderInput
+from xlmtrain.metrics.flops import flops_per_token, gpu_named, peak_flops, skipped_share
 from xlmtrain.metrics.loggers import Console, MetricsWriter, read_records
 from xlmtrain.metrics.timer import StepTimer, duration
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 
 
 @pytest.mark.parametrize(
@@ -44,9 +50,31 @@ def test_flops_of_a_token_by_hand() -> None:
     feed_forward = 2 * 2 * dim * 4 * dim
     attention = 2 * 2 * length * dim  # q k^T and the weighted sum of v
     forward = layers * (projections + feed_forward + attention) + scored * 2 * vocab * dim
-    forward -= (1 - scored) * (2 * dim * dim + feed_forward)  # after the last attention, scored tokens alone
     model = ModelConfig(dim=dim, layers=layers, heads=2)
     assert flops_per_token(model, vocab, length, scored) == pytest.approx(3 * forward)
+
+
+@pytest.mark.parametrize(("family", "sources"), [(Family.xlm, 0), (Family.modernbert, 0), (Family.xlm, 40)])
+def test_flops_are_those_of_a_step(family: Family, sources: int) -> None:
+    """The matrix products that torch counts; those of attention aside, which are not of matrices."""
+    rows, length, vocab, targets = 4, 24, 100, 32
+    config = ModelConfig(family=family, dim=64, layers=2, heads=2, max_positions=64, dropout=0.0, attention_dropout=0.0)
+    tokens, source = (torch.randint(14, vocab, (rows, count)) for count in (length, sources))
+    at, positions = torch.arange(targets), torch.arange(64)
+    batch = Batch("mlm", tokens, positions[:length].expand(rows, -1), 0 * tokens, None, at, at + 14)
+    if sources:
+        side = EncoderInput(source, positions[:sources].expand(rows, -1), 0 * source, None)
+        batch = replace(batch, objective="mt", source=side)
+    model = (TranslationModel if sources else LanguageModel)(config, vocab, 2)
+    with FlopCounterMode(display=False) as counter:
+        model(batch).backward()
+    counts = counter.get_flop_counts()["Global"]
+    counted = sum(counts.get(product, 0) for product in (torch.ops.aten.mm, torch.ops.aten.addmm))
+    total = rows * (length + sources)
+    scored, translated = targets / total, float(sources > 0)
+    flops = flops_per_token(config, vocab, 0, scored, translated, skipped_share(scored, translated))
+    left_out = 6 * targets * 64**2 * config.parts.head_transform
+    assert counted == pytest.approx(total * flops + left_out)
 
 
 def test_peak_is_that_of_the_device_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

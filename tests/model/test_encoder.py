@@ -47,17 +47,18 @@ def test_released_model_has_its_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 142_422_203
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("family", list(Family))
-def test_positions_that_are_computed_alone(family: Family) -> None:
-    """Hidden states and gradients are those of the whole, with padding, too."""
+def test_positions_that_are_computed_alone(family: Family, causal: bool) -> None:
+    """Hidden states and gradients are those of the whole, and zero at padding."""
     torch.manual_seed(0)
     encoder = Encoder(changed(family=family, local_attention=4), 50, 2, PAD)
-    at, lengths, grad = torch.tensor([1, 2, 7, 9, 17]), torch.tensor([8, 5, 3]), torch.randn(5, 16)
-    whole = encoder(*inputs(), lengths).flatten(0, 1)[at]
-    alone = encoder(*inputs(), lengths, at=at)
+    at, lengths, grad = torch.tensor([1, 2, 7, 9, 15, 17]), torch.tensor([8, 5, 3]), torch.randn(6, 16)
+    whole = encoder(*inputs(), lengths, causal).flatten(0, 1)[at]
+    alone = encoder(*inputs(), lengths, causal, at=at)
     torch.testing.assert_close(alone, whole, atol=1e-6, rtol=0)
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
-    found, expected = (torch.autograd.grad(states, weights, grad, allow_unused=True) for states in (alone, whole))
+    found, expected = (torch.autograd.grad(states, weights, grad) for states in (alone, whole))
     for one, other in zip(found, expected):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 

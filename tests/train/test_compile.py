@@ -11,10 +11,14 @@ from torch import nn
 
 from tests.support.tiny import ALONE, tiny_config
 from tests.support.training import records, train_alone
+from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.errors import NumericalError
 from xlmtrain.model.kernels import dispatch
+from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime import failpoints
+from xlmtrain.train.parallel import compile_blocks
 from xlmtrain.train.step import StepOutput, TrainStep
 
 CHANGES = {
@@ -24,6 +28,22 @@ CHANGES = {
     "train.steps": 6,
     "evaluate.every": 3,
 }
+
+
+def test_the_encoders_last_block_is_left_out_of_language_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, compiled = ModelConfig(16, layers=2, heads=2), []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    mlm, both, translation = (
+        LanguageModel(config, 50, 2),
+        TranslationModel(config, 50, 2),
+        TranslationModel(config, 50, 2),
+    )
+    translation.head.requires_grad_(False)  # as build_model leaves it where translation alone is trained
+    for model, blocks in ((mlm, 1), (both, 3), (translation, 4)):
+        compiled.clear()
+        compile_blocks(model)
+        assert len(compiled) == blocks
+        assert (model.encoder.blocks[-1] in compiled) == (model is translation)
 
 
 @pytest.mark.slow
@@ -75,7 +95,7 @@ def test_compiled_once_for_all_batches(
     monkeypatch.setattr(TrainStep, "__call__", counted)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    changes = {"train.compile": True, "train.steps": 40, "model.layers": 2, "evaluate.every": 3, **others}
+    changes = {"train.compile": True, "train.steps": 40, "model.layers": 3, "evaluate.every": 3, **others}
     train_alone(tiny_config(tmp_path / "run", tiny_dataset, changes))
     counters = torch._dynamo.utils.counters
     assert 1 <= graphs[-1] <= most

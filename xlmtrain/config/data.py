@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from xlmtrain.config.piecewise import parse_points, value_at
@@ -146,8 +146,12 @@ class DataConfig:
     @property
     def seq2seq_share(self) -> float:
         """Share of the sub-batches that a decoder is trained on."""
+        return self.share_of(SEQ2SEQ_OBJECTIVES)
+
+    def share_of(self, objectives: Collection[str]) -> float:
+        """Return the share of the sub-batches that are of ``objectives``."""
         shares = {name: sum(by_key.values()) for name, by_key in self.weights.items()}
-        return sum(shares.get(name, 0.0) for name in SEQ2SEQ_OBJECTIVES) / sum(shares.values())
+        return sum(share for name, share in shares.items() if name in objectives) / sum(shares.values())
 
     @property
     def needs_decoder(self) -> bool:

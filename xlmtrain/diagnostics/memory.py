@@ -1,6 +1,6 @@
 """Memory of a run on each GPU, estimated before anything is allocated.
 
-Letters: P parameters, D width, L layers.
+Letters: P parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEAST_STATE_BYTES = 12  # of a weight, its gradient and the one moment that Muon
 CUDA_CONTEXT = 1e9  # bytes of CUDA's context and the work spaces of its libraries
 FRAGMENTATION = 0.05  # share that the allocator wastes
 
-LANGUAGES = 2
+LANGUAGES = 2  # of a planned model; more or fewer hardly change its size
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def estimate_memory(
 
     ``parameters``: P. ``shards``: number of GPUs over which weights, gradients and optimizer state are sharded.
     ``translates``: half of the positions are sources, through the encoder, half are targets, through the decoder.
-    ``muon``: weights that Muon trains, with one moment; Adam keeps two.
+    ``muon``: weights that Muon trains, with one moment; Adam keeps two. The last block counts in full, though it keeps
+    less where it computes the targets alone.
     """
     gathered = vocab_size * model.dim + 2 * model.block_weights  # embeddings, one block and the next one
     dropout = DROPOUT_MASK_BYTES if model.dropout else 0
@@ -130,6 +131,6 @@ def phase_memory(config: Config, parameters: int, vocab_size: int, shards: int, 
 
 
 def target_share(config: Config) -> float:
-    """Return the share of a micro-batch's positions that are targets: masked ones, or the translations, a half."""
-    translated = config.data.seq2seq_share
-    return (1 - translated) * config.mask.prob + translated / 2
+    """Return the share of a micro-batch's positions that are targets: masked ones, all of CLM, half of translation."""
+    data = config.data
+    return config.mask.prob * data.share_of(("mlm", "tlm")) + data.share_of(("clm",)) + data.seq2seq_share / 2

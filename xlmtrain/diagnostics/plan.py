@@ -3,8 +3,6 @@
 The efficiencies are what is reached in practice, the same for all GPUs. They come from an estimate, not a measurement,
 of a step of the released model's shape on an H200 (6 layers of 1024, 32,768 tokens, nothing compiled).
 ``benchmarks/plan.md`` compares the results with published speeds of other models.
-
-Letters: P parameters, D width, L layers, V entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from xlmtrain.config.phases import total_tokens as total_tokens_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision, ReduceDtype, Sharding
 from xlmtrain.diagnostics.memory import LANGUAGES, Memory, muon_shapes, parameter_count, phase_memory, target_share
-from xlmtrain.metrics.flops import GpuSpec, flops_per_token
+from xlmtrain.metrics.flops import GpuSpec, flops_per_token, skipped_share
 from xlmtrain.metrics.table import format_table
 
 MATMUL_EFFICIENCY = 0.68  # share of the peak that matrix products reach
@@ -102,9 +100,10 @@ class StepTime:
 
 
 def orthogonalization_flops(shape: Sequence[int]) -> float:
-    """Return the arithmetic of Muon's five Newton-Schulz iterations for a matrix of ``shape``, on every GPU alike.
+    """Return the arithmetic of Muon's five Newton-Schulz iterations for a matrix of ``shape``.
 
-    Each is X X^T, its square, and their sum times X (Jordan et al. 2024), for X of ``small`` rows.
+    Every GPU does all of it. Each iteration is X X^T, its square, and their sum times X (Jordan et al. 2024), for X of
+    ``small`` rows, in bfloat16: GPUs without it take longer than planned.
     """
     small, large = sorted(shape)
     return 5 * (4.0 * small**2 * large + 2.0 * small**3)
@@ -122,12 +121,14 @@ def estimate_step(
     gradient_bytes: int = 4,
     sharding: Sharding = Sharding.none,
     translated: float = 0.0,
+    skipped: float = 0.0,
     muon_flops: float = 0.0,
 ) -> StepTime:
     """Estimate a step of ``tokens`` tokens on each GPU, in ``micro_batches`` of sequences of ``length``.
 
-    ``scored``: share of the tokens that are targets. ``translated``: of sources and their translations.
-    ``gradient_bytes``: of one gradient during the reduction. ``muon_flops``: arithmetic of the optimizer.
+    ``scored``: share of the tokens that are targets. ``translated``: of sources and their translations. ``skipped``: of
+    those that the last block leaves out after its attention. ``gradient_bytes``: of one gradient during the reduction.
+    ``muon_flops``: arithmetic of the optimizer.
 
     Gradients are reduced during the last backward pass through the blocks. Those of token embeddings follow it: the
     rows of the tokens in the batch if they are tied to the output layer, else all. The communication of sharded weights
@@ -137,7 +138,7 @@ def estimate_step(
     bandwidth = HBM_EFFICIENCY * gpu.bandwidth
     attention = 12 * model.layers * width * length
     logits = scored * vocab_size
-    matmul = flops_per_token(model, vocab_size, length, scored, translated) - attention - 6 * logits * width
+    matmul = flops_per_token(model, vocab_size, length, scored, translated, skipped) - attention - 6 * logits * width
     output = 6 * logits * width / MATMUL_EFFICIENCY / gpu.flops + CROSS_ENTROPY_BYTES * logits / bandwidth
     blocks = (matmul / MATMUL_EFFICIENCY + attention / ATTENTION_EFFICIENCY) / gpu.flops
     blocks += ELEMENTWISE_BYTES * model.layers * width / bandwidth
@@ -216,10 +217,11 @@ def _plan_phase(
     micro_batches, gradient_bytes = -(-tokens // micro_batch), 2 if half else 4
     shape = (model, parameters, vocab_size, length, scored, tokens)
     muon = sum(map(orthogonalization_flops, muon_shapes(config, vocab_size)))
-    time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated, muon)
+    skipped = skipped_share(scored, translated)
+    time = estimate_step(*shape, micro_batches, cluster, gradient_bytes, sharding, translated, skipped, muon)
     memory = phase_memory(config, parameters, vocab_size, cluster.shards(sharding), tokens)
     speed = tokens * cluster.gpus / time.total
-    flops = tokens * flops_per_token(model, vocab_size, length, scored, translated)
+    flops = tokens * flops_per_token(model, vocab_size, length, scored, translated, skipped)
     utilization = flops / time.total / cluster.gpu.flops
     days = total_tokens / speed / 86400
     return Plan(cluster, parameters, tokens, micro_batch, total_tokens, memory, time, speed, utilization, days)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from xlmtrain.config.data import SEQ2SEQ_OBJECTIVES
 from xlmtrain.config.families import PARTS
 from xlmtrain.diagnostics.finding import Finding, error, warning
 
@@ -53,7 +54,10 @@ def config_warnings(settings: Settings, tokens: float) -> dict[str, Finding]:
     if not settings.get("optim.clip_grad_norm", 0.0):
         why = "a single batch can throw the weights off; 5 is usual"
         found["no clipping"] = warning(f"gradients are not clipped (optim.clip_grad_norm=0): {why}")
-    if length > 64 and tokens < _EARLY_TOKENS and settings.get("model.family", "xlm") not in _ROTARY:
+    objectives = {name.split(".")[1] for name, value in settings.items() if name.startswith("data.") and value}
+    sentences_alone = objectives & set(SEQ2SEQ_OBJECTIVES) and not objectives & {"mlm", "clm"}
+    learned_positions = settings.get("model.family", "xlm") not in _ROTARY
+    if length > 64 and tokens < _EARLY_TOKENS and learned_positions and not sentences_alone:
         why = f"each of {length} positions is learned by itself, and {tokens:,.0f} tokens are early"
         advice = "data.sequence_length=32 leaves the plateau several times sooner"
         found["long sequences"] = warning(f"long sequences for so little text: {why}; {advice}")

@@ -50,18 +50,28 @@ def gpu_named(device: str) -> GpuSpec | None:
     return max(matches, key=lambda gpu: len(gpu.name.split()), default=None)
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int, length: int, scored: float, translated: float = 0.0) -> float:
+def flops_per_token(
+    model: ModelConfig, vocab_size: int, length: int, scored: float, translated: float = 0.0, skipped: float = 0.0
+) -> float:
     """Return the floating-point operations of forward and backward per token.
 
     6 per weight of the blocks, 6 per weight of the output layer for the share ``scored`` of the tokens that it sees,
     and 12 * layers * dim * ``length`` for attention (Kaplan et al. 2020, section 2.1, with the backward pass as twice
     the forward pass). The share ``translated`` of the tokens, of sources and of targets, goes through two of the four
-    matrices of attention to the source, too. In the last block of a language model, tokens that are not scored need
-    queries, keys and values alone.
+    matrices of attention to the source, too. The share ``skipped`` goes through the query, key and value matrices and
+    attention alone in the last block.
     """
     blocks = (model.block_weights + 2 * translated * model.dim**2) * model.layers
-    blocks -= (1 - translated / 2 - scored) * (model.block_weights - 3 * model.dim**2)
+    blocks -= skipped * (model.block_weights - 3 * model.dim**2)
     return 6 * blocks + 6 * vocab_size * model.dim * scored + 12 * model.layers * model.dim * length
+
+
+def skipped_share(scored: float, translated: float) -> float:
+    """Return the share of the tokens whose last hidden states no loss needs, those of language models without a target.
+
+    ``scored``: share of the tokens that are targets. ``translated``: of sources and translations, half of them targets.
+    """
+    return max(0.0, 1 - translated / 2 - scored) if translated < 1 else 0.0
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:

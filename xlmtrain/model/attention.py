@@ -49,9 +49,9 @@ class SelfAttention(nn.Module):
         return qkv if rotation is None else rotate(qkv, self.heads, rotation)
 
     def forward(self, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at`` alone; see :func:`positions_at`."""
+        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at``; see :func:`take_positions`."""
         qkv, rate = self.project(x, view.rotation), self.dropout if self.training else 0.0
-        return self.out(positions_at(attention(qkv, None, self.heads, view.key_mask, view.causal, rate), at))
+        return self.out(take_positions(attention(qkv, None, self.heads, view.key_mask, view.causal, rate), at))
 
     def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
@@ -93,15 +93,18 @@ class CrossAttention(nn.Module):
         return self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def step(self, x: torch.Tensor, keys_values: torch.Tensor, source_mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the same, without dropout, for ``keys_values`` (2, B, H, S, K) of the source."""
+        """Return what :meth:`forward` returns, without dropout, for ``keys_values`` (2, B, H, S, K) of the source."""
         q = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
         keys, values = keys_values
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=source_mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-def positions_at(x: torch.Tensor, at: torch.Tensor | None) -> torch.Tensor:
-    """Return (N, D), the positions ``at`` (N,) of ``x`` (B, T, D), counted row by row; ``x`` itself for None."""
+def take_positions(x: torch.Tensor, at: torch.Tensor | None) -> torch.Tensor:
+    """Return (N, D), the states of ``x`` (B, T, D) at ``at`` (N,), indices into the flattened (B T) positions.
+
+    None: return ``x`` itself.
+    """
     return x if at is None else x.flatten(0, 1).index_select(0, at)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xlmtrain.config.model import Activation, ModelConfig
-from xlmtrain.model.attention import AttentionView, SelfAttention, positions_at
+from xlmtrain.model.attention import AttentionView, SelfAttention, take_positions
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -65,9 +65,9 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at`` alone; see :func:`positions_at`."""
+        """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at``; see :func:`take_positions`."""
         mixed = self.attention(self.attention_norm(x) if self.pre_norm else x, view, at)
-        x = positions_at(x, at) + self.dropout(mixed)
+        x = take_positions(x, at) + self.dropout(mixed)
         if self.pre_norm:
             return x + self.dropout(self.ffn(self.ffn_norm(x)))
         x = self.attention_norm(x)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.model.attention import AttentionView, local_mask, positions_at, rotary_positions
+from xlmtrain.model.attention import AttentionView, local_mask, rotary_positions, take_positions
 from xlmtrain.model.block import Block, make_norm
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -109,8 +109,8 @@ class Encoder(TransformerStack):
         ``lengths`` (B,): tokens of each row before its padding, None if no row is padded; hidden states of padding
         are zero. ``causal``: a position attends to itself and the positions before it; padding must then be on the
         right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None. ``token_types``: as in
-        :meth:`embed`. ``at`` (N,): positions that are needed, counted row by row; then the result is (N, D), and the
-        last feed-forward computes these alone.
+        :meth:`embed`. ``at`` (N,): indices into the flattened (B T) positions of the
+        states that are needed; after its attention, the last block computes these alone, and the result is (N, D).
         """
         states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds, token_types, at)
         return deque(states, maxlen=1).pop()
@@ -147,7 +147,7 @@ class Encoder(TransformerStack):
             if self.final_norm is not None and last:
                 x = self.final_norm(x)
             if token_mask is not None:
-                x = x * positions_at(token_mask, at if last else None)
+                x = x * take_positions(token_mask, at if last else None)
             yield x
 
     def attention_views(

@@ -14,7 +14,7 @@ import torch
 
 from xlmtrain.config.data import SEQ2SEQ_OBJECTIVES, DataConfig
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.model.attention import positions_at
+from xlmtrain.model.attention import take_positions
 from xlmtrain.model.decoder import Decoder, DecoderCache
 from xlmtrain.model.head import Head
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
@@ -96,7 +96,7 @@ class TranslationModel(LanguageModel):
         hidden = self.decoder(
             embeds, batch.positions, batch.languages, batch.lengths, self.encode(source), source.lengths
         )
-        return positions_at(hidden, batch.target_index), matrix
+        return take_positions(hidden, batch.target_index), matrix
 
     def encode(self, source: EncoderInput) -> torch.Tensor:
         """Return the encoder's hidden states (B, S, D)."""

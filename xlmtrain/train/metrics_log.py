@@ -14,7 +14,7 @@ from xlmtrain.config.phases import phase_at
 from xlmtrain.config.schema import Config
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.metrics.energy import EnergyMeter, energy_metrics, merge
-from xlmtrain.metrics.flops import flops_per_token, peak_flops
+from xlmtrain.metrics.flops import flops_per_token, peak_flops, skipped_share
 from xlmtrain.metrics.loggers import MetricsWriter
 from xlmtrain.metrics.timer import StepTimer, duration
 from xlmtrain.train.monitor import StepMetrics, StepMonitor
@@ -142,7 +142,8 @@ def throughput_metrics(timer: StepTimer, config: Config, train_step: TrainStep) 
     if peak is not None:
         length, scored = config.data.sequence_length, timer.targets / max(timer.tokens, 1.0)
         vocab_size, translated = train_step.model.vocab_size, config.data.seq2seq_share
-        useful = per_second * flops_per_token(config.model, vocab_size, length, scored, translated)
+        skipped = skipped_share(scored, translated)
+        useful = per_second * flops_per_token(config.model, vocab_size, length, scored, translated, skipped)
         speed["speed/mfu"] = useful / (peak * world_size)
     return speed
 

@@ -125,13 +125,14 @@ class FsdpModel(ParallelModel):
 
 
 def compile_blocks(model: LanguageModel) -> None:
-    """Compile the blocks of ``model`` in place, but not the encoder's last one.
+    """Compile the blocks of ``model`` in place, but not the encoder's last one where a language model is trained.
 
-    That one computes the targets alone, whose number differs from batch to batch: graphs of its own would use up those
-    that torch makes of one function.
+    That one computes the targets alone. With several objectives its graphs and those of the other blocks would be more
+    than the eight that torch makes of one function.
     """
+    left_out = [model.encoder.blocks[-1]] if any(weight.requires_grad for weight in model.head.parameters()) else []
     for block in model.blocks:
-        if block is not model.encoder.blocks[-1]:
+        if block not in left_out:
             block.compile()
 
 

@@ -12,7 +12,7 @@ from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
 ROWS, LENGTH, HEADS, DIM = 4, 24, 4, 32
-KINDS = ("whole", "padded", "causal", "local", "source", "padded source")
+KINDS = ("whole", "padded", "causal", "local", "source", "padded source", "short source")
 Inputs = tuple[torch.Tensor, ...]
 
 
@@ -26,6 +26,8 @@ def arguments(kind: str, dtype: torch.dtype) -> tuple[Inputs, torch.Tensor | Non
     if kind == "local":  # a mask for each query
         key_mask = local_mask(None, joint[..., 0], 6, causal=True)
     inputs = [joint[:, : LENGTH // 2, :DIM], joint[..., DIM:]] if "source" in kind else [joint]
+    if kind == "short source":
+        inputs = [joint[..., :DIM], joint[:, :5, DIM:]]
     grad = torch.randn(ROWS, inputs[0].shape[1], DIM).to(dtype)
     return tuple(x.clone().requires_grad_() for x in inputs), key_mask, kind == "causal", grad
 
@@ -98,6 +100,14 @@ def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_input_is_not_changed() -> None:
     for rows, length in ((1, 1), (2, 3)):  # of one row and one position, everything is a view
         qkv = torch.randn(rows, length, 3 * DIM)
-        before = qkv.clone()
-        of_cpu((qkv,), None, False, 0.5)
-        assert torch.equal(qkv, before)
+        for given in ((qkv,), (qkv[..., :DIM].contiguous(), qkv[..., DIM:].contiguous())):
+            before = [x.clone() for x in given]
+            of_cpu(given, None, False, 0.5)
+            assert all(map(torch.equal, given, before))
+
+
+def test_no_rows() -> None:
+    qkv = torch.zeros(0, LENGTH, 3 * DIM, requires_grad=True)
+    mixed = of_cpu((qkv,), None, True, 0.5)
+    assert mixed.shape == (0, LENGTH, DIM)
+    mixed.sum().backward()

@@ -30,7 +30,8 @@ def attention(
 
     ``query``: (B, T, D). ``key_value``: keys, then values, (B, S, 2 D); None for self-attention, where ``query`` is
     (B, T, 3 D): queries, then keys, then values. ``key_mask``: (B, 1, 1, S) bool, keys that may be attended to, or None
-    for all. ``causal``: a position attends to itself and the positions before it. ``dropout``: rate on the weights.
+    for all. ``causal``: a position attends to itself and the positions before it; for self-attention. ``dropout``: rate
+    on the weights.
     """
     if dispatch.use_cpu_kernels(query) and (dropout or query.dtype is torch.bfloat16):
         return cpu_attention(query, key_value, heads, key_mask, causal, dropout)
@@ -48,7 +49,7 @@ def reference_attention(
     """Return the same, by torch's kernel."""
     parts = [query] if key_value is None else [query, key_value]
     size = query.shape[2] // (3 if key_value is None else 1) // heads
-    q, k, v = (x for part in parts for x in part.unflatten(2, (-1, heads, size)).permute(2, 0, 3, 1, 4))  # (B, H, T, K)
+    q, k, v = (x for part in parts for x in part.unflatten(2, (-1, heads, size)).permute(2, 0, 3, 1, 4))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, dropout_p=dropout, is_causal=causal)
     return mixed.transpose(1, 2).flatten(2)
 
@@ -74,9 +75,9 @@ def _split_heads(x: torch.Tensor, heads: int, size: int) -> torch.Tensor:
     return x.unflatten(2, (-1, heads, size)).permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)
 
 
-def _join_heads(x: torch.Tensor, rows: int) -> torch.Tensor:
+def _join_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(n, B H, T, K) -> (B, T, n D)."""
-    return x.unflatten(1, (rows, -1)).permute(1, 3, 0, 2, 4).flatten(2)
+    return x.unflatten(1, (-1, heads)).permute(1, 3, 0, 2, 4).flatten(2)
 
 
 class _CpuAttention(torch.autograd.Function):
@@ -95,7 +96,7 @@ class _CpuAttention(torch.autograd.Function):
         hidden: torch.Tensor | None,
         dropout: float,
     ) -> torch.Tensor:
-        rows, ctx.joint = len(query), key_value is None
+        ctx.joint, ctx.heads = key_value is None, heads
         size = query.shape[2] // (3 if key_value is None else 1) // heads
         if key_value is None:
             q, k, v = _split_heads(query, heads, size)
@@ -104,26 +105,25 @@ class _CpuAttention(torch.autograd.Function):
         q = q * size**-0.5
         scores = torch.bmm(q, k.mT)
         if hidden is not None:
-            scores.unflatten(0, (rows, heads)).masked_fill_(hidden, torch.finfo(scores.dtype).min)
+            scores.unflatten(0, (-1, heads)).masked_fill_(hidden, torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, dim=-1, out=scores)
         if dropout:
             dropped = drop_mask(weights, dropout)
             dropped.bitwise_left_shift_(8 * weights.element_size() - 1)  # to the place of the sign bit
             weights.view(dropped.dtype).bitwise_or_(dropped)
         ctx.scale = 1.0 / (1.0 - quantized_rate(dropout))
-        mixed = _join_heads(torch.bmm(weights.clamp_min(0.0), v)[None], rows) * ctx.scale
+        mixed = _join_heads(torch.bmm(weights.clamp_min(0.0), v)[None], heads) * ctx.scale
         ctx.save_for_backward(q, k, v, weights, mixed)
         return mixed
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[no-untyped-def]
         q, k, v, weights, mixed = ctx.saved_tensors
-        rows, size = len(mixed), q.shape[2]
-        heads = len(q) // rows
+        heads, size = ctx.heads, q.shape[2]
         # The gradient of the softmax needs, per row, the sum of weights times their gradients. This is the sum of the
         # output times its gradient.
         total = (grad * mixed).unflatten(2, (heads, size)).sum(-1, dtype=torch.float32).transpose(1, 2)
-        total = total.reshape(len(q), -1, 1).to(weights.dtype)
+        total = total.flatten(0, 1)[..., None].to(weights.dtype)
         (grad,) = _split_heads(grad * ctx.scale, heads, size)
         kept = weights.clamp_min(0.0)
         scores = torch.bmm(grad, v.mT).mul_(kept).addcmul_(weights.abs(), total, value=-1.0)
@@ -134,5 +134,5 @@ class _CpuAttention(torch.autograd.Function):
         torch.bmm(scores, k, out=to_query[0]).mul_(size**-0.5)
         torch.bmm(scores.mT, q, out=to_key_value[-2])
         torch.bmm(kept.mT, grad, out=to_key_value[-1])
-        key_value_grad = None if ctx.joint else _join_heads(to_key_value, rows)
-        return _join_heads(to_query, rows), key_value_grad, None, None, None
+        key_value_grad = None if ctx.joint else _join_heads(to_key_value, heads)
+        return _join_heads(to_query, heads), key_value_grad, None, None, None
