@@ -24,7 +24,7 @@ def test_weights_give_the_layers_own_output() -> None:
     for block in model.encoder.blocks:
         block.attention.register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
     with torch.no_grad():
-        model.logits(batch)
+        model.encoder(batch.tokens, batch.positions, batch.languages, batch.lengths)
     weights = attention_weights(model, batch)
     assert weights.shape == (3, 1, 4, 9, 9)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 1, 4, 9))
