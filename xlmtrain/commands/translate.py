@@ -21,7 +21,7 @@ from xlmtrain.config.load import parse_options
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.evaluate.bleu import raw_text_scores, require_sacrebleu, tokenized_bleu
 from xlmtrain.evaluate.parallel_text import decode_line, read_parallel_lines
-from xlmtrain.generate.translate import Translation
+from xlmtrain.generate.translate import Translation, no_progress
 from xlmtrain.interop.formats import ModelOptions
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.runtime.output_paths import new_file
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
             out = stack.enter_context(stack.enter_context(new_file(options.output)).open("wb"))
         shown = options.output is not None or sys.stderr.isatty()  # in a log, progress is on standard output
         progress = stack.enter_context(ProgressBar("translate", total, " lines")) if shown else None
-        finished = progress.update if progress is not None else (lambda finished: None)
+        finished = progress.update if progress is not None else no_progress
         lines = (line for line, *_ in _lines(options))
         for number, best in enumerate(translator(lines, where, finished), 1):
             out.write(_formatted(number, best, options.n_best).encode())

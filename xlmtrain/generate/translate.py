@@ -24,8 +24,8 @@ from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.text.pipeline import TextPipeline
 
 
-def _unseen(finished: int) -> None:
-    """Show no progress."""
+def no_progress(finished: int) -> None:
+    """Show nothing."""
 
 
 class Translation(NamedTuple):
@@ -70,7 +70,7 @@ class Translator:
             yield ids
 
     def __call__(
-        self, lines: Iterable[str], where: str, progress: Callable[[int], object] = _unseen
+        self, lines: Iterable[str], where: str, progress: Callable[[int], object] = no_progress
     ) -> Iterator[list[Translation]]:
         """Yield the translations of each line, the best first; a blank line has an empty one.
 
@@ -89,7 +89,7 @@ def translate_ids(
     source: int,
     target: int,
     config: TranslationConfig,
-    progress: Callable[[int], object] = _unseen,
+    progress: Callable[[int], object] = no_progress,
 ) -> Iterator[list[Hypothesis]]:
     """Yield up to ``config.n_best`` translations of each sentence, in order.
 
