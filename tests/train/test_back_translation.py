@@ -36,6 +36,7 @@ BT = {"data.mlm": {}, "data.tlm": {}, "data.bt": {"de-en": 1.0, "en-de": 1.0}, "
 MIXED = {**BT, "data.dae": {"de": 1.0, "en": 1.0}, "data.mt": {"en-de": 0.5}, "data.loss_weight": {"dae": "0:1,16:0.2"}}
 ROUND_TRIP = {"evaluate.round_trip": 10, "evaluate.metric": "valid/round_trip_bleu"}
 SAMPLED = {**MIXED, **ROUND_TRIP, "bt.temperature": 1.0}
+KEPT = {**SAMPLED, "bt.steps_per_translation": 3}
 
 
 def model_of(config: Config, data: Path) -> TranslationModel:
@@ -149,6 +150,26 @@ def test_a_translation_that_never_ends_stops_at_its_limit(tiny_dataset: Path) ->
             assert torch.isfinite(model(result))
 
 
+def test_steps_in_a_row_train_on_the_same_translations(tiny_dataset: Path) -> None:
+    config = tiny_config("run", tiny_dataset, KEPT)
+    model, loader = model_of(config, tiny_dataset), Loader(config, Dataset(tiny_dataset))
+    step = TrainStep(
+        config, ParallelModel(model), torch.optim.AdamW(model.parameters(), 0.01, fused=True), Precision.fp32, ALONE
+    )
+    position, translations, count, others = loader.sampler.initial_state(), [], 0, set()
+    for number in range(7):
+        batch = loader.make(number, position)
+        step(batch, batch.targets)  # replaces the sources
+        position = batch.sampler_state
+        translations.append(sources([one for one in batch.batches if one.objective == "bt"]))
+        rest = [one for one in batch.sub_batches if not one[0].startswith("bt.")]
+        count, others = count + len(rest), others | set(rest)
+    for first in (0, 3):
+        assert translations[first] == translations[first + 1] == translations[first + 2]
+    assert len({frozenset(translations[number]) for number in (0, 3, 6)}) == 3
+    assert count == len(others) > 0  # all else is new at each step
+
+
 @pytest.fixture(scope="module")
 def straight(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 20 steps without a stop."""
@@ -165,6 +186,16 @@ def test_stopped_and_resumed_is_the_straight_run(straight: Path, tiny_dataset: P
         assert train_alone(config, stop_after=steps).status == "preempted"
     assert train_alone(config).status == "done"
     assert_same_run(straight, config.run, 20)
+
+
+def test_translations_to_train_on_again_outlive_a_stop(tiny_dataset: Path, tmp_path: Path) -> None:
+    whole, parts = (tiny_config(tmp_path / name, tiny_dataset, KEPT) for name in "ab")
+    assert train_alone(whole).status == "done"
+    for steps in (1, 6):  # the second stop, after 7 steps, is one step into its three
+        assert train_alone(parts, stop_after=steps).status == "preempted"
+    assert len(state(parts.run, 7)["translations"]) > 10
+    assert train_alone(parts).status == "done"
+    assert_same_run(whole.run, parts.run, 20)
 
 
 def test_the_run_measures_its_generating_and_translation_both_ways(straight: Path) -> None:
@@ -196,10 +227,13 @@ def starts(distributed: Distributed, config: Config) -> str:
     return train_on(distributed, config).status
 
 
-def test_two_processes_train_as_one(tiny_dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("changes", "alone"), [(SAMPLED, 0), (KEPT, 4)])
+def test_two_processes_train_as_one(tiny_dataset: Path, tmp_path: Path, changes: dict[str, Any], alone: int) -> None:
+    """Also if the first steps had one process, and translations are trained on by two that one has made."""
     without_dropout = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": 5}
-    one, two = (tiny_config(tmp_path / name, tiny_dataset, {**SAMPLED, **without_dropout}) for name in "ab")
+    one, two = (tiny_config(tmp_path / name, tiny_dataset, {**changes, **without_dropout}) for name in "ab")
     assert train_alone(one).status == "done"
+    assert not alone or train_alone(two, stop_after=alone).status == "preempted"
     assert run_processes(2, starts, tmp_path, two) == ["done", "done"]
     ours, theirs = (read_checkpoint(checkpoint(config.run, 5)).model for config in (one, two))
     for name, weight in ours.items():

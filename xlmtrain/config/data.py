@@ -67,6 +67,10 @@ class BackTranslationConfig:
     temperature: float | None = ranged(None, ABOVE_ZERO)
     """Draw each token from the model's distribution, sharper below 1 and flatter above, instead of searching."""
 
+    steps_per_translation: int = ranged(1, ABOVE_ZERO)
+    """Steps in a row that train on the same sentences and translations. Above 1, less of the time is spent on
+    translating, and translations are by weights of up to as many steps before."""
+
     def problems(self) -> Iterator[str]:
         if self.temperature is not None and self.beam > 1:
             yield f"temperature: draws tokens; with bt.beam={self.beam} the most probable ones are searched for"

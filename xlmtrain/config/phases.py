@@ -58,6 +58,11 @@ class Phase:
         """Return the factor of the loss of ``objective`` at ``step`` of the run."""
         return self.settings.data.loss_factor(objective, step - self.loss_weight_start)
 
+    def translated_at(self, step: int) -> int:
+        """Return the step that makes the translations with which back-translation trains at ``step``."""
+        uses = self.settings.bt.steps_per_translation if "bt" in self.settings.data.weights else 1
+        return step - (step - self.span.start) % uses
+
 
 def given(phase: Mapping[str, Any]) -> dict[str, Any]:
     """Return name, length and changes of a phase, as plain JSON values, without those that are None."""

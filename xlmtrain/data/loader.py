@@ -137,7 +137,9 @@ class PhaseBatches:
                 f"{self._sub_batch_tokens}, which {world_size} processes cannot share evenly; take one of {allowed} "
                 "processes or another batch size"
             )
-        self.sampler = Sampler(mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor)
+        self.sampler = Sampler(
+            mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor, phase.translated_at
+        )
         self.steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size
         self._micro_batch_tokens = config.micro_batch_tokens

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -66,7 +67,11 @@ class RunSaver:
         weights, optimizer = step.model.state_dict(), optimizer_tensors(step.optimizer, step.model)
         if step.average is not None:
             optimizer |= {AVERAGE + name: value for name, value in step.average.values.items()}
-        state = {"progress": asdict(self.state), "scaler": step.scaler.state_dict()}
+        state = {
+            "progress": asdict(self.state),
+            "scaler": step.scaler.state_dict(),
+            "translations": gathered_translations(step),
+        }
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
 
@@ -104,12 +109,21 @@ def resume(
             window = step.scaler.get_growth_interval()
             step.scaler.load_state_dict(checkpoint.state["scaler"])
             step.scaler.set_growth_interval(window)  # a setting, which may have changed
+        kept = typed(list[tuple[int, list[int], list[int]]], checkpoint.state.get("translations", []), "translations")
+    step.translations |= {(language, tuple(ids)): np.array(found) for language, ids, found in kept}
     if step.average is not None:
         weights = dict(step.model.named_parameters())
         step.average.load({name: shard_like(value, weights[name]) for name, value in average.items()}, reached)
     if distributed.is_main:
         log.info("resumed from %s", checkpoint.path)
     return progress
+
+
+def gathered_translations(step: OptimizerStep) -> list[tuple[int, list[int], list[int]]]:
+    """Return (language, ids, ids of the translation) of the translations that any process needs again. Collective."""
+    mine = [(language, ids, found.tolist()) for (language, ids), found in step.translations.items()]
+    every = step.distributed.all_gather_text(json.dumps(mine))
+    return [(language, ids, found) for text in every for language, ids, found in json.loads(text)]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:

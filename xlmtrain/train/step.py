@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from xlmtrain.config.phases import phase_at, phases_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.data.loader import StepBatches
-from xlmtrain.generate.back_translation import back_translate
+from xlmtrain.generate.back_translation import Translations, back_translate
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.optim.average import WeightAverage
@@ -51,7 +51,8 @@ class OptimizerStep:
     """A model with its optimizer and loss scale. :meth:`run` is one step: learning rate, gradient, clipping, update.
 
     ``learning_rate``: of a step, from 0. ``loss_limit``: loss per target; None is no limit. A step whose loss is above
-    it, or whose gradient is not finite, leaves weights and optimizer state unchanged.
+    it, or whose gradient is not finite, leaves weights and optimizer state unchanged. ``translations``: those that the
+    next step needs again.
     """
 
     optim: OptimConfig
@@ -63,6 +64,7 @@ class OptimizerStep:
     distributed: Distributed
     loss_limit: float | None = None
     average: WeightAverage | None = None
+    translations: Translations = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model = self.parallel.model
@@ -130,6 +132,8 @@ class TrainStep(OptimizerStep):
         seconds = self.back_translate(data)
         output = self.run(data.step, targets, partial(self._backward, data, targets))
         self.average.update(data.step + 1)
+        if phase_at(self.phases, data.step + 1).translated_at(data.step + 1) == data.step + 1:
+            self.translations.clear()
         return replace(output, generate_seconds=seconds)
 
     def back_translate(self, data: StepBatches) -> float:
@@ -145,7 +149,9 @@ class TrainStep(OptimizerStep):
         with autocast(self.precision, device):
             for i in chosen:
                 failpoint("generate")
-                data.batches[i] = back_translate(self.model, data.batches[i], self._bt, self._seed, data.step, device)
+                data.batches[i] = back_translate(
+                    self.model, data.batches[i], self._bt, self._seed, data.step, device, self.translations
+                )
         return time.monotonic() - started
 
     def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:
