@@ -2,6 +2,7 @@
 
     python -m benchmarks.generation                              beams of 1 (greedy) and 4, 200 synthetic sentences
     python -m benchmarks.generation data=prepared/ende beam=1    the first validation sentences of prepared text
+    python -m benchmarks.generation precision=bf16               the products of ours, all of the peer, in bf16
 
 The peer is ``MarianMTModel``. Neither model ever ends a translation by itself, so both write as many tokens as each
 source has, and both get the same sentences in the same batches. They run in turn in one process on one thread; speeds
@@ -25,12 +26,14 @@ from transformers import MarianConfig, MarianMTModel
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import DataError
 from xlmtrain.generate.translate import translate_ids
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.precision import HALF
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS
 
@@ -63,6 +66,9 @@ class GenerationOptions(CheckedSettings):
     beam: list[int] = field(default_factory=list)
     """Widths of the beam, one argument for each; none: 1 and 4."""
 
+    precision: Precision = Precision.fp32
+    """Number format of our matrix products; of the peer's weights."""
+
     rounds: int = ranged(5, ABOVE_ZERO)
     """Rounds; each system translates everything once in a round."""
 
@@ -78,10 +84,14 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"{options.layers}+{options.layers} x {options.dim}, {len(sentences)} sentences, {tokens:,} tokens\n")
     print("| beam | ours, tokens/s | MarianMTModel, tokens/s | ratio |\n| ---: | ---: | ---: | ---: |", flush=True)
-    ours, marian = _our_model(options, vocab_size), _marian_model(options, vocab_size)
+    ours = _our_model(options, vocab_size)
+    marian = _marian_model(options, vocab_size).to(HALF.get(options.precision, torch.float32))
     for beam in options.beam or [1, 4]:
         speeds = [
-            (_speed(tokens, batches, _translator(ours, beam)), _speed(tokens, batches, _generator(marian, beam)))
+            (
+                _speed(tokens, batches, _translator(ours, beam, options.precision)),
+                _speed(tokens, batches, _generator(marian, beam)),
+            )
             for _ in range(options.rounds)
         ]
         ratios = [mine / theirs for mine, theirs in speeds]
@@ -137,9 +147,14 @@ def _marian_model(options: GenerationOptions, vocab_size: int) -> Any:
     return model
 
 
-def _translator(model: TranslationModel, beam: int) -> Callable[[list[np.ndarray]], None]:
-    # As many tokens as the source has, of which the model writes all but </s>.
-    config = TranslationConfig(beam=beam, max_length_ratio=1.0, max_length_extra=0, batch_tokens=1 << 30)
+def _translator(model: TranslationModel, beam: int, precision: Precision) -> Callable[[list[np.ndarray]], None]:
+    config = TranslationConfig(
+        beam=beam,
+        max_length_ratio=1.0,  # as many tokens as the source has, of which the model writes all but </s>
+        max_length_extra=0,
+        batch_tokens=1 << 30,
+        precision=precision,
+    )
     return lambda batch: list(translate_ids(model, batch, 0, 1, config)).clear()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.generate.test_search import lively_model
 from tests.support.translation import bundle_of
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.generate.translate import translate_ids
@@ -46,6 +47,13 @@ def test_order_is_kept_and_batches_do_not_matter(model: PretrainedModel, setting
         if line.strip("\x07 "):
             assert len(best) == settings.get("n_best", 1)
             assert settings["beam"] == 1 or best[0][2] > best[1][2]
+
+
+def test_precision_is_that_of_the_products(model: PretrainedModel) -> None:
+    """A score in bf16 is close to that in fp32 and not equal to it."""
+    ((exact,),) = translations(model, LINES[2:3], beam=3)
+    ((rounded,),) = translations(model, LINES[2:3], beam=3, precision=Precision.bf16)
+    assert exact[2] != rounded[2] == pytest.approx(exact[2], abs=0.05)
 
 
 def test_memory_does_not_grow_with_the_lines(model: PretrainedModel) -> None:

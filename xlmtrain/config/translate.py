@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
 
 
 @dataclass
 class TranslationConfig(CheckedSettings):
-    """Search and batching. Translations do not depend on ``batch_tokens`` and ``window``."""
+    """Search and batching. Translations in fp32 do not depend on ``batch_tokens`` and ``window``."""
 
     beam: int = ranged(4, ABOVE_ZERO)
     """Width of the beam search; 1 takes the most probable token at each place (greedy search)."""
@@ -38,6 +39,10 @@ class TranslationConfig(CheckedSettings):
 
     window: int = ranged(2048, ABOVE_ZERO)
     """Lines read ahead and sorted by length. With 1, each line is translated before the next one is read."""
+
+    precision: Precision = Precision.fp32
+    """Number format of matrix products. Half precision is faster where the hardware has it, and changes the choice
+    between tokens that are almost equally probable, which then may depend on the batch."""
 
     def problems(self) -> Iterator[str]:
         if self.n_best > self.beam:

@@ -26,7 +26,6 @@ from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.failpoints import failpoint
-from xlmtrain.runtime.precision import autocast
 from xlmtrain.runtime.process import Interrupted
 
 Sentences = Sequence[np.ndarray]
@@ -75,7 +74,7 @@ class TranslationBleu:
         """
         metrics: dict[str, float] = {}
         for direction, (sources, targets) in self._pairs.items():
-            translate = _Greedy(model, self._dataset, direction, precision, distributed)
+            translate = _Greedy(model, self._dataset, direction, precision)
             counts_of = partial(_translation_counts, translate, sources, targets)
             counts = _sum_over_batches(sources, counts_of, _COUNTS, distributed, stop)
             metrics[f"valid/{direction}_mt_bleu"] = bleu_of_counts(counts).value
@@ -87,7 +86,7 @@ class TranslationBleu:
         """Return direction + :data:`TRANSLATION` -> the first ``count`` translations as a table in Markdown."""
         found = {}
         for direction, (sources, targets) in self._pairs.items() if count else ():
-            translate = _Greedy(model, self._dataset, direction, precision, distributed)
+            translate = _Greedy(model, self._dataset, direction, precision)
             sides = sources[:count], translate(sources[:count]), targets[:count]
             rows = [" | ".join(map(_cell, row)) for row in zip(*map(translate.texts, sides))]
             found[direction + TRANSLATION] = "\n".join([*_HEADER, *rows])
@@ -138,8 +137,8 @@ class RoundTrip:
         bleu: dict[str, float] = {}
         copies: dict[str, float] = {}
         for direction, sentences in self._sentences.items():
-            there = _Greedy(model, self._dataset, direction, precision, distributed)
-            back = _Greedy(model, self._dataset, _reversed(direction), precision, distributed)
+            there = _Greedy(model, self._dataset, direction, precision)
+            back = _Greedy(model, self._dataset, _reversed(direction), precision)
             counts_of = partial(_round_trip_counts, there, back, sentences)
             *counts, copied, words = _sum_over_batches(sentences, counts_of, _COUNTS + 2, distributed, stop)
             bleu[f"valid/{direction}_round_trip_bleu"] = bleu_of_counts(counts).value
@@ -150,27 +149,27 @@ class RoundTrip:
 class _Greedy:
     """Translates sentences in one direction by greedy search. Ids end with EOS."""
 
-    def __init__(
-        self, model: LanguageModel, dataset: Dataset, direction: str, precision: Precision, distributed: Distributed
-    ) -> None:
-        self._model, self._vocab, self._precision, self._device = model, dataset.vocab, precision, distributed.device
+    def __init__(self, model: LanguageModel, dataset: Dataset, direction: str, precision: Precision) -> None:
+        self._model, self._vocab, self._precision = model, dataset.vocab, precision
         self._source, self._target = map(dataset.language_id, direction.split("-"))
 
     def __call__(self, sentences: Sentences) -> list[np.ndarray]:
         """Return the translation of each sentence."""
-        with autocast(self._precision, self._device):
-            return translate_greedily(self._model, sentences, self._source, self._target)
+        return translate_greedily(self._model, sentences, self._source, self._target, self._precision)
 
     def texts(self, sentences: Sentences) -> list[str]:
         """Return sentences as words separated by blanks."""
         return [self._vocab.decode(ids[:-1].tolist()) for ids in sentences]
 
 
-def translate_greedily(model: LanguageModel, sentences: Sentences, source: int, target: int) -> list[np.ndarray]:
+def translate_greedily(
+    model: LanguageModel, sentences: Sentences, source: int, target: int, precision: Precision = Precision.fp32
+) -> list[np.ndarray]:
     """Return the translations of sentences, which end with EOS; ``source``, ``target``: ids of their languages."""
     assert isinstance(model, TranslationModel), "translation is trained"
     ids = (sentence.astype(np.int64) for sentence in sentences)
-    return [found[0].ids for found in translate_ids(model, ids, source, target, TranslationConfig(beam=1))]
+    config = TranslationConfig(beam=1, precision=precision)
+    return [found[0].ids for found in translate_ids(model, ids, source, target, config)]
 
 
 def _translation_counts(

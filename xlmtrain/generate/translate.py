@@ -6,6 +6,7 @@ Letters: N sentences of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
+from xlmtrain.runtime.precision import autocast, choose_precision
 from xlmtrain.text.pipeline import TextPipeline
 
 
@@ -51,7 +53,8 @@ class Translator:
         target: str,
         config: TranslationConfig,
     ) -> None:
-        self._model, self._text, self._config = model, text, config
+        precision = choose_precision(config.precision, _device(model), "precision")
+        self._model, self._text, self._config = model, text, replace(config, precision=precision)
         self._names, self._ids = (source, target), (languages.index(source), languages.index(target))
 
     def encode(self, lines: Iterable[str], where: str) -> Iterator[np.ndarray]:
@@ -91,7 +94,7 @@ def translate_ids(
     config: TranslationConfig,
     progress: Callable[[int], object] = no_progress,
 ) -> Iterator[list[Hypothesis]]:
-    """Yield up to ``config.n_best`` translations of each sentence, in order.
+    """Yield up to ``config.n_best`` translations of each sentence, in order. ``config.precision`` is not auto.
 
     ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages. ``progress``: called with the
     number of sentences that each batch finished; they are yielded when their whole window is.
@@ -130,6 +133,10 @@ def _batches(
         order = order[size:]
 
 
+def _device(model: TranslationModel) -> torch.device:
+    return model.encoder.token_embeddings.weight.device
+
+
 def _translate_batch(
     model: TranslationModel,
     sentences: list[np.ndarray],
@@ -140,7 +147,7 @@ def _translate_batch(
     config: TranslationConfig,
 ) -> list[list[Hypothesis]]:
     """Return the translations of a batch; ``numbers``: of its sentences in the stream, which key what is drawn."""
-    device = model.encoder.token_embeddings.weight.device
+    device = _device(model)
     inputs, max_lengths = (
         encoder_input(sentence_sequences(sentences, source, model.special)).to(device),
         max_lengths.to(device),
@@ -150,4 +157,5 @@ def _translate_batch(
         return sampling_numbers(config.seed, "translate", [(number,) for number in numbers], tokens)
 
     settings = BeamSettings(config.beam, config.length_penalty)
-    return search(model, inputs, target, max_lengths, settings, config.temperature, draw)
+    with autocast(config.precision, device):
+        return search(model, inputs, target, max_lengths, settings, config.temperature, draw)
