@@ -56,7 +56,7 @@ class EvaluateConfig:
     """Steps between evaluations. 0: only before the first and after the last step."""
 
     batch_tokens: int = ranged(8192, ABOVE_ZERO)
-    """Tokens in a forward pass on running text (MLM, CLM)."""
+    """Tokens in a forward pass on running text (MLM, CLM); most tokens of the translations of a batch."""
 
     pairs_per_batch: int = ranged(32, ABOVE_ZERO)
     """Sentence pairs in a forward pass (TLM, cloze on parallel text). They are padded to the same length, and their

@@ -43,6 +43,7 @@ class TranslationBleu:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         count, self._dataset = config.evaluate.max_translations, dataset
+        self._batch_tokens = config.evaluate.batch_tokens
         trained = _trained_directions(config) if count else []
         if count and not trained:
             raise ConfigError(f"evaluate.max_translations: {count} pairs, but data.mt and data.bt train no direction")
@@ -74,7 +75,7 @@ class TranslationBleu:
         """
         metrics: dict[str, float] = {}
         for direction, (sources, targets) in self._pairs.items():
-            translate = _Greedy(model, self._dataset, direction, precision)
+            translate = _Greedy(model, self._dataset, direction, precision, self._batch_tokens)
             counts_of = partial(_translation_counts, translate, sources, targets)
             counts = _sum_over_batches(sources, counts_of, _COUNTS, distributed, stop)
             metrics[f"valid/{direction}_mt_bleu"] = bleu_of_counts(counts).value
@@ -86,7 +87,7 @@ class TranslationBleu:
         """Return direction + :data:`TRANSLATION` -> the first ``count`` translations as a table in Markdown."""
         found = {}
         for direction, (sources, targets) in self._pairs.items() if count else ():
-            translate = _Greedy(model, self._dataset, direction, precision)
+            translate = _Greedy(model, self._dataset, direction, precision, self._batch_tokens)
             sides = sources[:count], translate(sources[:count]), targets[:count]
             rows = [" | ".join(map(_cell, row)) for row in zip(*map(translate.texts, sides))]
             found[direction + TRANSLATION] = "\n".join([*_HEADER, *rows])
@@ -103,6 +104,7 @@ class RoundTrip:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         count, self._dataset = config.evaluate.round_trip, dataset
+        self._batch_tokens = config.evaluate.batch_tokens
         trained = _trained_directions(config) if count else []
         directions = [key for key in trained if _reversed(key) in trained]
         if count and not directions:
@@ -137,8 +139,8 @@ class RoundTrip:
         bleu: dict[str, float] = {}
         copies: dict[str, float] = {}
         for direction, sentences in self._sentences.items():
-            there = _Greedy(model, self._dataset, direction, precision)
-            back = _Greedy(model, self._dataset, _reversed(direction), precision)
+            there = _Greedy(model, self._dataset, direction, precision, self._batch_tokens)
+            back = _Greedy(model, self._dataset, _reversed(direction), precision, self._batch_tokens)
             counts_of = partial(_round_trip_counts, there, back, sentences)
             *counts, copied, words = _sum_over_batches(sentences, counts_of, _COUNTS + 2, distributed, stop)
             bleu[f"valid/{direction}_round_trip_bleu"] = bleu_of_counts(counts).value
@@ -149,26 +151,28 @@ class RoundTrip:
 class _Greedy:
     """Translates sentences in one direction by greedy search. Ids end with EOS."""
 
-    def __init__(self, model: LanguageModel, dataset: Dataset, direction: str, precision: Precision) -> None:
-        self._model, self._vocab, self._precision = model, dataset.vocab, precision
+    def __init__(
+        self, model: LanguageModel, dataset: Dataset, direction: str, precision: Precision, batch_tokens: int
+    ) -> None:
+        self._model, self._vocab = model, dataset.vocab
+        self._config = TranslationConfig(beam=1, precision=precision, batch_tokens=batch_tokens)
         self._source, self._target = map(dataset.language_id, direction.split("-"))
 
     def __call__(self, sentences: Sentences) -> list[np.ndarray]:
         """Return the translation of each sentence."""
-        return translate_greedily(self._model, sentences, self._source, self._target, self._precision)
+        return translate_sentences(self._model, sentences, self._source, self._target, self._config)
 
     def texts(self, sentences: Sentences) -> list[str]:
         """Return sentences as words separated by blanks."""
         return [self._vocab.decode(ids[:-1].tolist()) for ids in sentences]
 
 
-def translate_greedily(
-    model: LanguageModel, sentences: Sentences, source: int, target: int, precision: Precision = Precision.fp32
+def translate_sentences(
+    model: LanguageModel, sentences: Sentences, source: int, target: int, config: TranslationConfig
 ) -> list[np.ndarray]:
     """Return the translations of sentences, which end with EOS; ``source``, ``target``: ids of their languages."""
     assert isinstance(model, TranslationModel), "translation is trained"
     ids = (sentence.astype(np.int64) for sentence in sentences)
-    config = TranslationConfig(beam=1, precision=precision)
     return [found[0].ids for found in translate_ids(model, ids, source, target, config)]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xlmtrain.config.evaluate import Pooling
+from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import make_batch, make_seq2seq_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import pair_sequences, sentence_sequences
@@ -21,7 +22,7 @@ from xlmtrain.evaluate.cloze import (
 )
 from xlmtrain.evaluate.retrieval import Retrieval, retrieve_by_layer, validation_pairs
 from xlmtrain.evaluate.sentence_embeddings import pca_2d
-from xlmtrain.evaluate.translation import translate_greedily
+from xlmtrain.evaluate.translation import translate_sentences
 from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.run_data import RunData
 
@@ -170,7 +171,7 @@ def _attention_to_source(model: PretrainedModel, dataset: Dataset, direction: st
         return None
     source_id, target_id = map(dataset.language_id, languages)
     sentence = corpus.sentence(int(chosen[0])).astype(np.int64)
-    (found,) = translate_greedily(model.model, [sentence], source_id, target_id)
+    (found,) = translate_sentences(model.model, [sentence], source_id, target_id, TranslationConfig(beam=1))
     source, target = (
         sentence_sequences([ids], number, special) for ids, number in ((sentence, source_id), (found, target_id))
     )
