@@ -220,7 +220,7 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path, tokenizer:
 def test_a_missing_ray_says_how_to_install_it(
     work: ArtifactStore, tasks: list[BuildTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match="pip install ray"):
         list(run_on_ray(work.directory, tasks, 1))
 

@@ -101,8 +101,8 @@ def assemble(
         final = stored_vocab(store, units["tokenizer"])
         final_ids = np.arange(len(final), dtype=id_dtype(len(final)))
     else:
-        provisional = Vocab.read(store.path("subwords", units["subwords"]) / "subwords")
-        final = Vocab.read(store.path("vocab", vocab) / "vocab")
+        provisional = _vocab(store.path("subwords", units["subwords"]) / "subwords")
+        final = _vocab(store.path("vocab", vocab) / "vocab")
         final_ids = np.array([final.id(word) for word in provisional.tokens], id_dtype(len(final)))
     dtype, unk = final_ids.dtype, final.special.unk
     counted, unknown, unknown_words, words = [], [], Counter[str](), []
@@ -230,3 +230,9 @@ def _bpe(codes: Path) -> Bpe:
 def _encoder(codes: Path, subwords: Path) -> BpeEncoder:
     """Return an encoder, kept for the next shards."""
     return BpeEncoder(codes, subwords)
+
+
+@lru_cache(maxsize=2)  # provisional and final
+def _vocab(path: Path) -> Vocab:
+    """Return a vocabulary, read once per process."""
+    return Vocab.read(path)
