@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tests.support.starts import Forked, finish, settings
-from tests.support.tiny import ALONE, WORDS, run_processes, tiny_config
+from tests.support.tiny import ALONE, WORDS, phase, run_processes, tiny_config
 from tests.support.training import GradientRecorder, assert_same_run, checkpoint, records, state, train_alone, train_on
 from xlmtrain.config.data import BackTranslationConfig
+from xlmtrain.config.optim import Schedule
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch, encoder_input, make_seq2seq_batch
@@ -193,7 +194,7 @@ def test_translations_to_train_on_again_outlive_a_stop(tiny_dataset: Path, tmp_p
     assert train_alone(whole).status == "done"
     for steps in (1, 6):  # the second stop, after 7 steps, is one step into its three
         assert train_alone(parts, stop_after=steps).status == "preempted"
-    assert len(state(parts.run, 7)["translations"]) > 10
+    assert sum(map(len, state(parts.run, 7)["translations"])) > 10
     assert train_alone(parts).status == "done"
     assert_same_run(whole.run, parts.run, 20)
 
@@ -225,6 +226,24 @@ def test_killed_while_generating(tiny_dataset: Path, tmp_path: Path, ranks: int)
 
 def starts(distributed: Distributed, config: Config) -> str:
     return train_on(distributed, config).status
+
+
+@pytest.mark.parametrize("more", ["steps", "phase"])
+def test_a_finished_run_is_extended(tiny_dataset: Path, tmp_path: Path, more: str) -> None:
+    """Its last two of 20 steps share translations with a third one: that of more steps, not that of a new phase."""
+    changes = {**KEPT, "optim.schedule": Schedule.constant}
+    whole, extended = (tiny_config(tmp_path / name, tiny_dataset, changes) for name in "ab")
+    assert train_alone(extended).status == "done"
+    for config in (whole, extended):
+        if more == "steps":
+            config.train.steps = 24
+        else:
+            config.phases = [phase("begin"), phase("more", 4)]
+        assert train_alone(config).status == "done"
+    states = [state(config.run, 24)["progress"]["sampler_state"] for config in (whole, extended)]
+    assert states[0] == states[1]
+    weights = [(checkpoint(config.run, 24) / "model.safetensors").read_bytes() for config in (whole, extended)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(("changes", "alone"), [(SAMPLED, 0), (KEPT, 4)])

@@ -68,8 +68,8 @@ class BackTranslationConfig:
     """Draw each token from the model's distribution, sharper below 1 and flatter above, instead of searching."""
 
     steps_per_translation: int = ranged(1, ABOVE_ZERO)
-    """Steps in a row that train on the same sentences and translations. Above 1, less of the time is spent on
-    translating, and translations are by weights of up to as many steps before."""
+    """Steps in a row that train on the same sentences and translations, which the first of them makes. The objectives
+    of a batch, too, are drawn at that step. Above 1, less of the time is spent on translating."""
 
     def problems(self) -> Iterator[str]:
         if self.temperature is not None and self.beam > 1:

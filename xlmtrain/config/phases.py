@@ -58,10 +58,10 @@ class Phase:
         """Return the factor of the loss of ``objective`` at ``step`` of the run."""
         return self.settings.data.loss_factor(objective, step - self.loss_weight_start)
 
-    def translated_at(self, step: int) -> int:
-        """Return the step that makes the translations with which back-translation trains at ``step``."""
-        uses = self.settings.bt.steps_per_translation if "bt" in self.settings.data.weights else 1
-        return step - (step - self.span.start) % uses
+    def translation_step(self, step: int) -> int:
+        """Return the step of the phase that makes the translations with which back-translation trains at ``step``."""
+        steps = self.settings.bt.steps_per_translation if "bt" in self.settings.data.weights else 1
+        return step - (step - self.span.start) % steps
 
 
 def given(phase: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,14 +109,14 @@ def phases_of(config: Config) -> list[Phase]:
         place = bisect_right(begins, number)
         end = spans[begins[place]].start if place < len(begins) else spans[-1].end
         schedule = Span(spans[begins[place - 1]].start, end)
-        weights = max((spans[phase].start for phase in weighted if phase <= number), default=0)
+        loss_weight_start = max((spans[phase].start for phase in weighted if phase <= number), default=0)
         changed = {
             f"{section}.{key}": value
             for section, values in changes[number].items()
             if isinstance(values, Mapping)
             for key, value in values.items()
         }
-        found.append(Phase(number, changes[number]["name"], span, complete, schedule, weights, changed))
+        found.append(Phase(number, changes[number]["name"], span, complete, schedule, loss_weight_start, changed))
     return found
 
 

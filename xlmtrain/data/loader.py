@@ -138,7 +138,7 @@ class PhaseBatches:
                 "processes or another batch size"
             )
         self.sampler = Sampler(
-            mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor, phase.translated_at
+            mixture, config.data.sampling_alpha, count, config.seed, phase.loss_factor, phase.translation_step
         )
         self.steps_per_chunk = max(1, _CHUNK_TOKENS * world_size // batch_tokens)
         self._seed, self._rank, self._world_size = config.seed, rank, world_size

@@ -111,11 +111,20 @@ def probabilities(components: list[MixtureComponent], alpha: float) -> np.ndarra
     return result / result.sum()
 
 
+def _step_back(state: SamplerState, component: MixtureComponent) -> None:
+    """Let ``component``, if it is of back-translation, take its last sub-batch once more."""
+    if component.objective == "bt":
+        epoch, index = state[component.name]
+        if not index:
+            epoch, index = epoch - 1, component.source.sub_batch_count(epoch - 1)
+        state[component.name] = (epoch, index - 1)
+
+
 class Sampler:
     """Plans global batches: for each slot, draws a component at random and takes its next sub-batch.
 
     ``loss_factor``: of an objective at a step; components of objectives with the factor 0 are not drawn.
-    ``translated_at``: of a step, the step that makes its translations for back-translation. Steps with the same one
+    ``translation_step``: of a step, the step that makes its translations for back-translation. Steps with the same one
     have the same components, and those of back-translation the same sub-batches.
     """
 
@@ -126,11 +135,11 @@ class Sampler:
         sub_batches_per_step: int,
         seed: int,
         loss_factor: Callable[[str, int], float] = lambda objective, step: 1.0,
-        translated_at: Callable[[int], int] = lambda step: step,
+        translation_step: Callable[[int], int] = lambda step: step,
     ) -> None:
         self.components = components
         self.probabilities = probabilities(components, alpha)
-        self._loss_factor, self._translated_at = loss_factor, translated_at
+        self._loss_factor, self._translation_step = loss_factor, translation_step
         self._sub_batches_per_step, self._seed = sub_batches_per_step, seed
 
     def _cumulative(self, step: int) -> np.ndarray:
@@ -152,20 +161,21 @@ class Sampler:
 
     def plan_batch(self, step: int, state: SamplerState) -> tuple[list[SubBatch], SamplerState]:
         """Return the sub-batches of the global batch of ``step`` (from 0), and the state after it."""
+        first = self._translation_step(step)
         # The purpose "tasks" keys the random numbers, so it stays: another word would change the batches.
-        first = self._translated_at(step)
         uniform = generator(self._seed, "tasks", first).random(self._sub_batches_per_step)
         # Generator.choice(p=...) draws the same, but spends half of its time on checking p.
         chosen = self._cumulative(first).searchsorted(uniform, side="right").tolist()
         after, sub_batches = dict(state), []
+        if first < step:
+            for number in chosen:
+                _step_back(after, self.components[number])
         for slot, number in enumerate(chosen):
             component = self.components[number]
             epoch, index = after[component.name]
             sub_batches.append(SubBatch(component, epoch, index, slot))
             last = index + 1 == component.source.sub_batch_count(epoch)
             after[component.name] = (epoch + 1, 0) if last else (epoch, index + 1)
-        if self._translated_at(step + 1) == first:
-            after |= {c.name: state[c.name] for c in self.components if c.objective == "bt"}
         return sub_batches, after
 
     def passes(self, steps: int) -> list[float]:

@@ -105,7 +105,7 @@ def translate_ids(
         if not window:
             return
         found = [[Hypothesis(ids, 0.0)] for ids in window]  # an empty sentence is its own translation
-        blank = len(window)
+        unreported = len(window)
         for chosen, max_lengths in _batches(model, window, config):
             batch = [window[i] for i in chosen]
             numbers = [first + i for i in chosen]
@@ -114,8 +114,8 @@ def translate_ids(
             ):
                 found[i] = hypotheses[: config.n_best]
             progress(len(chosen))
-            blank -= len(chosen)
-        progress(blank)
+            unreported -= len(chosen)
+        progress(unreported)
         yield from found
 
 
@@ -127,8 +127,9 @@ def _batches(
     ratio, extra = config.max_length_ratio, config.max_length_extra
     max_lengths = max_target_lengths(lengths, model.config.max_positions, ratio, extra).clamp(min=3)
     order = lengths.sort(descending=True, stable=True).indices[: int((lengths > 2).sum())].tolist()
+    beams = config.beam if config.temperature is None else 1
     while order:
-        size = max(1, config.batch_tokens // (int(max_lengths[order[0]]) * config.beam))
+        size = max(1, config.batch_tokens // (int(max_lengths[order[0]]) * beams))
         yield order[:size], max_lengths[order[:size]]
         order = order[size:]
 

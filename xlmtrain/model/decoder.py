@@ -49,7 +49,7 @@ class DecoderBlock(nn.Module):
 
 
 class DecoderCache:
-    """Keys and values of the prefixes and of their sources.
+    """KV cache: keys and values of the prefixes and of their sources.
 
     The P prefixes of a sentence share one sequence of keys: P tokens of position 0, then P of position 1, and so on. A
     mask per prefix selects its own tokens, so that reordering the prefixes copies no keys.

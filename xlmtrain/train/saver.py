@@ -70,7 +70,7 @@ class RunSaver:
         state = {
             "progress": asdict(self.state),
             "scaler": step.scaler.state_dict(),
-            "translations": gathered_translations(step),
+            "translations": gather_translations(step),
         }
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
@@ -109,8 +109,10 @@ def resume(
             window = step.scaler.get_growth_interval()
             step.scaler.load_state_dict(checkpoint.state["scaler"])
             step.scaler.set_growth_interval(window)  # a setting, which may have changed
-        kept = typed(list[tuple[int, list[int], list[int]]], checkpoint.state.get("translations", []), "translations")
-    step.translations |= {(language, tuple(ids)): np.array(found) for language, ids, found in kept}
+        by_rank = typed(list[list[tuple[int, list[int], list[int]]]], checkpoint.state.get("translations", []))
+    if len(by_rank) == distributed.world_size:  # two processes may have translated a sentence differently, in bf16
+        by_rank = [by_rank[distributed.rank]]
+    step.translations |= {(language, tuple(ids)): np.array(found) for own in by_rank for language, ids, found in own}
     if step.average is not None:
         weights = dict(step.model.named_parameters())
         step.average.load({name: shard_like(value, weights[name]) for name, value in average.items()}, reached)
@@ -119,11 +121,10 @@ def resume(
     return progress
 
 
-def gathered_translations(step: OptimizerStep) -> list[tuple[int, list[int], list[int]]]:
-    """Return (language, ids, ids of the translation) of the translations that any process needs again. Collective."""
-    mine = [(language, ids, found.tolist()) for (language, ids), found in step.translations.items()]
-    every = step.distributed.all_gather_text(json.dumps(mine))
-    return [(language, ids, found) for text in every for language, ids, found in json.loads(text)]
+def gather_translations(step: OptimizerStep) -> list[list[tuple[int, list[int], list[int]]]]:
+    """Return, by rank, (language, ids, ids of the translation) of the translations that steps share. Collective."""
+    mine = [(language, ids, translation.tolist()) for (language, ids), translation in step.translations.items()]
+    return list(map(json.loads, step.distributed.all_gather_text(json.dumps(mine))))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:

@@ -51,8 +51,8 @@ class OptimizerStep:
     """A model with its optimizer and loss scale. :meth:`run` is one step: learning rate, gradient, clipping, update.
 
     ``learning_rate``: of a step, from 0. ``loss_limit``: loss per target; None is no limit. A step whose loss is above
-    it, or whose gradient is not finite, leaves weights and optimizer state unchanged. ``translations``: those that the
-    next step needs again.
+    it, or whose gradient is not finite, leaves weights and optimizer state unchanged. ``translations``: those of
+    back-translation that the next steps train on, too.
     """
 
     optim: OptimConfig
@@ -87,7 +87,7 @@ class OptimizerStep:
         return StepOutput(losses, targets, norm, skipped, rate)
 
     def _update(self, skipped: torch.Tensor) -> None:
-        """Step the optimizer unless ``skipped``; the host does not wait to know."""
+        """Step the optimizer unless ``skipped``. With torch's fused AdamW the host does not wait to know."""
         if self.scaler.is_enabled():
             if self.loss_limit is None or not skipped.item():
                 self.scaler.step(self.optimizer)
@@ -129,15 +129,15 @@ class TrainStep(OptimizerStep):
 
     def __call__(self, data: StepBatches, targets: list[float]) -> StepOutput:
         """Train on ``data``, this process's part of a global batch with ``targets`` (objectives,) in total."""
-        seconds = self.back_translate(data)
+        seconds = self.translate_sources(data)
         output = self.run(data.step, targets, partial(self._backward, data, targets))
         self.average.update(data.step + 1)
-        if phase_at(self.phases, data.step + 1).translated_at(data.step + 1) == data.step + 1:
-            self.translations.clear()
         return replace(output, generate_seconds=seconds)
 
-    def back_translate(self, data: StepBatches) -> float:
+    def translate_sources(self, data: StepBatches) -> float:
         """Translate the sources of back-translation in ``data``, in place; return the seconds that it took."""
+        if phase_at(self.phases, data.step).translation_step(data.step) == data.step:
+            self.translations.clear()
         device, chosen = self.distributed.device, [i for i, b in enumerate(data.batches) if b.objective == "bt"]
         if not chosen:
             return 0.0
@@ -152,6 +152,8 @@ class TrainStep(OptimizerStep):
                 data.batches[i] = back_translate(
                     self.model, data.batches[i], self._bt, self._seed, data.step, device, self.translations
                 )
+        if self._bt.steps_per_translation == 1:
+            self.translations.clear()
         return time.monotonic() - started
 
     def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:

@@ -56,7 +56,7 @@ def check_first_steps(config: Config, dataset: Dataset, steps: int, device: torc
     probe: list[Batch] = []
     for number in range(_PROBES):
         shard = loader.make(number, state)
-        step.back_translate(shard)
+        step.translate_sources(shard)
         probe += shard.batches
         state = shard.sampler_state
     before = _mean_loss(model, probe, precision, device)
