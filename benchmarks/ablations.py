@@ -93,6 +93,11 @@ VARIANTS: dict[str, list[str]] = {
         schedule="constant",
         phases=f"{{name: stable, steps: 700, mask: {{prob: 0.4}}}}, {_DECAY}",
     ),
+    "stable-decay-masks-0.4-pairs-late": _modern(
+        schedule="constant",
+        phases="{name: stable, steps: 700, mask: {prob: 0.4}}, {name: decay, steps: 300, mask: {prob: 0.6}, "
+        "data: {tlm: {de-en: 4}}, optim: {schedule: linear, warmup_steps: 0}}",
+    ),
     "modern-pre_norm": _modern(f"{_JINA},pre_norm", *_PARTS),
     "modern-gated": _modern(f"{_JINA},gated", "model.ffn_dim=680", *_PARTS),
     "modern-no_biases": _modern(f"{_JINA},no_biases", *_PARTS),
@@ -133,6 +138,7 @@ ABLATIONS = {
         "stable-decay",
         "stable-decay-masks-0.4",
         "stable-decay-masks-0.4-pairs",
+        "stable-decay-masks-0.4-pairs-late",
         "modern-pre_norm",
         "modern-gated",
         "modern-no_biases",

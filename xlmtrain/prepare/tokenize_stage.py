@@ -27,6 +27,7 @@ from xlmtrain.text.filters import line_checks
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
 from xlmtrain.text.tokenizer import LINE_END, Tokenizer
 from xlmtrain.text.tokenizer_json import TokenizerVocab, tokenizer_errors
+from xlmtrain.text.word_ids import WordIds, splits_at_spaces
 
 try:
     import sentencepiece
@@ -53,14 +54,17 @@ class IdTokenizer:
     """Raw lines -> ids of a tokenizer: token number n is the id n - 1, and its word is the id as text.
 
     A sentencepiece model encodes itself: it is faster, and a few divisions of equal probability are its own choice.
+    Where the tokenizer allows it, each distinct word is encoded once.
     """
 
     def __init__(self, vocab: TokenizerVocab) -> None:
         """Raise DataError if the package sentencepiece is needed and missing."""
-        self._tokenizer, self._processor = vocab.tokenizer, None
+        self._tokenizer, self._processor, self._words = vocab.tokenizer, None, None
         if vocab.source:
             require_sentencepiece()
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=vocab.source)
+        elif splits_at_spaces(vocab.content):
+            self._words = WordIds(vocab.tokenizer, self._encode)
         self.words = ["\n", *map(str, range(len(vocab)))]
         # Other processes encode other shards.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -73,18 +77,23 @@ class IdTokenizer:
 
         Raises DataError for a line that the tokenizer cannot encode.
         """
-        lines = [line if line and not line.isspace() else "" for line in text.split("\n")[:-1]]
-        with tokenizer_errors("tokenizer: cannot encode the text", "; an unknown token, for example, is missing in it"):
-            if self._processor is not None:
-                ids = self._processor.encode(lines, out_type=int, num_threads=1)
-            else:
-                ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
+        if self._words is not None:
+            return self._words.numbers(text)
+        ids = self._encode(text.split("\n")[:-1])
         ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)) + 1) - 1
         numbers: np.ndarray = np.full(int(ends[-1]) + 1, LINE_END, np.int32)
         is_token = np.ones(len(numbers), bool)
         is_token[ends] = False
         numbers[is_token] = np.fromiter(chain.from_iterable(ids), np.int32, len(numbers) - len(ids)) + 1
         return numbers
+
+    def _encode(self, lines: list[str]) -> Sequence[Sequence[int]]:
+        lines = [line if line and not line.isspace() else "" for line in lines]
+        with tokenizer_errors("tokenizer: cannot encode the text", "; an unknown token, for example, is missing in it"):
+            if self._processor is not None:
+                ids: list[list[int]] = self._processor.encode(lines, out_type=int, num_threads=1)
+                return ids
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
 
 
 def require_sentencepiece() -> None:
@@ -117,7 +126,7 @@ def tokenize(
     if tokenizer is None:
         tokenizers = [_tokenizer(json.dumps(text), language) for language in languages]
     else:
-        tokenizers = [IdTokenizer(stored_vocab(store, tokenizer))] * len(languages)
+        tokenizers = [_id_tokenizer(stored_vocab(store, tokenizer))] * len(languages)
     for line_tokenizer in tokenizers:
         line_tokenizer.evict()  # here only: token numbers stay valid for the whole shard
     checks = list(line_checks(CleanConfig(**clean), languages))
@@ -156,6 +165,12 @@ def tokenize(
 def _tokenizer(text: str, language: str) -> Tokenizer:
     """Return a tokenizer, kept for the next shards because building it and filling its caches takes time."""
     return Tokenizer(language, TextConfig(**json.loads(text)), CACHED_WORDS)
+
+
+@lru_cache(maxsize=1)
+def _id_tokenizer(vocab: TokenizerVocab) -> IdTokenizer:
+    """Return a tokenizer, kept for the next shards with the words that it has seen."""
+    return IdTokenizer(vocab)
 
 
 def _tokenize_chunk(
