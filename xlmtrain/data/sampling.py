@@ -125,7 +125,7 @@ class Sampler:
 
     ``loss_factor``: of an objective at a step; components of objectives with the factor 0 are not drawn.
     ``translation_step``: of a step, the step that makes its translations for back-translation. Steps with the same one
-    have the same components, and those of back-translation the same sub-batches.
+    have the components drawn at that step, and those of back-translation the same sub-batches.
     """
 
     def __init__(

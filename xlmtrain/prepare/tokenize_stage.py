@@ -63,7 +63,7 @@ class IdTokenizer:
         if vocab.source:
             require_sentencepiece()
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=vocab.source)
-        elif splits_at_spaces(vocab.content):
+        elif splits_at_spaces(vocab.content, vocab.tokenizer):
             self._words = WordIds(vocab.tokenizer, self._encode)
         self.words = ["\n", *map(str, range(len(vocab)))]
         # Other processes encode other shards.

@@ -65,8 +65,8 @@ RESUME_POLICY = ResumePolicy(
         "evaluate.max_translations",
         "evaluate.zero_shot_probe.",
     ),
-    inactive_unless_used=("noise.", "bt.", "average.", "optim.name", "optim.momentum"),  # by data.dae, data.bt, ...
-    defaults=flatten(config_as_json(ModelConfig()), "model."),
+    inactive_unless_used=("noise.", "bt.beam", "bt.temperature", "average.", "optim.name", "optim.momentum"),
+    defaults={**flatten(config_as_json(ModelConfig()), "model."), "bt.steps_per_translation": 1},
 )
 
 
