@@ -37,6 +37,18 @@ SPLIT: list[tuple[str, dict[str, Any]]] = [
     ("unigram", {"pre_tokenizer": {**METASPACE, "prepend_scheme": "never"}}),
     ("unigram", {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, SPACES, STRIP]}}),
     ("unigram", {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, STRIP]}}),
+    (
+        "unigram",  # as transformers converts the tokenizer of XLM-R
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Strip", "strip_left": False, "strip_right": True},
+                    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+                ],
+            }
+        },
+    ),
     ("byte_bpe", {"normalizer": {"type": "NFKC"}, "added_tokens": [added("TM", rstrip=True)]}),
     ("byte_bpe", {"normalizer": None, "added_tokens": [added("´", rstrip=True), added("   ", rstrip=True)]}),
     (

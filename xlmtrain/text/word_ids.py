@@ -21,7 +21,6 @@ MAX_WORDS = 1 << 19
 
 _NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled"}
 _DROP_SPACES = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-_SPACES_TO_ONE = (r"\s+", " {2,}")
 _LETTERS = [*map(chr, (*range(0x21, 0x300), *range(0x2010, 0x2060), 0x20AC, 0x2122))]
 _ODD = 1
 """Row of words that are not plain, which is empty."""
@@ -114,7 +113,7 @@ def splits_at_spaces(content: bytes, tokenizer: Any) -> bool:
         and all(
             step["type"] in _NORMALIZERS
             or (step["type"] == "Strip" and (always or drops_spaces))
-            or (step["type"] == "Replace" and step["pattern"].get("Regex") in _SPACES_TO_ONE and step["content"] == " ")
+            or (step["type"] == "Replace" and _replaces_spaces(step["pattern"].get("Regex"), step["content"]))
             for step in normalizers
         )
         and not settings["model"].get("dropout")
@@ -123,6 +122,11 @@ def splits_at_spaces(content: bytes, tokenizer: Any) -> bool:
             for token in (token["content"] for token in settings["added_tokens"])
         )
     )
+
+
+def _replaces_spaces(pattern: str | None, content: str) -> bool:
+    """Return True if a replacement leaves words and single spaces unchanged."""
+    return pattern == " {2,}" or (pattern == r"\s+" and content == " ")
 
 
 def _normalizer(tokenizer: Any) -> Callable[[str], str]:
