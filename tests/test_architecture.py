@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -246,13 +244,6 @@ def test_preparation_and_its_workers_start_fast(module: str, absent: set[str]) -
                 left.append(imported)
             found.add(imported)
     assert not absent & {name.partition(".")[0] for name in found}
-
-
-def test_preparation_imports_ray_only_to_use_it() -> None:
-    """Where it is installed, importing it takes half a second."""
-    program = "import sys, xlmtrain.commands.prepare; print('ray' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
 
 
 def test_hydra_is_known_in_one_place() -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -215,6 +216,13 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path, tokenizer:
 
 
 # --- Ray
+
+
+def test_preparation_imports_ray_only_to_use_it() -> None:
+    """Where it is installed, importing it takes half a second."""
+    program = "import sys, xlmtrain.commands.prepare; print('ray' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def test_a_missing_ray_says_how_to_install_it(
