@@ -78,8 +78,8 @@ class EvaluateConfig:
 
     round_trip: int = ranged(0, NOT_NEGATIVE)
     """Validation sentences of each language to translate there and back, by greedy search; 0: none. Their BLEU against
-    the original, ``valid/round_trip_bleu``, needs no pairs. A model that copies its source has 100, so look at
-    ``valid/de-en_copied_share``, too: the share of the translations' words that are in their source."""
+    the original, ``valid/round_trip_bleu``, needs no pairs. What is in the translation, too, does not match, so a model
+    that copies its source has 0. ``valid/de-en_copied_share``: the share of the translations' words that are copied."""
 
     bilingual_lexicon: str | None = None
     """File of words and their translations, e.g. ``en-de.tsv``, in the formats of ``xlmtrain evaluate``. They are

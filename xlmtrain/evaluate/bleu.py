@@ -45,18 +45,20 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Toke
     return bleu_of_counts(ngram_counts(hypotheses, references).tolist())
 
 
-def ngram_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+def ngram_counts(
+    hypotheses: Sequence[str], references: Sequence[str], without: Sequence[str] | None = None
+) -> np.ndarray:
     """Return what BLEU follows from, (10,): matching n-grams, n-grams by n, words of hypotheses and of references.
 
-    The counts of a text are the sums of those of its parts.
+    The counts of a text are the sums of those of its parts. ``without``: lines whose n-grams do not match in theirs.
     """
     counts = np.zeros(2 * len(ORDERS) + 2)
-    for hypothesis, reference in zip(hypotheses, references, strict=True):
-        pair = hypothesis.split(), reference.split()
-        counts[-2:] += [len(side) for side in pair]
+    for hypothesis, reference, other in zip(hypotheses, references, without or [""] * len(references), strict=True):
+        sides = hypothesis.split(), reference.split(), other.split()
+        counts[-2:] += [len(side) for side in sides[:2]]
         for n in ORDERS:
-            found, expected = (Counter(zip(*(side[i:] for i in range(n)))) for side in pair)
-            counts[n - 1] += (found & expected).total()
+            found, expected, excluded = (Counter(zip(*(side[i:] for i in range(n)))) for side in sides)
+            counts[n - 1] += sum(count for ngram, count in (found & expected).items() if ngram not in excluded)
             counts[len(ORDERS) + n - 1] += found.total()
     return counts
 

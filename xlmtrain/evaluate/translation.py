@@ -98,8 +98,9 @@ class RoundTrip:
     """Round-trip BLEU on the first ``evaluate.round_trip`` validation sentences of each language. Needs no pairs.
 
     ``de-en`` translates German into English and back. It is measured where ``data.mt`` and ``data.bt`` train both
-    directions. A model that copies its source would have 100, so the share of copied words is measured, too. Raises
-    ConfigError if no pair has both directions, or a language has no validation text.
+    directions. A model that copies its source brings everything back, so n-grams that are in the translation, too, do
+    not match: names and punctuation neither, so a perfect translation has less than 100. Raises ConfigError if no pair
+    has both directions, or a language has no validation text.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
@@ -192,7 +193,7 @@ def _round_trip_counts(there: _Greedy, back: _Greedy, sentences: Sentences, chos
     texts = [there.texts(side) for side in (original, translations, back(translations))]
     copied = sum((Counter(line.split()) & Counter(other.split())).total() for line, other in zip(*texts[:2]))
     words = sum(len(translation.split()) for translation in texts[1])
-    return np.append(ngram_counts(texts[2], texts[0]), (copied, words))
+    return np.append(ngram_counts(texts[2], texts[0], without=texts[1]), (copied, words))
 
 
 def _trained_directions(config: Config) -> list[str]:
