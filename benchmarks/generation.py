@@ -1,12 +1,13 @@
 """Compare the speed of translation with that of transformers' ``generate``, on random models of the same shape.
 
     python -m benchmarks.generation                              beams of 1 (greedy) and 4, 200 synthetic sentences
-    python -m benchmarks.generation data=prepared/ende beam=1    the first validation sentences of prepared text
+    python -m benchmarks.generation data=prepared/ende beam=1    the first validation pairs of prepared text
     python -m benchmarks.generation precision=bf16               the products of ours, all of the peer, in bf16
 
-The peer is ``MarianMTModel``. Neither model ever ends a translation by itself, so both write as many tokens as each
-source has, and both get the same sentences in the same batches. They run in turn in one process on one thread; speeds
-are tokens of the translations per CPU-second. Needs ``pip install -e '.[bench]'``.
+The peer is ``MarianMTModel``. Neither model ever ends a translation by itself: both write as many tokens as the other
+side of the pair has, and both get the same sentences in the same batches, sorted by the length of the source. They run
+in turn in one process on one thread; speeds are tokens of the translations per CPU-second. Needs
+``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -21,21 +22,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import MarianConfig, MarianMTModel
+from transformers import LogitsProcessor, LogitsProcessorList, MarianConfig, MarianMTModel
 
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.train import Precision
-from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
+from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.dataset import Dataset
+from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import DataError
-from xlmtrain.generate.translate import translate_ids
+from xlmtrain.generate.beam import BeamSettings
+from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.runtime.precision import HALF
+from xlmtrain.runtime.precision import HALF, autocast
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS
+
+Sentence = tuple[np.ndarray, int]
+"""Ids that end with EOS, and how many tokens their translation has."""
+
+Translate = Callable[[list[Sentence]], None]
 
 
 @dataclass
@@ -43,7 +51,8 @@ class GenerationOptions(CheckedSettings):
     """The settings of this program."""
 
     data: str | None = None
-    """Directory made by xlmtrain prepare, with validation pairs; null: synthetic sentences of 2 to 50 tokens."""
+    """Directory made by xlmtrain prepare, with validation pairs; null: synthetic sentences of 2 to 50 tokens, whose
+    translations have 0.7 to 1.3 times as many."""
 
     dim: int = ranged(256, ABOVE_ZERO)
     """Width of the models."""
@@ -79,7 +88,7 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     vocab_size, sentences = _sentences(options)
     batches = [sentences[i : i + options.batch] for i in range(0, len(sentences), options.batch)]
-    tokens = sum(len(ids) - 1 for ids in sentences)
+    tokens = sum(length for _, length in sentences)
     facts = environment(torch.device("cpu"))
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"{options.layers}+{options.layers} x {options.dim}, {len(sentences)} sentences, {tokens:,} tokens\n")
@@ -100,20 +109,26 @@ def main(argv: list[str]) -> None:
         print(f"| {beam} | {mine:,.0f} | {theirs:,.0f} | {spread} |", flush=True)
 
 
-def _sentences(options: GenerationOptions) -> tuple[int, list[np.ndarray]]:
-    """Return the size of the vocabulary, and sentences that end with EOS, the longest first."""
+def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:
+    """Return the size of the vocabulary, and sentences, the longest first."""
     if options.data is None:
         rng = np.random.default_rng(0)
         lengths = np.sort(rng.integers(2, 51, options.sentences))[::-1]
-        words = (rng.integers(len(SPECIALS), options.vocab_size, length) for length in lengths)
-        return options.vocab_size, [np.append(ids, EOS) for ids in words]
+        words = [rng.integers(len(SPECIALS), options.vocab_size, length) for length in lengths]
+        factors = rng.uniform(0.7, 1.3, options.sentences)
+        return options.vocab_size, [(np.append(ids, EOS), max(1, round(len(ids) * f))) for ids, f in zip(words, factors)]
     dataset = Dataset(options.data)
     pairs = dataset.pairs("valid")
     if not pairs:
         raise DataError(f"data={options.data}: has no validation pairs")
-    corpus = dataset.pair("valid", pairs[0])[0]
-    found = [corpus.sentence(i).astype(np.int64) for i in range(min(options.sentences, len(corpus)))]
-    return len(dataset.vocab), sorted((ids for ids in found if len(ids) > 1), key=len, reverse=True)
+    source, target = dataset.pair("valid", pairs[0])
+    first = range(min(options.sentences, len(source)))
+    found = [(source.sentence(i).astype(np.int64), len(target.sentence(i)) - 1) for i in first]
+    return len(dataset.vocab), sorted((pair for pair in found if len(pair[0]) > 1 < pair[1]), key=_length, reverse=True)
+
+
+def _length(sentence: Sentence) -> int:
+    return len(sentence[0])
 
 
 def _our_model(options: GenerationOptions, vocab_size: int) -> TranslationModel:
@@ -147,36 +162,50 @@ def _marian_model(options: GenerationOptions, vocab_size: int) -> Any:
     return model
 
 
-def _translator(model: TranslationModel, beam: int, precision: Precision) -> Callable[[list[np.ndarray]], None]:
-    config = TranslationConfig(
-        beam=beam,
-        max_length_ratio=1.0,  # as many tokens as the source has, of which the model writes all but </s>
-        max_length_extra=0,
-        batch_tokens=1 << 30,
-        precision=precision,
-    )
-    return lambda batch: list(translate_ids(model, batch, 0, 1, config)).clear()
+def _translator(model: TranslationModel, beam: int, precision: Precision) -> Translate:
+    def translate(batch: list[Sentence]) -> None:
+        inputs = encoder_input(sentence_sequences([ids for ids, _ in batch], 0, model.special))
+        max_lengths = torch.tensor([length + 2 for _, length in batch])  # with both </s>
+        with autocast(precision, torch.device("cpu")):
+            found = search(model, inputs, 1, max_lengths, BeamSettings(beam), None, lambda _: torch.empty(0))
+        assert [len(best[0].ids) - 1 for best in found] == [length for _, length in batch]
+
+    return translate
 
 
-def _generator(model: Any, beam: int) -> Callable[[list[np.ndarray]], None]:
-    def generate(batch: list[np.ndarray]) -> None:
-        sources = pad_sequence([torch.from_numpy(ids) for ids in batch], batch_first=True, padding_value=PAD)
-        longest = sources.shape[1] - 1
+class _Ends(LogitsProcessor):  # type: ignore[misc]
+    """Lets a translation end after ``lengths`` tokens, for each row of the scores."""
+
+    def __init__(self, lengths: torch.Tensor) -> None:
+        self._lengths = lengths
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        ends = input_ids.shape[1] > self._lengths
+        scores[ends] = -torch.inf
+        scores[ends, EOS] = 0.0
+        return scores
+
+
+def _generator(model: Any, beam: int) -> Translate:
+    def generate(batch: list[Sentence]) -> None:
+        sources = pad_sequence([torch.from_numpy(ids) for ids, _ in batch], batch_first=True, padding_value=PAD)
+        lengths = torch.tensor([length for _, length in batch])
         with torch.inference_mode():
             found = model.generate(
                 input_ids=sources,
                 attention_mask=(sources != PAD).long(),
                 num_beams=beam,
                 do_sample=False,
-                min_new_tokens=longest,
-                max_new_tokens=longest,
+                max_new_tokens=int(lengths.max()) + 1,
+                logits_processor=LogitsProcessorList([_Ends(lengths.repeat_interleave(beam))]),
             )
-        assert found.shape == (len(batch), longest + 1), found.shape
+        written = (found != PAD).sum(dim=1) - 1  # without </s>; it starts with PAD
+        assert written.equal(lengths), (written, lengths)
 
     return generate
 
 
-def _speed(tokens: int, batches: list[list[np.ndarray]], translate: Callable[[list[np.ndarray]], None]) -> float:
+def _speed(tokens: int, batches: list[list[Sentence]], translate: Translate) -> float:
     """Return tokens per CPU-second."""
     begin = time.process_time()
     for batch in batches:

@@ -28,13 +28,13 @@ def summarize(
     """Return one system's figures; ``baseline``: results of the system that the ratio of speeds is to, round by round.
 
     ``flops_share``: useful FLOP per second, the same count per token for every system, as a share of ``ceiling``.
-    ``loss``: mean of the last quarter of the steps.
+    Attention to sources, and what translates them, is not among it. ``loss``: mean of the last quarter of the steps.
     """
     speeds = [result.tokens / result.seconds for result in results]
     ratios = [speed / (other.tokens / other.seconds) for speed, other in zip(speeds, baseline)]
     losses = [loss for result in results for loss in result.losses]
     scored = sum(result.targets for result in results) / sum(result.tokens for result in results)
-    translated, length = (1.0, 0) if workload.translation else (0.0, workload.length)  # its attention is not counted
+    translated, length = (0.0, workload.length) if workload.objective == "mlm" else (1.0, 0)
     shares = scored, translated, skipped_share(scored, translated)
     flops = flops_per_token(workload.model, workload.vocab_size, length, *shares)
     return {

@@ -7,7 +7,9 @@ import torch
 from benchmarks.worker import BatchFeed
 from xlmtrain.config.schema import Config
 from xlmtrain.data.batch import Batch
+from xlmtrain.generate.back_translation import back_translate
 from xlmtrain.model.language_model import LanguageModel
+from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.runtime.process import disable_malloc_trim
@@ -20,7 +22,7 @@ class OurSystem:
 
     def __init__(self, config: Config, weights: LanguageModel, device: torch.device) -> None:
         disable_malloc_trim(device)
-        self.model = weights
+        self.model, self._bt, self._device = weights, config.bt, device
         if config.train.compile:
             compile_blocks(self.model)
         distributed, precision = Distributed(0, 1, device), config.train.precision
@@ -29,6 +31,9 @@ class OurSystem:
         self._step = TrainStep(config, parallel, optimizer, precision, distributed)
 
     def loss(self, batch: Batch) -> float:
+        if batch.objective == "bt":
+            assert isinstance(self.model, TranslationModel)
+            batch = back_translate(self.model, batch, self._bt, 0, 0, self._device).to(self._device)
         return float(self.model(batch)) / len(batch.targets)
 
     def train(self, feed: BatchFeed) -> None:

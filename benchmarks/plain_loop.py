@@ -30,11 +30,16 @@ class PlainLoop:
         self._clip, self._precision, self._device = optim.clip_grad_norm, config.train.precision, device
 
     def loss(self, batch: Batch) -> float:
-        return float(self._mean_loss(self.model, batch))
+        return float(self._mean_loss(self.model, self.with_sources(batch)))
+
+    def with_sources(self, batch: Batch) -> Batch:
+        """Return the batch to train on, here as it is."""
+        return batch
 
     def train(self, feed: BatchFeed) -> None:
         for data in feed:
-            batch = data.batches[0].to(self._device)
+            with autocast(self._precision, self._device):  # alone, as casts made without gradients are kept within it
+                batch = self.with_sources(data.batches[0].to(self._device))
             with autocast(self._precision, self._device):
                 loss = self._mean_loss(self._called, batch)
             loss.backward()

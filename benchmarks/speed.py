@@ -67,6 +67,10 @@ class SpeedOptions(CheckedSettings):
     data: str | None = None
     """Directory made by xlmtrain prepare, with German and English; null: synthetic text."""
 
+    init: str | None = None
+    """Run of xlmtrain train whose weights all systems begin with, of the shape of the suite and the vocabulary of
+    data=; null: random weights. With it back-translation makes sentences that end."""
+
     output: str | None = None
     """New file for a line of JSON for each system."""
 
@@ -96,7 +100,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
             data = Path(options.data or directory, "" if options.data else "text")
             if not options.data:
-                write_synthetic_text(data, suite.workload.vocab_size, suite.sentences, suite.workload.translation)
+                write_synthetic_text(data, suite.workload.vocab_size, suite.sentences, suite.workload.objective == "mt")
             figures = _run(name, suite, data, options)
         if options.output is not None:
             written, lines = lines, lines + "".join(json.dumps({**line, **facts}) + "\n" for line in figures)
@@ -106,12 +110,12 @@ def main(argv: list[str]) -> None:
 def _run(name: str, suite: Suite, data: Path, options: SpeedOptions) -> list[dict[str, Any]]:
     """Run one suite and print its table; return the figures of each system."""
     device = torch.device(options.device.value)
-    workload = replace(suite.workload, vocab_size=len(Dataset(data).vocab))
+    workload = replace(suite.workload, vocab_size=len(Dataset(data).vocab), init=options.init)
     dtypes = {SYSTEMS[system].dtype for system in suite.systems}
     ceilings = {dtype: matmul_flops(dtype, device) for dtype in dtypes}
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    processes = run_suite(suite, data, device)
+    processes = run_suite(replace(suite, workload=workload), data, device)
     able = working(processes)
     baseline = next((process for process in able if process.name == options.baseline), able[0] if able else None)
     summaries = {

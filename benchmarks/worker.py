@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from benchmarks.workloads import SYSTEMS, Workload, settings
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader, StepBatches
+from xlmtrain.interop.warm_start import initialize_weights
 from xlmtrain.model.translation_model import build_model
 
 
@@ -43,7 +44,10 @@ class SystemInfo:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Measurements of one request. ``tokens``: without padding. ``losses``: mean per target, of each step."""
+    """Measurements of one request. ``tokens``: without padding. ``losses``: mean per target, of each step.
+
+    A sentence of back-translation counts twice, whatever the length of the source that is made for it.
+    """
 
     seconds: float
     tokens: float
@@ -53,7 +57,10 @@ class RunResult:
 
 
 class System(Protocol):
-    """A training program under test. Built from the settings, the initial weights and the device."""
+    """A training program under test. Built from the settings, the initial weights and the device.
+
+    For back-translation it translates the sources of a batch before it computes the loss.
+    """
 
     model: nn.Module
 
@@ -66,6 +73,13 @@ class System(Protocol):
         ...
 
 
+class _Step(NamedTuple):
+    """What a step trains on: tokens without padding, targets of each objective."""
+
+    tokens: float
+    targets: list[float]
+
+
 class BatchFeed:
     """Iterator over global batches that is also the worker's side of the messages.
 
@@ -76,13 +90,14 @@ class BatchFeed:
     def __init__(self, connection: Connection, steps: Iterator[StepBatches], device: torch.device) -> None:
         self.finished = False
         self._connection, self._steps, self._device = connection, steps, device
-        self._pending: deque[StepBatches] = deque()
+        self._pending: deque[_Step] = deque()
         self._receive()
 
     def __iter__(self) -> Iterator[StepBatches]:
         while not self.finished:
-            self._pending.append(next(self._steps))
-            yield self._pending[-1]
+            data = next(self._steps)
+            self._pending.append(_Step(data.tokens, data.targets))
+            yield data
 
     def step_done(self, loss: torch.Tensor) -> None:
         """Count a step. ``loss``: scalar on the device, mean per target; read only when the request is finished."""
@@ -108,14 +123,14 @@ class BatchFeed:
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._trained: list[tuple[StepBatches, torch.Tensor]] = []
+        self._trained: list[tuple[_Step, torch.Tensor]] = []
         self._start = clock(self._device)
 
     def _result(self) -> RunResult:
         return RunResult(
             seconds=clock(self._device) - self._start,
-            tokens=sum(data.tokens for data, _ in self._trained),
-            targets=sum(sum(data.targets) for data, _ in self._trained),
+            tokens=sum(step.tokens for step, _ in self._trained),
+            targets=sum(sum(step.targets) for step, _ in self._trained),
             losses=[float(loss) for _, loss in self._trained],
             peak_mb=_peak_megabytes(self._device),
         )
@@ -168,6 +183,7 @@ def make_system(
     dataset = Dataset(data)
     torch.manual_seed(0)
     weights = build_model(config.model, config.data, len(dataset.vocab), len(dataset.languages))
+    initialize_weights(config.init, config.model, weights, dataset)
     # Imported by name, so that no process holds the libraries of another system in memory.
     system: System = getattr(importlib.import_module(spec.module), spec.class_name)(config, weights, device)
     return system, Loader(config, dataset)

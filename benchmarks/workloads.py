@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from xlmtrain.config.data import DataConfig
 from xlmtrain.config.families import Family
-from xlmtrain.config.model import ModelConfig
+from xlmtrain.config.model import InitConfig, ModelConfig
 from xlmtrain.config.optim import OptimConfig, Schedule
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision, TrainConfig
@@ -23,7 +24,10 @@ _LONGEST_SENTENCE = 50
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and its global batch: ``rows`` of ``length`` tokens, or sentence pairs of as many tokens to translate."""
+    """A model and its global batch: ``rows`` of ``length`` tokens, or sentences of as many tokens with their sources.
+
+    ``objective``: mlm, mt or bt. ``init``: run whose weights all systems begin with; None: random ones.
+    """
 
     dim: int
     layers: int
@@ -31,8 +35,9 @@ class Workload:
     vocab_size: int
     rows: int
     length: int
-    translation: bool = False
+    objective: str = "mlm"
     family: Family = Family.xlm
+    init: str | None = None
 
     @property
     def model(self) -> ModelConfig:
@@ -107,8 +112,10 @@ SUITES = {
     "tiny": Suite(Workload(32, 2, 2, 300, 4, 16), _CPU, rounds=3, steps=2),
     "cpu-256": Suite(Workload(256, 6, 8, 30000, 16, 128), _CPU, rounds=9, steps=1),
     "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
-    "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, translation=True), _MT, rounds=3, steps=2),
-    "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, translation=True), _MT, rounds=9, steps=2),
+    "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "mt"), _MT, rounds=3, steps=2),
+    "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, "mt"), _MT, rounds=9, steps=2),
+    "bt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "bt"), _MT, rounds=3, steps=2),
+    "bt-256": Suite(Workload(256, 3, 4, 8000, 8, 256, "bt"), _MT, rounds=9, steps=2),
     "modern-tiny": Suite(Workload(32, 3, 2, 300, 4, 16, family=Family.modernbert), _MODERN, rounds=3, steps=2),
     "modernbert-256": Suite(Workload(256, 6, 8, 30000, 16, 128, family=Family.modernbert), _MODERN, rounds=9, steps=1),
     "gpu-8k": _gpu_suite(32, _PEERS + _OURS, steps=30),
@@ -120,19 +127,20 @@ SUITES = {
 
 
 def settings(workload: Workload, data: Path, precision: Precision, compiled: bool = False) -> Config:
-    """Return the settings of MLM on both languages, or of translation in both directions.
+    """Return the settings of MLM on both languages, or of translation or back-translation in both directions.
 
     With a constant learning rate, and XLM's with the default dropout of 0.1.
     """
     tokens = workload.rows * workload.length
-    mlm, mt = dict.fromkeys(LANGUAGES, 1.0), dict.fromkeys(("-".join(LANGUAGES), "-".join(LANGUAGES[::-1])), 1.0)
+    keys = LANGUAGES if workload.objective == "mlm" else ("-".join(LANGUAGES), "-".join(LANGUAGES[::-1]))
+    weights: dict[str, Any] = {workload.objective: dict.fromkeys(keys, 1.0)}
     return Config(
         run="none",
         model=workload.model,
+        init=InitConfig(encoder=workload.init, decoder=workload.init),
         data=DataConfig(
             path=str(data),
-            mlm={} if workload.translation else mlm,
-            mt=mt if workload.translation else {},
+            **weights,
             sequence_length=workload.length,
             sub_batch_tokens=tokens,
             max_sentence_length=_LONGEST_SENTENCE,

@@ -64,10 +64,14 @@ def test_modernbert_counts_and_learns_the_same(tmp_path: Path) -> None:
         assert other.losses == pytest.approx(one.losses, abs=1e-4)
 
 
-def test_translation_counts_and_learns_the_same(tmp_path: Path) -> None:
-    """torch's own layers, given our weights, compute our losses, and go on computing them as both are trained."""
-    workload = SUITES["mt-tiny"].workload
-    data = write_synthetic_text(tmp_path / "text", workload.vocab_size, 500, pairs=True)
+@pytest.mark.parametrize("objective", ["mt", "bt"])
+def test_translation_counts_and_learns_the_same(objective: str, tmp_path: Path) -> None:
+    """torch's own layers, given our weights, compute our losses, and go on computing them as both are trained.
+
+    In back-translation both must also translate each batch equally.
+    """
+    workload = SUITES[f"{objective}-tiny"].workload
+    data = write_synthetic_text(tmp_path / "text", workload.vocab_size, 500, pairs=objective == "mt")
     (info, ours), (other_info, plain) = (train(name, data, workload) for name in ("ours-fp32", "plain-mt-fp32"))
     assert other_info.first_loss == pytest.approx(info.first_loss, abs=1e-5)
     assert replace(other_info, first_loss=0) == replace(info, first_loss=0)
