@@ -115,8 +115,8 @@ def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:
         rng = np.random.default_rng(0)
         lengths = np.sort(rng.integers(2, 51, options.sentences))[::-1]
         words = [rng.integers(len(SPECIALS), options.vocab_size, length) for length in lengths]
-        factors = rng.uniform(0.7, 1.3, options.sentences)
-        return options.vocab_size, [(np.append(ids, EOS), max(1, round(len(ids) * f))) for ids, f in zip(words, factors)]
+        written = np.maximum(1, np.round(lengths * rng.uniform(0.7, 1.3, options.sentences))).astype(int).tolist()
+        return options.vocab_size, [(np.append(ids, EOS), length) for ids, length in zip(words, written)]
     dataset = Dataset(options.data)
     pairs = dataset.pairs("valid")
     if not pairs:
@@ -173,7 +173,7 @@ def _translator(model: TranslationModel, beam: int, precision: Precision) -> Tra
     return translate
 
 
-class _Ends(LogitsProcessor):  # type: ignore[misc]
+class _Ends(LogitsProcessor):
     """Lets a translation end after ``lengths`` tokens, for each row of the scores."""
 
     def __init__(self, lengths: torch.Tensor) -> None:

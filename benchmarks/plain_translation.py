@@ -147,8 +147,8 @@ class PlainTranslationSystem(PlainLoop):
         if batch.objective != "bt":
             return batch
         assert batch.source is not None
-        language, max_positions = int(batch.source.languages[0, 0]), self.model.encoder.position_embeddings.num_embeddings
-        max_lengths = max_target_lengths((batch.tokens != PAD).sum(dim=1), max_positions)
+        language, positions = int(batch.source.languages[0, 0]), self.model.encoder.position_embeddings.num_embeddings
+        max_lengths = max_target_lengths((batch.tokens != PAD).sum(dim=1), positions)
         with eval_mode(self.model):
             found = self.model.greedy(replace(batch.source, languages=batch.languages), language, max_lengths)
         source = encoder_input(sentence_sequences(found, language, XLM_IDS))
