@@ -74,7 +74,7 @@ class System(Protocol):
 
 
 class _Step(NamedTuple):
-    """What a step trains on: tokens without padding, targets of each objective."""
+    """Size of a step: tokens without padding, targets of each objective."""
 
     tokens: float
     targets: list[float]

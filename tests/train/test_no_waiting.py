@@ -3,18 +3,17 @@ types and places alone, and what would have the host wait for a number raises.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+from tests.support.blind_device import make_device
 from tests.support.tiny import run_processes, tiny_config
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
@@ -25,27 +24,12 @@ from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.optim.optimizer import make_optimizer
 from xlmtrain.runtime.distributed import Distributed
-from xlmtrain.runtime.precision import HALF
 from xlmtrain.train.monitor import StepMonitor
 from xlmtrain.train.parallel import ParallelModel
 from xlmtrain.train.state import TrainState
 from xlmtrain.train.step import TrainStep
 
-NAME = "blind"
 ATEN = torch.ops.aten
-
-
-class Backend(_DummyBackendModule):
-    """What torch asks a device's module for."""
-
-    def device_count(self) -> int:
-        return 1
-
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return list(HALF.values())
-
-    def manual_seed(self, seed: int) -> None:
-        pass
 
 
 class Watchdog(TorchDispatchMode):
@@ -81,31 +65,6 @@ class Watchdog(TorchDispatchMode):
         if func in (ATEN._fused_adamw_.default, ATEN._amp_foreach_non_finite_check_and_unscale_.default):
             self.seen.add(str(func))
         return result
-
-
-def make_device() -> torch.device:
-    """A device of which torch knows that it is no CPU, and to which autocast applies."""
-    _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
-    key = DispatchKeySet(DispatchKey.AutocastPrivateUse1)
-    others = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
-    others.fallback(torch.library.fallthrough_kernel)
-    products = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
-    make_device.keep = others, products  # type: ignore[attr-defined]
-
-    def lower(product: Any) -> Callable[..., torch.Tensor]:
-        def cast(value: Any) -> Any:
-            half = isinstance(value, torch.Tensor) and value.is_floating_point()
-            return value.to(torch.get_autocast_dtype(NAME)) if half else value
-
-        def run(*args: Any, **kwargs: Any) -> torch.Tensor:
-            with _ExcludeDispatchKeyGuard(key):
-                return product(*map(cast, args), **kwargs)
-
-        return run
-
-    for name in ("linear", "scaled_dot_product_attention"):
-        products.impl(name, lower(getattr(ATEN, name)))
-    return torch.device(NAME, 0)
 
 
 def run_all(_: Distributed, configs: Sequence[Config]) -> list[tuple[set[Any], int]]:

@@ -29,6 +29,11 @@ NETWORK_EFFICIENCY = 0.93  # share of the network's speed that a reduction reach
 ELEMENTWISE_BYTES = 343
 CROSS_ENTROPY_BYTES = 10  # bytes per logit
 OPTIMIZER_BYTES = 41  # bytes per parameter: Adam 28, the norm of the gradient and clipping 12, zeroing
+# Kernels that the host launches for a micro-batch, forward and backward: for each block, and for all else, optimizer
+# included (counted in tests/train/test_launches.py). Compiled code launches fewer.
+LAUNCHES_PER_BLOCK = 57
+OTHER_LAUNCHES = 70
+LAUNCH_SECONDS = 1e-5  # time of the host for a launch; PyTorch takes 5 to 25 us
 HOST_OVERHEAD_SECONDS = 1e-3  # seconds of a step in which the GPU waits for the host
 BACKWARD_SHARE = 2 / 3  # share of the computing that is the backward pass
 # Gradients in a bucket of DistributedDataParallel; the last one is reduced after the backward pass.
@@ -81,8 +86,10 @@ def touched_vocab_share(tokens: float, vocab_size: int) -> float:
 @dataclass(frozen=True)
 class StepTime:
     """Seconds of one optimizer step: ``computing`` and ``optimizer`` on each GPU, and communication: ``comm`` in all,
-    ``exposed_comm`` that does not overlap with the computing."""
+    ``exposed_comm`` that does not overlap with the computing. ``launching``: in which the host launches the kernels, in
+    parallel with the computing, which takes no less."""
 
+    launching: float
     computing: float
     optimizer: float
     exposed_comm: float
@@ -132,7 +139,7 @@ def estimate_step(
 
     Gradients are reduced during the last backward pass through the blocks. Those of token embeddings follow it: the
     rows of the tokens in the batch if they are tied to the output layer, else all. The communication of sharded weights
-    overlaps with all of the computing.
+    overlaps with all of the computing. A decoder's blocks are reckoned to launch as much as the encoder's.
     """
     gpu, width = cluster.gpu, model.dim
     bandwidth = HBM_EFFICIENCY * gpu.bandwidth
@@ -142,18 +149,20 @@ def estimate_step(
     output = 6 * logits * width / MATMUL_EFFICIENCY / gpu.flops + CROSS_ENTROPY_BYTES * logits / bandwidth
     blocks = (matmul / MATMUL_EFFICIENCY + attention / ATTENTION_EFFICIENCY) / gpu.flops
     blocks += ELEMENTWISE_BYTES * model.layers * width / bandwidth
-    computing = tokens * (blocks + output)
+    launches = LAUNCHES_PER_BLOCK * model.layers * (2 if translated else 1) + OTHER_LAUNCHES
+    launching = micro_batches * launches * LAUNCH_SECONDS
+    computing = max(tokens * (blocks + output), launching)
     optimizer = OPTIMIZER_BYTES * parameters / cluster.shards(sharding) / bandwidth + HOST_OVERHEAD_SECONDS
     optimizer += muon_flops / MATMUL_EFFICIENCY / gpu.flops
     if sharding is not Sharding.none:
         comm = micro_batches * cluster.sharding_seconds(4 * parameters, gradient_bytes * parameters, sharding)
-        return StepTime(computing, optimizer, max(comm - computing, 0.0), comm)
+        return StepTime(launching, computing, optimizer, max(comm - computing, 0.0), comm)
     rows = touched_vocab_share(tokens / micro_batches * cluster.gpus, vocab_size) if model.tie_embeddings else 1.0
     late = cluster.all_reduce_seconds(gradient_bytes * rows * vocab_size * width)
     bucket = cluster.all_reduce_seconds(gradient_bytes * min(BUCKET_GRADIENTS, parameters - vocab_size * width))
     comm = cluster.all_reduce_seconds(gradient_bytes * parameters)
     overlap = BACKWARD_SHARE * tokens * blocks / micro_batches
-    return StepTime(computing, optimizer, late + max(comm - late - overlap, bucket), comm)
+    return StepTime(launching, computing, optimizer, late + max(comm - late - overlap, bucket), comm)
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,8 @@ def describe(plan: Plan, price: float) -> list[str]:
         f"{cluster.gpus} x {cluster.gpu.name}, {plan.parameters:,} parameters, {plan.tokens:,} tokens a step on each, "
         f"{plan.micro_batch:,} per micro-batch",
         f"memory: {memory.total / 1e9:.1f} of {cluster.gpu.memory / 1e9:.0f} GB ({verdict}): {', '.join(parts)}",
-        f"step: {time.total * 1e3:.0f} ms: computing {time.computing * 1e3:.0f}, optimizer {time.optimizer * 1e3:.0f}, "
+        f"step: {time.total * 1e3:.0f} ms: computing {time.computing * 1e3:.0f} (launching the kernels "
+        f"{time.launching * 1e3:.0f}), optimizer {time.optimizer * 1e3:.0f}, "
         f"exposed communication {time.exposed_comm * 1e3:.0f} of {time.comm * 1e3:.0f}",
         f"speed: {plan.tokens_per_second:,.0f} tokens/s, {plan.utilization:.0%} of the peak, "
         f"{time.scaling:.0%} of {cluster.gpus} times one GPU's",
