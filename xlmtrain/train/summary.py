@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from xlmtrain.config.phases import Phase
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.loader import Loader
 from xlmtrain.data.sampling import Sampler
+from xlmtrain.runtime.device import usable_cores
+from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.step import TrainStep
 
 
@@ -28,7 +31,19 @@ def summarize(dataset: Dataset, loader: Loader, step: TrainStep) -> list[str]:
             for phase, sampler in zip(loader.phases, loader.samplers)
             for line in _describe(phase, sampler, distributed.world_size)
         ),
+        *_idle_cores(loader, distributed),
     ]
+
+
+def _idle_cores(loader: Loader, distributed: Distributed) -> Iterator[str]:
+    """Yield how to train in more processes on a CPU, if this is the only one: threads of one hardly gain."""
+    cores = usable_cores()
+    settings = [phase.settings for phase in loader.phases]
+    sub_batches = math.gcd(*(one.train.batch_tokens // one.data.sub_batch_tokens for one in settings))
+    processes = max(number for number in range(1, cores + 1) if sub_batches % number == 0)
+    if distributed.device.type == "cpu" and distributed.world_size == 1 and processes > 1:
+        launcher = f"torchrun --standalone --nproc-per-node={processes} -m xlmtrain train ..."
+        yield f"1 process on {cores} cores; with the same batches, and faster: {launcher}"
 
 
 def _describe(phase: Phase, sampler: Sampler, processes: int) -> Iterator[str]:
