@@ -20,7 +20,7 @@ from xlmtrain.config.prepare import Executor, PrepareConfig, SplitConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.prepare import executors
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
-from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm
+from xlmtrain.prepare.executors import run_local, run_on_ray, run_on_slurm, shares_of
 from xlmtrain.prepare.pipeline import prepare
 from xlmtrain.prepare.raw_files import RawText
 from xlmtrain.prepare.scheduler import run_tasks
@@ -60,6 +60,22 @@ def test_processes_do_all_tasks(work: ArtifactStore, tasks: list[BuildTask], wor
     assert set(run_local(work.directory, tasks, workers)) == {task.key for task in tasks}
     assert all(work.exists(task) for task in tasks)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("workers", "mixed"), [(1, 1), (2, 0), (3, 1), (20, 0)])
+def test_workers_share_text_by_its_language(workers: int, mixed: int) -> None:
+    """All tasks are in one share; of three workers one has two languages."""
+    sizes = [5, 10, 1, 8, 8, 0, 4]
+    tasks = [
+        BuildTask("tokenize", {"languages": [("de", "en")[number % 2]], "number": number}, size)
+        for number, size in enumerate(sizes)
+    ]
+    shares = shares_of(tasks, workers)
+    assert sorted(task.arguments["number"] for share in shares for task in share) == list(range(len(tasks)))
+    assert sum(len({task.arguments["languages"][0] for task in share}) > 1 for share in shares) == mixed
+    assert len(shares) == workers
+    if workers < 4:
+        assert max(sum(task.size for task in share) for share in shares) <= 36 / workers + 4
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import string
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from datetime import timedelta
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from xlmtrain.config.schema import Config, DataChanges, MaskChanges, OptimChange
 from xlmtrain.config.train import Precision, TrainConfig
 from xlmtrain.data.disk_array import DiskArray
 from xlmtrain.data.format import CorpusHeader, CorpusWriter, Header, id_dtype
+from xlmtrain.runtime import process_pool
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.text.vocab import EOS, SPECIALS, Vocab
 
@@ -167,12 +167,14 @@ def no_sync(descriptor: int) -> None:
     os.fstat(descriptor)
 
 
-def forkserver() -> ForkServerContext:
+# The program's own workers come from the same server, whoever starts it first.
+# torch imports the last, with all of sympy, in the first optimizer step: two seconds of each process's life.
+process_pool.PRELOADED += ["xlmtrain.evaluate.validator", "xlmtrain.train.loop", "train", "torch._dynamo"]
+
+
+def forkserver() -> BaseContext:
     """Where processes are forked that have everything imported already."""
-    context = multiprocessing.get_context("forkserver")
-    # torch imports the last, with all of sympy, in the first optimizer step: two seconds of each process's life.
-    context.set_forkserver_preload(["xlmtrain.evaluate.validator", "xlmtrain.train.loop", "train", "torch._dynamo"])
-    return context
+    return process_pool.worker_context()
 
 
 def run_processes(count: int, function: Callable[..., Any], directory: Path, *arguments: Any) -> list[Any]:

@@ -15,8 +15,9 @@ import shlex
 import subprocess
 import sys
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 from xlmtrain.errors import ConfigError
 from xlmtrain.prepare.artifacts import ArtifactStore, BuildTask, InterruptedWork
 from xlmtrain.prepare.task_runner import run_task
-from xlmtrain.runtime.process_pool import initialize_worker, worker_count
+from xlmtrain.runtime.process_pool import initialize_worker, worker_context, worker_count
 
 PARALLEL_BYTES = 4 << 20
 """Bytes of text from which on starting processes is faster than working in this one."""
@@ -36,23 +37,52 @@ logger = logging.getLogger(__name__)
 
 def run_local(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Iterator[str]:
     """Yield the keys of ``tasks`` as they finish; ends early if a worker process dies. Exceptions of tasks are passed
-    on. With one worker all tasks run in this process."""
+    on. With one worker all tasks run in this process.
+
+    Workers remember words, so each prefers tasks of one language.
+    """
     workers = min(worker_count(workers), len(tasks))
     if workers <= 1 or sum(task.size for task in tasks) < PARALLEL_BYTES:
         for task in tasks:
             yield run_task(directory, task)
         return
     earlier = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=initialize_worker)
+    context = worker_context(run_task.__module__)
+    pools = [ProcessPoolExecutor(1, context, initializer=initialize_worker) for _ in range(workers)]
+    shares = shares_of(tasks, workers)
+    running: dict[Future[str], int] = {}
+
+    def start(worker: int) -> None:
+        """Give a worker its next task, or, when its share is done, the last one of the largest share."""
+        own, largest = shares[worker], max(shares, key=len)
+        if largest:
+            running[pools[worker].submit(run_task, directory, own.popleft() if own else largest.pop())] = worker
+
     try:
-        for future in as_completed([pool.submit(run_task, directory, task) for task in tasks]):
-            yield future.result()
+        for worker in range(workers):
+            start(worker)
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                start(running.pop(future))
+                yield future.result()
     except BrokenProcessPool:
         logger.warning("a worker process died; its task is run again")
     finally:
         for process in set(multiprocessing.active_children()) - earlier:
             process.terminate()  # busy only if this process is interrupted
-        pool.shutdown(cancel_futures=True)  # joins them; joining here too would be a race
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)  # joins them; joining here too would be a race
+
+
+def shares_of(tasks: Sequence[BuildTask], workers: int) -> list[deque[BuildTask]]:
+    """Return a share of about as much text for each worker, of as few languages as possible."""
+    tasks = sorted(tasks, key=lambda task: str(task.arguments.get("languages")))
+    whole, before = sum(task.size for task in tasks), 0
+    shares: list[deque[BuildTask]] = [deque() for _ in range(workers)]
+    for task in tasks:
+        shares[min((before + task.size // 2) * workers // whole, workers - 1)].append(task)
+        before += task.size
+    return shares
 
 
 def run_on_ray(directory: Path, tasks: Sequence[BuildTask], workers: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 from xlmtrain.errors import UserError
@@ -17,6 +18,8 @@ from xlmtrain.errors import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 IN_FLIGHT_PER_WORKER = 4
+PRELOADED: list[str] = []
+"""Modules that all worker processes have imported when they start."""
 
 
 def worker_count(setting: int) -> int:
@@ -24,6 +27,15 @@ def worker_count(setting: int) -> int:
     if setting:
         return setting
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_context(*modules: str) -> BaseContext:
+    """Return how worker processes start: where it exists, forked from a server that has imported ``modules`` once."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED, *modules])
+    return context
 
 
 def initialize_worker() -> None:
@@ -48,7 +60,7 @@ def pool_imap(function: Callable[[T], R], items: Iterable[T], workers: int) -> I
     if workers == 1:
         yield from map(function, items)
         return
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=initialize_worker)
+    executor = ProcessPoolExecutor(workers, worker_context(), initializer=initialize_worker)
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
