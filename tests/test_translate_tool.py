@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,10 @@ def expected(run: Path, beam: int = 2) -> str:
     return "".join(f"{text}\n" for text in load(run).translate(LINES, "de", "en", beam=beam))
 
 
+def expected_line(run: Path, line: str) -> str:
+    return f"{load(run).translate([line], 'de', 'en', beam=1)[0]}\n"
+
+
 def test_files_and_pipes(
     run: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,10 +93,49 @@ def test_scores(run: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert " = 100.00 " in one
     assert two.startswith("chrF2|")
     assert three.startswith("tokenized BLEU = 100.00, ")
+    reference.write_text("", encoding="utf-8")
+    (tmp_path / "empty").touch()
+    with pytest.raises(DataError, match=r"^reference=.*: .*empty has no lines to compare with it"):
+        translate.main(arguments(run, f"input={tmp_path / 'empty'}", f"reference={reference}"))
     reference.write_text("a\n", encoding="utf-8")
-    with pytest.raises(DataError, match="has 1 lines, other files have more"):
+    with pytest.raises(DataError, match=r"^input, reference: .* has 1 lines, .* has more"):
         translate.main(arguments(run, f"input={file}", f"reference={reference}"))
     assert capsys.readouterr().out == ""
+
+
+def test_what_was_translated_before_a_stop_is_kept(
+    run: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(number: int, *arguments: object) -> str:
+        if number == 4:
+            raise KeyboardInterrupt
+        return formatted(number, *arguments)
+
+    formatted: Any = translate._formatted
+    monkeypatch.setattr(translate, "_formatted", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        translate.main(arguments(run, f"input={file}", f"output={tmp_path / 'lines.en'}"))
+    (kept,) = (path for path in tmp_path.iterdir() if path.name.startswith("lines.en"))
+    assert kept.read_text(encoding="utf-8").splitlines() == expected(run).splitlines()[:3]
+    assert f"the first 3 lines are in {kept}" in capsys.readouterr().err
+
+
+def test_it_ends_when_nobody_reads(run: Path) -> None:
+    """The input has no end."""
+    words = arguments(run, "window=1", "beam=1")
+    with (
+        subprocess.Popen(["yes", "ab c"], stdout=subprocess.PIPE) as lines,
+        programs.start("-m", "xlmtrain", "translate", *words, stdin=lines.stdout) as running,
+    ):
+        try:
+            assert running.stdout is not None
+            first = running.stdout.readline()
+            running.stdout.close()
+            assert running.wait(timeout=120) == 0
+        finally:
+            lines.kill()
+            running.kill()
+    assert first == expected_line(run, "ab c")
 
 
 def test_the_originals_format_and_back(run: Path, file: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_components_are_those_with_a_weight(tiny_dataset: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"data.mlm": {"fr": 1.0}}, ConfigError, r"data\.mlm\.fr: .* no such training text, it has train\.de"),
-        ({"data.tlm": {"de": 1.0}}, ConfigError, r"data\.tlm\.de: .* no such training text"),
+        ({"data.tlm": {"de": 1.0}}, ConfigError, r"data\.tlm\.de: the keys are pairs, like de-en"),
         ({"data.tlm": {"en-de": 1.0}}, ConfigError, r"data\.tlm\.en-de: .*train\.de-en\.de.*; data\.tlm\.en-de=0"),
         (
             {"data.sequence_length": 5000, "model.max_positions": 5000, "data.sub_batch_tokens": 5000},

@@ -88,6 +88,7 @@ def test_a_decoder_is_planned_for(call: Call) -> None:
     assert parameter_count(config, VOCAB, 2) == 310_047_094
     printed = call("plan", "experiment=umt_ende", "vocab_size=64699", "gpu=V100", "gpus=8")
     assert "8 x V100, 310,047,094 parameters, 4,000 tokens a step on each" in printed
+    assert printed.endswith("The time in which back-translation translates is not counted.\n")
 
 
 EXPERIMENT = "experiment=mlm_ende_1024"

@@ -180,7 +180,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"there is {tmp_path}/de "):
         aligned_sentences(template, ["de", "en"])
     write(tmp_path / "en", b"one", b"two", b"three")
-    with pytest.raises(DataError, match=r"de has 2 lines, other files have more"):
+    with pytest.raises(DataError, match=r"de has 2 lines, .*en has more"):
         aligned_sentences(template, ["de", "en"])
     write(tmp_path / "en", b"one", b"tw\xff")
     with pytest.raises(DataError, match="en:2: not UTF-8"):

@@ -15,6 +15,8 @@ from tests.support.translation import small_model
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.data.batch import EncoderInput, encoder_input, make_seq2seq_batch
 from xlmtrain.data.sequences import sentence_sequences
+from xlmtrain.errors import NumericalError
+from xlmtrain.generate import search as searching
 from xlmtrain.generate.beam import BeamSettings, beam_search
 from xlmtrain.generate.decoding import max_target_lengths, top_tokens
 from xlmtrain.generate.greedy import greedy_search, sample, sampling_numbers
@@ -172,12 +174,26 @@ def test_words_are_drawn_from_the_models_distribution(temperature: float) -> Non
     assert counts[shares.numpy() == 0].sum() == 0
 
 
-def test_cold_sampling_is_greedy() -> None:
+@pytest.mark.parametrize("temperature", [1e-4, 1e-42])  # a logit divided by the second is infinite
+def test_cold_sampling_is_greedy(temperature: float) -> None:
     model = lively_model()
     source, limits = inputs(list(range(COUNT)))
     numbers = sampling_numbers(0, "sample", [(i,) for i in range(COUNT)], int(limits.max()))
-    cold = [ids.tolist() for ids in sample(model, source, 1, limits, numbers, temperature=1e-4)]
+    cold = [ids.tolist() for ids in sample(model, source, 1, limits, numbers, temperature)]
     assert cold == greedy(model, list(range(COUNT)))
+
+
+def test_probabilities_that_are_no_numbers_are_refused() -> None:
+    model = lively_model()
+    with torch.no_grad():
+        model.decoder_head.bias.fill_(torch.nan)
+    source, limits = inputs([0, 1])
+    with pytest.raises(NumericalError, match="no numbers; try precision=fp32"):
+        searching.search(model, source, 1, limits, BeamSettings(3), None, lambda _: torch.empty(0))
+
+
+def test_a_length_without_a_limit_is_that_of_the_model() -> None:
+    assert max_target_lengths(torch.tensor([3, 30]), 512, ratio=1e19).tolist() == [512, 512]
 
 
 def test_sampling_is_keyed_by_seed_purpose_and_index() -> None:

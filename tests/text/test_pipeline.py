@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.support.foreign_tokenizers import write_tokenizer
 from xlmtrain.config.prepare import TextConfig
 from xlmtrain.text.bpe import Code
-from xlmtrain.text.pipeline import BpePipeline
+from xlmtrain.text.pipeline import BpePipeline, TokenizerPipeline
+from xlmtrain.text.tokenizer_json import read_tokenizer
 from xlmtrain.text.vocab import MASK, UNK, Vocab
 
 WORDS = ["K@@", "Kat@@", "en", "ä", "ö@@", "ß", ".", "sofa", "Sofa", "auf", "<", ">", "mask", "s"]
@@ -68,3 +72,13 @@ def test_no_text_makes_a_special_id_by_itself(codes: list[Code], vocab: Vocab) -
     for line in ("<s>", "</s>", "<special1>", "maskhere", "Mäskhere", "maskherex <pad>", "MASKHERE <mask"):
         assert all(id == UNK or id >= 14 for id in pipeline.ids(line, "en")), line
         assert pipeline.ids(f"{line} <mask>", "en").count(MASK) == 1, line
+
+
+def test_text_is_a_line_even_if_a_byte_is_a_line_break(tmp_path: Path) -> None:
+    vocab = read_tokenizer(write_tokenizer("byte_bpe", tmp_path / "bytes"))
+    pipeline = TokenizerPipeline(vocab)
+    symbols = ("a", "\u010a", "b", "\u0109", "c", "\u010d", "\u0120", "d")
+    ids = list(map(vocab.tokenizer.token_to_id, symbols))
+    assert vocab.tokenizer.decode(ids) == "a\nb\tc\r d"
+    assert pipeline.text(ids, "de") == "a b c  d"
+    assert pipeline.text(pipeline.ids("x\u00a0y z", "de"), "de") == "x\u00a0y z"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmtrain.config.load import compose, parse_args
+from xlmtrain.config.phases import combined_data
 from xlmtrain.config.schema import Config
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
 from xlmtrain.data.dataset import Dataset
@@ -65,6 +66,8 @@ def main(argv: list[str]) -> None:
         print(table([_plan(options, config, vocab_size, name, count) for name, count in TABLE]))
     else:
         print("\n".join(describe(_plan(options, config, vocab_size, options.gpu, options.gpus), options.price)))
+    if "bt" in combined_data(config).weights:
+        print("The time in which back-translation translates is not counted.")
 
 
 def _vocab_size(config: Config) -> int:

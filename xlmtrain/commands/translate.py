@@ -7,24 +7,28 @@
 
 Each line of the input gives one line, a blank line a blank one. With ``n_best`` above 1, each translation is a line of
 its line's number, its score and its text, separated by tabs. With ``reference``, BLEU and chrF of the translations
-follow: on standard output, or on standard error if the translations are there.
+follow: on standard output, or on standard error if the translations are there. If it is stopped, what was translated
+is kept beside ``output``.
 """
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.translate import TranslationConfig
+from xlmtrain.errors import DataError
 from xlmtrain.evaluate.bleu import raw_text_scores, require_sacrebleu, tokenized_bleu
 from xlmtrain.evaluate.parallel_text import decode_line, read_parallel_lines
 from xlmtrain.generate.translate import Translation, no_progress
 from xlmtrain.interop.formats import ModelOptions
 from xlmtrain.pretrained import PretrainedModel, load
-from xlmtrain.runtime.output_paths import new_file
+from xlmtrain.runtime.output_paths import check_new_file, new_file
+from xlmtrain.runtime.program import exit_on_sigterm, has_reader
 from xlmtrain.runtime.progress import ProgressBar
 
 
@@ -56,6 +60,9 @@ class TranslateOptions(TranslationConfig, ModelOptions):
 def main(argv: list[str]) -> None:
     """Translate the input, and score the translations if there is a reference."""
     options = parse_options(TranslateOptions, argv)
+    exit_on_sigterm()
+    if options.output is not None:
+        check_new_file(options.output)
     if options.reference is not None:
         require_sacrebleu()
     model = load(options.model, options.checkpoint, codes=options.codes)
@@ -63,10 +70,13 @@ def main(argv: list[str]) -> None:
     total, texts, words = None, [], []
     if options.input is not None:  # a line that is too long is found before hours of translation
         total = sum(1 for _ in translator.encode((line for line, *_ in _lines(options)), where))
+        if options.reference is not None and not total:
+            raise DataError(f"reference={options.reference}: {where} has no lines to compare with it")
     with ExitStack() as stack:
         out: BinaryIO = sys.stdout.buffer
         if options.output is not None:
-            out = stack.enter_context(stack.enter_context(new_file(options.output)).open("wb"))
+            partial = stack.enter_context(new_file(options.output))
+            out = stack.enter_context(_kept_if_stopped(partial))
         shown = options.output is not None or sys.stderr.isatty()  # in a log, progress is on standard output
         progress = stack.enter_context(ProgressBar("translate", total, " lines")) if shown else None
         finished = progress.update if progress is not None else no_progress
@@ -74,12 +84,29 @@ def main(argv: list[str]) -> None:
         for number, best in enumerate(translator(lines, where, finished), 1):
             out.write(_formatted(number, best, options.n_best).encode())
             out.flush()
+            if options.output is None and not has_reader(sys.stdout):
+                return
             if options.reference is not None:
                 texts.append(best[0].text)
                 words.append(best[0].tokenized)
     if options.reference is not None:
         for score in _scores(options, model, texts, words):
             print(score, file=sys.stderr if options.output is None else sys.stdout)
+
+
+@contextmanager
+def _kept_if_stopped(partial: Path) -> Iterator[BinaryIO]:
+    """Open a file to write; if the block does not end well, give what is in it a name of its own, and say so."""
+    try:
+        with partial.open("wb") as out:
+            yield out
+    except BaseException:
+        kept = partial.with_name(partial.name.removeprefix("."))
+        lines = partial.read_bytes().count(b"\n")
+        if lines and not os.path.lexists(kept):
+            partial.rename(kept)
+            print(f"stopped: the first {lines:,} lines are in {kept}", file=sys.stderr)
+        raise
 
 
 def _lines(options: TranslateOptions) -> Iterator[tuple[str, ...]]:
@@ -91,7 +118,7 @@ def _lines(options: TranslateOptions) -> Iterator[tuple[str, ...]]:
     paths = {"input": Path(options.input)}
     if options.reference is not None:
         paths["reference"] = Path(options.reference)
-    for _, lines in read_parallel_lines("input", paths):
+    for _, lines in read_parallel_lines(", ".join(paths), paths):
         yield lines
 
 

@@ -29,7 +29,8 @@ class TranslationConfig(CheckedSettings):
     """For temperature: another seed draws other translations."""
 
     max_length_ratio: float = ranged(1.5, ABOVE_ZERO)
-    """A translation of a source of n tokens has at most max_length_ratio * n + max_length_extra tokens."""
+    """A translation of a source of n tokens has at most max_length_ratio * n + max_length_extra tokens; both count the
+    delimiters before and after them."""
 
     max_length_extra: int = ranged(10, NOT_NEGATIVE)
     """Tokens of a translation beyond max_length_ratio."""

@@ -76,8 +76,10 @@ def make_mixture(
 def _make_source(config: DataConfig, dataset: Dataset, objective: str, key: str, seed: int) -> Source:
     names, languages = corpus_names("train", objective, key), key.split("-")
     pair = objective in ("tlm", "mt", "bt")
-    fits = len(set(languages)) == len(languages) == 1 + pair and set(languages) <= set(dataset.languages)
-    if not fits or not all(dataset.has(name) for name in names):
+    if not len(set(languages)) == len(languages) == 1 + pair:
+        kinds = {"tlm": "pairs, like de-en", "mt": "directions, like de-en", "bt": "directions; de-en reads English"}
+        raise ConfigError(f"data.{objective}.{key}: the keys are {kinds.get(objective, 'languages, like de')}")
+    if not set(languages) <= set(dataset.languages) or not all(dataset.has(name) for name in names):
         available = ", ".join(name for name in sorted(dataset.header.corpora) if name.startswith("train."))
         raise ConfigError(
             f"data.{objective}.{key}: {dataset.path} has no such training text, it has {available}; "

@@ -21,8 +21,9 @@ def read_parallel_lines(setting: str, paths: Mapping[str, Path]) -> Iterator[tup
             raise DataError(f"{setting}: {problem}")
     for number, row in enumerate(zip_longest(*(read_lines(path, "sentences") for path in paths.values())), 1):
         if None in row:
-            short = list(paths.values())[row.index(None)]
-            raise DataError(f"{setting}: {short} has {number - 1} lines, other files have more")
+            names = list(paths.values())
+            short, longer = names[row.index(None)], next(name for name, line in zip(names, row) if line is not None)
+            raise DataError(f"{setting}: {short} has {number - 1} lines, {longer} has more")
         yield number, tuple(line.strip() for _, line in row)
 
 

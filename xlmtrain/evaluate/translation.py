@@ -46,7 +46,10 @@ class TranslationBleu:
         self._batch_tokens = config.evaluate.batch_tokens
         trained = _trained_directions(config) if count else []
         if count and not trained:
-            raise ConfigError(f"evaluate.max_translations: {count} pairs, but data.mt and data.bt train no direction")
+            raise ConfigError(
+                f"evaluate.max_translations: {count} pairs, but data.mt and data.bt train no direction; set it to "
+                "0, and evaluate.metric to one that there is, like valid/dae_ppl"
+            )
         self._pairs: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
         for direction in trained:
             languages = direction.split("-")
@@ -111,7 +114,7 @@ class RoundTrip:
         if count and not directions:
             raise ConfigError(
                 f"evaluate.round_trip: {count} sentences cannot be translated there and back; data.mt and data.bt do "
-                "not train both directions of a pair"
+                "not train both directions of a pair; evaluate.round_trip=0 measures none"
             )
         self._sentences: dict[str, list[np.ndarray]] = {}
         for direction in directions:

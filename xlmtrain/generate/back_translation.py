@@ -20,8 +20,8 @@ from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
 
-Translations = dict[tuple[int, tuple[int, ...]], np.ndarray]
-"""(language, ids of a sentence) -> ids of its translation into the language, ending with ``</s>``."""
+Translations = dict[tuple[int, int, tuple[int, ...]], np.ndarray]
+"""(language, language to translate into, ids of a sentence) -> ids of its translation, ending with ``</s>``."""
 
 
 def back_translate(
@@ -41,7 +41,8 @@ def back_translate(
     new ones are added.
     """
     assert batch.source is not None, "back-translation has a source"
-    language, known = int(batch.source.languages[0, 0]), {} if known is None else known
+    own, language = int(batch.languages[0, 0]), int(batch.source.languages[0, 0])
+    known = {} if known is None else known
     lengths = batch.lengths
     if lengths is None:
         lengths = torch.full((len(batch.tokens),), batch.tokens.shape[1])
@@ -51,10 +52,10 @@ def back_translate(
         keys = [(step, zlib.crc32(np.array(ids, dtype=np.int64).tobytes())) for ids in sentences]
         return sampling_numbers(seed, "back-translation", keys, count)
 
-    if any((language, ids) not in known for ids in sentences):
+    if any((own, language, ids) not in known for ids in sentences):
         source = replace(batch.source, languages=batch.languages).to(device)
         max_lengths = max_target_lengths(lengths, model.config.max_positions).to(device)
         found = search(model, source, language, max_lengths, BeamSettings(config.beam), config.temperature, draw)
-        known.update({(language, ids): best[0].ids for ids, best in zip(sentences, found)})
-    sources = sentence_sequences([known[language, ids] for ids in sentences], language, model.special)
+        known.update({(own, language, ids): best[0].ids for ids, best in zip(sentences, found)})
+    sources = sentence_sequences([known[own, language, ids] for ids in sentences], language, model.special)
     return replace(batch, source=encoder_input(sources))

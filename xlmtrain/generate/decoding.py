@@ -19,7 +19,7 @@ def max_target_lengths(lengths: torch.Tensor, longest: int, ratio: float = 1.3, 
     ``lengths`` (B,): tokens of the sources. Both ``</s>`` count on both sides. The limit of a sentence depends on no
     other, so its translation does not either. Defaults are those of the original's back-translation.
     """
-    return (ratio * lengths.double() + extra).long().clamp(max=longest)
+    return (ratio * lengths.double() + extra).clamp(max=longest).long()
 
 
 def suppress_special_tokens(scores: torch.Tensor, special: torch.Tensor) -> torch.Tensor:

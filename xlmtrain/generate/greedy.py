@@ -51,6 +51,7 @@ def sample(
     """
 
     def draw(logits: torch.Tensor, sentences: torch.Tensor, number: int) -> torch.Tensor:
+        logits = logits - logits.amax(dim=1, keepdim=True)  # so that none is infinite if the temperature is tiny
         cumulative = (logits / temperature).softmax(dim=1).to(numbers.dtype).cumsum(dim=1)
         threshold = numbers[sentences, number, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[1] - 1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from xlmtrain.data.batch import EncoderInput
+from xlmtrain.errors import NumericalError
 from xlmtrain.generate.beam import BeamSettings, Hypothesis, beam_search
 from xlmtrain.generate.greedy import greedy_search, sample
 from xlmtrain.model.translation_model import TranslationModel
@@ -32,7 +33,10 @@ def search(
         drawn = draw(int(max_lengths.max())).to(max_lengths.device, sum_dtype(max_lengths.device))
         found = sample(model, source, language, max_lengths, drawn, temperature)
     elif settings.num_beams > 1:
-        return beam_search(model, source, language, max_lengths, settings)
+        translations = beam_search(model, source, language, max_lengths, settings)
+        if not all(translations):
+            raise NumericalError("the model's probabilities are no numbers; try precision=fp32, or another checkpoint")
+        return translations
     else:
         found = greedy_search(model, source, language, max_lengths)
     return [[Hypothesis(ids, np.nan)] for ids in found]

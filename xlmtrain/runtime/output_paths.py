@@ -193,16 +193,21 @@ def new_directory(output: str | Path) -> Iterator[Path]:
         yield partial
 
 
+def check_new_file(output: str | Path) -> Path:
+    """Return the path that ``output`` names. Raises DataError if there is something of that name already."""
+    resolved = check_output_path("output", output)
+    if os.path.lexists(output) or resolved.exists():
+        raise DataError(f"output={output}: exists already; choose another name, or remove it first")
+    return resolved
+
+
 @contextmanager
 def new_file(output: str | Path) -> Iterator[Path]:
     """Yield the path of a file to write; it takes the name ``output`` if the block ends well, and is removed otherwise.
 
-    Raises DataError if there is something of that name already, or it cannot be written.
+    Raises DataError as :func:`check_new_file`, or if the file cannot be written.
     """
-    resolved = check_output_path("output", output)
-    if os.path.lexists(output) or resolved.exists():
-        raise DataError(f"output={output}: exists already; choose another name, or remove it first")
-    output = resolved
+    output = check_new_file(output)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)

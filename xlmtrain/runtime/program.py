@@ -21,13 +21,21 @@ _PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, er
 
 
 class _Output(io.FileIO):
-    """A stream's file that goes on after its reader has left, as ``head`` does."""
+    """A stream's file that goes on after its reader has left, as ``head`` does. ``has_reader``: False after that."""
+
+    has_reader = True
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
+            self.has_reader = False
             return len(data)
+
+
+def has_reader(stream: TextIO) -> bool:
+    """Return False if the reader of standard output has left, as far as what was written shows."""
+    return getattr(getattr(getattr(stream, "buffer", None), "raw", None), "has_reader", True)
 
 
 def tolerate_any_reader() -> None:

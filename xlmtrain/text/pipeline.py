@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from xlmtrain.text.tokenizer_json import TokenizerVocab
 from xlmtrain.text.vocab import MASK, SPECIALS, Vocab
 
 MASK_IN_TEXT = "<mask>"
+_LINE_BREAK = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 class TextPipeline(Protocol):
@@ -37,7 +39,7 @@ class TextPipeline(Protocol):
         """Return the tokens of a raw line before it is split into subwords."""
 
     def text(self, ids: Iterable[int], language: str) -> str:
-        """Return raw text."""
+        """Return raw text, one line without tabs."""
 
 
 def text_pipeline(settings: TextConfig, codes: Sequence[Code], vocab: Vocab) -> TextPipeline:
@@ -66,7 +68,8 @@ class TokenizerPipeline(TextPipeline):
         return line.split()
 
     def text(self, ids: Iterable[int], language: str) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return _LINE_BREAK.sub(" ", text).strip()  # bytes are tokens, too, so anything can be there
 
 
 class BpePipeline(TextPipeline):

@@ -26,6 +26,8 @@ from xlmtrain.train.step import OptimizerStep
 log = logging.getLogger(__name__)
 
 _GROUP_STEP = "group_step"
+SavedTranslation = tuple[int, int, list[int], list[int]]
+"""Language, language to translate into, ids of a sentence and of its translation."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ class RunSaver:
         state = {
             "progress": asdict(self.state),
             "scaler": step.scaler.state_dict(),
-            "translations": gather_translations(step),
+            "back_translations": gather_translations(step),
         }
         self.checkpointer.save(self.state.step, weights, optimizer, state, self.best)
         self._saved = self._version()
@@ -109,10 +111,10 @@ def resume(
             window = step.scaler.get_growth_interval()
             step.scaler.load_state_dict(checkpoint.state["scaler"])
             step.scaler.set_growth_interval(window)  # a setting, which may have changed
-        by_rank = typed(list[list[tuple[int, list[int], list[int]]]], checkpoint.state.get("translations", []))
+        by_rank = typed(list[list[SavedTranslation]], checkpoint.state.get("back_translations", []))
     if len(by_rank) == distributed.world_size:  # two processes may have translated a sentence differently, in bf16
         by_rank = [by_rank[distributed.rank]]
-    step.translations |= {(language, tuple(ids)): np.array(found) for own in by_rank for language, ids, found in own}
+    step.translations |= {(a, b, tuple(ids)): np.array(found) for own in by_rank for a, b, ids, found in own}
     if step.average is not None:
         weights = dict(step.model.named_parameters())
         step.average.load({name: shard_like(value, weights[name]) for name, value in average.items()}, reached)
@@ -121,9 +123,9 @@ def resume(
     return progress
 
 
-def gather_translations(step: OptimizerStep) -> list[list[tuple[int, list[int], list[int]]]]:
-    """Return, by rank, (language, ids, ids of the translation) of the translations that steps share. Collective."""
-    mine = [(language, ids, translation.tolist()) for (language, ids), translation in step.translations.items()]
+def gather_translations(step: OptimizerStep) -> list[list[SavedTranslation]]:
+    """Return, by rank, the translations that steps share. Collective."""
+    mine = [(*key, translation.tolist()) for key, translation in step.translations.items()]
     return list(map(json.loads, step.distributed.all_gather_text(json.dumps(mine))))
 
 
