@@ -102,7 +102,8 @@ def _kept_if_stopped(partial: Path) -> Iterator[BinaryIO]:
             yield out
     except BaseException:
         kept = partial.with_name(partial.name.removeprefix("."))
-        lines = partial.read_bytes().count(b"\n")
+        with partial.open("rb") as written:
+            lines = sum(1 for _ in written)
         if lines and not os.path.lexists(kept):
             partial.rename(kept)
             print(f"stopped: the first {lines:,} lines are in {kept}", file=sys.stderr)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 IN_FLIGHT_PER_WORKER = 4
 PRELOADED: list[str] = []
-"""Modules that all worker processes have imported when they start."""
+"""Modules, besides those asked for, that worker processes have imported when they start."""
 
 
 def worker_count(setting: int) -> int:
