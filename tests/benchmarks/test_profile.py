@@ -10,14 +10,13 @@ from xlmtrain.errors import ConfigError
 
 @pytest.mark.parametrize("system", ["ours-fp32", "plain-mt-fp32"])
 def test_shares_of_a_step_sum_to_one(system: str, capsys: pytest.CaptureFixture[str]) -> None:
-    profile.main(["suite=mt-tiny", f"system={system}", "steps=1", "rows=6"])
+    profile.main(["suite=mt-tiny", f"system={system}", "steps=1", "rows=500"])  # all: any may be slow on a busy machine
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert len(lines) == 7
-    assert {"| mm", "| addmm"} & {line[0] for line in lines}
+    assert {"| mm", "| addmm", "| all else"} <= {line[0] for line in lines}
     shares = [float(line[1].rstrip("%")) for line in lines]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert shares[:-1] == sorted(shares[:-1], reverse=True)
-    assert all(share > 0 for share in shares)
+    assert min(shares) >= 0
 
 
 @pytest.mark.parametrize("argument", ["suite=marathon", "system=megatron", "steps=0"])
