@@ -11,10 +11,9 @@ follow: on standard output, or on standard error if the translations are there. 
 is kept beside ``output``.
 """
 
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,7 +26,7 @@ from xlmtrain.evaluate.parallel_text import decode_line, read_parallel_lines
 from xlmtrain.generate.translate import Translation, no_progress
 from xlmtrain.interop.formats import ModelOptions
 from xlmtrain.pretrained import PretrainedModel, load
-from xlmtrain.runtime.output_paths import check_new_file, new_file
+from xlmtrain.runtime.output_paths import check_new_file, lines_kept_if_stopped, new_file
 from xlmtrain.runtime.program import exit_on_sigterm, has_reader
 from xlmtrain.runtime.progress import ProgressBar
 
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> None:
         out: BinaryIO = sys.stdout.buffer
         if options.output is not None:
             partial = stack.enter_context(new_file(options.output))
-            out = stack.enter_context(_kept_if_stopped(partial))
+            out = stack.enter_context(lines_kept_if_stopped(partial))
         shown = options.output is not None or sys.stderr.isatty()  # in a log, progress is on standard output
         progress = stack.enter_context(ProgressBar("translate", total, " lines")) if shown else None
         finished = progress.update if progress is not None else no_progress
@@ -92,22 +91,6 @@ def main(argv: list[str]) -> None:
     if options.reference is not None:
         for score in _scores(options, model, texts, words):
             print(score, file=sys.stderr if options.output is None else sys.stdout)
-
-
-@contextmanager
-def _kept_if_stopped(partial: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; if the block does not end well, give what is in it a name of its own, and say so."""
-    try:
-        with partial.open("wb") as out:
-            yield out
-    except BaseException:
-        kept = partial.with_name(partial.name.removeprefix("."))
-        with partial.open("rb") as written:
-            lines = sum(1 for _ in written)
-        if lines and not os.path.lexists(kept):
-            partial.rename(kept)
-            print(f"stopped: the first {lines:,} lines are in {kept}", file=sys.stderr)
-        raise
 
 
 def _lines(options: TranslateOptions) -> Iterator[tuple[str, ...]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from xlmtrain.errors import CheckpointError, ConfigError, DataError
 from xlmtrain.runtime.atomic_io import read_json
@@ -219,3 +221,23 @@ def new_file(output: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # a directory, or
         with suppress(OSError):  # a file
             partial.unlink()
+
+
+@contextmanager
+def lines_kept_if_stopped(partial: Path) -> Iterator[BinaryIO]:
+    """Open the path that :func:`new_file` yields; if the block fails, keep the lines in it under a name of their own.
+
+    The name is printed. Without a line, or if the name is taken, nothing is kept.
+    """
+    try:
+        with partial.open("wb") as file:
+            yield file
+    except BaseException:
+        with suppress(OSError, DataError):
+            kept = check_new_file(partial.with_name(partial.name.removeprefix(".")))
+            with partial.open("rb") as written:
+                lines = sum(1 for _ in written)
+            if lines:
+                partial.rename(kept)
+                print(f"stopped: the first {lines:,} lines are in {kept}", file=sys.stderr)
+        raise

@@ -114,7 +114,9 @@ def resume(
         by_rank = typed(list[list[SavedTranslation]], checkpoint.state.get("back_translations", []))
     if len(by_rank) == distributed.world_size:  # two processes may have translated a sentence differently, in bf16
         by_rank = [by_rank[distributed.rank]]
-    step.translations |= {(a, b, tuple(ids)): np.array(found) for own in by_rank for a, b, ids, found in own}
+    step.translations |= {
+        (language, target, tuple(ids)): np.array(found) for own in by_rank for language, target, ids, found in own
+    }
     if step.average is not None:
         weights = dict(step.model.named_parameters())
         step.average.load({name: shard_like(value, weights[name]) for name, value in average.items()}, reached)
