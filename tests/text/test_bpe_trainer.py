@@ -80,6 +80,7 @@ def test_random_words_are_learned_as_by_full_recounts(seed: int, monkeypatch: py
     rng = random.Random(seed)
     monkeypatch.setattr(bpe_trainer, "COUNT_RANGE", rng.choice([1, 2, 1000]))
     monkeypatch.setattr(bpe_trainer, "_POSITIONS_PER_BLOCK", rng.choice([7, 1000]))
+    monkeypatch.setattr(bpe_trainer, "_BUCKET_BITS", rng.choice([1, 3, 20]))
     monkeypatch.setattr(bpe_trainer, "_WORDS_PER_BLOCK", rng.choice([1, 5, 1000]))
     letters = rng.choice(["ab", "abcäß", "a漢\U0001f600"])
     words = {"".join(rng.choices(letters, k=rng.randrange(1, 12))): rng.randrange(1, 9) for _ in range(25)}

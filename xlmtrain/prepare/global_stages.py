@@ -10,9 +10,9 @@ import numpy as np
 
 from xlmtrain.errors import DataError
 from xlmtrain.prepare.artifacts import ArtifactStore
-from xlmtrain.prepare.token_shards import read_word_counts
 from xlmtrain.prepare.tokenizer_artifact import stored_vocab
-from xlmtrain.prepare.word_counts import balance_factors, merge_counts, read_counts, scaled, sum_sorted, truncate_counts
+from xlmtrain.prepare.word_counts import balance_factors, read_counts, scaled, sum_sorted, truncate_counts
+from xlmtrain.prepare.words_stage import COUNTS
 from xlmtrain.runtime.progress import ProgressBar
 from xlmtrain.text.bpe import reachable_subwords, read_codes, write_codes
 from xlmtrain.text.bpe_trainer import learn_bpe
@@ -22,40 +22,34 @@ from xlmtrain.text.vocab import SPECIALS, Vocab
 def learn_codes(
     store: ArtifactStore,
     out: Path,
-    tokens: list[list[Any]],
+    words: dict[str, str],
     rates: dict[str, float],
     merges: int,
     sampling_alpha: float,
     max_word_types: int,
 ) -> dict[str, Any]:
-    """Learn ``codes`` from the word counts of the shards ``tokens``: (select key, languages).
+    """Learn ``codes`` from the word counts ``words``, an artifact for each language.
 
     ``rates``: fraction of each language's text that was counted. Returns the number of codes, the number of words they
     were learned from, and the smallest count of such a word.
     """
     scratch = out / "scratch"
     scratch.mkdir()
-    counted = dict.fromkeys(rates, 0)
-    shards: dict[str, list[Path]] = {language: [] for language in rates}
-    for key, languages in tokens:
-        for language, words in zip(languages, store.result("select", key)["counted"]):
-            counted[language] += words
-            shards[language].append(store.path("select", key))
-    sources = []
-    for language, factor in balance_factors(counted, rates, sampling_alpha).items():
-        (scratch / language).mkdir()
-        counts = (read_word_counts(shard, language) for shard in shards[language])
-        sources.append(scaled(merge_counts(counts, scratch / language), factor))
-    path, words, least = truncate_counts(sum_sorted(sources), max_word_types, scratch)
+    counted = {language: store.result("words", key)["words"] for language, key in words.items()}
+    sources = [
+        scaled(read_counts(store.path("words", words[language]) / COUNTS), factor)
+        for language, factor in balance_factors(counted, rates, sampling_alpha).items()
+    ]
+    path, types, least = truncate_counts(sum_sorted(sources), max_word_types, scratch)
     with ProgressBar("learn codes", merges, " codes") as progress:
         codes = learn_bpe(read_counts(path), merges, lambda learned: progress.update(1))
-    if not words:
+    if not types:
         raise DataError("bpe.train_sample: no word was drawn to learn codes from; take more, or 0 for all text")
     if not codes:
         raise DataError("train: every word is a single character: BPE has nothing to learn; is this text?")
     write_codes(codes, out / "codes")
     shutil.rmtree(scratch)
-    return {"codes": len(codes), "words": words, "least": least}
+    return {"codes": len(codes), "words": types, "least": least}
 
 
 def copy_codes(store: ArtifactStore, out: Path, path: str, sha256: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from xlmtrain.text.vocab import Vocab
 FINISHED = "finished"
 # In a work directory: one for each stage, the data set that is put together, the logs of Slurm's jobs.
 _DIRECTORIES = (
-    *("shard", "tokenizer", "tokenize", "held_out", "duplicates", "select"),
+    *("shard", "tokenizer", "tokenize", "held_out", "duplicates", "select", "words"),
     *("codes", "subwords", "encode", "vocab", "assemble"),
     *("output", "logs"),
 )

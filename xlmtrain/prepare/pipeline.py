@@ -9,6 +9,7 @@ stage          result                                               an artifact 
 ``held_out``   digests of validation and test lines                 their shards
 ``duplicates`` lines that repeat an earlier one (optional)          the shards of a corpus
 ``select``     the lines that are not known already, word counts    a shard
+``words``      word counts of a language                            its training shards
 ``codes``      BPE codes, learned from the counts or given          all training shards
 ``subwords``   every subword that the codes can produce             codes, characters of the training shards
 ``encode``     tokens as numbers of these subwords, their counts    a shard
@@ -20,10 +21,10 @@ With a tokenizer of Hugging Face's library, tokens are its ids from the start: `
 ``encode`` and ``assemble`` keep the ids, and ``vocab`` is their counts.
 
 Artifacts stay in the work directory until the end (:mod:`xlmtrain.prepare.artifacts`), so an interrupted preparation is
-resumed by the same command. The stages ``shard``, ``tokenize``, ``select``, ``encode`` and ``assemble`` run on workers
-(:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard, the words to
-learn from (``bpe.max_word_types``), or the subwords. Ids get their final numbers while the shards of a corpus are
-assembled to one file.
+resumed by the same command. The stages ``shard``, ``tokenize``, ``select``, ``words``, ``encode`` and ``assemble`` run
+on workers (:mod:`xlmtrain.prepare.scheduler`); the others are small. No stage holds more in memory than a shard, the
+words to learn from (``bpe.max_word_types``), or the subwords. Ids get their final numbers while the shards of a corpus
+are assembled to one file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Segmentation of the text into subwords: by Moses' rules and BPE codes, or by a tokenizer, and the vocabulary of it.
 
-The stages here run in the main process, once for all shards. :func:`make_segmentation` chooses one of the two kinds.
+The stages here run in the main process, once for all shards; the words of each language are counted by workers.
+:func:`make_segmentation` chooses one of the two kinds.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class BpeSegmentation(Segmentation):
         if settings.codes is not None:
             return self.scheduler.run_here(global_stages.copy_codes, BuildTask("codes", _given_file(settings.codes)))
         arguments = {
-            "tokens": [[task.key, shard.text.languages] for shard, task in tokens.items() if shard.is_train],
+            "words": self._count_words(tokens),
             "rates": self._rates,
             **{name: getattr(settings, name) for name in ("sampling_alpha", "merges", "max_word_types")},
         }
@@ -130,6 +131,17 @@ class BpeSegmentation(Segmentation):
                 f"(bpe.max_word_types={settings.max_word_types:,})"
             )
         return key
+
+    def _count_words(self, tokens: ShardTasks) -> dict[str, str]:
+        """Return for each language the key of its word counts."""
+        tasks = {}
+        for language in self._rates:
+            own = [shard for shard in tokens if shard.is_train and language in shard.text.languages]
+            shards = [[tokens[shard].key, shard.text.languages] for shard in own]
+            size = sum(shard.bytes for shard in own)
+            tasks[language] = BuildTask("words", {"shards": shards, "languages": [language]}, size)
+        self.scheduler.run_sharded("words", tasks)
+        return {language: task.key for language, task in tasks.items()}
 
     def make_vocab(self, encoded: ShardTasks) -> str:
         settings = self.config.vocab

@@ -17,11 +17,13 @@ from xlmtrain.prepare.encode_stage import assemble, encode
 from xlmtrain.prepare.select_stage import select
 from xlmtrain.prepare.shard_raw import shard_raw
 from xlmtrain.prepare.tokenize_stage import tokenize
+from xlmtrain.prepare.words_stage import count_words
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {
     "shard": shard_raw,
     "tokenize": tokenize,
     "select": select,
+    "words": count_words,
     "encode": encode,
     "assemble": assemble,
 }

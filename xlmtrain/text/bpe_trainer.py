@@ -24,6 +24,7 @@ COUNT_RANGE = 4
 
 _WORDS_PER_BLOCK = 1 << 16
 _POSITIONS_PER_BLOCK = 1 << 20
+_BUCKET_BITS = 20
 _CHARACTERS = 0x110000
 _BOUNDARY = 1  # the symbol before the first word
 
@@ -77,7 +78,10 @@ class _Learner:
 
     def next(self) -> Code | None:
         """Merge the most frequent pair everywhere and return its code; None when every word is one symbol."""
-        while self._heap or self._lower_threshold():
+        while self._heap or self._threshold > 1:
+            if not self._heap:
+                self._lower_threshold()
+                continue
             bound, left, right, pair = heapq.heappop(self._heap)
             count = self._counts.get(pair, 0)
             if count == -bound:
@@ -89,39 +93,46 @@ class _Learner:
                 self._untrack(pair)
         return None
 
-    def _lower_threshold(self) -> bool:
-        """Count all pairs and track the most frequent ones; False if there is no pair."""
-        if self._threshold == 1:
-            return False
-        summed = [_summed(pairs, counts) for _, pairs, counts in self._all_pairs()]
-        if not summed:
-            return False
+    def _lower_threshold(self) -> None:
+        """Count all pairs and track the most frequent ones, if there are any.
+
+        Pairs are counted by buckets first, as only those of frequent buckets need to be sorted.
+        """
+        buckets = np.zeros(1 << _BUCKET_BITS)  # float64: exact up to 2^53
+        for _, pairs, counts in self._all_pairs():
+            buckets += np.bincount(_bucket(pairs), counts, 1 << _BUCKET_BITS)
+        self._threshold = max(min(int(buckets.max()), self._threshold - 1) // COUNT_RANGE, 1)
+        frequent = buckets >= self._threshold
+        blocks, summed = [], []
+        for positions, pairs, counts in self._all_pairs():
+            kept = frequent[_bucket(pairs)]
+            blocks.append(positions[kept].astype(np.int32))
+            summed.append(_summed(pairs[kept], counts[kept]))
         pairs, counts = _summed(*map(np.concatenate, zip(*summed)))
-        if not len(pairs):
-            return False
-        self._threshold = max(int(counts.max()) // COUNT_RANGE, 1)
-        frequent = counts >= self._threshold
-        pairs, counts = pairs[frequent], counts[frequent]
-        for pair, count, positions in zip(pairs.tolist(), counts.tolist(), self._find(pairs)):
+        pairs, counts = pairs[counts >= self._threshold], counts[counts >= self._threshold]
+        found = self._find(pairs, blocks) if len(pairs) else []
+        for pair, count, positions in zip(pairs.tolist(), counts.tolist(), found):
             self._track(pair, count, positions)
-        return True
 
     def _all_pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield positions, pairs and counts of all neighbouring symbols, a block of positions at a time."""
         for start in range(0, len(self._symbols), _POSITIONS_PER_BLOCK):
             positions = start + np.flatnonzero(self._symbols[start : start + _POSITIONS_PER_BLOCK] > 0)
             positions = positions[~self._final[self._symbols[positions]]]
-            left = self._symbols[positions]
-            pairs = _pair(left, self._symbols[positions + self._lengths[left]])
-            yield positions, pairs, self._word_counts[self._words[positions]]
+            yield positions, self._pairs_at(positions), self._word_counts[self._words[positions]]
 
-    def _find(self, pairs: np.ndarray) -> list[np.ndarray]:
-        """Return the positions of each of ``pairs``, which are sorted."""
+    def _pairs_at(self, positions: np.ndarray) -> np.ndarray:
+        left = self._symbols[positions]
+        return _pair(left, self._symbols[positions + self._lengths[left]])
+
+    def _find(self, pairs: np.ndarray, blocks: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the positions of each of ``pairs``, which are sorted, among the positions ``blocks``."""
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        for positions, every, _ in self._all_pairs():
+        for positions in blocks:
+            every = self._pairs_at(positions)
             index = np.minimum(np.searchsorted(pairs, every), len(pairs) - 1)
             hits = pairs[index] == every
-            found.append((index[hits].astype(np.int32), positions[hits].astype(np.int32)))
+            found.append((index[hits].astype(np.int32), positions[hits]))
         ends = np.cumsum(sum(np.bincount(index, minlength=len(pairs)) for index, _ in found))
         filled = np.concatenate([[0], ends[:-1]])
         sorted_positions = np.empty(ends[-1], np.int32)
@@ -140,19 +151,25 @@ class _Learner:
         self._strings.append(self._strings[left] + self._strings[right])
         self._lengths[merged], self._final[merged] = length, self._final[right]
         weights = self._word_counts[self._words[positions]]
-        rights = positions + self._lengths[left]
-        # Two merged symbols side by side are a single new pair: it is counted from the right one only.
-        last = np.concatenate([positions[1:] != positions[:-1] + length, [True]]) & ~self._final[right]
+        before = np.abs(self._symbols[positions - 1])
+        has_before = ~self._final[before]
+        # Of two merged symbols side by side, the new pair belongs to the right one.
+        has_after = np.concatenate([positions[1:] != positions[:-1] + length, [True]]) & ~self._final[right]
+        starts, begins = positions[has_before], positions[has_after]
+        after = self._symbols[begins + length]
+        weights = np.concatenate([weights[has_before], weights[has_after]])
 
-        _, old, old_weights = self._neighbours(positions, rights, weights, last)
-        for lost, count in zip(*map(np.ndarray.tolist, _summed(old, old_weights))):
+        old = np.concatenate([_pair(before[has_before], left), _pair(right, after)])
+        for lost, count in zip(*map(np.ndarray.tolist, _summed(old, weights))):
             if lost in self._counts:
                 self._counts[lost] -= count
-        self._symbols[rights] = 0
+        self._symbols[positions + self._lengths[left]] = 0
         self._symbols[positions] = merged
         self._symbols[positions + length - 1] = -merged
         self._untrack(pair)
-        self._track_new(*self._neighbours(positions, positions, weights, last))
+        before = np.abs(self._symbols[starts - 1])
+        new = np.concatenate([_pair(before, merged), _pair(merged, after)])
+        self._track_new(np.concatenate([starts - self._lengths[before], begins]), new, weights)
 
     def _current(self, positions: np.ndarray, left: int, right: int) -> np.ndarray:
         """Return the positions that still hold the pair and do not overlap."""
@@ -164,21 +181,6 @@ class _Learner:
             run = np.maximum.accumulate(np.where(begins, index, 0))
             positions = positions[(index - run) % 2 == 0]
         return positions
-
-    def _neighbours(
-        self, lefts: np.ndarray, rights: np.ndarray, weights: np.ndarray, last: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return positions, pairs and counts: the symbols at ``lefts`` with the ones before, and those at ``rights``
-        with the ones after where ``last``."""
-        before = np.abs(self._symbols[lefts - 1])
-        inside = ~self._final[before]
-        before, after_before = before[inside], lefts[inside]
-        rights = rights[last]
-        here = self._symbols[rights]
-        after = self._symbols[rights + self._lengths[here]]
-        positions = np.concatenate([after_before - self._lengths[before], rights])
-        pairs = np.concatenate([_pair(before, self._symbols[after_before]), _pair(here, after)])
-        return positions, pairs, np.concatenate([weights[inside], weights[last]])
 
     def _track_new(self, positions: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> None:
         order = np.argsort(pairs, kind="stable")
@@ -216,14 +218,20 @@ def _concatenate_words(word_counts: Iterable[tuple[str, int]]) -> tuple[np.ndarr
     return np.concatenate(characters), words, np.concatenate(counts)
 
 
-def _pair(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    pair: np.ndarray = (left.astype(np.int64) << 32) | right
+def _pair(left: np.ndarray | int, right: np.ndarray | int) -> np.ndarray:
+    pair: np.ndarray = (np.asarray(left, np.int64) << 32) | right
     return pair
+
+
+def _bucket(pairs: np.ndarray) -> np.ndarray:
+    """Return a number below 2^_BUCKET_BITS for each pair (multiplicative hashing, with 2^64 / golden ratio)."""
+    buckets: np.ndarray = (pairs.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _BUCKET_BITS)
+    return buckets.view(np.int64)
 
 
 def _summed(pairs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct pairs, sorted, and the sum of the counts of each."""
-    order = np.argsort(pairs)
+    order = np.argsort(pairs, kind="stable")  # the fastest, as many are equal
     pairs, counts = pairs[order], counts[order]
     if not len(pairs):
         return pairs, counts
