@@ -110,6 +110,7 @@ _COMPILED_PEERS = ("hf-trainer-bf16-compiled", "hf-loop-bf16-compiled")
 _PRECISIONS = ("ours-bf16", "ours-fp16", "ours-bf16-compiled", "ours-fp16-compiled", "ours-fp32")
 SUITES = {
     "tiny": Suite(Workload(32, 2, 2, 300, 4, 16), _CPU, rounds=3, steps=2),
+    "cpu-128": Suite(Workload(128, 2, 2, 9000, 32, 32), _CPU, rounds=9, steps=8),
     "cpu-256": Suite(Workload(256, 6, 8, 30000, 16, 128), _CPU, rounds=9, steps=1),
     "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
     "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "mt"), _MT, rounds=3, steps=2),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from xlmtrain.config.families import PARTS, Family
 from xlmtrain.config.model import Activation, ModelConfig
+from xlmtrain.model.attention import RowGroup
 from xlmtrain.model.block import FeedForward
 from xlmtrain.model.encoder import Encoder, sinusoids
 from xlmtrain.model.head import Head
@@ -99,7 +100,7 @@ def test_local_blocks_see_no_farther_than_their_window() -> None:
     x = torch.randn(1, 12, 16)
     far = x.clone()
     far[:, 8:].neg_()
-    view = encoder.attention_views(torch.arange(12)[None], None, causal=False)[True]
+    view = encoder.attention_views(torch.arange(12)[None], [RowGroup(1, 12)], causal=False)[True]
     first, second = (encoder.blocks[1](one, view) for one in (x, far))
     torch.testing.assert_close(first[:, :6], second[:, :6], atol=1e-6, rtol=0)
     assert not torch.allclose(first[:, 6], second[:, 6])

@@ -91,6 +91,7 @@ def watched(
     """A step with these words: numbers sent and blocks that the backward pass is through with, as they came; the
     embeddings' gradient; and how many numbers the whole gradient has."""
     still = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.max_positions": WORDS}
+    still["train.micro_batch_tokens"] = 1  # the micro-batches below are not joined
     config = tiny_config("run", data, {**LARGE, **OVERLAP, **still, "model.layers": 2, **changes})
     torch.manual_seed(0)
     model = LanguageModel(config.model, WORDS, 2)

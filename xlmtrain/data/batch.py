@@ -5,7 +5,8 @@ Letters: B sequences, T positions, N targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ import torch
 
 from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.runtime.device import copies_asynchronously
+
+_JOINED_MULTIPLE = 64
+"""Joined batches are filled up to a multiple of so many positions, as each new size costs kernels and memory."""
 
 
 @dataclass
@@ -33,9 +37,18 @@ class EncoderInput:
         return replace(self, **_moved(self, device))
 
 
+class Part(NamedTuple):
+    """Rows of one length in a batch that is joined of several, and the number of their targets."""
+
+    objective: str
+    rows: int
+    length: int
+    targets: int
+
+
 @dataclass
 class Batch:
-    """Sequences of one objective.
+    """Sequences of one objective, or of several that are joined.
 
     ``tokens``, ``positions``, ``languages``: (B, T) int64. ``lengths``: (B,) int64, or None without padding.
     ``target_index``: (N,) int64, ascending indices into the flattened (B * T) positions to predict at.
@@ -43,6 +56,8 @@ class Batch:
     ``rng_key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
     ``source``: for translation, the source sentences; the other fields then hold the target.
     ``token_types``: (B, T) int64, of pairs of texts, or None for type 0.
+    ``parts``: what the batch is joined of, or empty. If not, B is 1 and T the positions of the rows of all parts, one
+    after the other, ``lengths`` are those of these rows, and ``objective`` is that of the first part.
     """
 
     objective: str
@@ -56,6 +71,7 @@ class Batch:
     rng_key: tuple[int, int] = (0, 0)
     source: EncoderInput | None = None
     token_types: torch.Tensor | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def causal(self) -> bool:
@@ -169,6 +185,50 @@ def make_batch(
         name,
         rng_key,
         None if source is None else encoder_input(source),
+    )
+
+
+def join_batches(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Return ``batches`` joined to ones of at most ``tokens`` tokens, whatever their lengths and objectives.
+
+    So a device computes one large batch instead of several small ones. Causal ones are joined with each other. Those
+    with a source stay as they are.
+    """
+    joined: dict[str, list[list[Batch]]] = {}
+    for number, batch in enumerate(batches):
+        kind = f"causal {batch.causal}" if batch.source is None else f"{number}"
+        alike = joined.setdefault(kind, [[]])
+        filled = sum(other.padded_tokens for other in alike[-1])
+        if filled and filled + batch.padded_tokens > tokens:
+            alike.append([])
+        alike[-1].append(batch)
+    return [_joined(group) for alike in joined.values() for group in alike]
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Return one batch, with the name and key of the first; a last row without targets fills it up."""
+    if len(batches) == 1:
+        return batches[0]
+    parts = [Part(b.objective, b.tokens.shape[0], b.tokens.shape[1], len(b.targets)) for b in batches]
+    ends = list(itertools.accumulate(batch.padded_tokens for batch in batches))
+    lengths = [torch.full((p.rows,), p.length) if b.lengths is None else b.lengths for b, p in zip(batches, parts)]
+    if filling := -ends[-1] % _JOINED_MULTIPLE:
+        parts.append(Part(batches[0].objective, 1, filling, 0))
+        lengths.append(torch.full((1,), filling))
+
+    def flat(name: str) -> torch.Tensor:
+        values = [getattr(batch, name).flatten() for batch in batches]
+        return torch.cat([*values, torch.zeros(filling, dtype=torch.int64)])[None]
+
+    return replace(
+        batches[0],
+        tokens=flat("tokens"),
+        positions=flat("positions"),
+        languages=flat("languages"),
+        lengths=torch.cat(lengths) if any(batch.lengths is not None for batch in batches) else None,
+        target_index=torch.cat([batch.target_index + start for batch, start in zip(batches, [0, *ends])]),
+        targets=torch.cat([batch.targets for batch in batches]),
+        parts=tuple(parts),
     )
 
 

@@ -16,7 +16,7 @@ from xlmtrain.data.batch import Batch, make_batch
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.sequences import SequenceBatch, pair_sequences, sentence_sequences
 from xlmtrain.data.validation import ValidationSet
-from xlmtrain.model.attention import CrossAttention
+from xlmtrain.model.attention import CrossAttention, RowGroup
 from xlmtrain.model.block import Block
 from xlmtrain.model.language_model import LanguageModel
 from xlmtrain.model.translation_model import TranslationModel
@@ -131,7 +131,8 @@ def attention_weights(model: LanguageModel, batch: Batch) -> torch.Tensor:
     assert not batch.causal
     layers = []
     states = model.encoder.hidden_states(batch.tokens, batch.positions, batch.languages)
-    views = model.encoder.attention_views(batch.positions, None, False)
+    rows, length = batch.positions.shape
+    views = model.encoder.attention_views(batch.positions, [RowGroup(rows, length)], False)
     for x, block in zip(states, model.encoder.blocks):
         assert isinstance(block, Block)
         view, attention = views[block.local], block.attention

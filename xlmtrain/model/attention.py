@@ -16,17 +16,27 @@ from xlmtrain.model.kernels.attention import attention
 from xlmtrain.model.kernels.rotary import rotate
 
 
+class RowGroup(NamedTuple):
+    """Rows of the same length, and their ``key_mask`` as in :class:`AttentionView`."""
+
+    rows: int
+    length: int
+    key_mask: torch.Tensor | None = None
+
+
 class AttentionView(NamedTuple):
     """The positions that a position attends to.
 
     ``key_mask``: bool, True for a key that may be attended to; (B, 1, 1, T), or (B or 1, 1, T, T) for each query by
     itself; None for all. ``causal``: only to itself and the positions before it; ``key_mask`` is then ignored.
-    ``rotation``: the rotary positions, from :func:`rotary_positions`.
+    ``rotation``: the rotary positions, from :func:`rotary_positions`. ``groups``: where B is 1 and T the positions of
+    all rows, one group after the other, the groups, in place of ``key_mask``; a position attends to its own row.
     """
 
     key_mask: torch.Tensor | None = None
     causal: bool = False
     rotation: torch.Tensor | None = None
+    groups: tuple[RowGroup, ...] = ()
 
 
 class SelfAttention(nn.Module):
@@ -50,8 +60,20 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, D) -> (B, T, D), or (N, D) at the positions ``at``; see :func:`take_positions`."""
-        qkv, rate = self.project(x, view.rotation), self.dropout if self.training else 0.0
-        return self.out(take_positions(attention(qkv, None, self.heads, view.key_mask, view.causal, rate), at))
+        mixed = self._mix(self.project(x, view.rotation), view)
+        return self.out(take_positions(mixed, at))
+
+    def _mix(self, qkv: torch.Tensor, view: AttentionView) -> torch.Tensor:
+        """Return the values (B, T, D), weighted, of ``qkv`` (B, T, 3 D)."""
+        rate = self.dropout if self.training else 0.0
+        if not view.groups:
+            return attention(qkv, None, self.heads, view.key_mask, view.causal, rate)
+        parts = qkv[0].split([rows * length for rows, length, _ in view.groups])
+        mixed = [
+            attention(part.unflatten(0, (rows, length)), None, self.heads, key_mask, view.causal, rate).flatten(0, 1)
+            for part, (rows, length, key_mask) in zip(parts, view.groups)
+        ]
+        return torch.cat(mixed)[None]
 
     def step(self, x: torch.Tensor, cache: torch.Tensor, filled: int, key_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the outputs (B, T, D) of ``x`` (B, T, D), the next T positions, after ``filled`` earlier ones.
@@ -115,12 +137,12 @@ def rotary_positions(positions: torch.Tensor, size: int, theta: float) -> torch.
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def local_mask(key_mask: torch.Tensor | None, like: torch.Tensor, window: int, causal: bool) -> torch.Tensor:
-    """Return (B or 1, 1, T, T) bool: the keys of ``key_mask`` that are at most ``window`` / 2 tokens away.
+def local_mask(rows: RowGroup, window: int, causal: bool, device: torch.device) -> torch.Tensor:
+    """Return (B or 1, 1, T, T) bool: the keys of the mask of ``rows`` that are at most ``window`` / 2 tokens away.
 
-    ``like`` (B, T) has the number of positions and the device. ``causal``: and not after the query; no mask is needed.
+    ``causal``: and not after the query; no mask is needed.
     """
-    places = torch.arange(like.shape[1], device=like.device)
+    places, key_mask = torch.arange(rows.length, device=device), rows.key_mask
     distance = places[:, None] - places
     near = (distance.abs() <= window // 2) & ((distance >= 0) | (not causal))
     return near[None, None] if key_mask is None or causal else near & key_mask

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import nn
 
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.model.attention import AttentionView, local_mask, rotary_positions, take_positions
+from xlmtrain.model.attention import AttentionView, RowGroup, local_mask, rotary_positions, take_positions
 from xlmtrain.model.block import Block, make_norm
 from xlmtrain.model.kernels.dropout import Dropout
 
@@ -103,6 +103,7 @@ class Encoder(TransformerStack):
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
         at: torch.Tensor | None = None,
+        row_groups: Sequence[tuple[int, int]] = (),
     ) -> torch.Tensor:
         """Return the hidden states (B, T, D) after the last block, for ``tokens``, ``positions``, ``languages`` (B, T).
 
@@ -111,8 +112,12 @@ class Encoder(TransformerStack):
         right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None. ``token_types``: as in
         :meth:`embed`. ``at`` (N,): indices into the flattened (B T) positions of the
         states that are needed; after its attention, the last block computes these alone, and the result is (N, D).
+        ``row_groups``: (rows, length) of each of some groups of rows, one after the other in one row, so B is 1, but
+        ``lengths`` are those of these rows; a position attends to its own row.
         """
-        states = self.hidden_states(tokens, positions, languages, lengths, causal, input_embeds, token_types, at)
+        states = self.hidden_states(
+            tokens, positions, languages, lengths, causal, input_embeds, token_types, at, row_groups
+        )
         return deque(states, maxlen=1).pop()
 
     def hidden_states(
@@ -125,6 +130,7 @@ class Encoder(TransformerStack):
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
         at: torch.Tensor | None = None,
+        row_groups: Sequence[tuple[int, int]] = (),
     ) -> Iterator[torch.Tensor]:
         """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s.
 
@@ -133,14 +139,18 @@ class Encoder(TransformerStack):
         if input_embeds is None:
             input_embeds = self.token_embeddings(tokens)
         x = self.embed(input_embeds, positions, languages, token_types)
-        key_mask = token_mask = None
+        shapes = row_groups or [(len(tokens), tokens.shape[1])]
+        key_masks: list[torch.Tensor | None] = [None] * len(shapes)
+        token_mask = None
         if lengths is not None:
-            valid = length_mask(lengths, tokens.shape[1])
-            token_mask = valid[..., None].to(x.dtype)
-            key_mask = None if causal else valid[:, None, None, :]
+            of_groups = lengths.split([rows for rows, _ in shapes])
+            valid = [length_mask(own, length) for own, (_, length) in zip(of_groups, shapes)]
+            token_mask = torch.cat([mask.flatten() for mask in valid]).view_as(tokens)[..., None].to(x.dtype)
+            key_masks = [None if causal else mask[:, None, None, :] for mask in valid]
             x = x * token_mask
         yield x
-        views = self.attention_views(positions, key_mask, causal)
+        groups = [RowGroup(*shape, key_mask) for shape, key_mask in zip(shapes, key_masks)]
+        views = self.attention_views(positions, groups, causal)
         for number, block in enumerate(self.blocks, 1):
             last = number == len(self.blocks)
             x = block(x, views[cast("Block", block).local], at if last else None)
@@ -151,19 +161,26 @@ class Encoder(TransformerStack):
             yield x
 
     def attention_views(
-        self, positions: torch.Tensor, key_mask: torch.Tensor | None, causal: bool
+        self, positions: torch.Tensor, groups: Sequence[RowGroup], causal: bool
     ) -> dict[bool, AttentionView]:
         """Return the view of the blocks that attend to all positions, False, and of the local ones, True.
 
-        ``positions``: (B, T). ``key_mask``: (B, 1, 1, T) bool, tokens that are not padding, or None for all.
+        ``positions``: (B, T). ``groups``: its rows, or what they are made of; their masks, (B, 1, 1, T) bool, are the
+        tokens that are not padding, or None for all.
         """
         config, size = self.config, self.config.dim // self.config.heads
-        if not config.parts.rotary:
-            return {False: AttentionView(key_mask, causal)}
-        views = {False: AttentionView(key_mask, causal, rotary_positions(positions, size, config.rope_theta))}
+
+        def view(groups: Sequence[RowGroup], causal: bool, theta: float) -> AttentionView:
+            rotation = rotary_positions(positions, size, theta) if config.parts.rotary else None
+            if len(groups) == 1:
+                return AttentionView(groups[0].key_mask, causal, rotation)
+            return AttentionView(None, causal, rotation, tuple(groups))
+
+        views = {False: view(groups, causal, config.rope_theta)}
         if config.parts.local:
-            near = local_mask(key_mask, positions, config.local_attention, causal)
-            views[True] = AttentionView(near, False, rotary_positions(positions, size, config.local_rope_theta))
+            masks = [local_mask(group, config.local_attention, causal, positions.device) for group in groups]
+            near = [group._replace(key_mask=mask) for group, mask in zip(groups, masks)]
+            views[True] = view(near, False, config.local_rope_theta)
         return views
 
 

@@ -6,6 +6,7 @@ Letters: N targets, D width, V vocabulary.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -55,14 +56,16 @@ class Head(nn.Module):
         embeddings: torch.Tensor,
         targets: torch.Tensor | None = None,
         smoothing: float = 0.0,
+        counts: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Return the logits (N, V) of ``hidden`` (N, D); ``embeddings`` (V, D).
 
-        With ``targets`` (N,): their cross-entropy instead, summed, in nats, () fp32, with label ``smoothing``.
+        With ``targets`` (N,): their cross-entropy instead, summed, in nats, () fp32, with label ``smoothing``; with
+        ``counts``, (P,), that of each of P parts of so many targets.
         """
         weight = embeddings if self.weight is None else self.weight
         if self.transform is not None:
             hidden = self.transform(hidden)
         if targets is None:
             return F.linear(hidden, weight, self.bias)
-        return linear_cross_entropy(hidden, weight, self.bias, targets, self._scratch, smoothing)
+        return linear_cross_entropy(hidden, weight, self.bias, targets, self._scratch, smoothing, counts)

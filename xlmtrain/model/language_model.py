@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.errors import CheckpointError
 from xlmtrain.model.encoder import Encoder
 from xlmtrain.model.head import Head
+from xlmtrain.model.kernels.linear_cross_entropy import TARGETS_MULTIPLE
 from xlmtrain.model.kernels.tied_embedding import tied_embedding
 from xlmtrain.text.vocab import XLM_IDS, SpecialIds
 
@@ -59,8 +61,9 @@ class LanguageModel(nn.Module):
             yield self._head_of(batch)(part, matrix).float(), targets
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy summed over the batch's targets, in nats, () fp32."""
-        return self.head(*self._at_targets(batch), batch.targets)
+        """Return the cross-entropy summed over the batch's targets, in nats, () fp32; over those of each part, (P,)."""
+        counts = [part.targets for part in batch.parts]
+        return self.head(*self._at_targets(batch), batch.targets, counts=counts or None)
 
     def _head_of(self, batch: Batch) -> Head:
         """Return the output layer that predicts the batch's targets."""
@@ -70,7 +73,12 @@ class LanguageModel(nn.Module):
         """Return the hidden states (N, D) of the targets, and the embedding matrix (V, D)."""
         embeds, matrix = tied_embedding(self.encoder.token_embeddings, batch.tokens)
         inputs = (batch.tokens, batch.positions, batch.languages, batch.lengths, batch.causal)
-        return self.encoder(*inputs, input_embeds=embeds, at=batch.target_index), matrix
+        count = len(batch.targets)
+        at = F.pad(batch.target_index, (0, -count % TARGETS_MULTIPLE))
+        hidden = self.encoder(
+            *inputs, input_embeds=embeds, at=at, row_groups=[(part.rows, part.length) for part in batch.parts]
+        )
+        return hidden[:count], matrix
 
 
 def check_state_dict(model: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:

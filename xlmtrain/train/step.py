@@ -12,9 +12,10 @@ from torch import nn
 
 from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.optim import FusedAdam, OptimConfig, OptimizerName
-from xlmtrain.config.phases import phase_at, phases_of
+from xlmtrain.config.phases import Phase, phase_at, phases_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
+from xlmtrain.data.batch import Batch, join_batches
 from xlmtrain.data.loader import StepBatches
 from xlmtrain.generate.back_translation import Translations, back_translate
 from xlmtrain.model.language_model import LanguageModel
@@ -156,20 +157,32 @@ class TrainStep(OptimizerStep):
             self.translations.clear()
         return time.monotonic() - started
 
+    def _joined(self, batches: list[Batch], phase: Phase) -> list[Batch]:
+        """Return ``batches``, small ones joined; not where blocks are compiled, for the sizes that they have seen."""
+        if phase.settings.train.compile:
+            return batches
+        return join_batches(batches, phase.settings.micro_batch_tokens)
+
     def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self.distributed.device, self.distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
-        batches, phase = self.parallel.pad(data.batches), phase_at(self.phases, data.step)
+        phase = phase_at(self.phases, data.step)
+        batches = self.parallel.pad(self._joined(data.batches, phase))
+
+        def weight(objective: str) -> float:
+            factor = phase.loss_factor(objective, data.step) * data.shares[objective]
+            # Data parallelism averages over the processes; the loss is a sum over them.
+            return factor * world_size / max(targets[OBJECTIVES.index(objective)], 1.0)
+
         for number, batch in enumerate(batches, 1):
-            objective = OBJECTIVES.index(batch.objective)
-            weight = phase.loss_factor(batch.objective, data.step) * data.shares[batch.objective]
-            weight /= max(targets[objective], 1.0)
+            objectives = [part.objective for part in batch.parts] or [batch.objective]
             seed_device(torch_seed(self._seed, "dropout", data.step, *batch.rng_key), device)
             with self.parallel.micro_batch(batch, last=number == len(batches)):
                 with autocast(self.precision, device):
                     loss = failpoint_value("loss", self.parallel.wrapped_model(batch.to(device)))
-                # Data parallelism averages over the processes; the loss is a sum over them.
-                self.scaler.scale(loss * (weight * world_size)).backward()
-            losses[objective] += loss.detach()
+                parts = list(zip(objectives, torch.atleast_1d(loss).unbind()))
+                self.scaler.scale(sum(loss * weight(objective) for objective, loss in parts)).backward()
+            for objective, loss in parts:
+                losses[OBJECTIVES.index(objective)] += loss.detach()
         return losses

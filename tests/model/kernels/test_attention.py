@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from xlmtrain.config.model import ModelConfig
-from xlmtrain.model.attention import AttentionView, SelfAttention, local_mask
+from xlmtrain.model.attention import AttentionView, RowGroup, SelfAttention, local_mask
 from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.kernels.attention import cpu_attention
 
@@ -24,7 +24,7 @@ def arguments(kind: str, dtype: torch.dtype) -> tuple[Inputs, torch.Tensor | Non
     # Under a causal mask the encoder needs no other: padding is on the right.
     key_mask = (torch.arange(LENGTH) < lengths[:, None])[:, None, None, :] if "padded" in kind else None
     if kind == "local":  # a mask for each query
-        key_mask = local_mask(None, joint[..., 0], 6, causal=True)
+        key_mask = local_mask(RowGroup(ROWS, LENGTH), 6, True, joint.device)
     inputs = [joint[:, : LENGTH // 2, :DIM], joint[..., DIM:]] if "source" in kind else [joint]
     if kind == "short source":
         inputs = [joint[..., :DIM], joint[:, :5, DIM:]]
