@@ -12,6 +12,7 @@ from tests.support.tiny import tiny_config
 from xlmtrain.config.load import compose, from_json
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Sharding
+from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.errors import ConfigError
 
 FINETUNE = ["run=r", "init.pretrained=m", "task.train={en: a}", "task.test={en: b, de: c}"]
@@ -167,6 +168,21 @@ def test_one_file_is_wanted_for_each_language(value: str) -> None:
 @pytest.mark.parametrize("value", ["inf", "nan"])
 def test_numbers_are_finite(key: str, value: str) -> None:
     assert f"\n  {key}: {value} is " in refusal(f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"beam": 2.5}, "beam: 2.5 is not a whole number"),
+        ({"beam": "4"}, "beam: '4' is not a whole number"),
+        ({"temperature": "1"}, "temperature: '1' is not a number"),
+        ({"seed": None, "n_best": [1]}, r"n_best: \[1\] is not a whole number"),
+    ],
+)
+def test_numbers_given_in_python_are_numbers(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^wrong settings:\n  {problem}"):
+        TranslationConfig(**values)
+    assert TranslationConfig(length_penalty=1, temperature=None).length_penalty == 1
 
 
 def test_numbers_fit_into_64_bits() -> None:

@@ -52,22 +52,34 @@ def problems_of(settings: Any, prefix: str) -> Iterator[str]:
 
     A class lists those of several fields in a method ``problems``.
     """
-    types = get_type_hints(type(settings))
+    kinds, comparable = get_type_hints(type(settings)), True
     for declared in fields(settings):
         key, value, allowed = prefix + declared.name, getattr(settings, declared.name), declared.metadata.get("range")
         if is_dataclass(value):
             yield from problems_of(value, f"{key}.")
+        elif wanted := _wanted_number(kinds[declared.name], value):
+            comparable = False
+            yield f"{key}: {value!r} is not {wanted}"
         elif allowed and value is not None and not allowed.holds(value):
             yield f"{key}: {value} {allowed.complaint}"
         elif isinstance(value, float) and not math.isfinite(value):
             yield f"{key}: {value} is not a finite number"
         elif isinstance(value, int) and abs(value) >= 1 << 63:
             yield f"{key}: {value} is too large a number"
-        elif types[declared.name] == dict[str, str]:
+        elif kinds[declared.name] == dict[str, str]:
             wrong = {name: v for name, v in value.items() if not isinstance(v, str)}
             yield from (f"{key}.{name}: {v} is not text; give a single path or value" for name, v in wrong.items())
-    if hasattr(settings, "problems"):
+    if comparable and hasattr(settings, "problems"):
         yield from (prefix + problem for problem in settings.problems())
+
+
+def _wanted_number(kind: Any, value: Any) -> str | None:
+    """Return which kind of number the field should have, if it should have one and ``value`` is none."""
+    if kind in (int, int | None):
+        return None if value is None or isinstance(value, int) else "a whole number"
+    if kind in (float, float | None):
+        return None if value is None or isinstance(value, (int, float)) else "a number"
+    return None
 
 
 def check_texts(value: Any, key: str = "") -> None:
