@@ -105,7 +105,7 @@ def test_only_what_fits_and_is_alike_is_joined() -> None:
         make("mlm", 2, 30),
         make("clm", 1, 9),
     ]
-    joined = join_batches(batches, 60)
+    joined = join_batches(batches, 64)
     assert [[part.objective for part in batch.parts] for batch in joined] == [
         ["mlm", "tlm", "mlm"],
         [],
@@ -114,6 +114,6 @@ def test_only_what_fits_and_is_alike_is_joined() -> None:
     ]
     assert joined[1] is batches[4]
     assert joined[3] is translated
-    assert [batch.name for batch in joined] == ["mlm of 8", "mlm of 30", "clm of 8", "mt of 8"]
+    assert [b.name for b in joined] == ["mlm of 8; tlm of 6", "mlm of 30", "clm of 8; clm of 9", "mt of 8"]
     assert join_batches(batches, 0) == [batches[i] for i in (0, 2, 4, 1, 5, 3)]
     assert sum(batch.nonpad_tokens for batch in joined) == sum(batch.nonpad_tokens for batch in batches) + 8 + 23

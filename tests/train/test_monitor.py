@@ -13,6 +13,7 @@ from tests.support.training import assert_same_run, checkpoint, records, state, 
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import OnNonFinite, OnSpike, Precision
 from xlmtrain.errors import NumericalError, UserError
+from xlmtrain.model.attention import AttentionView, SelfAttention
 from xlmtrain.runtime import failpoints
 from xlmtrain.runtime.distributed import Distributed
 from xlmtrain.train.monitor import MAX_CONSECUTIVE_SKIPS
@@ -95,6 +96,22 @@ def test_the_module_is_named(tiny_dataset: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(TrainStep, "__call__", broken)
     with pytest.raises(NumericalError, match=rf"in step 4, .*: rank 0: the output of {where}\.?[\w.]* \(\w+\.[\w-]+, "):
         train_alone(tiny_config(tmp_path / "run", tiny_dataset))
+
+
+def test_the_batches_of_the_step_are_computed_again(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones are joined in the step; what is not finite only then is found, too."""
+    original = SelfAttention.forward
+
+    def broken(self: SelfAttention, x: torch.Tensor, view: AttentionView, at: torch.Tensor | None) -> torch.Tensor:
+        return original(self, x, view, at) * (torch.nan if len(view.groups) > 1 else 1.0)
+
+    monkeypatch.setattr(SelfAttention, "forward", broken)
+    batches = {"train.batch_tokens": 256, "train.micro_batch_tokens": 256}
+    named = r"rank 0: the output of encoder\.blocks\.0\.attention \(\w+\.\S+, .*; \w+\."
+    with pytest.raises(NumericalError, match=named):
+        train_alone(tiny_config(tmp_path / "run", tiny_dataset, batches))
 
 
 def test_a_spike_is_flagged_with_its_sub_batches_and_counted(tiny_dataset: Path, tmp_path: Path) -> None:

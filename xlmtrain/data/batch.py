@@ -17,7 +17,8 @@ from xlmtrain.data.sequences import SequenceBatch
 from xlmtrain.runtime.device import copies_asynchronously
 
 _JOINED_MULTIPLE = 64
-"""Joined batches are filled up to a multiple of so many positions, as each new size costs kernels and memory."""
+"""Joined batches are filled up to a multiple of so many positions: each new size costs time once, and memory for good
+(see TARGETS_MULTIPLE in model/kernels/linear_cross_entropy.py)."""
 
 
 @dataclass
@@ -38,11 +39,12 @@ class EncoderInput:
 
 
 class Part(NamedTuple):
-    """Rows of one length in a batch that is joined of several, and the number of their targets."""
+    """One of the batches that were joined: its rows of ``length`` positions, and the number of its targets."""
 
     objective: str
     rows: int
     length: int
+    padded: bool
     targets: int
 
 
@@ -56,8 +58,8 @@ class Batch:
     ``rng_key``: (slot of the sub-batch in the global batch, part of the sub-batch), which seeds the dropout.
     ``source``: for translation, the source sentences; the other fields then hold the target.
     ``token_types``: (B, T) int64, of pairs of texts, or None for type 0.
-    ``parts``: what the batch is joined of, or empty. If not, B is 1 and T the positions of the rows of all parts, one
-    after the other, ``lengths`` are those of these rows, and ``objective`` is that of the first part.
+    ``parts``: the batches that were joined into this one, if it was. B is 1 then, T counts the positions of all rows of
+    all parts, ``lengths`` are those of these rows, and ``objective`` is that of the first part.
     """
 
     objective: str
@@ -189,31 +191,32 @@ def make_batch(
 
 
 def join_batches(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Return ``batches`` joined to ones of at most ``tokens`` tokens, whatever their lengths and objectives.
+    """Return ``batches`` joined to ones of at most ``tokens`` positions, whatever their lengths and objectives.
 
     So a device computes one large batch instead of several small ones. Causal ones are joined with each other. Those
     with a source stay as they are.
     """
-    joined: dict[str, list[list[Batch]]] = {}
+    joined: dict[tuple[bool, int | None], list[list[Batch]]] = {}
     for number, batch in enumerate(batches):
-        kind = f"causal {batch.causal}" if batch.source is None else f"{number}"
-        alike = joined.setdefault(kind, [[]])
-        filled = sum(other.padded_tokens for other in alike[-1])
-        if filled and filled + batch.padded_tokens > tokens:
+        alike = joined.setdefault((batch.causal, None if batch.source is None else number), [[]])
+        together = sum(other.padded_tokens for other in [*alike[-1], batch])
+        if alike[-1] and together + -together % _JOINED_MULTIPLE > tokens:
             alike.append([])
         alike[-1].append(batch)
     return [_joined(group) for alike in joined.values() for group in alike]
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    """Return one batch, with the name and key of the first; a last row without targets fills it up."""
+    """Return one batch, with the key of the first; a last row without targets fills it up."""
     if len(batches) == 1:
         return batches[0]
-    parts = [Part(b.objective, b.tokens.shape[0], b.tokens.shape[1], len(b.targets)) for b in batches]
+    parts = [
+        Part(b.objective, len(b.tokens), b.tokens.shape[1], b.lengths is not None, len(b.targets)) for b in batches
+    ]
     ends = list(itertools.accumulate(batch.padded_tokens for batch in batches))
     lengths = [torch.full((p.rows,), p.length) if b.lengths is None else b.lengths for b, p in zip(batches, parts)]
     if filling := -ends[-1] % _JOINED_MULTIPLE:
-        parts.append(Part(batches[0].objective, 1, filling, 0))
+        parts.append(Part(batches[0].objective, 1, filling, padded=False, targets=0))
         lengths.append(torch.full((1,), filling))
 
     def flat(name: str) -> torch.Tensor:
@@ -225,9 +228,10 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         tokens=flat("tokens"),
         positions=flat("positions"),
         languages=flat("languages"),
-        lengths=torch.cat(lengths) if any(batch.lengths is not None for batch in batches) else None,
+        lengths=torch.cat(lengths) if any(part.padded for part in parts) else None,
         target_index=torch.cat([batch.target_index + start for batch, start in zip(batches, [0, *ends])]),
         targets=torch.cat([batch.targets for batch in batches]),
+        name="; ".join(batch.name for batch in batches),
         parts=tuple(parts),
     )
 

@@ -103,7 +103,7 @@ class Encoder(TransformerStack):
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
         at: torch.Tensor | None = None,
-        row_groups: Sequence[tuple[int, int]] = (),
+        row_groups: Sequence[tuple[int, int, bool]] = (),
     ) -> torch.Tensor:
         """Return the hidden states (B, T, D) after the last block, for ``tokens``, ``positions``, ``languages`` (B, T).
 
@@ -112,8 +112,8 @@ class Encoder(TransformerStack):
         right. ``input_embeds`` (B, T, D): embeddings of the tokens, looked up here if None. ``token_types``: as in
         :meth:`embed`. ``at`` (N,): indices into the flattened (B T) positions of the
         states that are needed; after its attention, the last block computes these alone, and the result is (N, D).
-        ``row_groups``: (rows, length) of each of some groups of rows, one after the other in one row, so B is 1, but
-        ``lengths`` are those of these rows; a position attends to its own row.
+        ``row_groups``: rows, length and whether there is padding, of groups of rows that are concatenated into one (B
+        is 1); ``lengths`` are then those of the rows in them, and a position attends to its own row.
         """
         states = self.hidden_states(
             tokens, positions, languages, lengths, causal, input_embeds, token_types, at, row_groups
@@ -130,7 +130,7 @@ class Encoder(TransformerStack):
         input_embeds: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
         at: torch.Tensor | None = None,
-        row_groups: Sequence[tuple[int, int]] = (),
+        row_groups: Sequence[tuple[int, int, bool]] = (),
     ) -> Iterator[torch.Tensor]:
         """Yield the hidden states (B, T, D) before the first block, then after each; arguments as :meth:`forward`'s.
 
@@ -139,17 +139,19 @@ class Encoder(TransformerStack):
         if input_embeds is None:
             input_embeds = self.token_embeddings(tokens)
         x = self.embed(input_embeds, positions, languages, token_types)
-        shapes = row_groups or [(len(tokens), tokens.shape[1])]
-        key_masks: list[torch.Tensor | None] = [None] * len(shapes)
+        shapes = row_groups or [(len(tokens), tokens.shape[1], lengths is not None)]
+        groups = [RowGroup(rows, length) for rows, length, _ in shapes]
         token_mask = None
         if lengths is not None:
-            of_groups = lengths.split([rows for rows, _ in shapes])
-            valid = [length_mask(own, length) for own, (_, length) in zip(of_groups, shapes)]
+            of_groups = lengths.split([group.rows for group in groups])
+            valid = [length_mask(own, group.length) for own, group in zip(of_groups, groups)]
             token_mask = torch.cat([mask.flatten() for mask in valid]).view_as(tokens)[..., None].to(x.dtype)
-            key_masks = [None if causal else mask[:, None, None, :] for mask in valid]
+            groups = [
+                group._replace(key_mask=mask[:, None, None, :]) if padded and not causal else group
+                for group, mask, (_, _, padded) in zip(groups, valid, shapes)
+            ]
             x = x * token_mask
         yield x
-        groups = [RowGroup(*shape, key_mask) for shape, key_mask in zip(shapes, key_masks)]
         views = self.attention_views(positions, groups, causal)
         for number, block in enumerate(self.blocks, 1):
             last = number == len(self.blocks)
@@ -165,8 +167,8 @@ class Encoder(TransformerStack):
     ) -> dict[bool, AttentionView]:
         """Return the view of the blocks that attend to all positions, False, and of the local ones, True.
 
-        ``positions``: (B, T). ``groups``: its rows, or what they are made of; their masks, (B, 1, 1, T) bool, are the
-        tokens that are not padding, or None for all.
+        ``positions``: (B, T). ``groups``: one of its B rows, or those that are concatenated into one row; their masks,
+        (rows, 1, 1, length) bool, are the tokens that are not padding, or None for all.
         """
         config, size = self.config, self.config.dim // self.config.heads
 

@@ -76,7 +76,10 @@ class LanguageModel(nn.Module):
         count = len(batch.targets)
         at = F.pad(batch.target_index, (0, -count % TARGETS_MULTIPLE))
         hidden = self.encoder(
-            *inputs, input_embeds=embeds, at=at, row_groups=[(part.rows, part.length) for part in batch.parts]
+            *inputs,
+            input_embeds=embeds,
+            at=at,
+            row_groups=[(part.rows, part.length, part.padded) for part in batch.parts],
         )
         return hidden[:count], matrix
 

@@ -64,7 +64,7 @@ class TranslationModel(LanguageModel):
         return self.encoder.token_embeddings if self.share_embeddings else self.decoder.token_embeddings
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy summed over the batch's targets, in nats, () fp32.
+        """Return the cross-entropy summed over the batch's targets, in nats, () fp32; over those of each part, (P,).
 
         In training, every trained weight gets a gradient from every batch, if only zero: processes that reduce
         gradients together may have batches of different objectives.

@@ -16,9 +16,9 @@ COUNTS = "counts.zst"
 def count_words(
     store: ArtifactStore, out: Path, shards: list[tuple[str, list[str]]], languages: list[str]
 ) -> dict[str, Any]:
-    """Write :data:`COUNTS` of ``languages``, which is one; returns the number of running words.
+    """Write :data:`COUNTS` of the only one of ``languages``; returns the number of running words.
 
-    ``shards``: key of the selected shard and its languages.
+    ``shards``: key and languages of each selected shard.
     """
     (language,) = languages
     scratch = out / "scratch"

@@ -94,9 +94,10 @@ class _Learner:
         return None
 
     def _lower_threshold(self) -> None:
-        """Count all pairs and track the most frequent ones, if there are any.
+        """Count all pairs and track those of the lower threshold, if there are any.
 
-        Pairs are counted by buckets first, as only those of frequent buckets need to be sorted.
+        Pairs are counted by buckets first. A bucket's count is at least that of each of its pairs, so only the pairs of
+        frequent buckets are sorted and counted one by one. Of a bucket of several pairs none may be frequent enough.
         """
         buckets = np.zeros(1 << _BUCKET_BITS)  # float64: exact up to 2^53
         for _, pairs, counts in self._all_pairs():

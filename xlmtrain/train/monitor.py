@@ -130,7 +130,7 @@ class StepMonitor:
     def _locate(self, data: StepBatches, local: list[float]) -> str:
         """Return the ranks with a non-finite number, and its place in the network. Collective."""
         loss = sum(local)
-        mine = first_non_finite(self._step.parallel, data, self._step.precision, self._config.seed)
+        mine = first_non_finite(self._step, data, self._config.seed)
         if mine is None and not math.isfinite(loss):
             mine = f"the loss was {loss}, but is finite when computed again"
         ranks = [f"rank {rank}: {at}" for rank, at in enumerate(self._distributed.all_gather_text(mine or "")) if at]
@@ -171,12 +171,13 @@ def _checksum(weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.compiler.set_stance("force_eager")  # hooks do not reach into what is compiled
-def first_non_finite(parallel: ParallelModel, data: StepBatches, precision: Precision, seed: int) -> str | None:
+def first_non_finite(step: TrainStep, data: StepBatches, seed: int) -> str | None:
     """Return the first module output or gradient that is not finite, or None if all numbers of this process are.
 
     Recomputes the step's batches with the current weights and the step's dropout. Collective if weights are sharded;
     the gradients of weights are then those summed over the processes.
     """
+    parallel, precision = step.parallel, step.precision
     model: nn.Module = parallel.model
     found: list[str] = []
 
@@ -197,13 +198,13 @@ def first_non_finite(parallel: ParallelModel, data: StepBatches, precision: Prec
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
-        for batch in parallel.pad(data.batches):
+        for batch in step.micro_batches(data):
             before = len(found)
             seed_device(torch_seed(seed, "dropout", data.step, *batch.rng_key), device)
             with autocast(precision, device):
                 loss = model(batch.to(device))
             check("the output of head", loss)  # which returns only the loss
-            for name, gradient in zip(weights, _gradients(parallel, loss, list(weights.values()))):
+            for name, gradient in zip(weights, _gradients(parallel, loss.sum(), list(weights.values()))):
                 if gradient is not None:
                     check(f"the {summed}gradient of {name}", gradient)
             found[before:] = [f"{place} ({batch.name})" for place in found[before:]]

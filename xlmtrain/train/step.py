@@ -12,7 +12,7 @@ from torch import nn
 
 from xlmtrain.config.data import OBJECTIVES
 from xlmtrain.config.optim import FusedAdam, OptimConfig, OptimizerName
-from xlmtrain.config.phases import Phase, phase_at, phases_of
+from xlmtrain.config.phases import phase_at, phases_of
 from xlmtrain.config.schema import Config
 from xlmtrain.config.train import Precision
 from xlmtrain.data.batch import Batch, join_batches
@@ -157,18 +157,22 @@ class TrainStep(OptimizerStep):
             self.translations.clear()
         return time.monotonic() - started
 
-    def _joined(self, batches: list[Batch], phase: Phase) -> list[Batch]:
-        """Return ``batches``, small ones joined; not where blocks are compiled, for the sizes that they have seen."""
-        if phase.settings.train.compile:
-            return batches
-        return join_batches(batches, phase.settings.micro_batch_tokens)
+    def micro_batches(self, data: StepBatches) -> list[Batch]:
+        """Return the batches to compute: small ones of ``data`` joined, and as many as other processes have.
+
+        Compiled blocks are not given joined batches: each new combination of lengths would be compiled. Collective if
+        weights are sharded.
+        """
+        settings, batches = phase_at(self.phases, data.step).settings, data.batches
+        if not settings.train.compile:
+            batches = join_batches(batches, settings.micro_batch_tokens)
+        return self.parallel.pad(batches)
 
     def _backward(self, data: StepBatches, targets: list[float]) -> torch.Tensor:
         """Accumulate the gradient over the micro-batches; reduce it over the processes with the last one."""
         device, world_size = self.distributed.device, self.distributed.world_size
         losses = torch.zeros(len(OBJECTIVES), device=device)
-        phase = phase_at(self.phases, data.step)
-        batches = self.parallel.pad(self._joined(data.batches, phase))
+        batches, phase = self.micro_batches(data), phase_at(self.phases, data.step)
 
         def weight(objective: str) -> float:
             factor = phase.loss_factor(objective, data.step) * data.shares[objective]
