@@ -27,8 +27,8 @@ class StepBatches:
     """One process's part of the global batch of a ``step``.
 
     ``batches``: this process's micro-batches, of one length each. ``shares``: objective -> share of the global batch's
-    sub-batches.
-    ``sub_batches``: those of the whole global batch, as (component, epoch, index). ``sampler_state``: after this step.
+    sub-batches. ``sub_batches``: those of the whole global batch, as (component, epoch, index). ``sampler_state``:
+    after this step.
     ``error``: why the data could not be read; the other fields are empty then.
     """
 

@@ -29,8 +29,9 @@ class AttentionView(NamedTuple):
 
     ``key_mask``: bool, True for a key that may be attended to; (B, 1, 1, T), or (B or 1, 1, T, T) for each query by
     itself; None for all. ``causal``: only to itself and the positions before it; ``key_mask`` is then ignored.
-    ``rotation``: the rotary positions, from :func:`rotary_positions`. ``groups``: where B is 1 and T the positions of
-    all rows, one group after the other, the groups, in place of ``key_mask``; a position attends to its own row.
+    ``rotation``: the rotary positions, from :func:`rotary_positions`. ``groups``: those of which the rows are
+    concatenated into one (B is 1, T counts all positions), with a mask each in place of ``key_mask``; a position then
+    attends to its own row. Empty if no rows are.
     """
 
     key_mask: torch.Tensor | None = None
