@@ -164,7 +164,7 @@ class TrainStep(OptimizerStep):
         weights are sharded.
         """
         settings, batches = phase_at(self.phases, data.step).settings, data.batches
-        if not settings.train.compile:
+        if settings.micro_batch_tokens > settings.data.sub_batch_tokens and not settings.train.compile:
             batches = join_batches(batches, settings.micro_batch_tokens)
         return self.parallel.pad(batches)
 
