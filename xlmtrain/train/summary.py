@@ -36,14 +36,14 @@ def summarize(dataset: Dataset, loader: Loader, step: TrainStep) -> list[str]:
 
 
 def _idle_cores(loader: Loader, distributed: Distributed) -> Iterator[str]:
-    """Yield how to train in more processes on a CPU, if this is the only one: its threads gain less."""
+    """Yield how to train in more processes on a CPU, if this is the only one."""
     cores = usable_cores()
     settings = [phase.settings for phase in loader.phases]
     sub_batches = math.gcd(*(one.train.batch_tokens // one.data.sub_batch_tokens for one in settings))
     processes = max(number for number in range(1, cores + 1) if sub_batches % number == 0)
     if distributed.device.type == "cpu" and distributed.world_size == 1 and processes > 1:
         launcher = f"torchrun --standalone --nproc-per-node={processes} -m xlmtrain train ..."
-        yield f"1 process on {cores} cores; with the same batches, and usually faster: {launcher}"
+        yield f"1 process on {cores} cores; compare tokens/s with the same batches in {processes}: {launcher}"
 
 
 def _describe(phase: Phase, sampler: Sampler, processes: int) -> Iterator[str]:
