@@ -15,7 +15,6 @@ from xlmtrain.model.kernels import dispatch
 from xlmtrain.model.language_model import LanguageModel
 
 WORDS = 60
-CPU = torch.device("cpu")
 
 
 def make(objective: str, rows: int, length: int, padded: bool = False, targets: int = 7) -> Batch:
@@ -46,6 +45,16 @@ def losses(model: LanguageModel, batches: list[Batch], weights: list[float]) -> 
     return found.tolist(), gradients
 
 
+def assert_alike(model: LanguageModel, apart: list[Batch], joined: Batch, weights: list[float]) -> list[float]:
+    """Compare losses and gradients of ``apart`` and ``joined``; return the losses."""
+    expected, gradients = losses(model, apart, weights)
+    found, others = losses(model, [joined], weights)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    return found
+
+
 @pytest.mark.parametrize("kernels", ["reference", "cpu"])
 @pytest.mark.parametrize("family", [Family.xlm, Family.roberta, Family.modernbert])
 @pytest.mark.parametrize("padded", [False, True])
@@ -63,13 +72,8 @@ def test_each_part_has_its_own_loss_and_gradient(
     (joined,) = join_batches(apart, 1000)
     assert joined.tokens.shape == (1, 192 if filled else 133)
     assert joined.targets.tolist() == [target for batch in apart for target in batch.targets.tolist()]
-    weights = [0.3, 2.0, -1.0, 5.0]
-    expected, gradients = losses(model, apart, weights)
-    found, others = losses(model, [joined], weights)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
+    found = assert_alike(model, apart, joined, [0.3, 2.0, -1.0, 5.0])
     assert len({round(loss, 3) for loss in found}) == 4
-    for one, other in zip(gradients, others, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
 def test_causal_parts_look_back_only() -> None:
@@ -77,11 +81,7 @@ def test_causal_parts_look_back_only() -> None:
     model = LanguageModel(ModelConfig(dim=16, layers=2, heads=2, max_positions=16), WORDS, 2).eval()
     apart = [make("clm", 5, 9), make("clm", 3, 12, padded=True)]
     (joined,) = join_batches(apart, 1000)
-    expected, gradients = losses(model, apart, [1.0, 2.0])
-    found, others = losses(model, [joined], [1.0, 2.0])
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
-    for one, other in zip(gradients, others, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    assert_alike(model, apart, joined, [1.0, 2.0])
 
 
 def test_logits_are_those_of_the_parts() -> None:

@@ -74,7 +74,7 @@ def problems_of(settings: Any, prefix: str) -> Iterator[str]:
 
 
 def _wanted_number(kind: Any, value: Any) -> str | None:
-    """Return which kind of number the field should have, if it should have one and ``value`` is none."""
+    """Return the kind of number that ``kind`` asks for and ``value`` is not; None if there is nothing wrong."""
     if kind in (int, int | None):
         return None if value is None or isinstance(value, int) else "a whole number"
     if kind in (float, float | None):

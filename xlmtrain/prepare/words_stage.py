@@ -18,7 +18,7 @@ def count_words(
 ) -> dict[str, Any]:
     """Write :data:`COUNTS` of the only one of ``languages``; returns the number of running words.
 
-    ``shards``: key and languages of each selected shard.
+    ``shards``: key and languages of each selected shard. (Executors prefer tasks of equal ``languages``.)
     """
     (language,) = languages
     scratch = out / "scratch"
