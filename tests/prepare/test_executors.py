@@ -228,7 +228,10 @@ def test_slurm_prepares_the_same_bytes(tmp_path: Path, cluster: Path, tokenizer:
     prepare(executor_settings(tmp_path / "here", Executor.local, tokenizer))
     prepare(executor_settings(tmp_path / "there", Executor.slurm, tokenizer))
     same_files(tmp_path / "here", tmp_path / "there")
-    assert len(jobs(cluster)) == 5  # shard, tokenize, select, encode, assemble
+    stages = [option for job in jobs(cluster) for option in job if option.startswith("--output")]
+    learned = ["words"] if tokenizer == "codes" else []
+    for stage, option in zip(["shard", "tokenize", "select", *learned, "encode", "assemble"], stages, strict=True):
+        assert f"/logs/{stage}-" in option
 
 
 # --- Ray
