@@ -3,30 +3,42 @@
     python -m benchmarks.data en=news.en de=news.de
     python -m benchmarks.data en=a.en en=b.en de=a.de megabytes=20
 
-The others are sacremoses line by line, and fastBPE's ``apply`` with a dictionary. Every measurement is a process of its
-own, all take turns, and a ratio is the median of the rounds, smallest and largest. Files may be compressed.
+The others are sacremoses line by line, fastBPE's ``apply`` with a dictionary, and ``encode_batch_fast`` of Hugging
+Face's tokenizers, if they are installed, in one thread. Every measurement is a process of its own, all take turns, and
+a ratio is the median of the rounds, smallest and largest. Files may be compressed.
 """
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAYON_NUM_THREADS", "1")  # encode_batch_fast
 
 import contextlib
 import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from benchmarks.comparison import Comparison, print_comparisons
 from xlmtrain.config.load import parse_options
-from xlmtrain.config.prepare import BpeConfig, PrepareConfig, SplitConfig, TextConfig
+from xlmtrain.config.prepare import (
+    BpeConfig,
+    NewTokenizerConfig,
+    PrepareConfig,
+    SplitConfig,
+    TextConfig,
+    TokenizerModel,
+)
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.prepare.encode_stage import BpeEncoder
 from xlmtrain.prepare.pipeline import prepare
@@ -35,10 +47,20 @@ from xlmtrain.prepare.tokenize_stage import CACHED_WORDS
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.bpe import Bpe
 from xlmtrain.text.tokenizer import Tokenizer
+from xlmtrain.text.tokenizer_json import TOKENIZER_FILE
 from xlmtrain.text.vocab import EOS, UNK, Vocab
+
+try:
+    import tokenizers
+except ImportError:
+    tokenizers = None  # type: ignore[assignment,unused-ignore]
 
 CHUNK_BYTES = 1 << 18
 TOKENS_AT_ONCE = 1 << 17
+
+
+Part = Callable[["Sample"], None]
+"""Work on a sample, timed in a process of its own."""
 
 
 @dataclass
@@ -58,7 +80,7 @@ class DataOptions(CheckedSettings):
     """Number of measurements of each way."""
 
     merges: int = ranged(30000, ABOVE_ZERO)
-    """Number of BPE codes to learn from the sample."""
+    """Number of BPE codes, and of entries of Hugging Face tokenizers, to learn from the sample."""
 
     def problems(self) -> Iterator[str]:
         if not self.en and not self.de:
@@ -82,16 +104,16 @@ class Sample:
             while lines := file.readlines(CHUNK_BYTES):
                 yield "".join(lines)
 
-    def prepare(self, output: str, bpe: BpeConfig) -> None:
-        """Run this package's preparation on the raw text."""
+    def prepare(self, output: str, **settings: Any) -> None:
+        """Run this package's preparation on the raw text, in one process."""
         train = SplitConfig(mono={language: [str(self.path("raw", language))] for language in self.languages})
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            prepare(PrepareConfig(output=str(self.directory / output), train=train, bpe=bpe, workers=1, overwrite=True))
+            prepare(PrepareConfig(str(self.directory / output), train, workers=1, overwrite=True, **settings))
 
 
 def our_data_set(sample: Sample) -> None:
     """Turn raw text into a finished data set with given codes, checksums and statistics included."""
-    sample.prepare("again", BpeConfig(codes=str(sample.directory / "prepared" / "codes")))
+    sample.prepare("again", bpe=BpeConfig(codes=str(sample.directory / "prepared" / "codes")))
 
 
 def our_tokens(sample: Sample) -> None:
@@ -133,10 +155,47 @@ def fastbpe_ids(sample: Sample) -> None:
                 np.array([*(ids.get(word, UNK) for word in line), EOS], np.uint16)
 
 
-PARTS = (our_data_set, our_tokens, sacremoses_tokens, our_ids, fastbpe_ids)
+def our_tokenizer_data_set(sample: Sample, model: TokenizerModel) -> None:
+    """Turn raw text into a finished data set with a given Hugging Face tokenizer."""
+    sample.prepare("again", tokenizer=str(sample.directory / model.value))
 
 
-def cpu_seconds(part: Callable[[Sample], None], sample: Sample) -> float:
+def library_tokenizer_ids(sample: Sample, model: TokenizerModel) -> None:
+    """Turn raw text into ids by the Hugging Face tokenizer alone, many lines at a time."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(sample.directory / model.value / TOKENIZER_FILE))
+    for language in sample.languages:
+        for text in sample.chunks("raw", language):
+            for encoding in tokenizer.encode_batch_fast(text.split("\n")[:-1], add_special_tokens=False):
+                np.array(encoding.ids, np.uint16)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Work that ``ours`` and the ``others``, one after the other, which are ``peer``, do."""
+
+    work: str
+    peer: str
+    ours: Part
+    others: tuple[Part, ...]
+
+
+WAYS = (
+    Way("normalize, tokenize", "sacremoses", our_tokens, (sacremoses_tokens,)),
+    Way("tokens to ids", "fastBPE, dictionary", our_ids, (fastbpe_ids,)),
+    Way("raw text to ids", "sacremoses, fastBPE, dictionary", our_data_set, (sacremoses_tokens, fastbpe_ids)),
+)
+TOKENIZER_WAYS = tuple(
+    Way(
+        f"raw text to ids, {model.value} tokenizer",
+        "encode_batch_fast",
+        partial(our_tokenizer_data_set, model=model),
+        (partial(library_tokenizer_ids, model=model),),
+    )
+    for model in TokenizerModel
+)
+
+
+def cpu_seconds(part: Part, sample: Sample) -> float:
     """Return the CPU-seconds of one part, run in this process and its children."""
     start = sum(os.times()[:4])
     part(sample)
@@ -159,8 +218,11 @@ def write_sample(sample: Sample, files: dict[str, list[str]], megabytes: float) 
 
 
 def learn(sample: Sample, merges: int) -> None:
-    """Learn codes and vocabulary from the sample, and write its tokens: as text, and as numbers of distinct words."""
-    sample.prepare("prepared", BpeConfig(merges=merges))
+    """Learn codes, vocabulary and tokenizers from the sample; write its tokens, as text and as numbers of words."""
+    sample.prepare("prepared", bpe=BpeConfig(merges=merges))
+    if tokenizers is not None:
+        for model in TokenizerModel:
+            sample.prepare(model.value, new_tokenizer=NewTokenizerConfig(model, merges))
     for language in sample.languages:
         tokenizer, numbers = Tokenizer(language, TextConfig(), CACHED_WORDS), []
         with sample.path("tokens", language).open("w", encoding="utf-8") as file:
@@ -174,32 +236,27 @@ def learn(sample: Sample, merges: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    options = parse_options(DataOptions, argv)
+    print_comparisons(compare(parse_options(DataOptions, argv)))
+
+
+def compare(options: DataOptions) -> Iterator[Comparison]:
+    """Yield the speeds of each way, in MB of raw text."""
     files = {language: getattr(options, language) for language in ("de", "en") if getattr(options, language)}
-    rounds: list[dict[str, float]] = []
+    ways = WAYS if tokenizers is None else WAYS + TOKENIZER_WAYS
+    parts = list(dict.fromkeys(part for way in ways for part in (way.ours, *way.others)))
+    seconds: dict[Part, list[float]] = {part: [] for part in parts}
     with TemporaryDirectory() as directory:
         sample = Sample(Path(directory), tuple(files))
         megabytes = write_sample(sample, files, options.megabytes)
         learn(sample, options.merges)
         for number in range(options.rounds):
-            rounds.append({})
-            for part in PARTS[:: 1 if number % 2 == 0 else -1]:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    rounds[-1][part.__name__] = pool.apply(cpu_seconds, (part, sample))
-    print(f"{megabytes:.1f} MB of {', '.join(files)}, {options.merges:,} codes\n")
-    print("| MB per CPU-second | ours | other | other's | ratio |\n| --- | ---: | --- | ---: | ---: |")
-    for step, other, ours, *others in (
-        ("normalize, tokenize", "sacremoses", "our_tokens", "sacremoses_tokens"),
-        ("tokens to ids", "fastBPE, dictionary", "our_ids", "fastbpe_ids"),
-        ("raw text to ids", "sacremoses, fastBPE, dictionary", "our_data_set", "sacremoses_tokens", "fastbpe_ids"),
-    ):
-        mine = [times[ours] for times in rounds]
-        theirs = [sum(times[name] for name in others) for times in rounds]
-        ratios = [b / a for a, b in zip(mine, theirs)]
-        print(
-            f"| {step} | {megabytes / median(mine):.2f} | {other} | {megabytes / median(theirs):.2f} "
-            f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-        )
+            for part in parts[:: 1 if number % 2 == 0 else -1]:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                    seconds[part].append(process.submit(cpu_seconds, part, sample).result())
+    for way in ways:
+        ours = [megabytes / one for one in seconds[way.ours]]
+        theirs = [megabytes / sum(round_) for round_ in zip(*(seconds[part] for part in way.others))]
+        yield Comparison(f"{way.work}, {megabytes:.1f} MB", "MB", ours, way.peer, theirs)
 
 
 if __name__ == "__main__":

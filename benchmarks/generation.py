@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList, MarianConfig, MarianMTModel
 
+from benchmarks.comparison import Comparison, print_comparisons
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.model import ModelConfig
@@ -85,16 +85,20 @@ class GenerationOptions(CheckedSettings):
 def main(argv: list[str]) -> None:
     """Print a table with a row for each beam."""
     options = parse_options(GenerationOptions, argv)
+    facts = environment(torch.device("cpu"))
+    print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    print_comparisons(compare(options))
+
+
+def compare(options: GenerationOptions) -> Iterator[Comparison]:
+    """Yield the speeds with each beam."""
     torch.set_num_threads(1)
     vocab_size, sentences = _sentences(options)
     batches = [sentences[i : i + options.batch] for i in range(0, len(sentences), options.batch)]
     tokens = sum(length for _, length in sentences)
-    facts = environment(torch.device("cpu"))
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    print(f"{options.layers}+{options.layers} x {options.dim}, {len(sentences)} sentences, {tokens:,} tokens\n")
-    print("| beam | ours, tokens/s | MarianMTModel, tokens/s | ratio |\n| ---: | ---: | ---: | ---: |", flush=True)
     ours = _our_model(options, vocab_size)
     marian = _marian_model(options, vocab_size).to(HALF.get(options.precision, torch.float32))
+    shape = f"{options.layers} + {options.layers} x {options.dim}"
     for beam in options.beam or [1, 4]:
         speeds = [
             (
@@ -103,10 +107,9 @@ def main(argv: list[str]) -> None:
             )
             for _ in range(options.rounds)
         ]
-        ratios = [mine / theirs for mine, theirs in speeds]
-        mine, theirs = (median(column) for column in zip(*speeds))
-        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {beam} | {mine:,.0f} | {theirs:,.0f} | {spread} |", flush=True)
+        work = f"translate, {shape}, beam of {beam}, {options.precision.value}"
+        mine, theirs = zip(*speeds)
+        yield Comparison(work, "tokens", mine, "MarianMTModel.generate", theirs)
 
 
 def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:

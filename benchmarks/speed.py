@@ -125,7 +125,7 @@ def _run(name: str, suite: Suite, data: Path, options: SpeedOptions) -> list[dic
     }
     failures = {process.name: process.failure for process in processes if process.failure}
     shown = ", ".join(f"{str(dtype).removeprefix('torch.')} {flops / 1e12:.3g}" for dtype, flops in ceilings.items())
-    title = f"{name}: {workload.layers} x {workload.dim}, {workload.rows} x {workload.length} tokens per step"
+    title = f"{name}: {workload.title}"
     if able and baseline:
         title += f", {baseline.info.parameters:,} parameters"
     print(table(f"{title}; ceiling in TFLOP/s: {shown}", summaries, failures), flush=True)

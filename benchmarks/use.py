@@ -1,6 +1,7 @@
 """Compare the speed of using a model with transformers' pipelines and sentence-transformers, at mixed lengths.
 
     python -m benchmarks.use model=runs/small_cpu exported=DIRECTORY text=FILE lang=en
+    python -m benchmarks.use ... precision=bf16          our products, all of the peers, in bf16
 
 ``exported``: the same model, as ``xlmtrain export format=hf`` wrote it; the peers load its folder of one language.
 One thread, sentences per CPU-second, the systems in turn within one run; ratio: median of the rounds, smallest and
@@ -14,19 +15,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import xlmtrain
+from benchmarks.comparison import Comparison, print_comparisons
 from benchmarks.metrics import environment
 from xlmtrain.config.load import parse_options
+from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.pretrained import PretrainedModel
+from xlmtrain.runtime.precision import HALF
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.text_files import read_lines
 
@@ -58,6 +61,9 @@ class UseOptions(CheckedSettings):
     sentences: int = ranged(64, ABOVE_ZERO)
     """Sentences in a round; a quarter of them for scores."""
 
+    precision: Precision = Precision.fp32
+    """Number format of our matrix products; of the peers' weights."""
+
     rounds: int = ranged(5, ABOVE_ZERO)
     """Number of measurements of each system."""
 
@@ -67,27 +73,33 @@ Task = dict[str, Callable[[], object]]
 
 
 def main(argv: list[str]) -> None:
-    """Measure and print a line for each system."""
+    """Measure and print a row for each task and peer."""
     options = parse_options(UseOptions, argv)
-    torch.set_num_threads(1)
-    facts = {**environment(torch.device("cpu")), "instructions": torch.backends.cpu.get_cpu_capability()}
+    facts = environment(torch.device("cpu"))
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
-    model, lines = xlmtrain.load(options.model, device="cpu"), [line for _, line in read_lines(options.text, "text")]
-    sentences = mixed_lengths(lines, options.sentences, model.model.encoder.config.max_positions // 2)
+    print_comparisons(compare(options))
+
+
+def compare(options: UseOptions) -> Iterator[Comparison]:
+    """Yield the speeds of each task beside each peer."""
+    torch.set_num_threads(1)
+    model = xlmtrain.load(options.model, device="cpu", precision=options.precision)
+    lines = [line for _, line in read_lines(options.text, "text")]
+    shape = model.model.encoder.config
+    sentences = mixed_lengths(lines, options.sentences, shape.max_positions // 2)
     for task, systems in tasks(options, model, sentences).items():
-        seconds: dict[str, list[float]] = {name: [] for name in systems}
+        count = len(sentences) // 4 if task == "score" else len(sentences)
+        speeds: dict[str, list[float]] = {name: [] for name in systems}
         for number in range(options.rounds + 1):  # the first one warms up
             for name in list(systems)[:: 1 if number % 2 else -1]:
                 start = time.process_time()
                 systems[name]()
-                seconds[name].append(time.process_time() - start)
-        ours, *others = seconds
-        count = len(sentences) // 4 if task == "score" else len(sentences)
-        print(f"{task}: {ours} {count / median(seconds[ours][1:]):.1f} sentences per CPU-second", flush=True)
-        for name in others:
-            ratios = [theirs / mine for mine, theirs in zip(seconds[ours][1:], seconds[name][1:])]
-            speed, spread = count / median(seconds[name][1:]), f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(f"  {name} {speed:.1f}; ours is {median(ratios):.2f} ({spread}) times it", flush=True)
+                speeds[name].append(count / (time.process_time() - start))
+        ours, *others = [(name, found[1:]) for name, found in speeds.items()]
+        for name, found in others:
+            yield Comparison(
+                f"{task}, {shape.layers} x {shape.dim}, {options.precision.value}", "sentences", ours[1], name, found
+            )
 
 
 def mixed_lengths(lines: list[str], count: int, longest: int) -> list[str]:
@@ -100,7 +112,8 @@ def mixed_lengths(lines: list[str], count: int, longest: int) -> list[str]:
 def tasks(options: UseOptions, model: PretrainedModel, sentences: list[str]) -> dict[str, Task]:
     """Return the systems of each task."""
     folder, lang = f"{options.exported}/{options.lang}", options.lang
-    tokenizer, theirs = AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
+    dtype, tokenizer = HALF.get(options.precision, torch.float32), AutoTokenizer.from_pretrained(folder)
+    theirs = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype).eval()
     features = pipeline("feature-extraction", model=theirs.transformer, tokenizer=tokenizer)
     filler, masked = pipeline("fill-mask", model=theirs, tokenizer=tokenizer), [f"{s} <mask>" for s in sentences]
 
@@ -119,7 +132,7 @@ def tasks(options: UseOptions, model: PretrainedModel, sentences: list[str]) -> 
     for size in (1, BATCH):
         embed[f"feature-extraction, batches of {size}"] = partial(features, sentences, batch_size=size)
     if sentence_transformers is not None:
-        encoder = sentence_transformers.SentenceTransformer(folder, device="cpu")
+        encoder = sentence_transformers.SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
         embed["sentence-transformers"] = lambda: encoder.encode(sentences, batch_size=BATCH)
     return {
         "embed": embed,

@@ -40,6 +40,13 @@ class Workload:
     init: str | None = None
 
     @property
+    def title(self) -> str:
+        """Return the shape of the model and of a batch."""
+        layers = f"{self.layers} x" if self.objective == "mlm" else f"{self.layers} + {self.layers} x"
+        what = self.family.value if self.family is not Family.xlm else self.objective
+        return f"{what}, {layers} {self.dim}, {self.rows} x {self.length} tokens a step"
+
+    @property
     def model(self) -> ModelConfig:
         """Return the settings of the model. Families other than XLM have no dropout, as ModernBERT has it elsewhere."""
         model = ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, max_positions=self.length)

@@ -21,11 +21,12 @@ import torch
 import xlmtrain
 from tests.support import programs
 from tests.support.pages import check_page
-from tests.support.tiny import WORDS, forkserver, tiny_config
+from tests.support.tiny import CPU, WORDS, forkserver, tiny_config
 from tests.support.training import train_alone
 from tests.support.translation import bundle_of, small_model
 from xlmtrain.commands import report as report_tool
 from xlmtrain.config.evaluate import Pooling
+from xlmtrain.config.train import Precision
 from xlmtrain.data.dataset import Dataset
 from xlmtrain.data.inspect import describe_batch
 from xlmtrain.data.loader import Loader
@@ -34,6 +35,7 @@ from xlmtrain.pretrained import PretrainedModel, load
 from xlmtrain.report.model_views import Views
 from xlmtrain.report.report import summary
 from xlmtrain.report.run_data import RunData
+from xlmtrain.runtime.precision import choose_precision
 from xlmtrain.text.vocab import MASK
 
 
@@ -186,6 +188,25 @@ def test_score_is_the_probability_of_each_word_given_the_others(
     assert model.score(["a b e n"], "de")[0].perplexity < 1.0 + model.score(["a a a a"], "de")[0].perplexity
 
 
+def test_half_precision_rounds_the_same_answers(run: Path, model: PretrainedModel) -> None:
+    """Products of bf16 have 8 bits: the answers differ, by little. Vectors and scores are fp32."""
+    half, sentences = load(run, precision="bf16", device="cpu"), ["a b c d e f g", "k", "c d"]
+    for vectors, exact in (
+        (half.embed(sentences, "de"), model.embed(sentences, "de")),
+        (half.embed_layers(sentences, "de")[Pooling.first], model.embed_layers(sentences, "de")[Pooling.first]),
+    ):
+        assert vectors.dtype == "float32"
+        assert 1e-5 < abs(vectors - exact).max() < 0.05 * abs(exact).max()
+    (guesses,), (exact_guesses,) = (one.fill_mask("a <mask> k", "de", k=54) for one in (half, model))
+    assert sum(guess.probability for guess in guesses) == pytest.approx(1.0, abs=1e-5)
+    assert guesses[0].word == exact_guesses[0].word
+    assert guesses[0].probability == pytest.approx(exact_guesses[0].probability, rel=0.1)
+    (score,), (exact_score,) = (one.score(["a d k"], "de") for one in (half, model))
+    assert score.log_probability != exact_score.log_probability
+    assert score.log_probability == pytest.approx(exact_score.log_probability, rel=0.05)
+    assert load(run, precision="auto", device="cpu").precision is choose_precision(Precision.auto, CPU)
+
+
 def test_a_checkpoint_is_loaded_like_its_run(run: Path) -> None:
     paths = list((run / "checkpoints").glob("step-*"))
     assert {load(path).step for path in paths} == {int(path.name.removeprefix("step-")) for path in paths}
@@ -253,6 +274,8 @@ def test_wrong_arguments_are_refused(model: PretrainedModel, run: Path, monkeypa
         model.embed(["a"], "de", layer="1")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^device=gpu: not a device of torch"):
         load(run, device="gpu")
+    with pytest.raises(ConfigError, match=r"^precision=half: there are .*bf16"):
+        load(run, precision="half")
     with pytest.raises(ConfigError, match=r"^path=None: give the path of a model"):
         load(None)  # type: ignore[arg-type]
     monkeypatch.setenv("HOME", str(run.parent))

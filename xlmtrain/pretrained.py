@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from xlmtrain.config.evaluate import Pooling
 from xlmtrain.config.prepare import TextConfig
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import Batch, make_batch, make_causal_batch
 from xlmtrain.data.sequences import pair_sequences, sentence_sequences
@@ -35,6 +36,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.device import ACCELERATORS, best_device
+from xlmtrain.runtime.precision import autocast, choose_precision
 
 E = TypeVar("E", bound=Enum)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -67,16 +69,18 @@ class PretrainedModel:
 
     Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
     DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so there
-    are no masks to fill. ``fills_masks``: it was trained by MLM or TLM, as far as is known. A model may be used by many
-    threads at once, pickled, and inherited by forked processes.
+    are no masks to fill. ``fills_masks``: it was trained by MLM or TLM, as far as is known. ``precision``: of matrix
+    products, not auto. A model may be used by many threads at once, pickled, and inherited by forked processes.
     """
 
-    def __init__(self, bundle: PretrainedBundle, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, bundle: PretrainedBundle, device: torch.device | str = "cpu", precision: Precision = Precision.fp32
+    ) -> None:
         self.model, self.text = bundle.module(device), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self._objectives = trained_objectives(bundle.provenance.settings)
         self.fills_masks = not self.causal and (not self._objectives or bool({"mlm", "tlm"} & set(self._objectives)))
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
         self._max_positions = bundle.config.max_positions
         _prepare_process()
 
@@ -113,7 +117,7 @@ class PretrainedModel:
             other_ids = self._ids(*translation)
             sequences = pair_sequences([ids], [other_ids], (language, self._language(translation[1])), special)
         batch = make_batch("mlm", sequences, sequences.tokens, sequences.tokens == special.mask)
-        probabilities = self.model.logits(batch.to(self.device)).softmax(dim=1)
+        probabilities = self._logits(batch.to(self.device)).softmax(dim=1)
         best = probabilities.topk(min(k, probabilities.shape[1]))
         return [
             [Prediction(self.text.vocab.token(word), p) for word, p in zip(words, values)]
@@ -131,9 +135,8 @@ class PretrainedModel:
         layer = last if layer is None else layer
         if not (isinstance(layer, int) and 0 <= layer <= last):
             raise ConfigError(f"layer={layer!r}: the model has 0 (the embeddings) to {last}")
-        ids, layers = self._all_ids(sentences, lang), range(layer, layer + 1)
         poolings = [_enum_value(Pooling, "pooling", pooling)]
-        return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)[0, 0]
+        return self._vectors(self._all_ids(sentences, lang), lang, poolings, range(layer, layer + 1))[0, 0]
 
     def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
         """Return :meth:`embed` for both poolings and every layer, (layers + 1, sentences, dim), in one pass."""
@@ -141,9 +144,12 @@ class PretrainedModel:
 
     def embed_ids(self, ids: Sequence[np.ndarray], lang: str) -> dict[Pooling, np.ndarray]:
         """Return :meth:`embed_layers` of tokenized sentences: ids of the model's vocabulary, each ending with EOS."""
-        layers = range(len(self.model.encoder.blocks) + 1)
-        vectors = embed(self.model, ids, self._language(lang), list(Pooling), layers, self.causal)
-        return dict(zip(Pooling, vectors))
+        return dict(zip(Pooling, self._vectors(ids, lang, list(Pooling), range(len(self.model.encoder.blocks) + 1))))
+
+    def _vectors(self, ids: Sequence[np.ndarray], lang: str, poolings: Sequence[Pooling], layers: range) -> np.ndarray:
+        """Return (poolings, layers, sentences, dim)."""
+        with autocast(self.precision, self.device):
+            return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
 
     def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
         check_sentences(sentences)
@@ -188,7 +194,7 @@ class PretrainedModel:
         The others are as in :class:`~xlmtrain.config.translate.TranslationConfig`. Raises ConfigError for a model
         without a decoder.
         """
-        config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed)
+        config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed, precision=self.precision)
         check_sentences(sentences)
         return [best[0].text for best in self.translator(source, target, config)(sentences, "sentences")]
 
@@ -211,7 +217,12 @@ class PretrainedModel:
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy (N,) of each target."""
         batch = batch.to(self.device)
-        return F.cross_entropy(self.model.logits(batch), batch.targets, reduction="none")
+        return F.cross_entropy(self._logits(batch), batch.targets, reduction="none")
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        """Return the logits of each target in fp32, (N, V)."""
+        with autocast(self.precision, self.device):
+            return self.model.logits(batch).float()
 
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """Return the sentence's ids, ending with EOS."""
@@ -236,18 +247,20 @@ def load(
     device: torch.device | str | None = None,
     codes: str | Path | None = None,
     text: TextConfig | None = None,
+    precision: Precision | str = Precision.fp32,
 ) -> PretrainedModel:
     """Load a run directory, one of its checkpoints, a Hugging Face folder, or a ``.pth`` file of the original XLM.
 
     ``checkpoint``: of a run directory, its best or its last. ``device``: None takes a GPU if there is one. ``codes``
-    (a file) and ``text``: for ``.pth`` files of the original XLM, which hold neither. Raises CheckpointError if nothing
-    can be read.
+    (a file) and ``text``: for ``.pth`` files of the original XLM, which hold neither. ``precision``: of matrix
+    products; auto takes bf16 or fp16 where the device is faster with it. Raises CheckpointError if nothing can be read.
     """
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path={path!r}: give the path of a model")
     device = check_device(device)
+    precision = choose_precision(_enum_value(Precision, "precision", precision), device, "precision")
     bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
-    return PretrainedModel(bundle, device)
+    return PretrainedModel(bundle, device, precision)
 
 
 def check_device(device: torch.device | str | None) -> torch.device:

@@ -12,6 +12,6 @@ from benchmarks import generation
 def test_a_row_for_each_beam(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["dim=16", "layers=1", "heads=2", "vocab_size=200", "sentences=6", "batch=3", "rounds=1"]
     generation.main([*sizes, "beam=1", "beam=2"])
-    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert [row[0].strip() for row in rows] == ["1", "2"]
-    assert all(float(row[1].replace(",", "")) > 0 and float(row[2].replace(",", "")) > 0 for row in rows)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| translate")]
+    assert [row[0] for row in rows] == [f"| translate, 1 + 1 x 16, beam of {beam}, fp32" for beam in (1, 2)]
+    assert all(float(row[2].replace(",", "")) > 0 and float(row[4].replace(",", "")) > 0 for row in rows)
