@@ -36,7 +36,7 @@ from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.device import ACCELERATORS, best_device
-from xlmtrain.runtime.precision import autocast, choose_precision
+from xlmtrain.runtime.precision import autocast, cast_linear_layers, choose_precision
 
 E = TypeVar("E", bound=Enum)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -76,7 +76,7 @@ class PretrainedModel:
     def __init__(
         self, bundle: PretrainedBundle, device: torch.device | str = "cpu", precision: Precision = Precision.fp32
     ) -> None:
-        self.model, self.text = bundle.module(device), bundle.pipeline()
+        self.model, self.text = cast_linear_layers(bundle.module(device), precision), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self._objectives = trained_objectives(bundle.provenance.settings)
         self.fills_masks = not self.causal and (not self._objectives or bool({"mlm", "tlm"} & set(self._objectives)))
@@ -194,7 +194,7 @@ class PretrainedModel:
         The others are as in :class:`~xlmtrain.config.translate.TranslationConfig`. Raises ConfigError for a model
         without a decoder.
         """
-        config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed, precision=self.precision)
+        config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed)
         check_sentences(sentences)
         return [best[0].text for best in self.translator(source, target, config)(sentences, "sentences")]
 
@@ -204,7 +204,7 @@ class PretrainedModel:
         self._language(target, "target")
         if not isinstance(self.model, TranslationModel):
             raise ConfigError("the model has no decoder, so it cannot translate; it is an encoder only")
-        return Translator(self.model, self.text, self.languages, source, target, config)
+        return Translator(self.model, self.text, self.languages, source, target, config, self.precision)
 
     def _check_masked_model(self) -> None:
         """Raise ConfigError if the output layer of the encoder is known to be untrained."""

@@ -47,7 +47,7 @@ def translating_by(translator: Translator) -> Iterator[None]:
     """Let ``translator`` take the place of the model, in batches of few sentences."""
 
     def translate(
-        model: TranslationModel, sentences: Iterable[np.ndarray], source: int, target: int, config: Any
+        model: TranslationModel, sentences: Iterable[np.ndarray], source: int, target: int, config: Any, precision: Any
     ) -> Iterator[list[Hypothesis]]:
         for ids in sentences:
             yield [Hypothesis(np.array([*translator(ids[:-1], source, target), EOS]), 0.0)]

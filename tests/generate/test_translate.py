@@ -15,6 +15,7 @@ from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.generate.translate import translate_ids
+from xlmtrain.interop.bundle import PretrainedBundle
 from xlmtrain.interop.formats import read_model
 from xlmtrain.pretrained import PretrainedModel
 
@@ -24,8 +25,13 @@ SAMPLED = {"beam": 1, "temperature": 1.0}
 
 
 @pytest.fixture(scope="module")
-def model() -> PretrainedModel:
-    return PretrainedModel(bundle_of(lively_model()))
+def bundle() -> PretrainedBundle:
+    return bundle_of(lively_model())
+
+
+@pytest.fixture(scope="module")
+def model(bundle: PretrainedBundle) -> PretrainedModel:
+    return PretrainedModel(bundle)
 
 
 def translations(model: PretrainedModel, lines: list[str], **settings: Any) -> list[list[tuple[str, str, float]]]:
@@ -49,10 +55,10 @@ def test_order_is_kept_and_batches_do_not_matter(model: PretrainedModel, setting
             assert settings["beam"] == 1 or best[0][2] > best[1][2]
 
 
-def test_precision_is_that_of_the_products(model: PretrainedModel) -> None:
+def test_precision_is_that_of_the_products(model: PretrainedModel, bundle: PretrainedBundle) -> None:
     """A score in bf16 is close to that in fp32 and not equal to it."""
     ((exact,),) = translations(model, LINES[2:3], beam=3)
-    ((rounded,),) = translations(model, LINES[2:3], beam=3, precision=Precision.bf16)
+    ((rounded,),) = translations(PretrainedModel(bundle, "cpu", Precision.bf16), LINES[2:3], beam=3)
     assert exact[2] != rounded[2] == pytest.approx(exact[2], abs=0.05)
 
 
@@ -109,7 +115,7 @@ def test_progress_moves_with_each_batch() -> None:
     ids = [np.array([15] * n + [1]) for n in (1, 4, 0, 2, 3)]
     finished: list[int] = []
     config = TranslationConfig(beam=1, window=4, batch_tokens=20)
-    found = translate_ids(lively_model(), ids, 0, 1, config, finished.append)
+    found = translate_ids(lively_model(), ids, 0, 1, config, progress=finished.append)
     next(found)
     assert len(finished) > 2
     assert sum(finished) == 4

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xlmtrain.config.load import parse_options
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.errors import DataError
 from xlmtrain.evaluate.bleu import raw_text_scores, require_sacrebleu, tokenized_bleu
@@ -50,6 +51,10 @@ class TranslateOptions(TranslationConfig, ModelOptions):
     reference: str | None = None
     """File with a translation of each line of input, to compute BLEU and chrF against."""
 
+    precision: Precision = Precision.fp32
+    """Number format of matrix products. Half precision is faster where the hardware has it, and changes the choice
+    between tokens that are almost equally probable, which then may depend on the batch."""
+
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if self.reference is not None and self.input is None:
@@ -64,7 +69,7 @@ def main(argv: list[str]) -> None:
         check_new_file(options.output)
     if options.reference is not None:
         require_sacrebleu()
-    model = load(options.model, options.checkpoint, codes=options.codes)
+    model = load(options.model, options.checkpoint, codes=options.codes, precision=options.precision)
     translator, where = model.translator(options.source, options.target, options), options.input or "standard input"
     total, texts, words = None, [], []
     if options.input is not None:  # a line that is too long is found before hours of translation

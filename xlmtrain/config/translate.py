@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
 
 
@@ -40,10 +39,6 @@ class TranslationConfig(CheckedSettings):
 
     window: int = ranged(2048, ABOVE_ZERO)
     """Lines read ahead and sorted by length. With 1, each line is translated before the next one is read."""
-
-    precision: Precision = Precision.fp32
-    """Number format of matrix products. Half precision is faster where the hardware has it, and changes the choice
-    between tokens that are almost equally probable, which then may depend on the batch."""
 
     def problems(self) -> Iterator[str]:
         if self.n_best > self.beam:

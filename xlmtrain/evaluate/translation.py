@@ -159,12 +159,12 @@ class _Greedy:
         self, model: LanguageModel, dataset: Dataset, direction: str, precision: Precision, batch_tokens: int
     ) -> None:
         self._model, self._vocab = model, dataset.vocab
-        self._config = TranslationConfig(beam=1, precision=precision, batch_tokens=batch_tokens)
+        self._config, self._precision = TranslationConfig(beam=1, batch_tokens=batch_tokens), precision
         self._source, self._target = map(dataset.language_id, direction.split("-"))
 
     def __call__(self, sentences: Sentences) -> list[np.ndarray]:
         """Return the translation of each sentence."""
-        return translate_sentences(self._model, sentences, self._source, self._target, self._config)
+        return translate_sentences(self._model, sentences, self._source, self._target, self._config, self._precision)
 
     def texts(self, sentences: Sentences) -> list[str]:
         """Return sentences as words separated by blanks."""
@@ -172,12 +172,17 @@ class _Greedy:
 
 
 def translate_sentences(
-    model: LanguageModel, sentences: Sentences, source: int, target: int, config: TranslationConfig
+    model: LanguageModel,
+    sentences: Sentences,
+    source: int,
+    target: int,
+    config: TranslationConfig,
+    precision: Precision = Precision.fp32,
 ) -> list[np.ndarray]:
     """Return the translations of sentences, which end with EOS; ``source``, ``target``: ids of their languages."""
     assert isinstance(model, TranslationModel), "translation is trained"
     ids = (sentence.astype(np.int64) for sentence in sentences)
-    return [found[0].ids for found in translate_ids(model, ids, source, target, config)]
+    return [found[0].ids for found in translate_ids(model, ids, source, target, config, precision)]
 
 
 def _translation_counts(

@@ -6,13 +6,13 @@ Letters: N sentences of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from xlmtrain.config.train import Precision
 from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.sequences import sentence_sequences
@@ -22,7 +22,7 @@ from xlmtrain.generate.decoding import max_target_lengths
 from xlmtrain.generate.greedy import sampling_numbers
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.runtime.precision import autocast, choose_precision
+from xlmtrain.runtime.precision import autocast
 from xlmtrain.text.pipeline import TextPipeline
 
 
@@ -41,7 +41,8 @@ class Translation(NamedTuple):
 class Translator:
     """Raw lines -> translations, with the text pipeline of the model.
 
-    ``languages``: names of the model's languages by id; ``source`` and ``target`` are two of them.
+    ``languages``: names of the model's languages by id; ``source`` and ``target`` are two of them. ``precision``: of
+    matrix products, not auto.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class Translator:
         source: str,
         target: str,
         config: TranslationConfig,
+        precision: Precision,
     ) -> None:
-        precision = choose_precision(config.precision, _device(model), "precision")
-        self._model, self._text, self._config = model, text, replace(config, precision=precision)
+        self._model, self._text, self._config, self._precision = model, text, config, precision
         self._names, self._ids = (source, target), (languages.index(source), languages.index(target))
 
     def encode(self, lines: Iterable[str], where: str) -> Iterator[np.ndarray]:
@@ -79,7 +80,8 @@ class Translator:
 
         ``progress``: as in :func:`translate_ids`. Raises DataError as :meth:`encode`.
         """
-        for hypotheses in translate_ids(self._model, self.encode(lines, where), *self._ids, self._config, progress):
+        ids = self.encode(lines, where)
+        for hypotheses in translate_ids(self._model, ids, *self._ids, self._config, self._precision, progress):
             yield [
                 Translation(self._text.text(ids[:-1], self._names[1]), self._text.vocab.decode(ids[:-1]), score)
                 for ids, score in hypotheses
@@ -92,12 +94,14 @@ def translate_ids(
     source: int,
     target: int,
     config: TranslationConfig,
+    precision: Precision = Precision.fp32,
     progress: Callable[[int], object] = no_progress,
 ) -> Iterator[list[Hypothesis]]:
-    """Yield up to ``config.n_best`` translations of each sentence, in order. ``config.precision`` is not auto.
+    """Yield up to ``config.n_best`` translations of each sentence, in order.
 
-    ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages. ``progress``: called with the
-    number of sentences that each batch finished; they are yielded when their whole window is.
+    ``sentences``: ids, ending with EOS. ``source``, ``target``: ids of their languages. ``precision``: of matrix
+    products, not auto. ``progress``: called with the number of sentences that each batch finished; they are yielded
+    when their whole window is.
     """
     sentences = iter(sentences)
     for first in count(0, config.window):
@@ -109,9 +113,9 @@ def translate_ids(
         for chosen, max_lengths in _batches(model, window, config):
             batch = [window[i] for i in chosen]
             numbers = [first + i for i in chosen]
-            for i, hypotheses in zip(
-                chosen, _translate_batch(model, batch, numbers, max_lengths, source, target, config)
-            ):
+            with autocast(precision, _device(model)):
+                made = _translate_batch(model, batch, numbers, max_lengths, source, target, config)
+            for i, hypotheses in zip(chosen, made):
                 found[i] = hypotheses[: config.n_best]
             progress(len(chosen))
             unreported -= len(chosen)
@@ -158,5 +162,4 @@ def _translate_batch(
         return sampling_numbers(config.seed, "translate", [(number,) for number in numbers], tokens)
 
     settings = BeamSettings(config.beam, config.length_penalty)
-    with autocast(config.precision, device):
-        return search(model, inputs, target, max_lengths, settings, config.temperature, draw)
+    return search(model, inputs, target, max_lengths, settings, config.temperature, draw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from xlmtrain.errors import ConfigError
 from xlmtrain.runtime.device import device_name
 
 log = logging.getLogger(__name__)
+M = TypeVar("M", bound=nn.Module)
 HALF = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 """Half-precision formats."""
 
@@ -53,6 +55,18 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Return a context in which matrix products run in ``precision``; weights, norms and losses stay fp32."""
     dtype = HALF.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def cast_linear_layers(model: M, precision: Precision) -> M:
+    """Return ``model``, which trains no more, with the linear layers' weights in ``precision``, as autocast casts them.
+
+    Otherwise it casts all of them in each pass. What is computed under autocast stays the same.
+    """
+    if precision in HALF:
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.to(HALF[precision])
+    return model
 
 
 @contextmanager
