@@ -27,9 +27,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from benchmarks.comparison import Comparison, print_comparisons
+from benchmarks.metrics import print_environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.prepare import (
     BpeConfig,
@@ -236,7 +238,9 @@ def learn(sample: Sample, merges: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
-    print_comparisons(compare(parse_options(DataOptions, argv)))
+    options = parse_options(DataOptions, argv)
+    print_environment(torch.device("cpu"))
+    print_comparisons(compare(options))
 
 
 def compare(options: DataOptions) -> Iterator[Comparison]:
@@ -253,6 +257,7 @@ def compare(options: DataOptions) -> Iterator[Comparison]:
             for part in parts[:: 1 if number % 2 == 0 else -1]:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     seconds[part].append(process.submit(cpu_seconds, part, sample).result())
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     for way in ways:
         ours = [megabytes / one for one in seconds[way.ours]]
         theirs = [megabytes / sum(round_) for round_ in zip(*(seconds[part] for part in way.others))]

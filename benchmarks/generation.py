@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList, MarianConfig, MarianMTModel
 
 from benchmarks.comparison import Comparison, print_comparisons
-from benchmarks.metrics import environment
+from benchmarks.metrics import print_environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.train import Precision
@@ -85,8 +85,7 @@ class GenerationOptions(CheckedSettings):
 def main(argv: list[str]) -> None:
     """Print a table with a row for each beam."""
     options = parse_options(GenerationOptions, argv)
-    facts = environment(torch.device("cpu"))
-    print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    print_environment(torch.device("cpu"))
     print_comparisons(compare(options))
 
 

@@ -19,6 +19,7 @@ from benchmarks.worker import RunResult, clock
 from benchmarks.workloads import Workload
 from xlmtrain.metrics.flops import flops_per_token, skipped_share
 
+_PEERS = {"transformers", "accelerate", "tokenizers", "sentence-transformers", "sacremoses", "fastBPE"}
 _COLUMNS = ("", "tokens/s", "ms per step", "ratio", "of the ceiling", "memory", "loss")
 
 
@@ -51,17 +52,26 @@ def summarize(
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return device, versions, commit, and the load of the machine."""
-    packages = {"transformers", "accelerate"} & {d.metadata["Name"] for d in importlib.metadata.distributions()}
-    return {
+def print_environment(device: torch.device) -> dict[str, Any]:
+    """Print and return device, a CPU's instructions, versions, commit, and the load of the machine."""
+    packages = _PEERS & {d.metadata["Name"] for d in importlib.metadata.distributions()}
+    facts = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        **({"instructions": _instructions()} if device.type == "cpu" else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{package: importlib.metadata.version(package) for package in sorted(packages)},
         "commit": _commit(),
         "load": round(os.getloadavg()[0], 1),
     }
+    print(f"{', '.join(f'{key} {value}' for key, value in facts.items())}\n", flush=True)
+    return facts
+
+
+def _instructions() -> str:
+    capabilities = torch.cpu.get_capabilities()
+    names = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    return " ".join(names) or torch.backends.cpu.get_cpu_capability()
 
 
 def _commit() -> str:

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks import data, generation, use
 from benchmarks.comparison import Comparison, print_comparisons
-from benchmarks.metrics import environment
+from benchmarks.metrics import print_environment
 from benchmarks.runner import run_suite, working
 from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
 from xlmtrain.config.load import parse_options
@@ -62,8 +62,7 @@ class PeersOptions(CheckedSettings):
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
     options = parse_options(PeersOptions, argv)
-    facts = environment(CPU)
-    print(f"{', '.join(f'{key} {value}' for key, value in facts.items())}\n", flush=True)
+    print_environment(CPU)
     print_comparisons(comparisons(options))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.metrics import environment
+from benchmarks.metrics import print_environment
 from benchmarks.worker import BatchFeed, RunRequest, System, make_system
 from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
 from xlmtrain.config.load import parse_options
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
             started = time.perf_counter()
             _train(system, batches, options.steps)
             step = 1e3 * (time.perf_counter() - started) / options.steps
-    print(", ".join(f"{key} {value}" for key, value in environment(_CPU).items()))
+    print_environment(_CPU)
     print(f"{options.suite}, {options.system}: {step:.0f} ms a step under the profiler\n")
     print("| operation | share | ms a step | calls a step |\n| --- | ---: | ---: | ---: |")
     events = sorted(found.key_averages(), key=lambda event: event.self_cpu_time_total, reverse=True)[: options.rows]

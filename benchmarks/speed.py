@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.metrics import environment, matmul_flops, summarize, table
+from benchmarks.metrics import matmul_flops, print_environment, summarize, table
 from benchmarks.runner import MIN_ROUNDS, run_suite, working
 from benchmarks.workloads import SUITES, SYSTEMS, Suite, write_synthetic_text
 from xlmtrain.config.load import parse_options
@@ -91,8 +91,7 @@ def main(argv: list[str]) -> None:
     lines = ""
     if options.output is not None:
         replace_file("output", options.output, lines, lambda _: False)  # refused before the long run
-    facts = environment(torch.device(options.device.value))
-    print(f"{', '.join(f'{key} {value}' for key, value in facts.items())}\n", flush=True)
+    facts = print_environment(torch.device(options.device.value))
     for name in options.suite or ["cpu-256"]:
         suite = SUITES[name]
         systems, rounds = tuple(options.system) or suite.systems, options.rounds or suite.rounds

@@ -24,7 +24,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import xlmtrain
 from benchmarks.comparison import Comparison, print_comparisons
-from benchmarks.metrics import environment
+from benchmarks.metrics import print_environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
@@ -75,8 +75,7 @@ Task = dict[str, Callable[[], object]]
 def main(argv: list[str]) -> None:
     """Measure and print a row for each task and peer."""
     options = parse_options(UseOptions, argv)
-    facts = environment(torch.device("cpu"))
-    print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    print_environment(torch.device("cpu"))
     print_comparisons(compare(options))
 
 
