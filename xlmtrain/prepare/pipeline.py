@@ -45,7 +45,6 @@ from xlmtrain.prepare.scheduler import Scheduler
 from xlmtrain.prepare.segmentation import ShardTasks, check_given_files, line_settings, make_segmentation
 from xlmtrain.prepare.shard_raw import Shard, shard_task
 from xlmtrain.prepare.statistics import STATISTICS, FileStatistics, Statistics
-from xlmtrain.text.bpe import read_codes
 from xlmtrain.text.filters import line_checks
 from xlmtrain.text.langid import detected_language
 from xlmtrain.text.moses import MAX_TOKEN_CHARS
@@ -79,7 +78,7 @@ def prepare(config: PrepareConfig, on_raw_text: Callable[[Statistics], object] |
             store, artifacts, corpora, languages=pipeline.languages, text=settings, size=size
         )
         codes = prepared / "codes"
-        statistics = pipeline.statistics(words, len(read_codes(codes)) if codes.exists() else 0)
+        statistics = pipeline.statistics(words, codes.read_bytes().count(b"\n") if codes.exists() else 0)
         statistics.write(prepared / STATISTICS)
         publish(store, prepared, output, config.overwrite)
     return statistics
