@@ -9,7 +9,7 @@
 # make lock    write requirements/*.txt anew from setup.cfg, with the versions they hold; UPGRADE=1 takes the newest
 # make lock-torch-cpu   requirements/torch-cpu.txt, after a new version of torch; needs download.pytorch.org
 # make fuzz    half an hour of random damaged files for every reader, counted in benchmarks/faults.md
-# make bench   speed beside every peer at training, preparing text, using a model and translating; half an hour, one table
+# make bench   speed beside what one would use instead, in one table; half an hour
 # make clean   remove .venv; data and runs stay
 # All of them install what they need into .venv first: only files whose hashes stand in requirements/. TORCH=cpu takes
 # the build of torch without CUDA, TORCH=cuda the one of PyPI; if not given, cpu where the index that pip is set to has it.

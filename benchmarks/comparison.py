@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-_COLUMNS = ("work", "per CPU-second", "ours", "peer", "peer's", "ratio")
+_COLUMNS = ("work", "per CPU-second", "ours", "peer", "its speed", "ours / its")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Comparison:
 
 def print_comparisons(comparisons: Iterable[Comparison]) -> None:
     """Print a Markdown table with a row for each comparison, as soon as it is there."""
-    print(f"| {' | '.join(_COLUMNS)} |\n| --- | --- | ---: | --- | ---: | ---: |", flush=True)
-    for made in comparisons:
+    for number, made in enumerate(comparisons):
+        if number == 0:
+            print(f"| {' | '.join(_COLUMNS)} |\n| --- | --- | ---: | --- | ---: | ---: |", flush=True)
         cells = (
             made.work,
             made.unit,

@@ -58,6 +58,7 @@ except ImportError:
     tokenizers = None  # type: ignore[assignment,unused-ignore]
 
 CHUNK_BYTES = 1 << 18
+MIN_MERGES = 300
 TOKENS_AT_ONCE = 1 << 17
 
 
@@ -87,6 +88,8 @@ class DataOptions(CheckedSettings):
     def problems(self) -> Iterator[str]:
         if not self.en and not self.de:
             yield "en: give text with en=FILE and de=FILE"
+        if self.merges < MIN_MERGES:
+            yield f"merges: {self.merges} is less than {MIN_MERGES}, which a tokenizer of bytes needs"
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def library_tokenizer_ids(sample: Sample, model: TokenizerModel) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """Work that ``ours`` and the ``others``, one after the other, which are ``peer``, do."""
+    """The same ``work`` done by ``ours``, and by the ``others``, one after the other; ``peer`` names them."""
 
     work: str
     peer: str

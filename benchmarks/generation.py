@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from xlmtrain.errors import DataError
 from xlmtrain.generate.beam import BeamSettings
 from xlmtrain.generate.search import search
 from xlmtrain.model.translation_model import TranslationModel
-from xlmtrain.runtime.precision import HALF, autocast
+from xlmtrain.runtime.precision import HALF, autocast, cast_linear_layers, choose_precision
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.vocab import EOS, PAD, SPECIALS
 
@@ -85,6 +85,7 @@ class GenerationOptions(CheckedSettings):
 def main(argv: list[str]) -> None:
     """Print a table with a row for each beam."""
     options = parse_options(GenerationOptions, argv)
+    options = replace(options, precision=choose_precision(options.precision, torch.device("cpu"), "precision"))
     print_environment(torch.device("cpu"))
     print_comparisons(compare(options))
 
@@ -95,20 +96,19 @@ def compare(options: GenerationOptions) -> Iterator[Comparison]:
     vocab_size, sentences = _sentences(options)
     batches = [sentences[i : i + options.batch] for i in range(0, len(sentences), options.batch)]
     tokens = sum(length for _, length in sentences)
-    ours = _our_model(options, vocab_size)
+    ours = cast_linear_layers(_our_model(options, vocab_size), options.precision)
     marian = _marian_model(options, vocab_size).to(HALF.get(options.precision, torch.float32))
     shape = f"{options.layers} + {options.layers} x {options.dim}"
     for beam in options.beam or [1, 4]:
-        speeds = [
-            (
-                _speed(tokens, batches, _translator(ours, beam, options.precision)),
-                _speed(tokens, batches, _generator(marian, beam)),
-            )
-            for _ in range(options.rounds)
-        ]
+        systems = {"ours": _translator(ours, beam, options.precision), "theirs": _generator(marian, beam)}
+        speeds: dict[str, list[float]] = {name: [] for name in systems}
+        for translate in systems.values():
+            translate(batches[-1])  # warms up
+        for number in range(options.rounds):
+            for name in list(systems)[:: 1 if number % 2 == 0 else -1]:
+                speeds[name].append(_speed(tokens, batches, systems[name]))
         work = f"translate, {shape}, beam of {beam}, {options.precision.value}"
-        mine, theirs = zip(*speeds)
-        yield Comparison(work, "tokens", mine, "MarianMTModel.generate", theirs)
+        yield Comparison(work, "tokens", speeds["ours"], "MarianMTModel.generate", speeds["theirs"])
 
 
 def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:

@@ -1,4 +1,4 @@
-"""Compare this package with every peer at everything that both do, in one table (``make bench``).
+"""Compare the speed of this package with what one would use instead, in one table (``make bench``).
 
     python -m benchmarks.peers                           preparation on the sample corpus
     python -m benchmarks.peers en=news.en de=news.de     preparation on other text
@@ -52,32 +52,40 @@ SAMPLE = Path("data/sample")
 class PeersOptions(CheckedSettings):
     """The settings of this program."""
 
-    en: list[str] = field(default_factory=lambda: [str(SAMPLE / "train.en")])
-    """English text to prepare, one argument for each file."""
+    en: list[str] = field(default_factory=list)
+    """English text to prepare, one argument for each file; without any text, the sample corpus."""
 
-    de: list[str] = field(default_factory=lambda: [str(SAMPLE / "train.de")])
+    de: list[str] = field(default_factory=list)
     """German text to prepare, one argument for each file."""
 
 
 def main(argv: list[str]) -> None:
     """Measure, and print the table."""
     options = parse_options(PeersOptions, argv)
+    failures: list[str] = []
     print_environment(CPU)
-    print_comparisons(comparisons(options))
+    print_comparisons(all_comparisons(options, failures))
+    if failures:
+        sys.exit("\n".join(["systems failed, whose rows are missing:", *failures]))
 
 
-def comparisons(options: PeersOptions) -> Iterator[Comparison]:
-    """Yield a comparison for each work and peer."""
+def all_comparisons(options: PeersOptions, failures: list[str]) -> Iterator[Comparison]:
+    """Yield a comparison for each work and peer; add the systems that failed to ``failures``."""
+    en, de = options.en, options.de
+    if not en and not de:
+        en, de = [str(SAMPLE / "train.en")], [str(SAMPLE / "train.de")]
     precisions = [Precision.fp32, *([Precision.bf16] if has_bf16(CPU) else [])]
-    yield from data.compare(data.DataOptions(options.en, options.de, rounds=ROUNDS, merges=8000))
+    yield from data.compare(data.DataOptions(en, de, rounds=ROUNDS, merges=8000))
     for name, peers in TRAINING.items():
-        yield from training(name, peers, precisions)
-    yield from using(precisions)
+        yield from compare_training(name, peers, precisions, failures)
+    yield from compare_use(precisions)
     for precision in precisions:
         yield from generation.compare(generation.GenerationOptions(precision=precision, rounds=ROUNDS))
 
 
-def training(name: str, peers: tuple[str, ...], precisions: list[Precision]) -> Iterator[Comparison]:
+def compare_training(
+    name: str, peers: tuple[str, ...], precisions: list[Precision], failures: list[str]
+) -> Iterator[Comparison]:
     """Yield the speeds of training in the suite ``name`` in each of ``precisions``."""
     wanted = [f"{program}-{precision.value}" for precision in precisions for program in ("ours", *peers)]
     suite = replace(SUITES[name], systems=tuple(system for system in wanted if system in SYSTEMS), rounds=ROUNDS)
@@ -85,8 +93,9 @@ def training(name: str, peers: tuple[str, ...], precisions: list[Precision]) -> 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         text = Path(directory, "text")
         write_synthetic_text(text, workload.vocab_size, suite.sentences, workload.objective == "mt")
-        processes = working(run_suite(suite, text, CPU))
-    speeds = {process.name: [done.tokens / done.seconds for done in process.results] for process in processes}
+        processes = run_suite(suite, text, CPU)
+    failures += [f"{name}: {process.name}: {process.failure}" for process in processes if process.failure]
+    speeds = {process.name: [done.tokens / done.seconds for done in process.results] for process in working(processes)}
     for precision in precisions:
         work, ours = f"train {workload.title}, {precision.value}", speeds.get(f"ours-{precision.value}")
         for peer in peers:
@@ -95,11 +104,11 @@ def training(name: str, peers: tuple[str, ...], precisions: list[Precision]) -> 
                 yield Comparison(work, "tokens", ours, peer, theirs)
 
 
-def using(precisions: list[Precision]) -> Iterator[Comparison]:
+def compare_use(precisions: list[Precision]) -> Iterator[Comparison]:
     """Yield the speeds of using a model of 6 layers of 256, hardly trained, which makes no difference to them."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         prepared, run, exported = (str(Path(directory, name)) for name in ("prepared", "run", "exported"))
-        xlmtrain("prepare", "corpus=sample", f"output={prepared}")
+        run_command("prepare", "corpus=sample", f"output={prepared}")
         settings = (
             "experiment=small_cpu",
             "model.layers=6",
@@ -107,16 +116,18 @@ def using(precisions: list[Precision]) -> Iterator[Comparison]:
             "evaluate.max_tokens=500",
             "evaluate.max_pairs=1",
         )
-        xlmtrain("train", *settings, f"data.path={prepared}", f"run={run}", "train.device=cpu")
-        xlmtrain("export", f"model={run}", "format=hf", f"output={exported}")
+        run_command("train", *settings, f"data.path={prepared}", f"run={run}", "train.device=cpu")
+        run_command("export", f"model={run}", "format=hf", f"output={exported}")
         for precision in precisions:
             text = str(SAMPLE / "train.en")
             yield from use.compare(use.UseOptions(run, exported, text, precision=precision, rounds=ROUNDS))
 
 
-def xlmtrain(*words: str) -> None:
-    """Run one of the package's commands; its output is shown if it fails."""
-    subprocess.run([sys.executable, "-m", "xlmtrain", *words], check=True, stdout=subprocess.DEVNULL)
+def run_command(*words: str) -> None:
+    """Run one of the package's commands; what it prints goes to standard error. Ends this program if it fails."""
+    done = subprocess.run([sys.executable, "-m", "xlmtrain", *words], check=False, stdout=2)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

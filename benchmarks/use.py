@@ -16,7 +16,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -29,7 +29,7 @@ from xlmtrain.config.load import parse_options
 from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.pretrained import PretrainedModel
-from xlmtrain.runtime.precision import HALF
+from xlmtrain.runtime.precision import HALF, choose_precision
 from xlmtrain.runtime.program import user_errors
 from xlmtrain.text.text_files import read_lines
 
@@ -67,6 +67,11 @@ class UseOptions(CheckedSettings):
     rounds: int = ranged(5, ABOVE_ZERO)
     """Number of measurements of each system."""
 
+    def problems(self) -> Iterator[str]:
+        """Yield values that cannot be."""
+        if self.sentences < 4:
+            yield f"sentences: {self.sentences} is less than 4, of which one is scored"
+
 
 Task = dict[str, Callable[[], object]]
 """Systems by name, ours first."""
@@ -75,6 +80,7 @@ Task = dict[str, Callable[[], object]]
 def main(argv: list[str]) -> None:
     """Measure and print a row for each task and peer."""
     options = parse_options(UseOptions, argv)
+    options = replace(options, precision=choose_precision(options.precision, torch.device("cpu"), "precision"))
     print_environment(torch.device("cpu"))
     print_comparisons(compare(options))
 

@@ -69,18 +69,23 @@ class PretrainedModel:
 
     Every method takes raw text and its language, ``lang``. They raise ConfigError for an unknown language, and
     DataError for a sentence with more tokens than positions. ``causal``: the model was trained by CLM alone, so there
-    are no masks to fill. ``fills_masks``: it was trained by MLM or TLM, as far as is known. ``precision``: of matrix
-    products, not auto. A model may be used by many threads at once, pickled, and inherited by forked processes.
+    are no masks to fill. ``fills_masks``: it was trained by MLM or TLM, as far as is known. ``precision``: number
+    format of matrix products, whatever autocast is around; auto asks the device. A model may be used by many threads at
+    once, pickled, and inherited by forked processes.
     """
 
     def __init__(
-        self, bundle: PretrainedBundle, device: torch.device | str = "cpu", precision: Precision = Precision.fp32
+        self,
+        bundle: PretrainedBundle,
+        device: torch.device | str = "cpu",
+        precision: Precision | str = Precision.fp32,
     ) -> None:
-        self.model, self.text = cast_linear_layers(bundle.module(device), precision), bundle.pipeline()
+        self.device, wanted = torch.device(device), _enum_value(Precision, "precision", precision)
+        self.precision = choose_precision(wanted, self.device, "precision")
+        self.model, self.text = cast_linear_layers(bundle.module(device), self.precision), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
         self._objectives = trained_objectives(bundle.provenance.settings)
         self.fills_masks = not self.causal and (not self._objectives or bool({"mlm", "tlm"} & set(self._objectives)))
-        self.device, self.precision = torch.device(device), precision
         self._max_positions = bundle.config.max_positions
         _prepare_process()
 
@@ -258,7 +263,6 @@ def load(
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path={path!r}: give the path of a model")
     device = check_device(device)
-    precision = choose_precision(_enum_value(Precision, "precision", precision), device, "precision")
     bundle = read_model(Path(path).expanduser(), _enum_value(CheckpointChoice, "checkpoint", checkpoint), codes, text)
     return PretrainedModel(bundle, device, precision)
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from benchmarks import peers
+from benchmarks.runner import SystemProcess, run_suite
+from benchmarks.workloads import Suite
 from xlmtrain.errors import DataError
+
+
+def run_suite_with_a_failure(suite: Suite, data: Path, device: torch.device) -> list[SystemProcess]:
+    """The last system of translation fails after its turns."""
+    processes = run_suite(suite, data, device)
+    if suite.workload.objective == "mt":
+        processes[-1].failure = "cannot"
+    return processes
 
 
 @pytest.mark.slow
@@ -18,8 +31,12 @@ def test_every_peer_is_in_one_table(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(peers, "TRAINING", training)
     monkeypatch.setattr(peers, "ROUNDS", 1)
     monkeypatch.setattr(peers, "has_bf16", lambda _: False)
-    peers.main([])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    monkeypatch.setattr(peers, "run_suite", run_suite_with_a_failure)
+    with pytest.raises(SystemExit, match=r"mt-tiny: plain-mt-fp32: cannot"):
+        peers.main([])
+    printed = capsys.readouterr().out
+    assert "| train mt" not in printed
+    lines = [line for line in printed.splitlines() if line.startswith("| ")][2:]
     found = {(row[0].partition(",")[0], row[3]) for row in (line.strip("| ").split(" | ") for line in lines)}
     assert found >= {
         ("normalize", "sacremoses"),
@@ -29,7 +46,6 @@ def test_every_peer_is_in_one_table(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("train mlm", "hf-trainer"),
         ("train mlm", "xlm"),
         ("train modernbert", "hf-trainer"),
-        ("train mt", "plain-mt"),
         ("embed", "feature-extraction, batches of 1"),
         ("fill_mask", "fill-mask, batches of 32"),
         ("score", "a loop, batches of 32"),

@@ -35,7 +35,7 @@ def choose_precision(wanted: Precision, device: torch.device, setting: str = "tr
     On MPS ``auto`` is fp32, as nobody has tried the others there.
 
     ``setting``: its key path. Raises ConfigError for bf16 on a GPU without it. On a CPU without it bf16 is slower than
-    fp32: that is a warning.
+    fp32, and fp16 on any CPU: that is a warning.
     """
     native, cpu = has_bf16(device), device.type == "cpu"
     if wanted is Precision.auto:
@@ -48,6 +48,8 @@ def choose_precision(wanted: Precision, device: torch.device, setting: str = "tr
         log.warning(
             "%s=bf16: this CPU has neither AVX512-BF16 nor AMX and is faster in fp32; take fp32 or auto", setting
         )
+    if wanted is Precision.fp16 and cpu:
+        log.warning("%s=fp16: slower than fp32 on a CPU; take fp32 or auto", setting)
     return wanted
 
 
@@ -58,14 +60,16 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def cast_linear_layers(model: M, precision: Precision) -> M:
-    """Return ``model``, which trains no more, with the linear layers' weights in ``precision``, as autocast casts them.
+    """Return ``model``, which trains no more, with new weights of the linear layers in ``precision``, cast once.
 
-    Otherwise it casts all of them in each pass. What is computed under autocast stays the same.
+    Autocast casts them in each pass, and computes the same. Tables and the output layer stay fp32. Without autocast the
+    model no longer computes.
     """
     if precision in HALF:
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                module.to(HALF[precision])
+                for name, weight in list(module.named_parameters()):
+                    setattr(module, name, nn.Parameter(weight.detach().to(HALF[precision])))
     return model
 
 

@@ -30,9 +30,9 @@ _MARKUP = re.compile(r"^[ \t]*(?:<[!?]\w|</?\w+(?:[ \t]+[\w:-]+=|>.*</|>[ \t\r]*
 _LINE_BREAKS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
-def _test(expression: re.Pattern[str], beginnings: Sequence[str]) -> Callable[[str], bool]:
-    """Return a test for ``expression``, a match of which holds one of ``beginnings``: looking for those is faster."""
-    return lambda text: any(part in text for part in beginnings) and expression.search(text) is not None
+def _search(expression: re.Pattern[str], needed: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test for ``expression``. Every match has one of ``needed`` in it, which are looked for first: faster."""
+    return lambda text: any(part in text for part in needed) and expression.search(text) is not None
 
 
 SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -49,7 +49,7 @@ SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "mojibake": (
         "look like UTF-8 that was read in another encoding, like '\u00c3\u00bc' for '\u00fc', or hold characters that "
         "were lost (U+FFFD); convert the file again",
-        _test(_MOJIBAKE, "\u00c2\u00c3\u00e2\u00ef\ufffd\u221a\u201a\u0102\u0413\u251c"),
+        _search(_MOJIBAKE, [*"\u00c2\u00c3\u00e2\u00ef\ufffd\u221a\u201a\u0102\u0413\u251c"]),
     ),
     "html_entities": (
         "hold HTML entities like &amp; or &#252;; unescape the text",
@@ -57,15 +57,15 @@ SUSPECTS: dict[str, tuple[str, Callable[[str], bool]]] = {
     ),
     "escapes": (
         "hold letters as escapes like \\u00fc, %C3%BC, =C3=BC or +APw-; decode the text",
-        _test(_ESCAPE, ("\\u00", "%C3", "=C3", "+A")),
+        _search(_ESCAPE, ("\\u00", "%C3", "=C3", "+A")),
     ),
     "markup": (
         'begin like XML, HTML or JSON, as <seg id=...> or {"text": ...} do; give the text inside',
-        _test(_MARKUP, "<{"),
+        _search(_MARKUP, ("<", "{")),
     ),
     "cells": (
         'begin like a line of CSV, as "a","b" and 12;"a" do; name the file .csv, or give the text alone',
-        _test(_CELLS, (',"', ';"', '\t"')),
+        _search(_CELLS, (',"', ';"', '\t"')),
     ),
     "line_breaks": (
         "hold a carriage return, form feed or U+2028 inside; only LF and CRLF end a line, so sentences may be joined",
