@@ -28,7 +28,7 @@ from benchmarks import data, generation, use
 from benchmarks.comparison import Comparison, print_comparisons
 from benchmarks.metrics import print_environment
 from benchmarks.runner import run_suite, working
-from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
+from benchmarks.workloads import SUITES, write_synthetic_text
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.train import Precision
 from xlmtrain.config.validate import CheckedSettings
@@ -88,7 +88,7 @@ def compare_training(
 ) -> Iterator[Comparison]:
     """Yield the speeds of training in the suite ``name`` in each of ``precisions``."""
     wanted = [f"{program}-{precision.value}" for precision in precisions for program in ("ours", *peers)]
-    suite = replace(SUITES[name], systems=tuple(system for system in wanted if system in SYSTEMS), rounds=ROUNDS)
+    suite = replace(SUITES[name], systems=tuple(wanted), rounds=ROUNDS)
     workload = suite.workload
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         text = Path(directory, "text")
