@@ -4,10 +4,11 @@
     python -m benchmarks.generation data=prepared/ende beam=1    the first validation pairs of prepared text
     python -m benchmarks.generation precision=bf16               the products of ours, all of the peer, in bf16
 
-The peer is ``MarianMTModel``. Neither model ever ends a translation by itself: both write as many tokens as the other
-side of the pair has, and both get the same sentences in the same batches, sorted by the length of the source. They run
-in turn in one process on one thread; speeds are tokens of the translations per CPU-second. Needs
-``pip install -e '.[bench]'``.
+The peer is ``MarianMTModel``. Neither model ever ends a translation by itself. In the first comparison both get the
+same batches, sorted by the length of the source, and write as many tokens as the other side of the pair has. In the
+second both get the sentences in their order, and write as many tokens as the source has: ours sorts them and takes
+batches of as many tokens as ``xlmtrain translate`` does, the peer has batches of them as they come. They run in turn in
+one process on one thread; speeds are tokens of the translations per CPU-second. Needs ``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.metrics import print_environment
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.model import ModelConfig
 from xlmtrain.config.train import Precision
+from xlmtrain.config.translate import TranslationConfig
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
 from xlmtrain.data.batch import encoder_input
 from xlmtrain.data.dataset import Dataset
@@ -35,6 +37,7 @@ from xlmtrain.data.sequences import sentence_sequences
 from xlmtrain.errors import DataError
 from xlmtrain.generate.beam import BeamSettings
 from xlmtrain.generate.search import search
+from xlmtrain.generate.translate import translate_ids
 from xlmtrain.model.translation_model import TranslationModel
 from xlmtrain.runtime.precision import HALF, autocast, cast_linear_layers, choose_precision
 from xlmtrain.runtime.program import user_errors
@@ -44,6 +47,9 @@ Sentence = tuple[np.ndarray, int]
 """Ids that end with EOS, and how many tokens their translation has."""
 
 Translate = Callable[[list[Sentence]], None]
+System = tuple[Translate, list[list[Sentence]]]
+"""What translates a batch, and its batches."""
+PEER = "MarianMTModel.generate"
 
 
 @dataclass
@@ -70,7 +76,7 @@ class GenerationOptions(CheckedSettings):
     """Sentences to translate."""
 
     batch: int = ranged(32, ABOVE_ZERO)
-    """Sentences of a batch; sorted by length, as both systems would."""
+    """Sentences of a batch."""
 
     beam: list[int] = field(default_factory=list)
     """Widths of the beam, one argument for each; none: 1 and 4."""
@@ -83,7 +89,7 @@ class GenerationOptions(CheckedSettings):
 
 
 def main(argv: list[str]) -> None:
-    """Print a table with a row for each beam."""
+    """Print a table with two rows for each beam."""
     options = parse_options(GenerationOptions, argv)
     options = replace(options, precision=choose_precision(options.precision, torch.device("cpu"), "precision"))
     print_environment(torch.device("cpu"))
@@ -91,31 +97,43 @@ def main(argv: list[str]) -> None:
 
 
 def compare(options: GenerationOptions) -> Iterator[Comparison]:
-    """Yield the speeds with each beam."""
+    """Yield the speeds with each beam, on equal batches and on sentences in their order."""
     torch.set_num_threads(1)
     vocab_size, sentences = _sentences(options)
-    batches = [sentences[i : i + options.batch] for i in range(0, len(sentences), options.batch)]
-    tokens = sum(length for _, length in sentences)
     ours = cast_linear_layers(_our_model(options, vocab_size), options.precision)
     marian = _marian_model(options, vocab_size).to(HALF.get(options.precision, torch.float32))
-    shape = f"{options.layers} + {options.layers} x {options.dim}"
+    batches = _cut(sorted(sentences, key=_length, reverse=True), options.batch)
+    alike = [(ids, len(ids) - 1) for ids, _ in sentences]
+    shape, rounds = f"{options.layers} + {options.layers} x {options.dim}", options.rounds
     for beam in options.beam or [1, 4]:
-        systems = {"ours": _translator(ours, beam, options.precision), "theirs": _generator(marian, beam)}
-        speeds: dict[str, list[float]] = {name: [] for name in systems}
-        for translate in systems.values():
-            translate(batches[-1])  # warms up
-        for number in range(options.rounds):
-            for name in list(systems)[:: 1 if number % 2 == 0 else -1]:
-                speeds[name].append(_speed(tokens, batches, systems[name]))
-        work = f"translate, {shape}, beam of {beam}, {options.precision.value}"
-        yield Comparison(work, "tokens", speeds["ours"], "MarianMTModel.generate", speeds["theirs"])
+        work, generate = f"{shape}, beam of {beam}, {options.precision.value}", _generator(marian, beam)
+        with_batches = (_translator(ours, beam, options.precision), batches)
+        yield _in_turn(f"translate batches, {work}", with_batches, PEER, (generate, batches), rounds)
+        with_lines, taken = (_line_translator(ours, beam, options.precision), [alike]), _cut(alike, options.batch)
+        peer = f"{PEER}, batches of {options.batch}"
+        yield _in_turn(f"translate lines, {work}", with_lines, peer, (generate, taken), rounds)
+
+
+def _in_turn(work: str, ours: System, peer: str, theirs: System, rounds: int) -> Comparison:
+    systems = {"ours": ours, peer: theirs}
+    speeds: dict[str, list[float]] = {name: [] for name in systems}
+    for translate, batches in systems.values():
+        translate(batches[-1])  # warms up
+    for number in range(rounds):
+        for name in list(systems)[:: 1 if number % 2 == 0 else -1]:
+            speeds[name].append(_speed(*systems[name]))
+    return Comparison(work, "tokens", speeds["ours"], peer, speeds[peer])
+
+
+def _cut(sentences: list[Sentence], size: int) -> list[list[Sentence]]:
+    return [sentences[i : i + size] for i in range(0, len(sentences), size)]
 
 
 def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:
-    """Return the size of the vocabulary, and sentences, the longest first."""
+    """Return the size of the vocabulary, and sentences."""
     if options.data is None:
         rng = np.random.default_rng(0)
-        lengths = np.sort(rng.integers(2, 51, options.sentences))[::-1]
+        lengths = rng.integers(2, 51, options.sentences)
         words = [rng.integers(len(SPECIALS), options.vocab_size, length) for length in lengths]
         written = np.maximum(1, np.round(lengths * rng.uniform(0.7, 1.3, options.sentences))).astype(int).tolist()
         return options.vocab_size, [(np.append(ids, EOS), length) for ids, length in zip(words, written)]
@@ -126,7 +144,7 @@ def _sentences(options: GenerationOptions) -> tuple[int, list[Sentence]]:
     source, target = dataset.pair("valid", pairs[0])
     first = range(min(options.sentences, len(source)))
     found = [(source.sentence(i).astype(np.int64), len(target.sentence(i)) - 1) for i in first]
-    return len(dataset.vocab), sorted((pair for pair in found if len(pair[0]) > 1 < pair[1]), key=_length, reverse=True)
+    return len(dataset.vocab), [pair for pair in found if len(pair[0]) > 1 < pair[1]]
 
 
 def _length(sentence: Sentence) -> int:
@@ -175,6 +193,17 @@ def _translator(model: TranslationModel, beam: int, precision: Precision) -> Tra
     return translate
 
 
+def _line_translator(model: TranslationModel, beam: int, precision: Precision) -> Translate:
+    """Return what translates sentences as xlmtrain translate does, each as long as its source."""
+    config = TranslationConfig(beam=beam, max_length_ratio=1.0, max_length_extra=0)
+
+    def translate(sentences: list[Sentence]) -> None:
+        found = list(translate_ids(model, (ids for ids, _ in sentences), 0, 1, config, precision))
+        assert [len(best[0].ids) - 1 for best in found] == [length for _, length in sentences]
+
+    return translate
+
+
 class _Ends(LogitsProcessor):
     """Lets a translation end after ``lengths`` tokens, for each row of the scores."""
 
@@ -207,12 +236,13 @@ def _generator(model: Any, beam: int) -> Translate:
     return generate
 
 
-def _speed(tokens: int, batches: list[list[Sentence]], translate: Translate) -> float:
+def _speed(translate: Translate, batches: list[list[Sentence]]) -> float:
     """Return tokens per CPU-second."""
     begin = time.process_time()
     for batch in batches:
         translate(batch)
-    return tokens / (time.process_time() - begin)
+    seconds = time.process_time() - begin
+    return sum(length for batch in batches for _, length in batch) / seconds
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ TRAINING = {
     "cpu-256": ("hf-trainer", "hf-loop", "xlm"),
     "cpu-1024": ("hf-trainer",),  # more do not fit the memory of a small machine
     "modernbert-256": ("hf-trainer",),
-    "mt-256": ("plain-mt",),
+    "mt-256": ("plain-mt", "shuffled-mt"),
 }
 """Suite -> programs to train beside ours."""
 ROUNDS = 5

@@ -22,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.metrics import print_environment
-from benchmarks.worker import BatchFeed, RunRequest, System, make_system
+from benchmarks.worker import BatchFeed, RunRequest, System, make_system, training_steps
 from benchmarks.workloads import SUITES, SYSTEMS, write_synthetic_text
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.validate import ABOVE_ZERO, CheckedSettings, ranged
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         sentences, pairs = SUITES[options.suite].sentences, workload.objective == "mt"
         data = write_synthetic_text(Path(directory, "text"), workload.vocab_size, sentences, pairs)
         system, loader = make_system(options.system, workload, data, _CPU)
-        batches = loader.steps(0, 10**9, loader.sampler.initial_state())
+        batches = training_steps(options.system, workload, data, loader)
         _train(system, batches, options.steps)
         with profile(activities=[ProfilerActivity.CPU]) as found:
             started = time.perf_counter()

@@ -49,8 +49,8 @@ class SpeedOptions(CheckedSettings):
     """Suites of workloads.py to run, one argument for each; none: cpu-256."""
 
     system: list[str] = field(default_factory=list)
-    """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer, xlm or
-    plain-mt, with -fp32, -bf16 or, for ours, -fp16, and perhaps -compiled (not xlm and plain-mt)."""
+    """Systems to compare instead of the suite's, one argument for each: ours, hf-loop, hf-trainer, xlm,
+    plain-mt or shuffled-mt, with -fp32, -bf16 or, for ours, -fp16, and perhaps -compiled (the first three)."""
 
     baseline: str = "hf-loop-fp32"
     """System that the ratios are to; the first one if this one is not in the suite or fails."""

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import nn
 
+from benchmarks.shuffled_pairs import shuffled_steps
 from benchmarks.workloads import SYSTEMS, Workload, settings
 from xlmtrain.data.batch import Batch
 from xlmtrain.data.dataset import Dataset
@@ -162,11 +163,18 @@ def serve(connection: Connection, name: str, workload: Workload, data: Path, dev
             torch.set_num_threads(1)
         system, loader = make_system(name, workload, data, device)
         connection.send(system_info(system, loader, device))
-        system.train(BatchFeed(connection, loader.steps(0, 10**9, loader.sampler.initial_state()), device))
+        system.train(BatchFeed(connection, training_steps(name, workload, data, loader), device))
     except Exception as error:
         traceback.print_exc()
         with suppress(OSError):  # the runner may have ended
             connection.send(f"{type(error).__name__}: {error}")
+
+
+def training_steps(name: str, workload: Workload, data: Path, loader: Loader) -> Iterator[StepBatches]:
+    """Yield the batches that a system trains on: those of ``loader``, or pairs in random order."""
+    if SYSTEMS[name].shuffled:
+        return shuffled_steps(settings(workload, data, SYSTEMS[name].precision), Dataset(data))
+    return loader.steps(0, 10**9, loader.sampler.initial_state())
 
 
 def make_system(

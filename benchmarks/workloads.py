@@ -58,12 +58,16 @@ class Workload:
 
 @dataclass(frozen=True)
 class SystemSpec:
-    """Class of a training program and its module, its precision, and use of torch.compile."""
+    """Class of a training program and its module, its precision, and use of torch.compile.
+
+    ``shuffled``: it trains on pairs in random order instead of on our batches.
+    """
 
     module: str
     class_name: str
     precision: Precision
     compiled: bool
+    shuffled: bool
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,12 +81,15 @@ _PROGRAMS = {
     "hf-trainer": ("benchmarks.hf_trainer", "HfTrainerSystem"),
     "xlm": ("benchmarks.xlm_baseline", "XlmSystem"),
     "plain-mt": ("benchmarks.plain_translation", "PlainTranslationSystem"),
+    "shuffled-mt": ("benchmarks.plain_translation", "PlainTranslationSystem"),
 }
 SYSTEMS = {
-    f"{name}-{precision.value}{'-compiled' if compiled else ''}": SystemSpec(*place, precision, compiled)
+    f"{name}-{precision.value}{'-compiled' if compiled else ''}": SystemSpec(
+        *place, precision, compiled, name == "shuffled-mt"
+    )
     for name, place in _PROGRAMS.items()
     for precision in (Precision.fp32, Precision.bf16, *([Precision.fp16] if name == "ours" else []))
-    for compiled in ((False,) if name in ("xlm", "plain-mt") else (False, True))
+    for compiled in ((False,) if name in ("xlm", "plain-mt", "shuffled-mt") else (False, True))
 }
 
 
@@ -112,6 +119,7 @@ _OURS = ("ours-bf16", "ours-bf16-compiled")
 _PEERS = ("hf-trainer-bf16", "hf-loop-bf16")
 _CPU = ("ours-fp32", "ours-bf16", "hf-loop-fp32", "hf-loop-bf16", "hf-trainer-fp32", "hf-trainer-bf16", "xlm-fp32")
 _MT = ("ours-fp32", "ours-bf16", "plain-mt-fp32", "plain-mt-bf16")
+_SHUFFLED = ("shuffled-mt-fp32", "shuffled-mt-bf16")
 _MODERN = ("ours-fp32", "ours-bf16", "hf-trainer-fp32", "hf-trainer-bf16")
 _COMPILED_PEERS = ("hf-trainer-bf16-compiled", "hf-loop-bf16-compiled")
 _PRECISIONS = ("ours-bf16", "ours-fp16", "ours-bf16-compiled", "ours-fp16-compiled", "ours-fp32")
@@ -120,8 +128,8 @@ SUITES = {
     "cpu-128": Suite(Workload(128, 2, 2, 9000, 32, 32), _CPU, rounds=9, steps=8),
     "cpu-256": Suite(Workload(256, 6, 8, 30000, 16, 128), _CPU, rounds=9, steps=1),
     "cpu-1024": Suite(Workload(1024, 6, 8, 64000, 4, 256), _CPU, rounds=4, steps=1),
-    "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "mt"), _MT, rounds=3, steps=2),
-    "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, "mt"), _MT, rounds=9, steps=2),
+    "mt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "mt"), _MT + _SHUFFLED, rounds=3, steps=2),
+    "mt-256": Suite(Workload(256, 3, 4, 8000, 16, 128, "mt"), _MT + _SHUFFLED, rounds=9, steps=2),
     "bt-tiny": Suite(Workload(32, 2, 2, 300, 8, 64, "bt"), _MT, rounds=3, steps=2),
     "bt-256": Suite(Workload(256, 3, 4, 8000, 8, 256, "bt"), _MT, rounds=9, steps=2),
     "modern-tiny": Suite(Workload(32, 3, 2, 300, 4, 16, family=Family.modernbert), _MODERN, rounds=3, steps=2),

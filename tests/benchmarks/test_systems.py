@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import multiprocessing
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
 from benchmarks import checkpoint_cost, speed
-from benchmarks.worker import BatchFeed, RunRequest, RunResult, SystemInfo, make_system, system_info
-from benchmarks.workloads import SUITES, SYSTEMS, Workload, write_synthetic_text
+from benchmarks.shuffled_pairs import shuffled_steps
+from benchmarks.worker import BatchFeed, RunRequest, RunResult, SystemInfo, make_system, system_info, training_steps
+from benchmarks.workloads import SUITES, SYSTEMS, Workload, settings, write_synthetic_text
 from tests.support import programs
 from tests.support.tiny import CPU
 from xlmtrain.config.train import Precision
+from xlmtrain.data.batch import Batch, EncoderInput
+from xlmtrain.data.dataset import Dataset
 from xlmtrain.errors import ConfigError
+from xlmtrain.text.vocab import PAD
 
 TINY = replace(SUITES["tiny"].workload, rows=2)
 ALL = ("ours-fp32", "xlm-fp32", "hf-loop-fp32", "hf-trainer-fp32", "hf-trainer-bf16")
@@ -28,7 +33,7 @@ def train(name: str, data: Path, workload: Workload = TINY) -> tuple[SystemInfo,
     mine, theirs = multiprocessing.Pipe()
     for message in (RunRequest(0, 2), RunRequest(1, 2), None):
         mine.send(message)
-    system.train(BatchFeed(theirs, loader.steps(0, 10**9, loader.sampler.initial_state()), CPU))
+    system.train(BatchFeed(theirs, training_steps(name, workload, data, loader), CPU))
     return info, [mine.recv() for _ in range(2)]
 
 
@@ -78,6 +83,31 @@ def test_translation_counts_and_learns_the_same(objective: str, tmp_path: Path) 
     for mine, theirs in zip(ours, plain, strict=True):
         assert (theirs.tokens, theirs.targets) == (mine.tokens, mine.targets)
         assert theirs.losses == pytest.approx(mine.losses, abs=1e-4)
+
+
+def test_shuffled_pairs_are_padded_to_the_longest(tmp_path: Path) -> None:
+    """Sources stand beside their translations, in both directions; as many tokens a batch as ours on average."""
+    workload = SUITES["mt-tiny"].workload
+    dataset = Dataset(write_synthetic_text(tmp_path / "text", workload.vocab_size, 500, pairs=True))
+    steps = shuffled_steps(settings(workload, dataset.path, Precision.fp32), dataset)
+    batches = [step.batches[0] for step in islice(steps, 100)]
+    german, english = dataset.pair("train", "de-en")
+    pairs = {(tuple(german.sentence(i)), tuple(english.sentence(i))) for i in range(500)}
+    for batch, direction in zip(batches, cycle([1, -1])):
+        assert batch.source is not None
+        found = zip(_sentences(batch.source), _sentences(batch))
+        assert {pair[::direction] for pair in found} <= pairs
+    assert sum(batch.nonpad_tokens for batch in batches) / 100 == pytest.approx(512, rel=0.1)
+    assert sum(batch.padded_tokens for batch in batches) / 100 > 1.5 * 512
+    _, results = train("shuffled-mt-fp32", dataset.path, workload)
+    assert [result.tokens for result in results] == [
+        sum(batch.nonpad_tokens for batch in batches[measured]) for measured in (slice(2), slice(3, 5))
+    ]
+
+
+def _sentences(side: Batch | EncoderInput) -> list[tuple[int, ...]]:
+    """Return the ids of each row, from behind the first delimiter to the last one."""
+    return [tuple(row[1 : (row != PAD).sum()].tolist()) for row in side.tokens]
 
 
 @pytest.mark.slow
