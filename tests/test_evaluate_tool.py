@@ -115,6 +115,33 @@ def test_a_runs_own_figures(run: Path, tiny_dataset: Path, capsys: pytest.Captur
         assert (table(capsys.readouterr().out) == found[0]) is same
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_translation_model_is_evaluated_by_what_it_learned(
+    masks: bool, tiny_dataset: Path, own_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By translation in its directions and by denoising with its noise; by masks only if it learned to fill them."""
+    learned = {"data.mt": {"de-en": 1.0}, "data.bt": {"en-de": 1.0}, "data.dae": {"de": 1.0}, "noise.drop_prob": 0.3}
+    fixed = {"data.tlm": {}, "data.mlm": {"de": 1.0, "en": 1.0} if masks else {}, "evaluate.metric": "valid/mt_ppl"}
+    train_alone(tiny_config(tmp_path / "run", tiny_dataset, {**SETTINGS, **learned, **fixed, "train.steps": 2}))
+    (own,) = [shown(record) for record in records(tmp_path / "run") if record["step"] == 2 and "valid/mt_ppl" in record]
+    tool.main([f"model={tmp_path / 'run'}", "checkpoint=last", f"data={tiny_dataset}"])
+    found = table(capsys.readouterr().out)
+    assert {name: found[name] for name in own} == own
+    assert {"valid/de-en_mt", "valid/en-de_mt", "valid/de_dae"} <= found.keys()
+    assert any("cloze" in name for name in found) is any("mlm" in name for name in found) is masks
+    header = Header.read(own_dataset)
+    monolingual = {name: corpus for name, corpus in header.corpora.items() if name == "valid.en"}
+    write_header(own_dataset, Dataset(own_dataset).vocab, monolingual)
+    if not masks:
+        with pytest.raises(ConfigError, match="nothing in valid for what the model was trained by, mt, dae, bt"):
+            tool.main([f"model={tmp_path / 'run'}", f"data={own_dataset}"])
+    # Of another's model nothing is known: all that it can do is evaluated.
+    exported, known = tmp_path / "model.pth", read_model(tmp_path / "run")
+    write_xlm_checkpoint(replace(known, provenance=Provenance("")), exported)
+    tool.main([f"model={exported}", f"data={tiny_dataset}"])
+    assert {"valid/de-en_mt", "valid/en-de_mt", "valid/de_mlm"} <= table(capsys.readouterr().out).keys()
+
+
 @pytest.mark.parametrize("form", ["run", "xlm"])
 def test_an_exported_model_has_the_windows_and_masks_of_its_run(
     run: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str

@@ -211,6 +211,9 @@ def test_tags_of_words_and_entities(tiny_dataset: Path, tmp_path: Path, capsys: 
     assert (a.word, ab.word, c.word) == ("a", "ab", "c")
     assert [one.word for one in model.tag(["a b c"], "de")[0]] == ["a", "b", "c"]
     assert model.tag(["a b c"], "de") == model.tag([["a", "b", "c"]], "de")
+    assert model.tag(iter([iter(["a", "b", "c"])]), "de") == model.tag([["a", "b", "c"]], "de")
+    with pytest.raises(ConfigError, match="a list of sentences is needed, not 'a b'"):
+        model.tag("a b", "de")
     assert model.tag([""], "de") == [[]]
     (long,) = model.tag([["a"] * 40], "de")  # more words than positions
     assert [one.probability > 0 for one in long] == [True] * 30 + [False] * 10

@@ -120,6 +120,25 @@ def test_what_was_translated_before_a_stop_is_kept(
     assert f"the first 3 lines are in {kept}" in capsys.readouterr().err
 
 
+def test_a_file_that_appears_meanwhile_is_kept(
+    run: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "lines.en"
+    formatted = translate._formatted
+
+    def appear(*given: Any) -> str:
+        output.write_text("mine", encoding="utf-8")
+        return formatted(*given)
+
+    monkeypatch.setattr(translate, "_formatted", appear)
+    with pytest.raises(DataError, match="was made by another program meanwhile; the result is in") as error:
+        translate.main(arguments(run, f"input={file}", f"output={output}"))
+    assert output.read_text(encoding="utf-8") == "mine"
+    (kept,) = tmp_path.glob("lines.en.partial-*")
+    assert str(kept) in str(error.value)
+    assert kept.read_text(encoding="utf-8") == expected(run)
+
+
 def test_it_ends_when_nobody_reads(run: Path) -> None:
     """The input has no end."""
     words = arguments(run, "window=1", "beam=1")

@@ -6,7 +6,7 @@ model.classify(["Wie wird das Wetter?"], lang="de")[0]  # {"weather/find": 0.98,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from xlmtrain.finetune.tasks import task_of
 from xlmtrain.finetune.words import Sentence, SplitSentence, joined, split_sentence
 from xlmtrain.interop.bundle import FinetunedBundle
 from xlmtrain.interop.formats import read_finetuned_model
-from xlmtrain.pretrained import check_device, check_sentences
+from xlmtrain.pretrained import check_device, checked_sentences, listed
 
 Text = str | tuple[str, str]
 
@@ -63,7 +63,7 @@ class FinetunedModel:
         self.kind, self.labels, self.languages = bundle.kind, bundle.labels, bundle.languages
         self.bundle, self.task = bundle, task_of(bundle)
 
-    def classify(self, texts: Sequence[Text], lang: str) -> list[dict[str, float]]:
+    def classify(self, texts: Iterable[Text], lang: str) -> list[dict[str, float]]:
         """Return the probability of each label for each text, or pair of texts, the most probable label first.
 
         With ``kind=multilabel`` they are independent: labels above 0.5 are predicted.
@@ -76,12 +76,12 @@ class FinetunedModel:
             for row in values
         ]
 
-    def regress(self, texts: Sequence[Text], lang: str) -> list[float]:
+    def regress(self, texts: Iterable[Text], lang: str) -> list[float]:
         """Return the number predicted for each text, or pair of texts."""
         self._check_kind("regress", TaskKind.regression)
         return [float(row[0]) for row in self._text_logits(texts, lang)]
 
-    def tag(self, sentences: Sequence[Sentence], lang: str) -> list[list[TaggedWord]]:
+    def tag(self, sentences: Iterable[Sentence], lang: str) -> list[list[TaggedWord]]:
         """Return each sentence's words with their tags, those of their first subwords.
 
         A sentence is raw text, or a list of its words.
@@ -95,7 +95,7 @@ class FinetunedModel:
         return result
 
     def entities(
-        self, sentences: Sequence[Sentence], lang: str, aggregation_strategy: Literal["first", "simple"] = "first"
+        self, sentences: Iterable[Sentence], lang: str, aggregation_strategy: Literal["first", "simple"] = "first"
     ) -> list[list[Entity]]:
         """Return the entities of each sentence: neighbouring words of one kind; ``B-`` begins one, ``O`` is none.
 
@@ -119,7 +119,7 @@ class FinetunedModel:
             result.append(found)
         return result
 
-    def predict(self, texts: Sequence[Any], lang: str) -> list[Any]:
+    def predict(self, texts: Iterable[Any], lang: str) -> list[Any]:
         """Return the answer to each text, by the model's kind: a label, a number, a list of labels, or of tags."""
         if self.kind is TaskKind.regression:
             return list(self.regress(texts, lang))
@@ -150,9 +150,9 @@ class FinetunedModel:
         """Return the most probable label of each row and its probability."""
         return [(self.labels[int(row.argmax())], float(row.max())) for row in probabilities]
 
-    def _text_logits(self, texts: Sequence[Text], lang: str) -> np.ndarray:
-        sides = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        check_sentences([part for side in sides for part in side])
+    def _text_logits(self, texts: Iterable[Text], lang: str) -> np.ndarray:
+        sides = [(text,) if isinstance(text, str) else tuple(text) for text in listed(texts, "texts")]
+        checked_sentences([part for side in sides for part in side])
         if len({len(side) for side in sides}) > 1:
             raise DataError("texts: give single texts, or pairs of texts, not both")
         if not sides:
@@ -161,15 +161,15 @@ class FinetunedModel:
         given = {lang: [Example("", side) for side in sides]}, self.text, self.languages, config.max_positions
         return self.logits(encode("lang", *given, lambda _: 0, limit, pair)[lang])
 
-    def _split(self, sentences: Sequence[Sentence], lang: str) -> Iterator[tuple[SplitSentence, np.ndarray]]:
+    def _split(self, sentences: Iterable[Sentence], lang: str) -> Iterator[tuple[SplitSentence, np.ndarray]]:
         """Yield each sentence with the probabilities (N, C) of its subwords, of those within the longest text."""
         language = language_id("lang", lang, self.languages)
-        if isinstance(sentences, str):
-            raise ConfigError("sentences: a list of sentences is needed, not one string")
-        for sentence in sentences:
-            check_sentences([sentence] if isinstance(sentence, str) else sentence)
+        given = [
+            checked_sentences([s])[0] if isinstance(s, str) else checked_sentences(s)
+            for s in listed(sentences, "sentences")
+        ]
         most = min(self.bundle.max_tokens, self.bundle.config.max_positions - 2)
-        special, split = self.text.vocab.special, [split_sentence(self.text, sentence, lang) for sentence in sentences]
+        special, split = self.text.vocab.special, [split_sentence(self.text, sentence, lang) for sentence in given]
         rows = [np.array([*parts.ids[:most], special.eos]) for parts in split]
         places = [np.arange(1, len(row)) for row in rows]
         file = Encoded(rows, np.zeros(sum(map(len, places)), np.int64), language, places, special)

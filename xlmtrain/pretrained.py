@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
@@ -31,7 +31,7 @@ from xlmtrain.data.sequences import pair_sequences, sentence_sequences
 from xlmtrain.errors import ConfigError, DataError
 from xlmtrain.evaluate.sentence_embeddings import by_length, embed
 from xlmtrain.generate.translate import Translator
-from xlmtrain.interop.bundle import PretrainedBundle, trained_objectives
+from xlmtrain.interop.bundle import PretrainedBundle, trained_keys
 from xlmtrain.interop.formats import read_model
 from xlmtrain.interop.run import CheckpointChoice
 from xlmtrain.model.translation_model import TranslationModel
@@ -39,6 +39,7 @@ from xlmtrain.runtime.device import ACCELERATORS, best_device
 from xlmtrain.runtime.precision import autocast, cast_linear_layers, choose_precision
 
 E = TypeVar("E", bound=Enum)
+T = TypeVar("T")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _OTHER_MASK_SPELLING = re.compile(r"[\[<(] ?mask ?[\]>)]", re.IGNORECASE)
 
@@ -84,15 +85,14 @@ class PretrainedModel:
         self.precision = choose_precision(wanted, self.device, "precision")
         self.model, self.text = cast_linear_layers(bundle.module(device), self.precision), bundle.pipeline()
         self.languages, self.step, self.causal = bundle.languages, bundle.provenance.step, bundle.causal
-        self._objectives = trained_objectives(bundle.provenance.settings)
-        self.fills_masks = not self.causal and (not self._objectives or bool({"mlm", "tlm"} & set(self._objectives)))
+        self._objectives, self.fills_masks = list(trained_keys(bundle.provenance.settings)), bundle.fills_masks
         self._max_positions = bundle.config.max_positions
         _prepare_process()
 
     def tokenize(self, sentence: str, lang: str) -> list[str]:
         """Return the subwords of a sentence."""
         self._language(lang)
-        check_sentences([sentence])
+        checked_sentences([sentence])
         return self.text.tokens(sentence, lang)
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class PretrainedModel:
         ]
 
     def embed(
-        self, sentences: Sequence[str], lang: str, pooling: Pooling | str = Pooling.mean, layer: int | None = None
+        self, sentences: Iterable[str], lang: str, pooling: Pooling | str = Pooling.mean, layer: int | None = None
     ) -> np.ndarray:
         """Return one vector per sentence, (sentences, dim) float32, in the given order.
 
@@ -143,7 +143,7 @@ class PretrainedModel:
         poolings = [_enum_value(Pooling, "pooling", pooling)]
         return self._vectors(self._all_ids(sentences, lang), lang, poolings, range(layer, layer + 1))[0, 0]
 
-    def embed_layers(self, sentences: Sequence[str], lang: str) -> dict[Pooling, np.ndarray]:
+    def embed_layers(self, sentences: Iterable[str], lang: str) -> dict[Pooling, np.ndarray]:
         """Return :meth:`embed` for both poolings and every layer, (layers + 1, sentences, dim), in one pass."""
         return self.embed_ids(self._all_ids(sentences, lang), lang)
 
@@ -156,12 +156,11 @@ class PretrainedModel:
         with autocast(self.precision, self.device):
             return embed(self.model, ids, self._language(lang), poolings, layers, self.causal)
 
-    def _all_ids(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
-        check_sentences(sentences)
-        return [self._ids(sentence, lang) for sentence in sentences]
+    def _all_ids(self, sentences: Iterable[str], lang: str) -> list[np.ndarray]:
+        return [self._ids(sentence, lang) for sentence in checked_sentences(sentences)]
 
     @torch.no_grad()
-    def score(self, sentences: Sequence[str], lang: str) -> list[SentenceScore]:
+    def score(self, sentences: Iterable[str], lang: str) -> list[SentenceScore]:
         """Return pseudo-log-likelihoods: each subword is masked and predicted from all others (Salazar et al. 2020).
 
         A sentence of n subwords takes n forward passes. Delimiters are not scored. For a causal model these are
@@ -186,7 +185,7 @@ class PretrainedModel:
 
     def translate(
         self,
-        sentences: Sequence[str],
+        sentences: Iterable[str],
         source: str,
         target: str,
         beam: int = 4,
@@ -200,8 +199,8 @@ class PretrainedModel:
         without a decoder.
         """
         config = TranslationConfig(beam, length_penalty, temperature=temperature, seed=seed)
-        check_sentences(sentences)
-        return [best[0].text for best in self.translator(source, target, config)(sentences, "sentences")]
+        found = checked_sentences(sentences)
+        return [best[0].text for best in self.translator(source, target, config)(found, "sentences")]
 
     def translator(self, source: str, target: str, config: TranslationConfig) -> Translator:
         """Return the translation of streams of lines, n-best with scores. Raises ConfigError as :meth:`translate`."""
@@ -232,7 +231,7 @@ class PretrainedModel:
     def _ids(self, sentence: str, lang: str) -> np.ndarray:
         """Return the sentence's ids, ending with EOS."""
         self._language(lang)
-        check_sentences([sentence])
+        checked_sentences([sentence])
         ids = np.array([*self.text.ids(sentence, lang), self.text.vocab.special.eos])
         if len(ids) >= self._max_positions:  # plus the EOS that starts a sentence
             raise DataError(
@@ -295,15 +294,22 @@ def _prepare_process() -> None:
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-def check_sentences(sentences: Sequence[str]) -> None:
-    """Raise ConfigError unless this is a list of strings, DataError for one that is not Unicode."""
-    if isinstance(sentences, str):
-        raise ConfigError("sentences: a list of sentences is needed, not one string")
-    for sentence in sentences:
+def listed(items: Iterable[T], name: str) -> list[T]:
+    """Return the items, also those of an iterator. Raises ConfigError for one string, or what has no items."""
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise ConfigError(f"{name}: a list of {name} is needed, not {items!r}")
+    return list(items)
+
+
+def checked_sentences(sentences: Iterable[str]) -> list[str]:
+    """Return the sentences. Raises ConfigError unless they are strings, DataError for one that is not Unicode."""
+    found = listed(sentences, "sentences")
+    for sentence in found:
         if not isinstance(sentence, str):
             raise ConfigError(f"a sentence is needed, as one string, not {sentence!r}")
         if _SURROGATES.search(sentence):
             raise DataError(f"bytes that were not decoded, in {sentence[:60]!r}; is the text, or the locale, UTF-8?")
+    return found
 
 
 def _enum_value(choices: type[E], name: str, value: E | str) -> E:

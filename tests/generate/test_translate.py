@@ -122,6 +122,19 @@ def test_progress_moves_with_each_batch() -> None:
     assert len([*found]) + 1 == sum(finished) == 5
 
 
+@pytest.mark.parametrize("penalty", [-10.0, 10.0])
+def test_scores_of_any_length_penalty_are_numbers(model: PretrainedModel, penalty: float) -> None:
+    config = TranslationConfig(length_penalty=penalty, max_length_extra=500)
+    (best,) = model.translator("de", "en", config)(["a b c"], "sentences")
+    assert np.isfinite(best[0].score)
+
+
+def test_an_iterator_is_read_once(model: PretrainedModel) -> None:
+    texts = ["ab c", "d e f"]
+    assert model.translate(iter(texts), "de", "en") == model.translate(texts, "de", "en")
+    assert np.array_equal(model.embed(iter(texts), "de"), model.embed(texts, "de"))
+
+
 def test_what_is_refused(model: PretrainedModel) -> None:
     long = "a " * 511
     with pytest.raises(DataError, match=r"^file:3: 513 tokens are more than the model's 512 positions; split the line"):
@@ -135,8 +148,14 @@ def test_what_is_refused(model: PretrainedModel) -> None:
         model.translate(["a"], "de", "fr")
     with pytest.raises(ConfigError, match="a list of sentences is needed"):
         model.translate("a", "de", "en")
+    with pytest.raises(ConfigError, match="a list of sentences is needed, not None"):
+        model.translate(None, "de", "en")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a sentence is needed, as one string, not 5"):
         model.translate([5], "de", "en")  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"length_penalty: 1000000\.0 is not between -10 and 10"):
+        model.translate(["a"], "de", "en", length_penalty=1e6)
+    with pytest.raises(ConfigError, match="beam: None is not a whole number"):
+        model.translate(["a"], "de", "en", beam=None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="beam: 0 is not above 0"):
         model.translate(["a"], "de", "en", beam=0)
     with pytest.raises(ConfigError, match="n_best: 5 translations need a beam as wide; the beam is 4"):

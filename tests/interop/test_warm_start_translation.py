@@ -76,9 +76,14 @@ def test_a_translation_model_begins_from_another_one(first: Path, tiny_dataset: 
     assert not any("random" in line for line in lines)
     assert_same_weights(model.state_dict(), weights)
     init = InitConfig(encoder=str(first), decoder=str(tmp_path / "mt"))
-    initialize_weights(init, config.model, model, dataset)
+    lines = initialize_weights(init, config.model, model, dataset)
+    assert "tied" not in "".join(lines)
     assert_same_weights(decoder_part(model.state_dict()) | {TABLE: decoder_part(weights)[TABLE]}, decoder_part(weights))
     assert torch.equal(model.head.bias, read_model(first).weights["head.bias"])
+    tied = TranslationModel(config.model, len(dataset.vocab), 2, share_embeddings=True)
+    _, line, *_ = initialize_weights(init, config.model, tied, dataset)
+    assert line.startswith("first weights of the decoder")
+    assert line.endswith("without its token table, which is tied")
 
 
 def test_models_that_do_not_fit_the_side_are_refused(first: Path, own_dataset: Path, tmp_path: Path) -> None:

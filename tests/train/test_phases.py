@@ -15,7 +15,7 @@ from tests.support.training import assert_same_run, checkpoint, records, state, 
 from xlmtrain.config.schema import Config, PhaseConfig
 from xlmtrain.config.train import OnSpike
 from xlmtrain.errors import ConfigError
-from xlmtrain.interop.bundle import trained_objectives
+from xlmtrain.interop.bundle import trained_keys
 from xlmtrain.report.curves import curve_charts
 from xlmtrain.report.run_data import RunData
 
@@ -61,11 +61,8 @@ def test_a_report_shows_the_borders(straight: Path) -> None:
     assert [text.get_text() for text in axes.texts] == ["causal", "masked", "long"]
     assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches] == [(tokens[6], tokens[14])]
     assert run.findings() == []
-    assert trained_objectives(json.loads((straight / "config.json").read_text(encoding="utf-8"))) == [
-        "mlm",
-        "tlm",
-        "clm",
-    ]
+    settings = json.loads((straight / "config.json").read_text(encoding="utf-8"))
+    assert trained_keys(settings) == {"mlm": ["de", "en"], "tlm": ["de-en"], "clm": ["de", "en"]}
 
 
 @pytest.mark.parametrize("stops", [(6,), (3, 3, 1, 7), (14, 5)])

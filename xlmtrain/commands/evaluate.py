@@ -8,7 +8,8 @@
 
 ``data``: perplexity and accuracy per language and pair, below the settings that they depend on. ``de-en_cloze_mono``
 masks German words of the pairs; ``de-en_cloze_parallel`` masks the same words, and the model also reads the English
-translation. Models trained by CLM are evaluated by CLM, without cloze. The masks are fixed, so a model gets the same
+translation. Models trained by CLM, translation or denoising alone are evaluated by that, ``de-en_mt`` from German,
+without masks (for BLEU: ``xlmtrain translate reference=``). The masks are fixed, so a model gets the same
 numbers anywhere; the window length and the share of masked tokens default to those of the model's run. Compare models
 only on the same data, window length and share.
 
@@ -19,11 +20,11 @@ only on the same data, window length and share.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xlmtrain.config.data import DataConfig, MaskConfig
+from xlmtrain.config.data import DataConfig, MaskConfig, NoiseConfig
 from xlmtrain.config.evaluate import EvaluateConfig, ZeroShotProbeConfig
 from xlmtrain.config.load import parse_options
 from xlmtrain.config.schema import Config
@@ -37,9 +38,9 @@ from xlmtrain.evaluate.perplexity import evaluate_perplexity
 from xlmtrain.evaluate.retrieval import retrieval_table, retrieve_by_layer
 from xlmtrain.evaluate.word_translation import lexicon_languages, read_lexicon, translate_words, translation_table
 from xlmtrain.evaluate.zero_shot import ZeroShotProbe, zero_shot_table
-from xlmtrain.interop.bundle import PretrainedBundle
+from xlmtrain.interop.bundle import PretrainedBundle, trained_keys
 from xlmtrain.interop.formats import ModelOptions, read_model
-from xlmtrain.interop.warm_start import matching_weights
+from xlmtrain.interop.warm_start import matching_bundle
 from xlmtrain.metrics.table import decimals
 from xlmtrain.pretrained import PretrainedModel
 from xlmtrain.runtime.atomic_io import write_json
@@ -150,21 +151,28 @@ def _perplexity(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the settings that figures depend on, and the figures."""
     dataset = Dataset(data)
-    bundle = replace(bundle, weights=matching_weights(bundle, bundle.config, dataset), languages=dataset.languages)
+    bundle = matching_bundle(bundle, dataset)
     keys = [name.split(".")[1] for name in dataset.header.corpora if name.startswith(f"{options.split}.")]
     if not keys:
         raise ConfigError(f"split={options.split}: {data} has {', '.join(sorted(dataset.header.corpora))}")
-    config = _settings(options, data, bundle, keys)
+    languages, pairs = ([key for key in keys if ("-" in key) is pair] for pair in (False, True))
+    evaluated = _evaluated(bundle, languages, pairs)
+    if not evaluated:
+        raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")
+    config = _settings(options, data, bundle, evaluated)
     precision = choose_precision(options.precision, distributed.device, "precision")
     sets = validation_sets(config, dataset, options.split)
-    if not bundle.causal:
+    if bundle.fills_masks:
         sets += parallel_cloze_sets(config, dataset, options.split)
+    if not sets:
+        trained = ", ".join(trained_keys(bundle.provenance.settings))
+        raise ConfigError(f"data={data}: nothing in {options.split} for what the model was trained by, {trained}")
     settings = {
         "data": data,
         "split": options.split,
         "sequence_length": config.data.sequence_length,
         "pairs_per_batch": config.evaluate.pairs_per_batch,
-    } | ({} if bundle.causal else {"mask_prob": config.mask.prob})
+    } | ({"mask_prob": config.mask.prob} if bundle.fills_masks else {})
     return settings, evaluate_perplexity(bundle.module(distributed.device), sets, precision, distributed)
 
 
@@ -175,8 +183,24 @@ def _perplexity_table(metrics: dict[str, float]) -> Iterator[str]:
         yield f"{name:24} {decimals(metrics[f'{name}_ppl'], 4):>11}{metrics[f'{name}_acc']:11.2f}%"
 
 
-def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, keys: list[str]) -> Config:
-    """Return the training settings that the validation sets are made from."""
+def _evaluated(bundle: PretrainedBundle, languages: list[str], pairs: list[str]) -> dict[str, Any]:
+    """Return objective -> {key: weight}: what the model was trained by; if that is not known, all that it can do."""
+    trained = trained_keys(bundle.provenance.settings)
+    directions = [*trained.get("mt", []), *trained.get("bt", [])]
+    if bundle.has_decoder and not trained:
+        directions = [direction for pair in pairs for direction in (pair, "-".join(reversed(pair.split("-"))))]
+    found = {
+        "mlm": languages if bundle.fills_masks else [],
+        "tlm": pairs if bundle.fills_masks else [],
+        "clm": languages if bundle.causal or "clm" in trained else [],
+        "mt": directions,
+        "dae": trained.get("dae", []),
+    }
+    return {objective: dict.fromkeys(keys, 1.0) for objective, keys in found.items() if keys}
+
+
+def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, evaluated: dict[str, Any]) -> Config:
+    """Return the training settings that the validation sets are made from; ``evaluated``: as :func:`_evaluated`."""
     trained, positions = bundle.provenance.settings, bundle.config.max_positions
     length, pairs, masked = options.sequence_length, options.pairs_per_batch, options.mask_prob
     if length is None:
@@ -187,22 +211,18 @@ def _settings(options: EvaluateOptions, data: str, bundle: PretrainedBundle, key
         masked = trained.get("mask", {}).get("prob", MaskConfig.prob)
     if not 3 <= length <= positions:
         raise ConfigError(f"sequence_length={length}: it is from 3 up to the model's {positions} positions")
-    running = {key: 1.0 for key in keys if "-" not in key}
-    if bundle.causal and not running:
-        raise ConfigError(f"data={data}: has pairs only, and a model trained by CLM only is evaluated on running text")
     return Config(
         run="",
         model=bundle.config,
         data=DataConfig(
             path=data,
-            mlm={} if bundle.causal else running,
-            tlm={} if bundle.causal else {key: 1.0 for key in keys if "-" in key},
-            clm=running if bundle.causal or any(trained.get("data", {}).get("clm", {}).values()) else {},
+            **evaluated,
             sequence_length=length,
             sub_batch_tokens=2 * length,  # unused in evaluation, but must be valid
             max_sentence_length=1,
         ),
         mask=MaskConfig(prob=masked),
+        noise=NoiseConfig(**trained.get("noise", {})),
         train=TrainConfig(batch_tokens=2 * length),
         evaluate=EvaluateConfig(pairs_per_batch=pairs),
     )

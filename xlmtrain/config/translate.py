@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, ranged
+from xlmtrain.config.validate import ABOVE_ZERO, NOT_NEGATIVE, CheckedSettings, Range, ranged
 
 
 @dataclass
@@ -15,7 +15,7 @@ class TranslationConfig(CheckedSettings):
     beam: int = ranged(4, ABOVE_ZERO)
     """Width of the beam search; 1 takes the most probable token at each place (greedy search)."""
 
-    length_penalty: float = 1.0
+    length_penalty: float = ranged(1.0, Range(lambda value: abs(value) <= 10, "is not between -10 and 10"))
     """A translation of n tokens scores (sum of its log-probabilities) / n^length_penalty; more favours length."""
 
     n_best: int = ranged(1, ABOVE_ZERO)

@@ -75,10 +75,12 @@ def problems_of(settings: Any, prefix: str) -> Iterator[str]:
 
 def _wanted_number(kind: Any, value: Any) -> str | None:
     """Return the kind of number that ``kind`` asks for and ``value`` is not; None if there is nothing wrong."""
+    if value is None and kind not in (int, float):
+        return None
     if kind in (int, int | None):
-        return None if value is None or isinstance(value, int) else "a whole number"
+        return None if isinstance(value, int) else "a whole number"
     if kind in (float, float | None):
-        return None if value is None or isinstance(value, (int, float)) else "a number"
+        return None if isinstance(value, (int, float)) else "a number"
     return None
 
 

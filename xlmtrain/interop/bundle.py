@@ -100,16 +100,23 @@ def _numbers(settings: Mapping[str, Any], words: set[str], prefix: str = "") -> 
     return found
 
 
-def trained_objectives(settings: Mapping[str, Any]) -> list[str]:
-    """Return the objectives in the settings of a training run; none if the settings are not known."""
+def trained_keys(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return objective -> its languages, pairs or directions, from the settings of a training run.
+
+    Empty if the settings are not known.
+    """
     phases = [phase for _, phase in expand(settings)] if settings.get("phases") else [settings]
     every = [phase.get("data", {}) for phase in phases]
-    return [objective for objective in OBJECTIVES if any(any(data.get(objective, {}).values()) for data in every)]
+    found = {
+        objective: [key for data in every for key, weight in data.get(objective, {}).items() if weight]
+        for objective in OBJECTIVES
+    }
+    return {objective: list(dict.fromkeys(keys)) for objective, keys in found.items() if keys}
 
 
 def trained_causally(settings: Mapping[str, Any]) -> bool:
     """Return True if CLM is the only objective in the settings of a training run."""
-    return trained_objectives(settings) == ["clm"]
+    return trained_keys(settings).keys() == {"clm"}
 
 
 class _WithoutInitialization(TorchFunctionMode):
@@ -189,9 +196,20 @@ class PretrainedBundle(ModelBundle[LanguageModel]):
     """A :class:`~xlmtrain.model.language_model.LanguageModel` or, with a decoder, a
     :class:`~xlmtrain.model.translation_model.TranslationModel`."""
 
+    @property
+    def has_decoder(self) -> bool:
+        """Return whether the model translates."""
+        return bool(decoder_part(self.weights))
+
+    @property
+    def fills_masks(self) -> bool:
+        """Return whether the model was trained by MLM or TLM, as far as is known."""
+        trained = trained_keys(self.provenance.settings)
+        return not self.causal and (not trained or not trained.keys().isdisjoint({"mlm", "tlm"}))
+
     def _new_module(self) -> LanguageModel:
         shape = (self.config, len(self.vocab), len(self.languages), self.vocab.special)
-        if decoder_part(self.weights):
+        if self.has_decoder:
             return TranslationModel(*shape, share_embeddings=DECODER_TABLE not in self.weights)
         return LanguageModel(*shape)
 

@@ -19,7 +19,14 @@ from xlmtrain.interop.hf.folder_text import NumberedVocab
 from xlmtrain.interop.languages import LANGUAGES, language_table
 from xlmtrain.interop.word_vectors import read_vectors
 from xlmtrain.model.language_model import LanguageModel, check_state_dict
-from xlmtrain.model.translation_model import TranslationModel, decoder_part, encoder_part, initialize_from
+from xlmtrain.model.translation_model import (
+    DECODER_TABLE,
+    TranslationModel,
+    as_decoder,
+    decoder_part,
+    encoder_part,
+    initialize_from,
+)
 from xlmtrain.text.tokenizer_extension import pieces_of_new_entries
 from xlmtrain.text.tokenizer_json import TokenizerVocab
 
@@ -75,7 +82,10 @@ def _initialize_both(init: InitConfig, config: ModelConfig, model: TranslationMo
             )
         part = decoder if side == "decoder" and decoder else encoder_part(bundle.weights)
         parts[side] = matching_weights(replace(bundle, weights=part), config, dataset)
-        yield f"first weights of the {side}: {_origin(bundle)}"
+        tied = side == "decoder" and model.share_embeddings and parts["encoder"]
+        yield f"first weights of the {side}: {_origin(bundle)}" + (
+            ", without its token table, which is tied" if tied else ""
+        )
     left = initialize_from(model, parts["encoder"], parts["decoder"])
     if init.models and left:
         names = dict.fromkeys(re.sub(r"\.blocks\.\d+\.", ".blocks.*.", name) for name in left)
@@ -84,6 +94,19 @@ def _initialize_both(init: InitConfig, config: ModelConfig, model: TranslationMo
 
 def _origin(bundle: PretrainedBundle) -> str:
     return f"{bundle.provenance.source}, step {bundle.provenance.step:,}"
+
+
+def matching_bundle(bundle: PretrainedBundle, dataset: Dataset) -> PretrainedBundle:
+    """Return the model, its decoder included, with vocabulary and languages of the data.
+
+    Raises ConfigError as :func:`matching_weights`.
+    """
+    weights = matching_weights(bundle, bundle.config, dataset)
+    if decoder := decoder_part(bundle.weights):
+        weights |= as_decoder(matching_weights(replace(bundle, weights=decoder), bundle.config, dataset))
+        if DECODER_TABLE not in bundle.weights:  # it is the encoder's
+            del weights[DECODER_TABLE]
+    return replace(bundle, weights=weights, vocab=dataset.vocab, languages=dataset.languages)
 
 
 def matching_weights(bundle: PretrainedBundle, config: ModelConfig, dataset: Dataset) -> dict[str, torch.Tensor]:

@@ -207,20 +207,38 @@ def check_new_file(output: str | Path) -> Path:
 def new_file(output: str | Path) -> Iterator[Path]:
     """Yield the path of a file to write; it takes the name ``output`` if the block ends well, and is removed otherwise.
 
-    Raises DataError as :func:`check_new_file`, or if the file cannot be written.
+    Raises DataError as :func:`check_new_file`, or if the file cannot be written. If something of that name was made
+    meanwhile, it stays, and so does what was written, under a name that the error gives.
     """
     output = check_new_file(output)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        partial.rename(output)
+        _name_output(partial, output)
     except OSError as error:
         raise DataError(f"output={output}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # a directory, or
         with suppress(OSError):  # a file
             partial.unlink()
+
+
+def _name_output(partial: Path, output: Path) -> None:
+    if not partial.is_dir():
+        with suppress(OSError):  # the name is taken, or the file system has no links
+            os.link(partial, output)  # a rename could replace a file
+            return
+    if os.path.lexists(output):
+        raise DataError(f"output={output}: was made by another program meanwhile; the result is in {_keep(partial)}")
+    partial.rename(output)
+
+
+def _keep(partial: Path) -> Path:
+    """Give what is written a name that is not hidden, and return it."""
+    kept = check_new_file(partial.with_name(partial.name.removeprefix(".")))
+    partial.rename(kept)
+    return kept
 
 
 @contextmanager
@@ -234,10 +252,8 @@ def lines_kept_if_stopped(partial: Path) -> Iterator[BinaryIO]:
             yield file
     except BaseException:
         with suppress(OSError, DataError):
-            kept = check_new_file(partial.with_name(partial.name.removeprefix(".")))
             with partial.open("rb") as written:
                 lines = sum(1 for _ in written)
             if lines:
-                partial.rename(kept)
-                print(f"stopped: the first {lines:,} lines are in {kept}", file=sys.stderr)
+                print(f"stopped: the first {lines:,} lines are in {_keep(partial)}", file=sys.stderr)
         raise

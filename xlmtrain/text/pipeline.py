@@ -99,8 +99,8 @@ class BpePipeline(TextPipeline):
         """
         if self._bpe is None:
             raise DataError(
-                "the model has no BPE codes, so it cannot split raw text into subwords; import it again with "
-                "codes=FILE, the codes that its data was prepared with"
+                "the model has no BPE codes, so it cannot split raw text into subwords; with a .pth file, give "
+                "codes=FILE, the codes that its data was prepared with; a run of it, import again with codes=FILE"
             )
         # Tokenization looks at a word's neighbours, so an ordinary word stands for the mask meanwhile.
         placeholder = "maskhere"

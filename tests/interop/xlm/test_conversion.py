@@ -236,7 +236,7 @@ def test_without_codes_raw_text_is_refused_and_the_rest_works(content: dict[str,
         lambda: model.embed(["die"], "de"),
         lambda: model.score(["die"], "de"),
     ):
-        with pytest.raises(DataError, match=r"has no BPE codes, .* import it again with codes=FILE"):
+        with pytest.raises(DataError, match=r"has no BPE codes, .*; with a \.pth file, give codes=FILE"):
             ask()
     with pytest.raises(ConfigError, match="lang=fr: the model knows de, en"):
         model.tokenize("die katze", "fr")
