@@ -49,7 +49,8 @@ def test_every_peer_is_in_one_table(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("embed", "feature-extraction, batches of 1"),
         ("fill_mask", "fill-mask, batches of 32"),
         ("score", "a loop, batches of 32"),
-        ("translate", "MarianMTModel.generate"),
+        ("translate batches", "MarianMTModel.generate"),
+        ("translate lines", "MarianMTModel.generate, batches of 32"),
     }
 
 
