@@ -6,8 +6,8 @@
 
 The peer is ``MarianMTModel``. Neither model ever ends a translation by itself. In the first comparison both get the
 same batches, sorted by the length of the source, and write as many tokens as the other side of the pair has. In the
-second both get the sentences in their order, and write as many tokens as the source has: ours sorts them and takes
-batches of as many tokens as ``xlmtrain translate`` does, the peer has batches of them as they come. They run in turn in
+second both get the sentences in their order, and write as many tokens as the source has: ours sorts them and cuts them
+into batches by tokens, as ``xlmtrain translate`` does; the peer takes ``batch`` of them at a time. They run in turn in
 one process on one thread; speeds are tokens of the translations per CPU-second. Needs ``pip install -e '.[bench]'``.
 """
 

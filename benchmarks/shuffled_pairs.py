@@ -1,4 +1,4 @@
-"""Batches of translation as a plain loop takes them: so many pairs in random order, padded to the longest of them."""
+"""Batches of translation as a plain loop takes them: a number of pairs at random, padded to the longest of them."""
 
 from __future__ import annotations
 
